@@ -1,0 +1,391 @@
+"""`LayerGraph`: a read-only view of a Keras model as calls and tensors.
+
+Everything downstream (planning, rewriting, export) reads this view and never Keras' own nodes, so that
+Functional, Sequential, subclassed and nested models look the same to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+from keras import tree
+from keras.src.models.functional import Functional  # has no public name
+
+#: Layers whose output a runtime fuses with what follows: the start of a fusable chain.
+CONVOLUTIONS = frozenset(
+    f"{kind}{rank}D{suffix}"
+    for rank in (1, 2, 3)
+    for kind, suffix in (("Conv", ""), ("DepthwiseConv", ""), ("SeparableConv", ""), ("Conv", "Transpose"))
+)
+NORMALIZATIONS = frozenset({"BatchNormalization"})
+ACTIVATIONS = frozenset({"Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax"})
+#: Layers that do nothing at inference.
+DROPOUTS = frozenset(
+    {
+        "Dropout",
+        "SpatialDropout1D",
+        "SpatialDropout2D",
+        "SpatialDropout3D",
+        "GaussianDropout",
+        "GaussianNoise",
+        "AlphaDropout",
+        "ActivityRegularization",
+    }
+)
+
+
+@dataclass(eq=False)
+class Tensor:
+    """One tensor of the graph: a static shape (`None` where dynamic), a dtype and who produces it."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+    name: str
+    producer: Call | None = field(default=None, repr=False)
+    index: int = 0  # among the producer's outputs
+    optional: bool = False  # a model input that may be None
+    sparse: bool = False
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of a layer or of a `keras.ops` operation.
+
+    `args` and `kwargs` are those of the call with `Tensor` in the place of Keras' tensors. `subgraph` is set when
+    the operation is itself a model.
+    """
+
+    operation: keras.Operation
+    path: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    inputs: list[Tensor]
+    outputs: list[Tensor] = field(repr=False)
+    subgraph: LayerGraph | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The layer's own name, without the models around it."""
+        return self.operation.name
+
+    @property
+    def class_name(self) -> str:
+        return type(self.operation).__name__
+
+    @property
+    def class_names(self) -> list[str]:
+        """The class name and those of its bases, nearest first: what a rule for a class may match."""
+        return [c.__name__ for c in type(self.operation).__mro__ if issubclass(c, keras.Operation)]
+
+    @property
+    def is_layer(self) -> bool:
+        return isinstance(self.operation, keras.layers.Layer)
+
+
+class LayerGraph:
+    """The calls of a model in topological order.
+
+    Attributes:
+        model: the Keras model the graph was read from.
+        inputs, outputs: flat lists of `Tensor`, in the model's order.
+        input_structure, output_structure: the same in the nesting that the model takes and returns.
+        calls: list of `Call`; a nested model is one `Call` with a `subgraph` (see `flatten`).
+    """
+
+    def __init__(self, model, inputs, outputs, input_structure, output_structure, calls):
+        self.model = model
+        self.inputs: list[Tensor] = inputs
+        self.outputs: list[Tensor] = outputs
+        self.input_structure = input_structure
+        self.output_structure = output_structure
+        self.calls: list[Call] = calls
+        self._consumers: dict[int, list[Call]] = {}
+        for call in calls:
+            for tensor in call.inputs:
+                readers = self._consumers.setdefault(id(tensor), [])
+                if call not in readers:
+                    readers.append(call)
+
+    @classmethod
+    def trace(cls, model: keras.Model) -> LayerGraph:
+        """Read `model` without changing it.
+
+        Raises:
+            TypeError: `model` is no Keras model.
+            ValueError: the model has no known input shape (not built yet), or its `call` cannot be traced.
+        """
+        if not isinstance(model, keras.Model):
+            raise TypeError(
+                f"Expected a keras.Model, got {type(model).__module__}.{type(model).__name__}. "
+                "Models of Keras 2 (tf_keras) have to be rebuilt with Keras 3 first."
+            )
+        return _Tracer().trace(model, prefix="")
+
+    def consumers(self, tensor: Tensor) -> list[Call]:
+        """The calls that read `tensor`, in order, each once."""
+        return self._consumers.get(id(tensor), [])
+
+    def is_output(self, tensor: Tensor) -> bool:
+        return any(tensor is output for output in self.outputs)
+
+    def predecessors(self, call: Call) -> list[Call]:
+        """The producers of the inputs of `call`, in input order; graph inputs have none."""
+        return [tensor.producer for tensor in call.inputs if tensor.producer is not None]
+
+    def successors(self, call: Call) -> list[Call]:
+        found: list[Call] = []
+        for tensor in call.outputs:
+            found += [c for c in self.consumers(tensor) if c not in found]
+        return found
+
+    def flatten(self) -> LayerGraph:
+        """The same graph with nested models replaced by their calls."""
+        return _inline(self)
+
+    def find(self, name: str) -> list[Call]:
+        """The calls of the layer with this name or path.
+
+        Raises:
+            ValueError: there is none; the message holds the closest names.
+        """
+        found = [call for call in self.calls if name in (call.name, call.path)]
+        if not found:
+            raise ValueError(
+                f"The model has no layer {name!r}.{did_you_mean(name, [call.name for call in self.calls])}"
+            )
+        return found
+
+    def fusable_convolution(self, tensor: Tensor) -> Call | None:
+        """The convolution that a runtime computes `tensor` with, if `tensor` is the end of a fusable chain.
+
+        A chain is a convolution, then optionally batch normalization, activation and dropout, in this order, each
+        read by the next one only.
+        """
+        for classes in (DROPOUTS, ACTIVATIONS, NORMALIZATIONS):
+            call = tensor.producer
+            if call is not None and call.class_name in classes:
+                tensor = call.inputs[0]
+                if len(self.consumers(tensor)) != 1 or self.is_output(tensor):
+                    return None
+        call = tensor.producer
+        return call if call is not None and not CONVOLUTIONS.isdisjoint(call.class_names) else None
+
+    def __repr__(self) -> str:
+        rows = [f"LayerGraph of {self.model.name!r}: {len(self.calls)} calls"]
+        for call in self.calls:
+            inputs = ", ".join(t.producer.path if t.producer else t.name for t in call.inputs)
+            shapes = ", ".join(str(t.shape) for t in call.outputs)
+            rows.append(f"  {call.path} ({call.class_name}) <- {inputs} -> {shapes}")
+        return "\n".join(rows)
+
+
+def did_you_mean(name: str, existing: list[str]) -> str:
+    """A sentence with the existing names closest to `name`, or an empty string. Starts with a space."""
+    close = difflib.get_close_matches(name, list(dict.fromkeys(existing)), n=3, cutoff=0.5)
+    return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
+class _Tracer:
+    """Reads nested models once each, however often they are called."""
+
+    def __init__(self):
+        self.graphs: dict[int, LayerGraph] = {}
+
+    def trace(self, model: keras.Model, prefix: str, input_specs: Any = None) -> LayerGraph:
+        if id(model) not in self.graphs:
+            with _as_functional(model, input_specs) as functional:
+                self.graphs[id(model)] = self._read(model, functional, prefix)
+        return self.graphs[id(model)]
+
+    def _read(self, model, functional, prefix: str) -> LayerGraph:
+        tensors: dict[int, Tensor] = {}
+        for x in functional.inputs:
+            optional = getattr(x._keras_history.operation, "optional", False)
+            tensors[id(x)] = Tensor(tuple(x.shape), x.dtype, x.name, optional=optional, sparse=x.sparse)
+        calls = []
+        for depth in sorted(functional._nodes_by_depth, reverse=True):
+            for node in functional._nodes_by_depth[depth]:
+                if node.is_input:
+                    # A constant made without inputs still has to be computed by somebody.
+                    if any(id(x) not in tensors for x in node.outputs):
+                        raise ValueError(f"Model {model.name!r} reads a tensor that none of its inputs produces.")
+                    continue
+                calls.append(self._read_call(node, tensors, prefix))
+        return LayerGraph(
+            model,
+            [tensors[id(x)] for x in functional.inputs],
+            [tensors[id(x)] for x in functional.outputs],
+            tree.map_structure(lambda x: tensors[id(x)], functional._inputs_struct),
+            tree.map_structure(lambda x: tensors[id(x)], functional._outputs_struct),
+            calls,
+        )
+
+    def _read_call(self, node, tensors: dict[int, Tensor], prefix: str) -> Call:
+        def read(x):
+            return tensors[id(x)] if isinstance(x, keras.KerasTensor) else x
+
+        operation = node.operation
+        path = f"{prefix}{operation.name}"
+        call = Call(
+            operation,
+            path,
+            tuple(tree.map_structure(read, node.arguments.args)),
+            {key: tree.map_structure(read, value) for key, value in node.arguments.kwargs.items()},
+            [tensors[id(x)] for x in node.input_tensors],
+            [],
+        )
+        call.outputs = [
+            Tensor(tuple(x.shape), x.dtype, x.name, producer=call, index=i) for i, x in enumerate(node.outputs)
+        ]
+        for x, tensor in zip(node.outputs, call.outputs, strict=True):
+            tensors[id(x)] = tensor
+        if isinstance(operation, keras.Model):
+            specs = node.arguments.args[0] if node.arguments.args else None
+            call.subgraph = self.trace(operation, f"{path}/", specs)
+        return call
+
+
+@contextlib.contextmanager
+def _as_functional(model: keras.Model, input_specs: Any) -> Iterator[Any]:
+    """The functional form of any Keras model; nodes that tracing adds to its layers are removed again."""
+    if isinstance(model, keras.Sequential):
+        if getattr(model, "_functional", None) is None:
+            raise ValueError(_not_built(model))
+        yield model._functional
+        return
+    if isinstance(model, Functional) and type(model).call is Functional.call:
+        yield model
+        return
+
+    inputs = _subclassed_inputs(model, input_specs)
+    counts = {
+        id(layer): (layer, len(layer._inbound_nodes), len(layer._outbound_nodes))
+        for layer in model._flatten_layers(include_self=False)
+    }
+    try:
+        try:
+            positional, keyword = ((), inputs) if _takes_keywords(model, inputs) else ((inputs,), {})
+            outputs = model.call(*positional, **keyword)
+            functional = Functional(inputs, outputs, name=f"{model.name}_trace")
+        except Exception as error:
+            raise ValueError(
+                f"The subclassed model {model.name!r} ({type(model).__name__}) cannot be traced: its `call` raised "
+                f"{type(error).__name__} at {_where(error, model)}: {error}\nWrite that line with keras.layers or "
+                "keras.ops on the tensor it gets (no Python control flow on values, no functions of one backend), or "
+                "move it into a keras.layers.Layer of its own, which is then left as it is."
+            ) from error
+        yield functional
+    finally:
+        for layer, inbound, outbound in counts.values():
+            del layer._inbound_nodes[inbound:], layer._outbound_nodes[outbound:]
+
+
+def _subclassed_inputs(model: keras.Model, input_specs: Any) -> Any:
+    def as_input(shape, dtype=None, name=None):
+        return keras.Input(batch_shape=(None, *shape[1:]), dtype=dtype, name=name)
+
+    if input_specs is not None:
+        return tree.map_structure(lambda x: as_input(x.shape, x.dtype), input_specs)
+    shapes = getattr(model, "_build_shapes_dict", None)
+    if not shapes:
+        raise ValueError(_not_built(model))
+    if len(shapes) == 1:
+        (shapes,) = shapes.values()
+        return tree.map_shape_structure(as_input, shapes)
+    return {name.removesuffix("_shape"): as_input(shape) for name, shape in shapes.items()}
+
+
+def _takes_keywords(model: keras.Model, inputs: Any) -> bool:
+    """Whether `call` takes each of several inputs as an argument of its own, not one structure of them."""
+    return isinstance(inputs, dict) and set(inputs) <= set(model._call_signature.parameters)
+
+
+def _not_built(model: keras.Model) -> str:
+    return (
+        f"Model {model.name!r} is not built: its input shape is not known. Call it once on a batch of data, or call "
+        "model.build(input_shape), or give a Sequential model a keras.Input as its first layer."
+    )
+
+
+def _where(error: BaseException, model: keras.Model) -> str:
+    """File and line of the innermost frame of the user's model code."""
+    import inspect
+
+    try:
+        source = inspect.getsourcefile(type(model))
+    except TypeError:
+        source = None
+    traceback, line = error.__traceback__, None
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == source:
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return f"{source}, line {line}" if line else "an unknown line"
+
+
+def substitute(structure: Any, replace: Callable[[Tensor], Any]) -> Any:
+    """`structure` (arguments of a call) with each `Tensor` replaced."""
+    return tree.map_structure(lambda x: replace(x) if isinstance(x, Tensor) else x, structure)
+
+
+def _inline(graph: LayerGraph) -> LayerGraph:
+    calls: list[Call] = []
+    tensors: dict[int, Tensor] = {}
+
+    def copy(graph: LayerGraph, tensors: dict[int, Tensor]) -> None:
+        # `tensors` maps this graph's tensors to those of the flat graph; a nested model called twice is copied twice.
+        for call in graph.calls:
+            if call.subgraph is not None:
+                inner = {
+                    id(x): tensors[id(y)] for x, y in zip(call.subgraph.inputs, call.inputs, strict=True)
+                }
+                copy(call.subgraph, inner)
+                for x, y in zip(call.subgraph.outputs, call.outputs, strict=True):
+                    tensors[id(y)] = inner[id(x)]
+                continue
+            new = Call(
+                call.operation,
+                call.path,
+                substitute(call.args, lambda t: tensors[id(t)]),
+                substitute(call.kwargs, lambda t: tensors[id(t)]),
+                [tensors[id(t)] for t in call.inputs],
+                [],
+            )
+            specs = _output_specs(call, new)
+            new.outputs = [
+                Tensor(shape, t.dtype, t.name, producer=new, index=t.index)
+                for t, shape in zip(call.outputs, specs, strict=True)
+            ]
+            for old, copied in zip(call.outputs, new.outputs, strict=True):
+                tensors[id(old)] = copied
+            calls.append(new)
+
+    for tensor in graph.inputs:
+        tensors[id(tensor)] = dataclasses.replace(tensor)
+    copy(graph, tensors)
+    return LayerGraph(
+        graph.model,
+        [tensors[id(t)] for t in graph.inputs],
+        [tensors[id(t)] for t in graph.outputs],
+        substitute(graph.input_structure, lambda t: tensors[id(t)]),
+        substitute(graph.output_structure, lambda t: tensors[id(t)]),
+        calls,
+    )
+
+
+def _output_specs(call: Call, inlined: Call) -> list[tuple[int | None, ...]]:
+    """Output shapes; a nested model may be called on shapes more definite than those it was built with."""
+    if all(a.shape == b.shape for a, b in zip(call.inputs, inlined.inputs, strict=True)):
+        return [t.shape for t in call.outputs]
+
+    def spec(t: Tensor) -> keras.KerasTensor:
+        return keras.KerasTensor(t.shape, t.dtype)
+
+    specs = call.operation.compute_output_spec(*substitute(inlined.args, spec), **substitute(inlined.kwargs, spec))
+    return [tuple(x.shape) for x in tree.flatten(specs)]

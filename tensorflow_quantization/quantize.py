@@ -1,0 +1,174 @@
+"""`quantize_model`: trace, plan, rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import keras
+
+from tensorflow_quantization.custom_qdq_cases import CustomQDQInsertionCase
+from tensorflow_quantization.graph import Call, LayerGraph, did_you_mean
+from tensorflow_quantization.plan import FULL, PARTIAL, LayerPlan, QuantizationPlan, make_plan
+from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.quantizers.activation import check_ranges
+from tensorflow_quantization.quantizers.scheme import check_bits
+from tensorflow_quantization.rewrite import rewrite
+from tensorflow_quantization.spec import LayerConfig, QuantizationSpec
+from tensorflow_quantization.targets import DEFAULT
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+
+__all__ = ["LayerConfig", "QuantizationSpec", "quantize_model"]
+
+
+def quantize_model(
+    model: keras.Model,
+    quantization_mode: str = FULL,
+    quantization_spec: QuantizationSpec | None = None,
+    custom_qdq_cases: Iterable[CustomQDQInsertionCase] | None = None,
+    *,
+    ranges: str = "ema",
+    weight_bits: int | None = None,
+    input_bits: int | None = None,
+) -> keras.Model:
+    """Make a model quantization-aware: a new model with fake-quantization in front of inputs and weights.
+
+    The layers that are quantized are wrapped and named `quant_<layer name>`; weights, names, nesting, `trainable`
+    flags and the compile configuration are those of `model`, which stays as it is. Weights are quantized per output
+    channel, activations per tensor: 8 bits, symmetric, zero point 0, integers -127 to 127, rounded half to even, unless
+    the module globals `G_NUM_BITS`, `G_NARROW_RANGE`, `G_SYMMETRIC` or an argument say otherwise.
+
+    Args:
+        model: any built Keras 3 model: Functional, Sequential, subclassed, with other models inside.
+        quantization_mode: "full" quantizes every supported layer by the default table, or as spec and cases say;
+            "partial" only what spec and cases name.
+        quantization_spec: what to do with single layers or classes.
+        custom_qdq_cases: rules that decide by the model's structure; where two speak of a layer, the later one counts.
+        ranges: how activation ranges follow training: "ema" (moving average), "last" (the last batch) or "learned"
+            (trained step sizes, LSQ, arXiv:1902.08153).
+        weight_bits, input_bits: 2 to 8, for all layers; an entry of the spec may say otherwise for its own.
+
+    Returns:
+        The quantized model, compiled as `model` is. Train it, or `calibrate` it; then `export_onnx`.
+
+    Raises:
+        TypeError: `model`, the spec or a case is of a wrong type, or a case returns one.
+        ValueError: unknown mode or ranges, "partial" with nothing named, bits out of range, a model that is not built
+            or is quantized already, a layer that cannot be copied.
+    """
+    check_ranges(ranges)
+    cases = _check_arguments(quantization_mode, quantization_spec, custom_qdq_cases)
+    weight_scheme, input_scheme = _schemes(weight_bits, input_bits)
+    graph = LayerGraph.trace(model)
+    flat = graph.flatten()
+    _check_not_quantized(model, flat)
+    plan = make_plan(
+        flat,
+        target=DEFAULT,
+        mode=quantization_mode,
+        spec=quantization_spec,
+        case_specs=[(type(case).__name__, _ask(case, model, quantization_spec)) for case in cases],
+        input_scheme=input_scheme,
+        weight_scheme=weight_scheme,
+    )
+
+    def wrap(call: Call, layer: keras.layers.Layer) -> keras.layers.Layer:
+        return _wrap(layer, plan[call.path], len(call.inputs), ranges)
+
+    quantized = rewrite(graph, wrap)
+    attach_plan(quantized, plan)
+    return quantized
+
+
+def attach_plan(model: keras.Model, plan: QuantizationPlan) -> None:
+    """Remember, for `describe`, why each layer of a model was quantized or not."""
+    model._quantization_plan = plan
+
+
+def attached_plan(model: keras.Model) -> QuantizationPlan | None:
+    """The plan that `model` was made by; `None` for a model that was loaded from a file."""
+    return getattr(model, "_quantization_plan", None)
+
+
+def _wrap(layer: keras.layers.Layer, plan: LayerPlan, inputs: int, ranges: str) -> keras.layers.Layer:
+    if not plan.quantized or plan.wrapper is None:
+        return layer
+    partly = plan.inputs and len(plan.inputs) < inputs
+    return plan.wrapper(
+        layer,
+        quantize_inputs=bool(plan.inputs),
+        quantize_weights=plan.weights,
+        quantize_specific_input_indices=list(plan.inputs) if partly else None,
+        input_scheme=plan.input_scheme,
+        weight_scheme=plan.weight_scheme,
+        ranges=ranges,
+    )
+
+
+def _check_arguments(mode, spec, cases) -> list[CustomQDQInsertionCase]:
+    if mode not in (FULL, PARTIAL):
+        raise ValueError(f"quantization_mode must be {FULL!r} or {PARTIAL!r}, got {mode!r}.{_close_mode(mode)}")
+    if spec is not None and not isinstance(spec, QuantizationSpec):
+        raise TypeError(f"quantization_spec must be a QuantizationSpec, got {type(spec).__name__}.")
+    if cases is None:
+        cases = []
+    elif isinstance(cases, (CustomQDQInsertionCase, type)):
+        cases = [cases]
+    else:
+        cases = list(cases)
+    for case in cases:
+        if not isinstance(case, CustomQDQInsertionCase):
+            raise TypeError(
+                f"custom_qdq_cases must hold instances of CustomQDQInsertionCase, got {case!r}. "
+                "Pass a list of them, such as [ResNetV1QDQCase()]."
+            )
+    if mode == PARTIAL and not spec and not cases:
+        raise ValueError(
+            "Partial quantization quantizes only what is named, and nothing is: pass a quantization_spec with at least "
+            'one entry or custom_qdq_cases, or quantization_mode="full".'
+        )
+    return cases
+
+
+def _close_mode(mode) -> str:
+    return did_you_mean(mode, [FULL, PARTIAL]) if isinstance(mode, str) else ""
+
+
+def _schemes(weight_bits: int | None, input_bits: int | None) -> tuple[QuantizationScheme, QuantizationScheme]:
+    """The schemes of weights and of inputs."""
+    import tensorflow_quantization as package  # the globals count as they are now, not as they were at import
+
+    check_bits(package.G_NUM_BITS, "G_NUM_BITS")
+
+    def scheme(bits: int | None, argument: str) -> QuantizationScheme:
+        return QuantizationScheme(
+            bits=package.G_NUM_BITS if bits is None else check_bits(bits, argument),
+            symmetric=package.G_SYMMETRIC,
+            narrow_range=package.G_NARROW_RANGE,
+        )
+
+    return scheme(weight_bits, "weight_bits"), scheme(input_bits, "input_bits")
+
+
+def _check_not_quantized(model: keras.Model, flat: LayerGraph) -> None:
+    for call in flat.calls:
+        if isinstance(call.operation, BaseQuantizeWrapper):
+            raise ValueError(
+                f"Model {model.name!r} is quantized already: {call.path!r} is a {call.class_name}. "
+                "Quantize the float model it was made from."
+            )
+        if getattr(call.operation, "quantization_mode", None):
+            raise ValueError(
+                f"Layer {call.path!r} is quantized already, by Keras' own model.quantize"
+                f"({call.operation.quantization_mode!r}). Quantize the float model it was made from."
+            )
+
+
+def _ask(case: CustomQDQInsertionCase, model: keras.Model, spec: QuantizationSpec | None) -> QuantizationSpec:
+    asked = case.case(model, spec.copy() if spec is not None else QuantizationSpec())
+    if asked is None:
+        return QuantizationSpec()
+    if not isinstance(asked, QuantizationSpec):
+        raise TypeError(
+            f"{type(case).__name__}.case must return a QuantizationSpec or None, got {type(asked).__name__}."
+        )
+    return asked

@@ -1,0 +1,159 @@
+"""Rebuild a Keras model with some of its layers replaced, on copies of its layers and weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from keras.src.models.functional import functional_like_constructor  # has no public name
+from keras.src.saving.serialization_lib import SafeModeScope  # has no public name
+
+from tensorflow_quantization.graph import Call, LayerGraph, Tensor, substitute
+
+_TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss")
+
+
+def rewrite(graph: LayerGraph, replace: Callable[[Call, keras.layers.Layer], keras.layers.Layer]) -> keras.Model:
+    """A new model that computes what `graph` does, with layers replaced.
+
+    Nested models stay nested, shared layers shared, names, weights, `trainable` flags, the states of random seeds and
+    the compile configuration are those of the old model, and nothing is shared with it. A subclassed model comes
+    back as a functional one.
+
+    Args:
+        graph: of the old model; not flattened.
+        replace: gets a call and a copy of its layer (without weights yet), and returns the layer to put in its place.
+
+    Raises:
+        ValueError: a layer cannot be copied from its config; the message names it.
+    """
+    rebuilder = _Rebuilder(replace)
+    model = rebuilder.rebuild(graph)
+    rebuilder.copy_variables()
+    _copy_compile_state(graph.model, model)
+    return model
+
+
+class _Rebuilder:
+    def __init__(self, replace):
+        self.replace = replace
+        self.rebuilt: dict[int, Any] = {}  # id of the old operation or model: the new one
+        self.copies: list[tuple[keras.layers.Layer, keras.layers.Layer, str]] = []
+
+    def rebuild(self, graph: LayerGraph) -> keras.Model:
+        if id(graph.model) not in self.rebuilt:
+            if isinstance(graph.model, keras.Sequential):
+                model = self._sequential(graph)
+            else:
+                model = self._functional(graph)
+            self.rebuilt[id(graph.model)] = model
+        return self.rebuilt[id(graph.model)]
+
+    def _sequential(self, graph: LayerGraph) -> keras.Model:
+        old = graph.model
+        layers = [_input(graph.inputs[0]), *(self._operation(call) for call in graph.calls)]
+        cls = type(old) if type(old).__init__ is keras.Sequential.__init__ else keras.Sequential
+        _warn_of_lost_methods(old, cls)
+        return cls(layers, name=old.name, trainable=old.trainable)
+
+    def _functional(self, graph: LayerGraph) -> keras.Model:
+        old = graph.model
+        tensors: dict[int, Any] = {id(tensor): _input(tensor) for tensor in graph.inputs}
+
+        def new(tensor: Tensor):
+            return tensors[id(tensor)]
+
+        for call in graph.calls:
+            outputs = self._operation(call)(*substitute(call.args, new), **substitute(call.kwargs, new))
+            for tensor, output in zip(call.outputs, keras.tree.flatten(outputs), strict=True):
+                tensors[id(tensor)] = output
+        cls = type(old) if functional_like_constructor(type(old)) else keras.Model
+        _warn_of_lost_methods(old, cls)
+        return cls(
+            substitute(graph.input_structure, new),
+            substitute(graph.output_structure, new),
+            name=old.name,
+            trainable=old.trainable,
+        )
+
+    def _operation(self, call: Call):
+        """The new operation in the place of a call's; the same one for every call of a shared layer."""
+        key = id(call.operation)
+        if call.subgraph is not None:
+            return self.rebuild(call.subgraph)
+        if key not in self.rebuilt:
+            copy = _copy_operation(call)
+            if isinstance(copy, keras.layers.Layer):
+                self.copies.append((call.operation, copy, call.path))
+                copy = self.replace(call, copy)
+            self.rebuilt[key] = copy
+        return self.rebuilt[key]
+
+    def copy_variables(self) -> None:
+        for old, new, path in self.copies:
+            if [v.shape for v in old.variables] != [v.shape for v in new.variables]:
+                raise ValueError(
+                    f"Layer {path!r} ({type(old).__name__}) has {len(old.variables)} variables, but a copy made from "
+                    f"its config has {len(new.variables)}, or other shapes. Complete its get_config()."
+                )
+            for source, target in zip(old.variables, new.variables, strict=True):
+                # A true copy: a backend that donates buffers in training would otherwise take the old model's too.
+                target.assign(np.array(ops.convert_to_numpy(source), copy=True))
+
+
+def _copy_operation(call: Call) -> keras.Operation:
+    operation = call.operation
+    try:
+        with SafeModeScope(False):  # the functions in it are the user's own, from this very process
+            return type(operation).from_config(operation.get_config())
+    except Exception as error:
+        raise ValueError(
+            f"{'Layer' if call.is_layer else 'Operation'} {call.path!r} ({call.class_name}) cannot be copied from its "
+            f"config: {error}\nGive the class a get_config() that returns all arguments of its __init__."
+        ) from error
+
+
+def _input(tensor: Tensor):
+    """A fresh `keras.Input` like that of the old model."""
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        name=tensor.name,
+        sparse=tensor.sparse,
+        optional=tensor.optional,
+    )
+
+
+def _warn_of_lost_methods(old: keras.Model, cls: type) -> None:
+    if cls is type(old):
+        return
+    lost = [
+        name
+        for name in _TRAINING_METHODS
+        if getattr(type(old), name) is not getattr(keras.Model, name) and getattr(type(old), name) is not getattr(cls, name)
+    ]
+    if lost:
+        warnings.warn(
+            f"The quantized form of {type(old).__name__} {old.name!r} is a plain {cls.__name__} without its "
+            f"{', '.join(lost)}. Let its constructor be that of keras.Model (inputs, outputs, **kwargs) to keep them.",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
+def _copy_compile_state(old: keras.Model, new: keras.Model) -> None:
+    """Compile the new model as the old one is, with an optimizer and metrics of its own."""
+    if not old.compiled or getattr(old, "_compile_config", None) is None:
+        return
+    config = dict(old._compile_config.config)
+
+    def own(value):
+        if isinstance(value, (keras.optimizers.Optimizer, keras.metrics.Metric)):
+            return type(value).from_config(value.get_config())
+        return value
+
+    new.compile(**{key: keras.tree.map_structure(own, value) for key, value in config.items()})

@@ -1,0 +1,17 @@
+"""The Keras wrapper layers that apply quantizers to a layer's inputs, weights and output."""
+
+from tensorflow_quantization.wrappers import library
+from tensorflow_quantization.wrappers.base import (
+    BaseQuantizeWrapper,
+    NonWeightedBaseQuantizeWrapper,
+    WeightedBaseQuantizeWrapper,
+    find_wrapper,
+)
+
+__all__ = [
+    "BaseQuantizeWrapper",
+    "NonWeightedBaseQuantizeWrapper",
+    "WeightedBaseQuantizeWrapper",
+    "find_wrapper",
+    "library",
+]

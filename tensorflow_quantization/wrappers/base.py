@@ -1,0 +1,263 @@
+"""`BaseQuantizeWrapper` and its two kinds: the extension point for layers."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+import keras
+from keras import ops, tree
+from keras.src.backend import AutocastScope  # has no public name
+
+from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
+from tensorflow_quantization.quantizers.activation import check_ranges
+
+_SUFFIX = "QuantizeWrapper"
+_PACKAGE = "tensorflow_quantization"
+
+
+class BaseQuantizeWrapper(keras.layers.Wrapper):
+    """Wraps a layer so that its inputs, weights or output are fake-quantized.
+
+    A subclass named `<LayerClass>QuantizeWrapper` registers itself by existing: in `CHILD_WRAPPERS`, from where
+    `quantize_model` takes the wrapper of a `<LayerClass>`, and with Keras, so that saved models load.
+
+    Args:
+        layer: the Keras layer to wrap, built or not.
+        quantize_inputs: fake-quantize the inputs.
+        quantize_weights: fake-quantize the kernels.
+        quantize_specific_input_indices: which inputs of a layer with several; `None` means all. Setting it quantizes
+            these inputs even with `quantize_inputs=False`.
+        input_scheme, weight_scheme: `QuantizationScheme` of activations and weights (the axis of the latter is
+            replaced by the kernel's own); 8 bits, signed, symmetric, narrow range by default.
+        output_scheme: `QuantizationScheme` of the output, which is fake-quantized only if one is given.
+        ranges: how activation ranges follow training: "ema", "last" or "learned".
+        frozen: activation ranges stay as they are.
+        **kwargs: those of `keras.layers.Layer`; the name is `quant_<layer name>` by default.
+    """
+
+    #: Wrapper class name to wrapper class.
+    CHILD_WRAPPERS: ClassVar[dict[str, type[BaseQuantizeWrapper]]] = {}
+
+    #: Weight attributes of the inner layer that are fake-quantized; a subclass with a kernel sets it.
+    kernel_type: str | tuple[str, ...] = ()
+    channel_axis: int | tuple[int, ...] | None = None
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.split(".")[0] == _PACKAGE:
+            keras.saving.register_keras_serializable(package=_PACKAGE)(cls)
+        else:
+            keras.saving.register_keras_serializable()(cls)
+        if not cls.__name__.endswith(f"Base{_SUFFIX}"):
+            BaseQuantizeWrapper.CHILD_WRAPPERS[cls.__name__] = cls
+
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        quantize_inputs: bool = True,
+        quantize_weights: bool = True,
+        quantize_specific_input_indices: list[int] | None = None,
+        *,
+        input_scheme: QuantizationScheme | dict | None = None,
+        weight_scheme: QuantizationScheme | dict | None = None,
+        output_scheme: QuantizationScheme | dict | None = None,
+        ranges: str = "ema",
+        frozen: bool = False,
+        **kwargs,
+    ):
+        kwargs.setdefault("name", f"quant_{layer.name}")
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        kwargs.setdefault("trainable", layer.trainable)
+        super().__init__(layer, **kwargs)
+        self.quantize_inputs = quantize_inputs
+        self.quantize_weights = quantize_weights
+        self.quantize_specific_input_indices = quantize_specific_input_indices
+        self.input_scheme = QuantizationScheme.from_config(input_scheme or QuantizationScheme())
+        self.weight_scheme = QuantizationScheme.from_config(weight_scheme or QuantizationScheme())
+        self.output_scheme = QuantizationScheme.from_config(output_scheme) if output_scheme else None
+        self.ranges = check_ranges(ranges)
+        self._frozen = frozen
+        self.supports_masking = layer.supports_masking
+        # One an input of the layer, None where it is not quantized; known once the number of inputs is.
+        self.input_quantizers: list[ActivationQuantizer | None] = []
+        self.weight_quantizers: dict[str, WeightQuantizer] = {}
+        self.output_quantizer: ActivationQuantizer | None = None
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """The names of the inner layer's weight attributes that this wrapper can quantize."""
+        names = (self.kernel_type,) if isinstance(self.kernel_type, str) else tuple(self.kernel_type)
+        # Keras 3 calls a depthwise convolution's only kernel "kernel"; the documented name is the one of Keras 2.
+        return tuple("kernel" if n == "depthwise_kernel" and "DepthwiseConv" in _classes(self.layer) else n for n in names)
+
+    @property
+    def activation_quantizers(self) -> list[ActivationQuantizer]:
+        """The quantizers that hold a range: those of the inputs, then that of the output."""
+        return [q for q in [*self.input_quantizers, self.output_quantizer] if q is not None]
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the activation ranges stay as they are while training; settable."""
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, value: bool) -> None:
+        self._frozen = value
+        for quantizer in self.activation_quantizers:
+            quantizer.frozen = value
+
+    def build(self, input_shape=None):
+        """Builds the layer and its quantizers. `input_shape` is a shape, or a list of them for several inputs."""
+        super().build(input_shape)
+        self._build_input_quantizers(len(tree.flatten(tree.map_shape_structure(lambda shape: 0, input_shape))))
+        if self.quantize_weights:
+            for kernel in self.kernels:
+                axis = self._kernel_axis(kernel)
+                scheme = QuantizationScheme(**{**self.weight_scheme.get_config(), "axis": axis})
+                self.weight_quantizers[kernel] = WeightQuantizer(scheme, name=f"{kernel}_quantizer")
+        if self.output_scheme is not None:
+            self.output_quantizer = self._activation_quantizer(self.output_scheme, "output_quantizer")
+        self.built = True
+
+    def _build_input_quantizers(self, inputs: int) -> None:
+        chosen = self.quantize_specific_input_indices
+        if chosen is None:
+            chosen = range(inputs) if self.quantize_inputs else []
+        for index in range(inputs):
+            name = "input_quantizer" if inputs == 1 else f"input_{index}_quantizer"
+            self.input_quantizers.append(
+                self._activation_quantizer(self.input_scheme, name) if index in chosen else None
+            )
+
+    def _activation_quantizer(self, scheme: QuantizationScheme, name: str) -> ActivationQuantizer:
+        return ActivationQuantizer(scheme, self.ranges, self._frozen, name=name, trainable=self.trainable)
+
+    def _kernel_axis(self, kernel: str) -> tuple[int, ...]:
+        if self.channel_axis is None or isinstance(self.kernel_type, tuple):
+            return output_channel_axis(self.layer, kernel)
+        return (self.channel_axis,) if isinstance(self.channel_axis, int) else tuple(self.channel_axis)
+
+    def call(self, inputs, training=None, **kwargs):
+        """Fake-quantizes inputs and kernels, calls the layer, fake-quantizes its output."""
+        outputs = self._call_layer(self._quantize_inputs(inputs, training), **kwargs)
+        if self.output_quantizer is not None:
+            outputs = self.output_quantizer(outputs, training=training)
+        return outputs
+
+    def _quantize_inputs(self, inputs, training):
+        flat = tree.flatten(inputs)
+        quantized = [
+            x if quantizer is None else quantizer(x, training=training)
+            for x, quantizer in zip(flat, self.input_quantizers, strict=True)
+        ]
+        return tree.pack_sequence_as(inputs, quantized)
+
+    def _call_layer(self, inputs, **kwargs):
+        """Calls the layer with its kernels replaced by their fake-quantized values."""
+        if not self.weight_quantizers:
+            return self.layer(inputs, **kwargs)
+        with AutocastScope(None):  # the scope takes values in the dtype of the variables
+            values = {v.path: ops.convert_to_tensor(v) for v in self.layer.variables}
+            for kernel, quantizer in self.weight_quantizers.items():
+                path = getattr(self.layer, kernel).path
+                values[path] = quantizer(values[path])
+        # A scope hides the one around it (a training step of JAX is one), so it gets all variables of the layer, and
+        # what the layer assigned or lost within is handed on afterwards.
+        mapping = [(v, values[v.path]) for v in self.layer.variables]
+        with keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False) as scope:
+            before = {v.path: scope.get_current_value(v) for v in self.layer.variables}
+            outputs = self.layer(inputs, **kwargs)
+        for variable in self.layer.variables:
+            value = scope.get_current_value(variable)
+            if value is not before[variable.path]:
+                variable.assign(value)
+        self.add_loss(scope.losses)
+        return outputs
+
+    def compute_output_spec(self, inputs, training=None, **kwargs):
+        """That of the layer: quantization changes neither shape nor dtype."""
+        return self.layer.compute_output_spec(inputs, **kwargs)
+
+    def compute_output_shape(self, input_shape):
+        return self.layer.compute_output_shape(input_shape)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            quantize_inputs=self.quantize_inputs,
+            quantize_weights=self.quantize_weights,
+            quantize_specific_input_indices=self.quantize_specific_input_indices,
+            input_scheme=self.input_scheme.get_config(),
+            weight_scheme=self.weight_scheme.get_config(),
+            output_scheme=self.output_scheme.get_config() if self.output_scheme else None,
+            ranges=self.ranges,
+            frozen=self._frozen,
+        )
+        return config
+
+
+class WeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
+    """Base class for layers with a kernel.
+
+    Args:
+        layer: the layer to wrap.
+        kernel_type: the name of the layer's kernel attribute, or a tuple of names.
+        **kwargs: those of `BaseQuantizeWrapper`.
+
+    Attributes:
+        channel_axis: the kernel axis (or axes) of the output channels, one scale an index of it. A subclass may set it
+            before or after `super().__init__`; by default it is known for every convolution, and -1 elsewhere.
+    """
+
+    def __init__(self, layer: keras.layers.Layer, kernel_type: str | tuple[str, ...] = "kernel", **kwargs):
+        super().__init__(layer, **kwargs)
+        self.kernel_type = kernel_type
+        if self.channel_axis is None:
+            axis = output_channel_axis(layer, self.kernels[0])
+            self.channel_axis = axis[0] if len(axis) == 1 else axis
+
+    def get_config(self):
+        config = super().get_config()
+        # A subclass that fixes the kernel in its own __init__ does not take it as an argument.
+        if "kernel_type" in inspect.signature(type(self).__init__).parameters:
+            config["kernel_type"] = self.kernel_type
+        return config
+
+
+class NonWeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
+    """Base class for layers without a kernel: only inputs (and the output) are quantized."""
+
+    def __init__(self, layer: keras.layers.Layer, **kwargs):
+        kwargs["quantize_weights"] = False
+        super().__init__(layer, **kwargs)
+
+
+def find_wrapper(layer: Any) -> type[BaseQuantizeWrapper] | None:
+    """The registered wrapper of a layer's class, or of the nearest base class that has one."""
+    for base in type(layer).__mro__:
+        if f"{base.__name__}{_SUFFIX}" in BaseQuantizeWrapper.CHILD_WRAPPERS:
+            return BaseQuantizeWrapper.CHILD_WRAPPERS[f"{base.__name__}{_SUFFIX}"]
+    return None
+
+
+def output_channel_axis(layer: keras.layers.Layer, kernel: str) -> tuple[int, ...]:
+    """The axes of a kernel that belong to output channels, counted from its end.
+
+    Depthwise kernels are (…, input channels, multiplier) and have input channels x multiplier outputs; transposed ones
+    are (…, output channels, input channels); EinsumDense names its axes; every other kernel ends in the outputs.
+    """
+    classes = _classes(layer)
+    if kernel == "depthwise_kernel" or "DepthwiseConv" in classes:
+        return (-2, -1)
+    if "Transpose" in classes:
+        return (-2,)
+    if isinstance(layer, keras.layers.EinsumDense):
+        operands, output = layer.equation.replace(" ", "").replace("...", "").split("->")
+        inputs, weights = operands.split(",")
+        return tuple(i - len(weights) for i, axis in enumerate(weights) if axis in output and axis not in inputs)
+    return (-1,)
+
+
+def _classes(layer: keras.layers.Layer) -> str:
+    return " ".join(base.__name__ for base in type(layer).__mro__)
