@@ -1,17 +1,43 @@
 """Quantization for Keras 3: quantization-aware training, calibration, and ONNX files that runtimes execute in integers."""
 
-from importlib.metadata import PackageNotFoundError, version
-
+from tensorflow_quantization import utils
+from tensorflow_quantization._version import __version__
+from tensorflow_quantization.analysis import describe
+from tensorflow_quantization.calibration import calibrate
 from tensorflow_quantization.custom_qdq_cases import CustomQDQInsertionCase
+from tensorflow_quantization.export import export_onnx
 from tensorflow_quantization.quantize import quantize_model
 from tensorflow_quantization.spec import LayerConfig, QuantizationSpec
+from tensorflow_quantization.utils import (
+    CreateAssetsFolders,
+    convert_keras_model_to_onnx,
+    convert_saved_model_to_onnx,
+)
 from tensorflow_quantization.wrappers import (
     BaseQuantizeWrapper,
     NonWeightedBaseQuantizeWrapper,
     WeightedBaseQuantizeWrapper,
 )
 
-#: Defaults of `quantize_model`, read each time it is called.
+__all__ = [
+    "BaseQuantizeWrapper",
+    "CreateAssetsFolders",
+    "CustomQDQInsertionCase",
+    "LayerConfig",
+    "NonWeightedBaseQuantizeWrapper",
+    "QuantizationSpec",
+    "WeightedBaseQuantizeWrapper",
+    "__version__",
+    "calibrate",
+    "convert_keras_model_to_onnx",
+    "convert_saved_model_to_onnx",
+    "describe",
+    "export_onnx",
+    "quantize_model",
+    "utils",
+]
+
+#: The integers of the default scheme, read each time `quantize_model` is called.
 G_NUM_BITS = 8
 G_NARROW_RANGE = True
 G_SYMMETRIC = True

@@ -49,8 +49,7 @@ class Tensor:
     name: str
     producer: Call | None = field(default=None, repr=False)
     index: int = 0  # among the producer's outputs
-    optional: bool = False  # a model input that may be None
-    sparse: bool = False
+    source: keras.layers.InputLayer | None = field(default=None, repr=False)  # of a model input
 
 
 @dataclass(eq=False)
@@ -206,8 +205,7 @@ class _Tracer:
     def _read(self, model, functional, prefix: str) -> LayerGraph:
         tensors: dict[int, Tensor] = {}
         for x in functional.inputs:
-            optional = getattr(x._keras_history.operation, "optional", False)
-            tensors[id(x)] = Tensor(tuple(x.shape), x.dtype, x.name, optional=optional, sparse=x.sparse)
+            tensors[id(x)] = Tensor(tuple(x.shape), x.dtype, x.name, source=x._keras_history.operation)
         calls = []
         for depth in sorted(functional._nodes_by_depth, reverse=True):
             for node in functional._nodes_by_depth[depth]:
@@ -342,9 +340,7 @@ def _inline(graph: LayerGraph) -> LayerGraph:
         # `tensors` maps this graph's tensors to those of the flat graph; a nested model called twice is copied twice.
         for call in graph.calls:
             if call.subgraph is not None:
-                inner = {
-                    id(x): tensors[id(y)] for x, y in zip(call.subgraph.inputs, call.inputs, strict=True)
-                }
+                inner = {id(x): tensors[id(y)] for x, y in zip(call.subgraph.inputs, call.inputs, strict=True)}
                 copy(call.subgraph, inner)
                 for x, y in zip(call.subgraph.outputs, call.outputs, strict=True):
                     tensors[id(y)] = inner[id(x)]

@@ -69,6 +69,16 @@ class QuantizationPlan:
         return "\n".join(rows)
 
 
+def attach_plan(model: keras.Model, plan: QuantizationPlan) -> None:
+    """Remember, for `describe`, why each layer of a model was quantized or not."""
+    model._quantization_plan = plan
+
+
+def attached_plan(model: keras.Model) -> QuantizationPlan | None:
+    """The plan that `model` was made by; `None` for a model that was loaded from a file."""
+    return getattr(model, "_quantization_plan", None)
+
+
 def make_plan(
     graph: LayerGraph,
     *,

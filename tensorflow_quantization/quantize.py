@@ -8,7 +8,7 @@ import keras
 
 from tensorflow_quantization.custom_qdq_cases import CustomQDQInsertionCase
 from tensorflow_quantization.graph import Call, LayerGraph, did_you_mean
-from tensorflow_quantization.plan import FULL, PARTIAL, LayerPlan, QuantizationPlan, make_plan
+from tensorflow_quantization.plan import FULL, PARTIAL, LayerPlan, attach_plan, make_plan
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import check_bits
@@ -77,16 +77,6 @@ def quantize_model(
     quantized = rewrite(graph, wrap)
     attach_plan(quantized, plan)
     return quantized
-
-
-def attach_plan(model: keras.Model, plan: QuantizationPlan) -> None:
-    """Remember, for `describe`, why each layer of a model was quantized or not."""
-    model._quantization_plan = plan
-
-
-def attached_plan(model: keras.Model) -> QuantizationPlan | None:
-    """The plan that `model` was made by; `None` for a model that was loaded from a file."""
-    return getattr(model, "_quantization_plan", None)
 
 
 def _wrap(layer: keras.layers.Layer, plan: LayerPlan, inputs: int, ranges: str) -> keras.layers.Layer:

@@ -123,8 +123,8 @@ def _input(tensor: Tensor):
         batch_shape=tensor.shape,
         dtype=tensor.dtype,
         name=tensor.name,
-        sparse=tensor.sparse,
-        optional=tensor.optional,
+        sparse=tensor.source.sparse,
+        optional=tensor.source.optional,
     )
 
 
@@ -134,7 +134,8 @@ def _warn_of_lost_methods(old: keras.Model, cls: type) -> None:
     lost = [
         name
         for name in _TRAINING_METHODS
-        if getattr(type(old), name) is not getattr(keras.Model, name) and getattr(type(old), name) is not getattr(cls, name)
+        if getattr(type(old), name) is not getattr(keras.Model, name)
+        and getattr(type(old), name) is not getattr(cls, name)
     ]
     if lost:
         warnings.warn(

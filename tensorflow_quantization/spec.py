@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from tensorflow_quantization.quantizers.scheme import check_bits
+from tensorflow_quantization.tables import text_table
 
 _GLOB = frozenset("*?[")
 
@@ -124,13 +125,7 @@ class QuantizationSpec:
 
     def __str__(self) -> str:
         titles = [field.name for field in fields(LayerConfig)]
-        rows = [[str(getattr(entry, title)) for title in titles] for entry in self.layers]
-        widths = [max(len(row[i]) for row in [titles, *rows]) for i in range(len(titles))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in [titles, ["-" * width for width in widths], *rows]
-        ]
-        return "\n".join(lines)
+        return text_table(titles, [[getattr(entry, title) for title in titles] for entry in self.layers])
 
     def __repr__(self) -> str:
         return f"<QuantizationSpec of {len(self.layers)} entries>"

@@ -89,7 +89,9 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         """The names of the inner layer's weight attributes that this wrapper can quantize."""
         names = (self.kernel_type,) if isinstance(self.kernel_type, str) else tuple(self.kernel_type)
         # Keras 3 calls a depthwise convolution's only kernel "kernel"; the documented name is the one of Keras 2.
-        return tuple("kernel" if n == "depthwise_kernel" and "DepthwiseConv" in _classes(self.layer) else n for n in names)
+        return tuple(
+            "kernel" if n == "depthwise_kernel" and "DepthwiseConv" in _classes(self.layer) else n for n in names
+        )
 
     @property
     def activation_quantizers(self) -> list[ActivationQuantizer]:
@@ -99,7 +101,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
     @property
     def frozen(self) -> bool:
         """Whether the activation ranges stay as they are while training; settable."""
-        return self._frozen
+        quantizers = self.activation_quantizers
+        return all(q.frozen for q in quantizers) if quantizers else self._frozen
 
     @frozen.setter
     def frozen(self, value: bool) -> None:
@@ -192,7 +195,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             weight_scheme=self.weight_scheme.get_config(),
             output_scheme=self.output_scheme.get_config() if self.output_scheme else None,
             ranges=self.ranges,
-            frozen=self._frozen,
+            frozen=self.frozen,
         )
         return config
 

@@ -1,0 +1,45 @@
+# On a fresh machine `make demo` and `make test` do all the set-up themselves.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# TensorFlow's start-up notes are not ours to show.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export TF_ENABLE_ONEDNN_OPTS ?= 1
+export KERAS_BACKEND ?= tensorflow
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types docs benchmark clean backends
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/installed data ## Train, quantize, fine-tune, export and run a real network
+	$(BIN)/python examples/quickstart.py
+
+test: $(VENV)/installed data lint types ## Linters, types and all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed ## Check format and lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed ## Check types
+	$(BIN)/mypy
+
+docs: $(VENV)/installed ## Build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+.PHONY: data
+data: ## Get Fashion-MNIST from Debian's package where apt works; Keras downloads it elsewhere
+	@./scripts/get-data
+
+# Whole once pip is done: an interrupted install starts again.
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+clean: ## Remove what make made
+	rm -rf $(VENV) site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache quickstart_output

@@ -1,0 +1,173 @@
+"""`describe`: every layer of a model, quantized or not, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from tensorflow_quantization.graph import Call, LayerGraph
+from tensorflow_quantization.plan import attached_plan, make_plan
+from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
+from tensorflow_quantization.tables import markdown_table, text_table
+from tensorflow_quantization.targets import DEFAULT
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+
+
+@dataclass(frozen=True)
+class QuantizerDescription:
+    """One quantizer.
+
+    Attributes:
+        what: "input", "input 1", "output", or the name of a weight.
+        bits: of the integers.
+        dtype: "int8" or "uint8".
+        axis: the channel axes of a weight; `None`: one scale for the whole tensor.
+        range: (low, high) of an activation; `None` for weights, whose range is their own.
+        scale, zero_point: of an activation.
+        seen: an activation's range comes from data.
+        frozen: training does not move it.
+    """
+
+    what: str
+    bits: int
+    dtype: str
+    axis: tuple[int, ...] | None = None
+    range: tuple[float, float] | None = None
+    scale: float | None = None
+    zero_point: int | None = None
+    seen: bool = True
+    frozen: bool = False
+
+    def __str__(self) -> str:
+        text = f"{self.what} {self.dtype.rstrip('8')}{self.bits}"
+        if self.axis is not None:
+            return f"{text} per channel (axis {', '.join(map(str, self.axis))})"
+        if self.range is None:
+            return f"{text} per tensor"
+        marks = "" if self.seen else ", never saw data"
+        marks += ", frozen" if self.frozen else ""
+        return f"{text} [{self.range[0]:.4g}, {self.range[1]:.4g}]{marks}"
+
+
+@dataclass(frozen=True)
+class LayerDescription:
+    """One layer: its path, class, quantizers, and the reason for what it has."""
+
+    name: str
+    class_name: str
+    quantizers: tuple[QuantizerDescription, ...]
+    reason: str
+
+    @property
+    def quantized(self) -> bool:
+        return bool(self.quantizers)
+
+
+class ModelDescription:
+    """A table of layers: iterate over it, print it, or take `to_dict()` or `to_markdown()`."""
+
+    titles = ("layer", "class", "quantized", "why")
+
+    def __init__(self, name: str, layers: list[LayerDescription]):
+        self.name = name
+        self.layers = layers
+
+    def __iter__(self) -> Iterator[LayerDescription]:
+        return iter(self.layers)
+
+    def __getitem__(self, name: str) -> LayerDescription:
+        """The layer with this path."""
+        return next(layer for layer in self.layers if layer.name == name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: {"model": name, "layers": [...]}."""
+        return {"model": self.name, "layers": [dataclasses.asdict(layer) for layer in self.layers]}
+
+    def to_markdown(self) -> str:
+        """A Markdown table, a row a layer."""
+        return markdown_table(self.titles, [[*row[:2], "<br>".join(row[2]), row[3]] for row in self._rows()])
+
+    def __str__(self) -> str:
+        rows = []
+        for name, class_name, quantizers, reason in self._rows():
+            rows.append([name, class_name, quantizers[0], reason])
+            rows += [["", "", quantizer, ""] for quantizer in quantizers[1:]]
+        quantized = sum(layer.quantized for layer in self.layers)
+        head = f"Model {self.name!r}: {quantized} of {len(self.layers)} layers quantized"
+        return f"{head}\n{text_table(self.titles, rows)}"
+
+    __repr__ = __str__
+
+    def _rows(self) -> list[tuple[str, str, list[str], str]]:
+        return [
+            (layer.name, layer.class_name, [str(q) for q in layer.quantizers] or ["-"], layer.reason)
+            for layer in self.layers
+        ]
+
+
+def describe(model: keras.Model) -> ModelDescription:
+    """What is quantized in a model, with bits, axes and current ranges, and what is not, with the reason.
+
+    The reasons are those of the `quantize_model` call that made the model. A file does not keep them: for a model that
+    was loaded, a layer left alone has the reason of the default table.
+
+    Args:
+        model: a Keras model, quantized or not.
+
+    Raises:
+        TypeError, ValueError: not a Keras model, or not built.
+    """
+    graph = LayerGraph.trace(model).flatten()
+    plan = attached_plan(model)
+    if plan is None:
+        plan = make_plan(graph, target=DEFAULT)
+    reasons = {layer.path: layer.reason for layer in plan}
+    described: dict[int, LayerDescription] = {}
+    for call in graph.calls:
+        described.setdefault(id(call.operation), _describe_call(call, reasons))
+    return ModelDescription(model.name, list(described.values()))
+
+
+def _describe_call(call: Call, reasons: dict[str, str]) -> LayerDescription:
+    layer = call.operation
+    if not isinstance(layer, BaseQuantizeWrapper):
+        reason = reasons.get(call.path, "not quantized")
+        return LayerDescription(call.path, call.class_name, (), "left as it is" if reason == "default" else reason)
+    quantizers = [_describe_activation(q, _input_name(layer, i)) for i, q in enumerate(layer.input_quantizers) if q]
+    quantizers += [_describe_weight(q, kernel) for kernel, q in layer.weight_quantizers.items()]
+    if layer.output_quantizer is not None:
+        quantizers.append(_describe_activation(layer.output_quantizer, "output"))
+    inner_path = call.path[: len(call.path) - len(call.name)] + layer.layer.name
+    return LayerDescription(
+        call.path, type(layer.layer).__name__, tuple(quantizers), reasons.get(inner_path, "wrapped")
+    )
+
+
+def _input_name(wrapper: BaseQuantizeWrapper, index: int) -> str:
+    return "input" if len(wrapper.input_quantizers) == 1 else f"input {index}"
+
+
+def _describe_activation(quantizer: ActivationQuantizer, what: str) -> QuantizerDescription:
+    scale, zero_point = quantizer.parameters()
+    low, high = (float(v) for v in ops.convert_to_numpy(quantizer.range))
+    scheme = quantizer.scheme
+    return QuantizerDescription(
+        what,
+        scheme.bits,
+        scheme.dtype,
+        range=(low, high),
+        scale=float(scale),
+        zero_point=int(zero_point),
+        seen=quantizer.seen,
+        frozen=quantizer.frozen,
+    )
+
+
+def _describe_weight(quantizer: WeightQuantizer, kernel: str) -> QuantizerDescription:
+    scheme = quantizer.scheme
+    return QuantizerDescription(kernel, scheme.bits, scheme.dtype, axis=scheme.axis)

@@ -1,0 +1,9 @@
+"""Post-training range estimation: one estimator a file."""
+
+from tensorflow_quantization.calibration.calibrate import ESTIMATORS, calibrate
+from tensorflow_quantization.calibration.estimator import RangeEstimator
+from tensorflow_quantization.calibration.max import Max
+from tensorflow_quantization.calibration.mse import MSE
+from tensorflow_quantization.calibration.percentile import Percentile
+
+__all__ = ["ESTIMATORS", "MSE", "Max", "Percentile", "RangeEstimator", "calibrate"]

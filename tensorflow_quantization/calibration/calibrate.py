@@ -1,0 +1,155 @@
+"""`calibrate`: set the activation ranges of a quantized model from data."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.trainers.data_adapters import get_data_adapter  # has no public name
+
+from tensorflow_quantization.calibration.estimator import RangeEstimator
+from tensorflow_quantization.calibration.max import Max
+from tensorflow_quantization.calibration.mse import MSE
+from tensorflow_quantization.calibration.percentile import Percentile
+from tensorflow_quantization.graph import did_you_mean
+from tensorflow_quantization.quantizers import ActivationQuantizer
+
+ESTIMATORS: dict[str, type[RangeEstimator]] = {"max": Max, "percentile": Percentile, "mse": MSE}
+
+
+def calibrate(
+    model: keras.Model,
+    data: Any,
+    *,
+    method: str | type[RangeEstimator] = "max",
+    steps: int | None = None,
+    batch_size: int | None = None,
+    verbose: int = 1,
+) -> keras.Model:
+    """Set the activation ranges of a quantized model from data, and freeze them.
+
+    The data flows through the model in inference mode with activations unquantized (weights are quantized, as they
+    will be), and each quantizer sees its tensor. Training that follows keeps the ranges, except for
+    `ranges="learned"`, which goes on learning from them. A hundred batches or fewer are enough.
+
+    Args:
+        model: from `quantize_model`; changed in place.
+        data: anything that `model.predict` takes (arrays, lists or dicts of them, a `tf.data.Dataset`, a `PyDataset`, a
+            generator, a torch `DataLoader`); of (x, y) pairs only x is used.
+        method: "max" (the whole range seen), "percentile" (99.99 % of the values), "mse" (the least mean squared
+            error), or a function of no arguments that makes a `RangeEstimator`, such as
+            `lambda: Percentile(99.9)`.
+        steps: how many batches at most; `None`: all of them. Needed for a generator that never ends.
+        batch_size: of arrays; 32 by default.
+        verbose: 1 shows a progress bar, 0 nothing.
+
+    Returns:
+        `model`.
+
+    Raises:
+        ValueError: the model has no quantizers, an unknown method, steps below 1, no data, or activations that are not
+            finite. Ranges are then as they were.
+    """
+    quantizers = _activation_quantizers(model)
+    make_estimator = _estimator(method)
+    if steps is not None and steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}.")
+    estimators = [_Checked(make_estimator(), quantizer.path) for quantizer in quantizers]
+    with _observing(model, quantizers, estimators):
+        _run(model, data, steps, batch_size, verbose)
+    _set_ranges(quantizers, estimators)
+    return model
+
+
+def _activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected a keras.Model, got {type(model).__name__}.")
+    quantizers = [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+    if not quantizers:
+        raise ValueError(
+            f"Model {model.name!r} has no activation quantizers to calibrate. Pass what quantize_model(model) returns."
+        )
+    return quantizers
+
+
+def _estimator(method):
+    if callable(method):
+        return method
+    if method not in ESTIMATORS:
+        hint = did_you_mean(str(method), list(ESTIMATORS))
+        raise ValueError(f"method must be one of {', '.join(map(repr, ESTIMATORS))}, got {method!r}.{hint}")
+    return ESTIMATORS[method]
+
+
+class _Checked:
+    """Passes finite batches on to an estimator."""
+
+    def __init__(self, estimator: RangeEstimator, path: str):
+        self.estimator, self.path, self.seen = estimator, path, False
+
+    def update(self, x: np.ndarray) -> None:
+        if x.size == 0:
+            return
+        x = np.asarray(x, np.float32)  # numpy has no reductions of a bfloat16
+        if not np.isfinite(x).all():
+            raise ValueError(
+                f"{self.path!r} got values that are NaN or infinite. Check the data and the weights of the layers "
+                "before it."
+            )
+        self.estimator.update(x)
+        self.seen = True
+
+
+@contextlib.contextmanager
+def _observing(model, quantizers, estimators) -> Iterator[None]:
+    """Within it the model runs eagerly, as observers see values and not symbols."""
+    eagerly = model.run_eagerly
+    model.run_eagerly = True
+    _forget_compiled_functions(model)
+    for quantizer, estimator in zip(quantizers, estimators, strict=True):
+        quantizer.observer = estimator
+    try:
+        yield
+    finally:
+        for quantizer in quantizers:
+            quantizer.observer = None
+        model.run_eagerly = eagerly
+        _forget_compiled_functions(model)
+
+
+def _forget_compiled_functions(model: keras.Model) -> None:
+    """Let the next `fit`, `evaluate` or `predict` compile anew: what a quantizer does has changed."""
+    model.train_function = model.test_function = model.predict_function = None
+
+
+def _run(model, data, steps, batch_size, verbose) -> None:
+    adapter = get_data_adapter(data, batch_size=batch_size)
+    total = adapter.num_batches
+    if steps is not None:
+        total = steps if total is None else min(steps, total)
+    bar = keras.utils.Progbar(total, verbose=verbose, unit_name="batch")
+    done = 0
+    for batch in adapter.get_numpy_iterator():
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+        model.predict_on_batch(x)
+        done += 1
+        bar.update(done, finalize=done == total)
+        if done == total:
+            break
+    if done == 0:
+        raise ValueError("The calibration data is empty: it gave no batch.")
+    if total is None:
+        bar.update(done, finalize=True)
+
+
+def _set_ranges(quantizers, estimators) -> None:
+    unseen = [checked.path for checked in estimators if not checked.seen]
+    if unseen:
+        raise ValueError(f"No data reached {', '.join(unseen)}: the model's predict_step does not call these layers.")
+    ranges = [c.estimator.range(q.scheme) for q, c in zip(quantizers, estimators, strict=True)]
+    for quantizer, (low, high) in zip(quantizers, ranges, strict=True):
+        quantizer.set_range(low, high)
+        quantizer.frozen = quantizer.ranges != "learned"

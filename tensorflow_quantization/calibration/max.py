@@ -1,0 +1,21 @@
+"""The whole range that was seen."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensorflow_quantization.calibration.estimator import RangeEstimator
+
+
+class Max(RangeEstimator):
+    """From the least value to the greatest: nothing is clipped, outliers cost resolution."""
+
+    def __init__(self):
+        self.low, self.high = np.inf, -np.inf
+
+    def update(self, x):
+        self.low = min(self.low, float(np.min(x)))
+        self.high = max(self.high, float(np.max(x)))
+
+    def range(self, scheme):
+        return self.low, self.high
