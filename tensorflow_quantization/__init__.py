@@ -1,4 +1,4 @@
-"""Quantization for Keras 3: quantization-aware training, calibration, and ONNX files that runtimes execute in integers."""
+"""Quantization for Keras 3: quantization-aware training, calibration, and ONNX files that runtimes run in integers."""
 
 from tensorflow_quantization import utils
 from tensorflow_quantization._version import __version__

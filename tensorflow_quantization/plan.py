@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import keras
 
-from tensorflow_quantization.graph import Call, LayerGraph, did_you_mean
+from tensorflow_quantization.graph import Call, LayerGraph, Tensor, did_you_mean
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.spec import LayerConfig, QuantizationSpec
-from tensorflow_quantization.targets import Target
+from tensorflow_quantization.targets import Placement, Target
+from tensorflow_quantization.targets.tensors import origin
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, NonWeightedBaseQuantizeWrapper, find_wrapper
 
 FULL, PARTIAL = "full", "partial"
@@ -19,39 +20,57 @@ FULL, PARTIAL = "full", "partial"
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """The decision on one layer.
+    """The decision on one layer, operation or model input.
 
     Attributes:
-        path: the layer's name, with those of nested models around it.
-        class_name: its class.
-        inputs: the indices of the inputs to quantize.
-        weights: whether its kernels are quantized.
-        reason: why, or why not.
-        input_scheme, weight_scheme: the integers, where anything is quantized.
-        wrapper: the wrapper class to do it with.
+        path: its name, with those of nested models around it.
+        class_name: its class; "InputLayer" for a model input.
+        placement: where quantizers go, and why.
+        activation_scheme: the integers of its inputs and output.
+        weight_scheme: the integers of its kernels.
+        wrapper: the wrapper class to do it with; `None` where it is no layer.
     """
 
     path: str
     class_name: str
-    inputs: tuple[int, ...] = ()
-    weights: bool = False
-    reason: str = ""
-    input_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
+    placement: Placement = field(default=Placement())
+    activation_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
     weight_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
     wrapper: type[BaseQuantizeWrapper] | None = field(default=None, repr=False)
-
-    @property
-    def quantized(self) -> bool:
-        return bool(self.inputs) or self.weights
 
     @property
     def name(self) -> str:
         return self.path.rsplit("/", 1)[-1]
 
+    @property
+    def quantized(self) -> bool:
+        return bool(self.placement)
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        return self.placement.inputs
+
+    @property
+    def weights(self) -> bool:
+        return self.placement.weights
+
+    @property
+    def output(self) -> bool:
+        return self.placement.output
+
+    @property
+    def reason(self) -> str:
+        return self.placement.reason
+
+    def __str__(self) -> str:
+        what = [f"input {list(self.inputs)}"] * bool(self.inputs) + ["weights"] * self.weights
+        what += ["output"] * (self.output or self.placement.before_activation)
+        return f"{self.path} ({self.class_name}): {' and '.join(what) or 'float'}; {self.reason}"
+
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """The decisions on all layers of a model, by path, in the order of the model's calls."""
+    """The decisions on a model, by path: its inputs, then its layers and operations in the order of their calls."""
 
     layers: dict[str, LayerPlan]
 
@@ -62,11 +81,7 @@ class QuantizationPlan:
         return self.layers[path]
 
     def __str__(self) -> str:
-        rows = []
-        for layer in self:
-            what = [f"input {list(layer.inputs)}"] * bool(layer.inputs) + ["weights"] * layer.weights
-            rows.append(f"{layer.path} ({layer.class_name}): {' and '.join(what) or 'float'}; {layer.reason}")
-        return "\n".join(rows)
+        return "\n".join(str(layer) for layer in self)
 
 
 def attach_plan(model: keras.Model, plan: QuantizationPlan) -> None:
@@ -86,105 +101,169 @@ def make_plan(
     mode: str = FULL,
     spec: QuantizationSpec | None = None,
     case_specs: Iterable[tuple[str, QuantizationSpec]] = (),
-    input_scheme: QuantizationScheme = QuantizationScheme(),
+    activation_scheme: QuantizationScheme = QuantizationScheme(),
     weight_scheme: QuantizationScheme = QuantizationScheme(),
 ) -> QuantizationPlan:
     """Decide on every layer of a flat graph.
 
     The user's entries by name win over those by class, these over what the cases ask (the case listed last wins), and
-    that over the target's table, which counts in full mode only.
+    that over the target's own placement, which counts in full mode only.
 
     Args:
         graph: a flattened `LayerGraph`.
-        target: whose table and rules apply.
+        target: whose placement applies.
         mode: "full" or "partial".
         spec: the user's wishes.
         case_specs: (case name, what it asks), in the user's order.
-        input_scheme, weight_scheme: the integers where an entry does not say otherwise.
+        activation_scheme, weight_scheme: the integers where an entry does not say otherwise.
     """
     spec = spec or QuantizationSpec()
-    cases = list(case_specs)
     _warn_of_unknown_names(spec, graph)
-    decided: dict[int, LayerPlan] = {}  # a shared layer has one wrapper, and so one decision
-    layers = {}
+    wishes = _Wishes(spec, list(case_specs))
+    placements = {} if mode == PARTIAL else target.place(graph, wishes.switched_off)
+    plain = LayerPlan("", "", activation_scheme=activation_scheme, weight_scheme=weight_scheme)
+    layers = {
+        tensor.name: replace(plain, path=tensor.name, class_name="InputLayer", placement=placements[tensor.name])
+        for tensor in graph.inputs
+        if tensor.name in placements
+    }
     for call in graph.calls:
-        if id(call.operation) not in decided:
-            wish, source = _wish(call, spec, cases)
-            plan = _decide(call, wish, source, target, mode)
-            plan = replace(plan, input_scheme=input_scheme, weight_scheme=weight_scheme)
-            decided[id(call.operation)] = _with_bits(plan, wish)
-        layers[call.path] = decided[id(call.operation)]
+        if call.path not in layers:  # a shared layer has one wrapper, and so one decision
+            layer = replace(plain, path=call.path, class_name=call.class_name)
+            layers[call.path] = _decide(graph, call, layer, wishes, placements, mode)
     return QuantizationPlan(layers)
 
 
-def _wish(call: Call, spec: QuantizationSpec, cases) -> tuple[LayerConfig | None, str]:
-    """The entry that decides on the layer of `call`, and where it comes from."""
-    if not call.is_layer:
-        return None, ""
-    entry = spec.find(call.name, call.class_names, call.path)
-    if entry is not None:
-        return entry, f"{'class' if entry.is_keras_class else 'name'} {entry.name!r} in the spec"
-    for case_name, case_spec in reversed(cases):
-        entry = case_spec.find(call.name, call.class_names, call.path)
+class _Wishes:
+    """Who asks what of a layer: the user by name or class, or a case."""
+
+    def __init__(self, spec: QuantizationSpec, case_specs: list[tuple[str, QuantizationSpec]]):
+        self.spec = spec
+        self.case_specs = case_specs
+
+    def find(self, call: Call) -> tuple[LayerConfig | None, str]:
+        """The entry that decides on the layer of `call`, and where it comes from."""
+        if not call.is_layer:
+            return None, ""
+        entry = self.spec.find(call.name, call.class_names, call.path)
         if entry is not None:
-            return entry, case_name
-    return None, ""
+            return entry, f"{'class' if entry.is_keras_class else 'name'} {entry.name!r} in the spec"
+        for case_name, case_spec in reversed(self.case_specs):
+            entry = case_spec.find(call.name, call.class_names, call.path)
+            if entry is not None:
+                return entry, case_name
+        return None, ""
+
+    def switched_off(self, call: Call) -> bool:
+        """Whether somebody wants the inputs of the layer of `call` left alone."""
+        entry, _ = self.find(call)
+        return entry is not None and not entry.quantize_input and entry.quantization_index is None
 
 
-def _decide(call: Call, wish: LayerConfig | None, source: str, target: Target, mode: str) -> LayerPlan:
-    plan = LayerPlan(call.path, call.class_name)
-    if not call.is_layer:
-        return replace(plan, reason="a keras.ops operation, not a layer")
-    wrapper = find_wrapper(call.operation)
-    if wish is not None:
-        return _granted(plan, call, wish, source, wrapper)
-    if mode == PARTIAL:
-        return replace(plan, reason="not named (partial mode)")
-    if wrapper is None:
-        return replace(plan, reason=f"no quantize wrapper for {call.class_name}")
-    rule = target.rule(call.class_names)
-    if rule is None:
-        if wrapper.__module__.split(".")[0] == __package__:
-            reason = f"{call.class_name} is not in the {target.name} table: name the layer or its class in a spec"
-            return replace(plan, reason=reason)
+def _decide(
+    graph: LayerGraph, call: Call, layer: LayerPlan, wishes: _Wishes, placements: dict[str, Placement], mode: str
+) -> LayerPlan:
+    placed = placements.get(call.path, Placement())
+    entry, source = wishes.find(call)
+    wrapper = find_wrapper(call.operation) if call.is_layer else None
+    if entry is not None:
+        wrapper = wrapper or NonWeightedBaseQuantizeWrapper
+        wished = _wished(call, entry, source, wrapper, placed, placements)
+        return replace(_with_bits(layer, entry), placement=wished, wrapper=wrapper if wished else None)
+    if placed:
+        if not call.is_layer:
+            return replace(layer, placement=placed)
+        wrapper = wrapper or NonWeightedBaseQuantizeWrapper
+        return replace(layer, placement=_only_floats(call, placed), wrapper=wrapper)
+    if wrapper is not None and not placed.reason and mode != PARTIAL and not _is_ours(wrapper):
         everything = LayerConfig(call.name)
-        return _granted(plan, call, everything, f"your {wrapper.__name__}", wrapper)
-    if not rule.inputs and not rule.weights:
-        return replace(plan, reason=rule.why_not)
-    entry = LayerConfig(call.name, quantize_input=rule.inputs, quantize_weight=rule.weights)
-    return _granted(plan, call, entry, "default", wrapper)
+        wished = _wished(call, everything, f"your {wrapper.__name__}", wrapper, placed, placements)
+        return replace(layer, placement=wished, wrapper=wrapper)
+    reason = placed.reason or _why_not(call, wrapper, mode)
+    if "BatchNormalization" in call.class_names and (convolution := graph.fusable_convolution(call.outputs[0])):
+        reason = f"folded into {convolution.path}"
+    return replace(layer, placement=Placement(reason=reason))
 
 
-def _granted(plan: LayerPlan, call: Call, entry: LayerConfig, source: str, wrapper) -> LayerPlan:
-    """The plan that does what an entry asks, as far as the layer has it."""
-    floating = [i for i, tensor in enumerate(call.inputs) if keras.backend.is_float_dtype(tensor.dtype)]
-    inputs = floating if entry.quantize_input else []
+def _why_not(call: Call, wrapper: type[BaseQuantizeWrapper] | None, mode: str) -> str:
+    if not call.is_layer:
+        return "a keras.ops operation, not a layer"
+    if mode == PARTIAL:
+        return "not named (partial mode)"
+    if wrapper is None:
+        return f"no quantize wrapper for {call.class_name}"
+    return f"{call.class_name} is left alone unasked: name the layer or its class in a QuantizationSpec"
+
+
+def _is_ours(wrapper: type[BaseQuantizeWrapper]) -> bool:
+    return wrapper.__module__.split(".")[0] == __package__
+
+
+def _only_floats(call: Call, placement: Placement) -> Placement:
+    floating = _floating(call)
+    if not set(placement.inputs) <= set(floating):
+        placement = replace(placement, inputs=tuple(i for i in placement.inputs if i in floating))
+        if not placement:
+            return replace(placement, reason=f"its input is {call.inputs[0].dtype}, not float")
+    return placement
+
+
+def _floating(call: Call) -> list[int]:
+    return [i for i, tensor in enumerate(call.inputs) if keras.backend.is_float_dtype(tensor.dtype)]
+
+
+def _wished(
+    call: Call,
+    entry: LayerConfig,
+    source: str,
+    wrapper: type[BaseQuantizeWrapper],
+    placed: Placement,
+    placements: dict[str, Placement],
+) -> Placement:
+    """The placement that does what an entry asks, as far as the layer has it."""
+    floating = _floating(call)
     if entry.quantization_index is not None:
-        count = len(call.inputs)
-        wrong = [i for i in entry.quantization_index if not 0 <= i < count]
-        if wrong:
-            warnings.warn(
-                f"Layer {call.path!r} has {count} input(s), so quantization_index {wrong} is ignored. Valid indices "
-                f"are 0 to {count - 1}.",
-                UserWarning,
-                stacklevel=5,
-            )
+        _warn_of_wrong_indices(call, entry)
         inputs = [i for i in floating if i in entry.quantization_index]
-    wrapper = wrapper or NonWeightedBaseQuantizeWrapper
+    else:
+        inputs = floating if entry.quantize_input else []
+    # An input that a shared quantizer serves already needs none of its own.
+    inputs = [i for i in inputs if not _quantized_at_its_source(call.inputs[i], placements)]
     weights = entry.quantize_weight and not issubclass(wrapper, NonWeightedBaseQuantizeWrapper)
-    if inputs or weights:
-        return replace(plan, inputs=tuple(inputs), weights=weights, reason=source, wrapper=wrapper)
+    placement = replace(
+        placed, inputs=tuple(inputs), weights=weights, output=placed.output or entry.quantize_output, reason=source
+    )
+    if placement:
+        return placement
     if call.inputs and not floating:
-        return replace(plan, reason=f"its input is {call.inputs[0].dtype}, not float")
-    return replace(plan, reason=f"switched off ({source})")
+        return replace(placement, reason=f"its input is {call.inputs[0].dtype}, not float")
+    return replace(placement, reason=f"switched off ({source})")
 
 
-def _with_bits(plan: LayerPlan, wish: LayerConfig | None) -> LayerPlan:
-    if wish is not None and wish.input_bits is not None:
-        plan = replace(plan, input_scheme=replace(plan.input_scheme, bits=wish.input_bits))
-    if wish is not None and wish.weight_bits is not None:
-        plan = replace(plan, weight_scheme=replace(plan.weight_scheme, bits=wish.weight_bits))
-    return plan
+def _quantized_at_its_source(tensor: Tensor, placements: dict[str, Placement]) -> bool:
+    tensor = origin(tensor)
+    source = tensor.producer.path if tensor.producer else tensor.name
+    return placements.get(source, Placement()).output
+
+
+def _warn_of_wrong_indices(call: Call, entry: LayerConfig) -> None:
+    count = len(call.inputs)
+    wrong = [i for i in entry.quantization_index or [] if not 0 <= i < count]
+    if wrong:
+        warnings.warn(
+            f"Layer {call.path!r} has {count} input(s), so quantization_index {wrong} is ignored. Valid indices are 0 "
+            f"to {count - 1}.",
+            UserWarning,
+            stacklevel=6,
+        )
+
+
+def _with_bits(layer: LayerPlan, entry: LayerConfig) -> LayerPlan:
+    if entry.input_bits is not None:
+        layer = replace(layer, activation_scheme=replace(layer.activation_scheme, bits=entry.input_bits))
+    if entry.weight_bits is not None:
+        layer = replace(layer, weight_scheme=replace(layer.weight_scheme, bits=entry.weight_bits))
+    return layer
 
 
 def _warn_of_unknown_names(spec: QuantizationSpec, graph: LayerGraph) -> None:

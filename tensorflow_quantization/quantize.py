@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import keras
 
+from tensorflow_quantization.apply import apply_plan, quantize_input
 from tensorflow_quantization.custom_qdq_cases import CustomQDQInsertionCase
-from tensorflow_quantization.graph import Call, LayerGraph, did_you_mean
-from tensorflow_quantization.plan import FULL, PARTIAL, LayerPlan, attach_plan, make_plan
+from tensorflow_quantization.graph import LayerGraph, did_you_mean
+from tensorflow_quantization.plan import FULL, PARTIAL, attach_plan, make_plan
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import check_bits
 from tensorflow_quantization.rewrite import rewrite
 from tensorflow_quantization.spec import LayerConfig, QuantizationSpec
-from tensorflow_quantization.targets import DEFAULT
+from tensorflow_quantization.targets import Target, find_target
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 __all__ = ["LayerConfig", "QuantizationSpec", "quantize_model"]
@@ -26,6 +28,7 @@ def quantize_model(
     quantization_spec: QuantizationSpec | None = None,
     custom_qdq_cases: Iterable[CustomQDQInsertionCase] | None = None,
     *,
+    target: str | Target | None = None,
     ranges: str = "ema",
     weight_bits: int | None = None,
     input_bits: int | None = None,
@@ -43,6 +46,9 @@ def quantize_model(
             "partial" only what spec and cases name.
         quantization_spec: what to do with single layers or classes.
         custom_qdq_cases: rules that decide by the model's structure; where two speak of a layer, the later one counts.
+        target: the runtime that the model is for: "tensorrt", "onnxruntime", "openvino", or a `Target` of your own. It
+            decides what is quantized unasked, where the quantizers go, and in which integers; spec and cases still
+            win. `None` is the documented default table.
         ranges: how activation ranges follow training: "ema" (moving average), "last" (the last batch) or "learned"
             (trained step sizes, LSQ, arXiv:1902.08153).
         weight_bits, input_bits: 2 to 8, for all layers; an entry of the spec may say otherwise for its own.
@@ -52,46 +58,32 @@ def quantize_model(
 
     Raises:
         TypeError: `model`, the spec or a case is of a wrong type, or a case returns one.
-        ValueError: unknown mode or ranges, "partial" with nothing named, bits out of range, a model that is not built
-            or is quantized already, a layer that cannot be copied.
+        ValueError: unknown mode, target or ranges, "partial" with nothing named, bits out of range, a model that is
+            not built or is quantized already, a layer that cannot be copied.
     """
     check_ranges(ranges)
     cases = _check_arguments(quantization_mode, quantization_spec, custom_qdq_cases)
-    weight_scheme, input_scheme = _schemes(weight_bits, input_bits)
+    target = find_target(target)
+    weight_scheme, activation_scheme = _schemes(target, weight_bits, input_bits)
     graph = LayerGraph.trace(model)
     flat = graph.flatten()
     _check_not_quantized(model, flat)
     plan = make_plan(
         flat,
-        target=DEFAULT,
+        target=target,
         mode=quantization_mode,
         spec=quantization_spec,
         case_specs=[(type(case).__name__, _ask(case, model, quantization_spec)) for case in cases],
-        input_scheme=input_scheme,
+        activation_scheme=activation_scheme,
         weight_scheme=weight_scheme,
     )
-
-    def wrap(call: Call, layer: keras.layers.Layer) -> keras.layers.Layer:
-        return _wrap(layer, plan[call.path], len(call.inputs), ranges)
-
-    quantized = rewrite(graph, wrap)
+    quantized = rewrite(
+        graph,
+        lambda call, copy: apply_plan(plan[call.path], copy, len(call.inputs), ranges),
+        lambda tensor: quantize_input(plan, tensor.name, ranges),
+    )
     attach_plan(quantized, plan)
     return quantized
-
-
-def _wrap(layer: keras.layers.Layer, plan: LayerPlan, inputs: int, ranges: str) -> keras.layers.Layer:
-    if not plan.quantized or plan.wrapper is None:
-        return layer
-    partly = plan.inputs and len(plan.inputs) < inputs
-    return plan.wrapper(
-        layer,
-        quantize_inputs=bool(plan.inputs),
-        quantize_weights=plan.weights,
-        quantize_specific_input_indices=list(plan.inputs) if partly else None,
-        input_scheme=plan.input_scheme,
-        weight_scheme=plan.weight_scheme,
-        ranges=ranges,
-    )
 
 
 def _check_arguments(mode, spec, cases) -> list[CustomQDQInsertionCase]:
@@ -123,20 +115,23 @@ def _close_mode(mode) -> str:
     return did_you_mean(mode, [FULL, PARTIAL]) if isinstance(mode, str) else ""
 
 
-def _schemes(weight_bits: int | None, input_bits: int | None) -> tuple[QuantizationScheme, QuantizationScheme]:
-    """The schemes of weights and of inputs."""
+def _schemes(
+    target: Target, weight_bits: int | None, input_bits: int | None
+) -> tuple[QuantizationScheme, QuantizationScheme]:
+    """The schemes of weights and of activations."""
     import tensorflow_quantization as package  # the globals count as they are now, not as they were at import
 
     check_bits(package.G_NUM_BITS, "G_NUM_BITS")
 
-    def scheme(bits: int | None, argument: str) -> QuantizationScheme:
-        return QuantizationScheme(
-            bits=package.G_NUM_BITS if bits is None else check_bits(bits, argument),
-            symmetric=package.G_SYMMETRIC,
-            narrow_range=package.G_NARROW_RANGE,
-        )
+    by_globals = QuantizationScheme(
+        package.G_NUM_BITS, symmetric=package.G_SYMMETRIC, narrow_range=package.G_NARROW_RANGE
+    )
 
-    return scheme(weight_bits, "weight_bits"), scheme(input_bits, "input_bits")
+    def scheme(wanted: QuantizationScheme | None, bits: int | None, argument: str) -> QuantizationScheme:
+        wanted = wanted or by_globals
+        return wanted if bits is None else replace(wanted, bits=check_bits(bits, argument))
+
+    return scheme(target.weights, weight_bits, "weight_bits"), scheme(target.activations, input_bits, "input_bits")
 
 
 def _check_not_quantized(model: keras.Model, flat: LayerGraph) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -17,7 +16,14 @@ from tensorflow_quantization.graph import Call, LayerGraph, Tensor, substitute
 _TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss")
 
 
-def rewrite(graph: LayerGraph, replace: Callable[[Call, keras.layers.Layer], keras.layers.Layer]) -> keras.Model:
+#: Gets a call and a copy of its layer or operation (without weights yet), and returns what to put in its place: one
+#: or several, called one after the other.
+Replace = Callable[[Call, keras.Operation], Sequence[keras.Operation]]
+#: Gets an input of the model and returns layers to call on it.
+AfterInput = Callable[[Tensor], Sequence[keras.Operation]]
+
+
+def rewrite(graph: LayerGraph, replace: Replace, after_input: AfterInput = lambda tensor: ()) -> keras.Model:
     """A new model that computes what `graph` does, with layers replaced.
 
     Nested models stay nested, shared layers shared, names, weights, `trainable` flags, the states of random seeds and
@@ -26,12 +32,13 @@ def rewrite(graph: LayerGraph, replace: Callable[[Call, keras.layers.Layer], ker
 
     Args:
         graph: of the old model; not flattened.
-        replace: gets a call and a copy of its layer (without weights yet), and returns the layer to put in its place.
+        replace: what to put in the place of each call.
+        after_input: what to put behind each input of the model.
 
     Raises:
         ValueError: a layer cannot be copied from its config; the message names it.
     """
-    rebuilder = _Rebuilder(replace)
+    rebuilder = _Rebuilder(graph, replace, after_input)
     model = rebuilder.rebuild(graph)
     rebuilder.copy_variables()
     _copy_compile_state(graph.model, model)
@@ -39,59 +46,65 @@ def rewrite(graph: LayerGraph, replace: Callable[[Call, keras.layers.Layer], ker
 
 
 class _Rebuilder:
-    def __init__(self, replace):
+    def __init__(self, graph: LayerGraph, replace: Replace, after_input: AfterInput):
+        self.graph = graph
         self.replace = replace
-        self.rebuilt: dict[int, Any] = {}  # id of the old operation or model: the new one
-        self.copies: list[tuple[keras.layers.Layer, keras.layers.Layer, str]] = []
+        self.after_input = after_input
+        self.models: dict[int, keras.Model] = {}  # by id of the old one
+        self.operations: dict[int, Sequence[keras.Operation]] = {}  # by id of the old one
+        self.copies: list[tuple[keras.Operation, keras.Operation, str]] = []
 
     def rebuild(self, graph: LayerGraph) -> keras.Model:
-        if id(graph.model) not in self.rebuilt:
-            if isinstance(graph.model, keras.Sequential):
-                model = self._sequential(graph)
-            else:
-                model = self._functional(graph)
-            self.rebuilt[id(graph.model)] = model
-        return self.rebuilt[id(graph.model)]
+        if id(graph.model) not in self.models:
+            build = self._sequential if isinstance(graph.model, keras.Sequential) else self._functional
+            self.models[id(graph.model)] = build(graph)
+        return self.models[id(graph.model)]
 
     def _sequential(self, graph: LayerGraph) -> keras.Model:
         old = graph.model
-        layers = [_input(graph.inputs[0]), *(self._operation(call) for call in graph.calls)]
+        layers = [_input(graph.inputs[0]), *self._behind(graph, graph.inputs[0])]
+        layers += [operation for call in graph.calls for operation in self._operations(call)]
         cls = type(old) if type(old).__init__ is keras.Sequential.__init__ else keras.Sequential
         _warn_of_lost_methods(old, cls)
         return cls(layers, name=old.name, trainable=old.trainable)
 
     def _functional(self, graph: LayerGraph) -> keras.Model:
         old = graph.model
-        tensors: dict[int, Any] = {id(tensor): _input(tensor) for tensor in graph.inputs}
+        inputs = {id(tensor): _input(tensor) for tensor in graph.inputs}
+        tensors = {id(t): _chain(self._behind(graph, t), inputs[id(t)]) for t in graph.inputs}
 
         def new(tensor: Tensor):
             return tensors[id(tensor)]
 
         for call in graph.calls:
-            outputs = self._operation(call)(*substitute(call.args, new), **substitute(call.kwargs, new))
+            operations = self._operations(call)
+            outputs = operations[0](*substitute(call.args, new), **substitute(call.kwargs, new))
+            outputs = _chain(operations[1:], outputs)
             for tensor, output in zip(call.outputs, keras.tree.flatten(outputs), strict=True):
                 tensors[id(tensor)] = output
         cls = type(old) if functional_like_constructor(type(old)) else keras.Model
         _warn_of_lost_methods(old, cls)
         return cls(
-            substitute(graph.input_structure, new),
+            substitute(graph.input_structure, lambda tensor: inputs[id(tensor)]),
             substitute(graph.output_structure, new),
             name=old.name,
             trainable=old.trainable,
         )
 
-    def _operation(self, call: Call):
-        """The new operation in the place of a call's; the same one for every call of a shared layer."""
-        key = id(call.operation)
+    def _operations(self, call: Call) -> Sequence[keras.Operation]:
+        """What is in the place of a call's operation; the same for every call of a shared layer."""
         if call.subgraph is not None:
-            return self.rebuild(call.subgraph)
-        if key not in self.rebuilt:
+            return [self.rebuild(call.subgraph)]
+        key = id(call.operation)
+        if key not in self.operations:
             copy = _copy_operation(call)
-            if isinstance(copy, keras.layers.Layer):
+            if call.is_layer:
                 self.copies.append((call.operation, copy, call.path))
-                copy = self.replace(call, copy)
-            self.rebuilt[key] = copy
-        return self.rebuilt[key]
+            self.operations[key] = self.replace(call, copy)
+        return self.operations[key]
+
+    def _behind(self, graph: LayerGraph, tensor: Tensor) -> Sequence[keras.Operation]:
+        return self.after_input(tensor) if graph is self.graph else ()
 
     def copy_variables(self) -> None:
         for old, new, path in self.copies:
@@ -103,6 +116,12 @@ class _Rebuilder:
             for source, target in zip(old.variables, new.variables, strict=True):
                 # A true copy: a backend that donates buffers in training would otherwise take the old model's too.
                 target.assign(np.array(ops.convert_to_numpy(source), copy=True))
+
+
+def _chain(operations: Sequence[keras.Operation], x):
+    for operation in operations:
+        x = operation(x)
+    return x
 
 
 def _copy_operation(call: Call) -> keras.Operation:
@@ -123,20 +142,15 @@ def _input(tensor: Tensor):
         batch_shape=tensor.shape,
         dtype=tensor.dtype,
         name=tensor.name,
-        sparse=tensor.source.sparse,
-        optional=tensor.source.optional,
+        sparse=getattr(tensor.source, "sparse", False),
+        optional=getattr(tensor.source, "optional", False),
     )
 
 
 def _warn_of_lost_methods(old: keras.Model, cls: type) -> None:
     if cls is type(old):
         return
-    lost = [
-        name
-        for name in _TRAINING_METHODS
-        if getattr(type(old), name) is not getattr(keras.Model, name)
-        and getattr(type(old), name) is not getattr(cls, name)
-    ]
+    lost = [name for name in _TRAINING_METHODS if getattr(type(old), name) is not getattr(cls, name)]
     if lost:
         warnings.warn(
             f"The quantized form of {type(old).__name__} {old.name!r} is a plain {cls.__name__} without its "

@@ -25,6 +25,7 @@ class LayerConfig:
         quantize_weight: quantize the weights, if the layer has any.
         quantization_index: which inputs of a layer with several; `None` means all.
         weight_bits, input_bits: 2 to 8; `None` means those of the `quantize_model` call.
+        quantize_output: quantize the output too.
     """
 
     name: str
@@ -34,6 +35,7 @@ class LayerConfig:
     quantization_index: list[int] | None = None
     weight_bits: int | None = None
     input_bits: int | None = None
+    quantize_output: bool = False
 
     @property
     def is_pattern(self) -> bool:
@@ -72,6 +74,7 @@ class QuantizationSpec:
         *,
         weight_bits: int | Sequence[int | None] | None = None,
         input_bits: int | Sequence[int | None] | None = None,
+        quantize_output: bool | Sequence[bool] = False,
     ) -> None:
         """Add an entry; see `LayerConfig` for the meaning of each argument.
 
@@ -84,7 +87,7 @@ class QuantizationSpec:
         """
         if isinstance(name, str):
             columns = [[is_keras_class], [quantize_input], [quantize_weight], [quantization_index]]
-            columns += [[weight_bits], [input_bits]]
+            columns += [[weight_bits], [input_bits], [quantize_output]]
             names: list[str] = [name]
         else:
             names = list(name)
@@ -95,9 +98,10 @@ class QuantizationSpec:
                 "quantization_index": quantization_index,
                 "weight_bits": weight_bits,
                 "input_bits": input_bits,
+                "quantize_output": quantize_output,
             }
             columns = [_column(argument, value, names) for argument, value in given.items()]
-        self.layers += [_layer_config(*row) for row in zip(names, *columns, strict=True)]
+        self.layers += [_layer_config(*row) for row in zip(*[names, *columns], strict=True)]
 
     def find(self, name: str, class_names: Sequence[str] = (), path: str | None = None) -> LayerConfig | None:
         """The entry that speaks of a layer, if one does.
@@ -146,7 +150,9 @@ def _column(argument: str, value: Any, names: list[str]) -> list[Any]:
     return list(value)
 
 
-def _layer_config(name, is_keras_class, quantize_input, quantize_weight, index, weight_bits, input_bits) -> LayerConfig:
+def _layer_config(
+    name, is_keras_class, quantize_input, quantize_weight, index, weight_bits, input_bits, quantize_output
+) -> LayerConfig:
     if not isinstance(name, str):
         raise TypeError(f"A layer or class name must be a string, got {name!r}. Pass layer.name for a layer.")
     if index is not None:
@@ -160,5 +166,12 @@ def _layer_config(name, is_keras_class, quantize_input, quantize_weight, index, 
         if bits is not None:
             check_bits(bits, f"{argument} of {name!r}")
     return LayerConfig(
-        name, bool(is_keras_class), bool(quantize_input), bool(quantize_weight), index, weight_bits, input_bits
+        name,
+        bool(is_keras_class),
+        bool(quantize_input),
+        bool(quantize_weight),
+        index,
+        weight_bits,
+        input_bits,
+        bool(quantize_output),
     )

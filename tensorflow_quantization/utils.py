@@ -107,8 +107,8 @@ def convert_saved_model_to_onnx(
     """Write whatever a Keras user saved as an ONNX file.
 
     Args:
-        saved_model_dir: a `.keras` or `.h5` file, or a SavedModel directory; the latter goes through tf2onnx, which has to
-            be installed.
+        saved_model_dir: a `.keras` or `.h5` file, or a SavedModel directory; the latter goes through tf2onnx, which
+            has to be installed.
         onnx_model_path: of the ONNX file; its folder must exist.
         opset: the ONNX opset; `None`: the least that the model needs.
 
@@ -127,8 +127,8 @@ def convert_saved_model_to_onnx(
         return
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise ValueError(
-            f"{os.fspath(saved_model_dir)!r} is not a saved Keras model: expected a .keras or .h5 file, or a SavedModel "
-            "directory (with a saved_model.pb in it)."
+            f"{os.fspath(saved_model_dir)!r} is not a saved Keras model: expected a .keras or .h5 file, or a "
+            "SavedModel directory (with a saved_model.pb in it)."
         )
     convert_keras_model_to_onnx(keras.models.load_model(path, compile=False), onnx_model_path, opset=opset)
 

@@ -26,11 +26,12 @@ class MSE(Histogram):
         return best
 
     def _best(self, candidates: list[tuple[float, float]], scheme: QuantizationScheme) -> tuple[float, float]:
-        return min(candidates, key=lambda range_: self._error(*range_, scheme))
+        return min(candidates, key=lambda range_: self._error(range_, scheme))
 
-    def _error(self, low: float, high: float, scheme: QuantizationScheme) -> float:
+    def _error(self, range_: tuple[float, float], scheme: QuantizationScheme) -> float:
         x, counts = self._occupied()
-        scale, zero_point = numerics.scale_from_range(np.float64(low), np.float64(high), scheme, np)
+        low, high = np.array(range_)
+        scale, zero_point = numerics.scale_from_range(low, high, scheme, np)
         quantized = numerics.dequantize(numerics.quantize(x, scale, zero_point, scheme, np), scale, zero_point)
         return float(np.sum(counts * (quantized - x) ** 2))
 

@@ -37,7 +37,7 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def __init__(self, scheme: QuantizationScheme, ranges: str = "ema", frozen: bool = False, **kwargs):
         kwargs.setdefault("dtype", "float32")
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # the output has the dtype of the input
         self.scheme = QuantizationScheme.from_config(scheme)
         if self.scheme.axis is not None:
             raise ValueError(f"Activations are quantized per tensor; the scheme has axis {self.scheme.axis}.")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import keras
 from keras import ops
 
-from tensorflow_quantization.quantizers.numerics import dequantize, quantize
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme
 
 
@@ -20,11 +18,21 @@ def fake_quantize(x, scale, zero_point, scheme: QuantizationScheme):
         scale, zero_point: float32, broadcastable to `x`.
         scheme: the integers.
     """
-    low = (scheme.qmin - zero_point) * scale
-    high = (scheme.qmax - zero_point) * scale
-    clipped = ops.clip(x, ops.stop_gradient(low), ops.stop_gradient(high))
-    fake = dequantize(quantize(x, scale, zero_point, scheme), scale, zero_point)
-    return clipped + ops.stop_gradient(fake - clipped)
+    scale, zero_point = ops.stop_gradient(scale), ops.stop_gradient(zero_point)
+    # The zero point goes into the limits: adding it to the integers and taking it off again would cost two passes.
+    lowest, highest = scheme.qmin - zero_point, scheme.qmax - zero_point
+
+    # Written as clip and stop_gradient, the gradient would be a select, which costs twice as much as this product.
+    @ops.custom_gradient
+    def straight_through(x):
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            inside = ops.logical_and(x >= lowest * scale, x <= highest * scale)
+            return upstream * ops.cast(inside, upstream.dtype)
+
+        return ops.clip(ops.round(x / scale), lowest, highest) * scale, gradient
+
+    return straight_through(x)
 
 
 def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, gradient_scale: float):
@@ -40,5 +48,8 @@ def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, grad
 
 
 def float32(x):
-    """`x` in float32, whatever the mixed-precision policy computes in: eight bits of a bfloat16 are too few."""
-    return ops.cast(x, "float32") if keras.backend.standardize_dtype(x.dtype) != "float32" else x
+    """`x` in float32, whatever the mixed-precision policy computes in: eight bits of a bfloat16 are too few.
+
+    Always a tensor: a custom gradient of TensorFlow may not read a variable.
+    """
+    return ops.cast(x, "float32")

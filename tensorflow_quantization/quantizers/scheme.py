@@ -72,8 +72,8 @@ class QuantizationScheme:
 
     @classmethod
     def from_config(cls, config: dict | QuantizationScheme) -> QuantizationScheme:
-        return config if isinstance(config, cls) else cls(**config)
+        """The scheme of a `get_config` dict; a scheme itself passes through."""
+        return cls(**config) if isinstance(config, dict) else config
 
     def __str__(self) -> str:
-        parts = [f"{self.dtype[:-1]}{self.bits}", "symmetric" if self.symmetric else "affine"]
-        return " ".join(parts)
+        return f"{self.dtype.rstrip('8')}{self.bits} {'symmetric' if self.symmetric else 'affine'}"

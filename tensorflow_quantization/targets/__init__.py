@@ -1,6 +1,29 @@
-"""One file a runtime: which layers it wants quantized, and in which integers."""
+"""One file a runtime: where it wants quantizers, and in which integers."""
 
+from tensorflow_quantization.graph import did_you_mean
 from tensorflow_quantization.targets.default import DEFAULT
-from tensorflow_quantization.targets.target import LayerRule, Target
+from tensorflow_quantization.targets.onnxruntime import ONNXRUNTIME
+from tensorflow_quantization.targets.openvino import OPENVINO
+from tensorflow_quantization.targets.target import Placement, Target
+from tensorflow_quantization.targets.tensorrt import TENSORRT
 
-__all__ = ["DEFAULT", "LayerRule", "Target"]
+__all__ = ["DEFAULT", "TARGETS", "Placement", "Target", "find_target"]
+
+#: By the name that a user writes.
+TARGETS = {target.name: target for target in (TENSORRT, ONNXRUNTIME, OPENVINO)}
+
+
+def find_target(target: str | Target | None) -> Target:
+    """The target of that name; `None` is the documented default, a `Target` itself passes through.
+
+    Raises:
+        ValueError: there is none of that name; the message holds the closest.
+    """
+    if target is None:
+        return DEFAULT
+    if isinstance(target, Target):
+        return target
+    if target not in TARGETS:
+        hint = did_you_mean(str(target), list(TARGETS))
+        raise ValueError(f"target must be one of {', '.join(map(repr, TARGETS))}, or a Target, got {target!r}.{hint}")
+    return TARGETS[target]

@@ -1,24 +1,40 @@
-"""`Target`: what a runtime wants, as data."""
+"""`Target`: what a runtime wants, as data and one placement rule."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from tensorflow_quantization.graph import Call, LayerGraph
+from tensorflow_quantization.quantizers import QuantizationScheme
 
 
 @dataclass(frozen=True)
-class LayerRule:
-    """What is quantized, unasked, of the layers of one class.
+class Placement:
+    """Where a target puts quantizers around one layer, operation or model input.
 
     Attributes:
-        inputs: all of its inputs.
-        weights: its kernels.
-        why_not: where both are off: the reason, and what turns it on.
+        inputs: the indices of the inputs with a quantizer of their own.
+        weights: quantize the kernels.
+        output: one quantizer on the output, for all that read it.
+        before_activation: the output quantizer goes between the layer and its `activation` argument, which becomes a
+            layer of its own.
+        reason: why, or where nothing is quantized, why not and what turns it on.
     """
 
-    inputs: bool = True
-    weights: bool = True
-    why_not: str = ""
+    inputs: tuple[int, ...] = ()
+    weights: bool = False
+    output: bool = False
+    before_activation: bool = False
+    reason: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.inputs) or self.weights or self.output
+
+
+#: Decides on a whole graph: a placement a path of a call or name of a model input. It leaves out the calls that the
+#: second argument, what the user switched off, is true of.
+PlacementRule = Callable[[LayerGraph, Callable[[Call], bool]], dict[str, Placement]]
 
 
 @dataclass(frozen=True)
@@ -27,12 +43,12 @@ class Target:
 
     Attributes:
         name: as the user writes it.
-        layers: rules by layer class name; a class without one is left alone.
+        place: where it wants quantizers.
+        activations: the integers of activations; `None`: those of the package's `G_*` globals.
+        weights: the integers of weights; the channel axis is the layer's.
     """
 
     name: str
-    layers: Mapping[str, LayerRule]
-
-    def rule(self, class_names: list[str]) -> LayerRule | None:
-        """The rule of the first of these classes (a layer's own, then its bases) that has one."""
-        return next((self.layers[name] for name in class_names if name in self.layers), None)
+    place: PlacementRule
+    activations: QuantizationScheme | None = None
+    weights: QuantizationScheme | None = None

@@ -89,9 +89,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         """The names of the inner layer's weight attributes that this wrapper can quantize."""
         names = (self.kernel_type,) if isinstance(self.kernel_type, str) else tuple(self.kernel_type)
         # Keras 3 calls a depthwise convolution's only kernel "kernel"; the documented name is the one of Keras 2.
-        return tuple(
-            "kernel" if n == "depthwise_kernel" and "DepthwiseConv" in _classes(self.layer) else n for n in names
-        )
+        renamed = {"depthwise_kernel": "kernel"} if "DepthwiseConv" in _classes(self.layer) else {}
+        return tuple(renamed.get(name, name) for name in names)
 
     @property
     def activation_quantizers(self) -> list[ActivationQuantizer]:
@@ -124,9 +123,10 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         self.built = True
 
     def _build_input_quantizers(self, inputs: int) -> None:
-        chosen = self.quantize_specific_input_indices
-        if chosen is None:
-            chosen = range(inputs) if self.quantize_inputs else []
+        if self.quantize_specific_input_indices is not None:
+            chosen = list(self.quantize_specific_input_indices)
+        else:
+            chosen = list(range(inputs)) if self.quantize_inputs else []
         for index in range(inputs):
             name = "input_quantizer" if inputs == 1 else f"input_{index}_quantizer"
             self.input_quantizers.append(

@@ -1,0 +1,66 @@
+"""Carry out a plan on one layer: wrap it, or put a quantizer behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from tensorflow_quantization.plan import LayerPlan, QuantizationPlan
+from tensorflow_quantization.quantizers import ActivationQuantizer
+
+
+def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges: str) -> Sequence[keras.Operation]:
+    """What computes `operation`, quantized as planned: one or several layers, called one after the other.
+
+    Args:
+        plan: the decision on it.
+        operation: a layer or a `keras.ops` operation, which is taken over.
+        inputs: how many tensors it reads.
+        ranges: how activation ranges follow training.
+    """
+    placement = plan.placement
+    if not placement:
+        return [operation]
+    if plan.wrapper is None:
+        return [operation, _quantizer(plan, operation.name, ranges)]
+    if placement.before_activation:
+        return _split(plan, operation, inputs, ranges)
+    return [_wrap(plan, operation, inputs, ranges, output=placement.output)]
+
+
+def quantize_input(plan: QuantizationPlan, name: str, ranges: str) -> Sequence[keras.Operation]:
+    """The quantizer to put behind the model input of that name, if the plan has one."""
+    decision = plan.layers.get(name)
+    if decision is None or decision.class_name != "InputLayer":
+        return []
+    return [_quantizer(decision, name, ranges)]
+
+
+def _quantizer(plan: LayerPlan, name: str, ranges: str) -> ActivationQuantizer:
+    return ActivationQuantizer(plan.activation_scheme, ranges, name=f"quant_{name}")
+
+
+def _wrap(plan: LayerPlan, layer, inputs: int, ranges: str, *, output: bool) -> keras.layers.Layer:
+    assert plan.wrapper is not None
+    chosen = plan.placement.inputs
+    return plan.wrapper(
+        layer,
+        quantize_inputs=bool(chosen),
+        quantize_weights=plan.placement.weights,
+        quantize_specific_input_indices=list(chosen) if chosen and len(chosen) < inputs else None,
+        input_scheme=plan.activation_scheme,
+        weight_scheme=plan.weight_scheme,
+        output_scheme=plan.activation_scheme if output else None,
+        ranges=ranges,
+    )
+
+
+def _split(plan: LayerPlan, layer, inputs: int, ranges: str) -> list[keras.Operation]:
+    """The layer without its activation, its output quantized; and the activation as a layer of its own."""
+    activation = keras.layers.Activation(layer.activation, name=f"{layer.name}_activation", dtype=layer.dtype_policy)
+    layer.activation = keras.activations.linear
+    layers = [_wrap(plan, layer, inputs, ranges, output=True), activation]
+    if plan.placement.output:
+        layers.append(_quantizer(plan, activation.name, ranges))
+    return layers

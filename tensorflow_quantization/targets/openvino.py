@@ -1,0 +1,27 @@
+"""OpenVINO on a CPU: one uint8 quantizer a tensor that integer kernels read, int8 weights; activations are fused."""
+
+from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.targets.target import Target
+from tensorflow_quantization.targets.tensors import TensorRules, at_tensors
+
+_RULES = TensorRules(
+    weighted=frozenset(
+        {
+            *(f"Conv{rank}D{suffix}" for rank in (1, 2, 3) for suffix in ("", "Transpose")),
+            "DepthwiseConv1D",
+            "DepthwiseConv2D",
+            "Dense",
+            "EinsumDense",
+        }
+    ),
+    unweighted=frozenset({"Add", "AveragePooling2D", "GlobalAveragePooling2D", "Multiply"}),
+    fused=frozenset(),
+    outputs=False,
+)
+
+OPENVINO = Target(
+    name="openvino",
+    place=at_tensors(_RULES),
+    activations=QuantizationScheme(signed=False, symmetric=False, narrow_range=False),
+    weights=QuantizationScheme(),
+)

@@ -1,0 +1,143 @@
+"""Placement at tensors: one quantizer where a tensor is made, shared by all that read it.
+
+The way of runtimes that compute whole chains (convolution, normalization, activation) in one integer kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import keras
+
+from tensorflow_quantization.graph import DROPOUTS, NORMALIZATIONS, Call, LayerGraph, Tensor
+from tensorflow_quantization.targets.target import Placement, PlacementRule
+
+#: Layers and operations that hand integers on as they are; a quantizer belongs before them.
+MOVING = DROPOUTS | {
+    "Cropping1D",
+    "Cropping2D",
+    "ExpandDims",
+    "Flatten",
+    "GetItem",
+    "MaxPooling1D",
+    "MaxPooling2D",
+    "MaxPooling3D",
+    "Permute",
+    "RepeatVector",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "ZeroPadding1D",
+    "ZeroPadding2D",
+    "ZeroPadding3D",
+}
+
+
+@dataclass(frozen=True)
+class TensorRules:
+    """What a runtime computes in integers.
+
+    Attributes:
+        weighted: classes of layers whose kernels are quantized.
+        unweighted: further classes of layers and operations that are computed in integers.
+        fused: names of activations that are part of the kernel before them.
+        outputs: whether a kernel runs in integers only if its output, after what is fused, is quantized too; if so, of
+            the classes in `weighted` and `unweighted` but not those in `float_output`.
+        float_output: classes that may give floats where no integer kernel reads them.
+    """
+
+    weighted: frozenset[str]
+    unweighted: frozenset[str]
+    fused: frozenset[str]
+    outputs: bool
+    float_output: frozenset[str] = frozenset()
+
+
+def at_tensors(rules: TensorRules) -> PlacementRule:
+    """The placement rule that gives each tensor between integer kernels one quantizer."""
+
+    def place(graph: LayerGraph, switched_off: Callable[[Call], bool]) -> dict[str, Placement]:
+        placements: dict[str, Placement] = {}
+
+        def update(path: str, reason: str, **changes) -> None:
+            placements[path] = replace(placements.get(path, Placement(reason=reason)), **changes)
+
+        def want(tensor: Tensor, reason: str) -> None:
+            if not keras.backend.is_float_dtype(tensor.dtype):
+                return
+            tensor = origin(tensor)
+            path = tensor.producer.path if tensor.producer else tensor.name
+            update(path, reason, output=True)
+
+        for call in graph.calls:
+            if not _matches(call, rules.weighted | rules.unweighted) or switched_off(call):
+                continue
+            if _matches(call, rules.weighted):
+                update(call.path, "computed in integers", weights=True)
+            for tensor in call.inputs:
+                want(tensor, f"read by {call.path}")
+            if rules.outputs and not (_matches(call, rules.float_output) and _ends_in_float(graph, call, rules)):
+                own = _own_activation(call)
+                if own not in rules.fused and own != "linear":
+                    update(call.path, "computed in integers", before_activation=True)
+                else:
+                    want(_end_of_kernel(graph, call, rules), f"written by the kernel of {call.path}")
+        return placements
+
+    return place
+
+
+def _matches(call: Call, classes: Iterable[str]) -> bool:
+    return not set(classes).isdisjoint(call.class_names)
+
+
+def origin(tensor: Tensor) -> Tensor:
+    """The tensor whose values `tensor` holds, moved or left out but not changed."""
+    while tensor.producer is not None and _matches(tensor.producer, MOVING) and len(tensor.producer.inputs) == 1:
+        tensor = tensor.producer.inputs[0]
+    return tensor
+
+
+def _end_of_kernel(graph: LayerGraph, call: Call, rules: TensorRules) -> Tensor:
+    """The tensor that the integer kernel of `call` writes: after the normalization and activation fused with it."""
+    tensor = call.outputs[0]
+    normalized = not _matches(call, rules.weighted)
+    activated = _own_activation(call) != "linear"
+    while not graph.is_output(tensor) and len(graph.consumers(tensor)) == 1:
+        (reader,) = graph.consumers(tensor)
+        if _matches(reader, NORMALIZATIONS) and not normalized and not activated:
+            normalized = True
+        elif activation_name(reader) in rules.fused and not activated:
+            activated = True
+        elif not _matches(reader, DROPOUTS):
+            break
+        tensor = reader.outputs[0]
+    return tensor
+
+
+def _ends_in_float(graph: LayerGraph, call: Call, rules: TensorRules) -> bool:
+    """Whether nothing computed in integers reads what the kernel of `call` writes."""
+    readers = graph.consumers(_end_of_kernel(graph, call, rules))
+    return not any(_matches(reader, rules.weighted | rules.unweighted) for reader in readers)
+
+
+def activation_name(call: Call) -> str | None:
+    """The activation that a layer or operation is, by its name in `keras.activations`; `None` if it is none."""
+    layer = call.operation
+    if isinstance(layer, keras.layers.Activation):
+        return _name(layer.activation)
+    if isinstance(layer, keras.layers.ReLU):
+        if layer.negative_slope or layer.threshold:
+            return "leaky_relu"
+        return {None: "relu", 6.0: "relu6"}.get(layer.max_value)
+    return {"Relu": "relu", "Relu6": "relu6", "Silu": "silu", "Sigmoid": "sigmoid"}.get(call.class_name)
+
+
+def _own_activation(call: Call) -> str:
+    """The name of a layer's `activation` argument."""
+    return _name(getattr(call.operation, "activation", None)) if activation_name(call) is None else "linear"
+
+
+def _name(activation) -> str:
+    return "linear" if activation is None else getattr(activation, "__name__", type(activation).__name__)
