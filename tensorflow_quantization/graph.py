@@ -261,16 +261,15 @@ def _as_functional(model: keras.Model, input_specs: Any) -> Iterator[Any]:
         yield model
         return
 
-    inputs = _subclassed_inputs(model, input_specs)
+    args, kwargs = _subclassed_inputs(model, input_specs)
     counts = {
         id(layer): (layer, len(layer._inbound_nodes), len(layer._outbound_nodes))
         for layer in model._flatten_layers(include_self=False)
     }
     try:
         try:
-            positional, keyword = ((), inputs) if _takes_keywords(model, inputs) else ((inputs,), {})
-            outputs = model.call(*positional, **keyword)
-            functional = Functional(inputs, outputs, name=f"{model.name}_trace")
+            outputs = model.call(*args, **kwargs)
+            functional = Functional(args[0] if args else kwargs, outputs, name=f"{model.name}_trace")
         except Exception as error:
             raise ValueError(
                 f"The subclassed model {model.name!r} ({type(model).__name__}) cannot be traced: its `call` raised "
@@ -284,24 +283,28 @@ def _as_functional(model: keras.Model, input_specs: Any) -> Iterator[Any]:
             del layer._inbound_nodes[inbound:], layer._outbound_nodes[outbound:]
 
 
-def _subclassed_inputs(model: keras.Model, input_specs: Any) -> Any:
-    def as_input(shape, dtype=None, name=None):
-        return keras.Input(batch_shape=(None, *shape[1:]), dtype=dtype, name=name)
+def _subclassed_inputs(model: keras.Model, input_specs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Fresh inputs as the arguments of `call`: one structure of them, or each as an argument of its own."""
+
+    def as_input(shape, dtype=None):
+        return keras.Input(batch_shape=(None, *shape[1:]), dtype=dtype)
 
     if input_specs is not None:
-        return tree.map_structure(lambda x: as_input(x.shape, x.dtype), input_specs)
+        return (tree.map_structure(lambda x: as_input(x.shape, x.dtype), input_specs),), {}
     shapes = getattr(model, "_build_shapes_dict", None)
     if not shapes:
         raise ValueError(_not_built(model))
-    if len(shapes) == 1:
-        (shapes,) = shapes.values()
-        return tree.map_shape_structure(as_input, shapes)
-    return {name.removesuffix("_shape"): as_input(shape) for name, shape in shapes.items()}
-
-
-def _takes_keywords(model: keras.Model, inputs: Any) -> bool:
-    """Whether `call` takes each of several inputs as an argument of its own, not one structure of them."""
-    return isinstance(inputs, dict) and set(inputs) <= set(model._call_signature.parameters)
+    if len(shapes) > 1:
+        return (), {name.removesuffix("_shape"): as_input(shape) for name, shape in shapes.items()}
+    required = [p.name for p in model._call_signature.parameters.values() if p.default is p.empty and p.kind < 2]
+    if len(required) > 1:
+        raise ValueError(
+            f"`call` of the subclassed model {model.name!r} ({type(model).__name__}) takes {', '.join(required)}, but "
+            f"only the shape of {required[0]!r} is known. Give the model a "
+            f"build(self, {', '.join(f'{name}_shape' for name in required)}), or take one list of inputs."
+        )
+    (shape,) = shapes.values()
+    return (tree.map_shape_structure(as_input, shape),), {}
 
 
 def _not_built(model: keras.Model) -> str:

@@ -85,7 +85,7 @@ class QuantizationSpec:
             ValueError: lists of unequal length, or bits out of range.
             TypeError: a name that is not a string, or an index that is not an integer.
         """
-        if isinstance(name, str):
+        if isinstance(name, str) or not isinstance(name, Iterable):
             columns = [[is_keras_class], [quantize_input], [quantize_weight], [quantization_index]]
             columns += [[weight_bits], [input_bits], [quantize_output]]
             names: list[str] = [name]

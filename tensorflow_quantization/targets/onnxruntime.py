@@ -21,8 +21,7 @@ _RULES = TensorRules(
     ),
     fused=frozenset({"relu", "relu6"}),
     outputs=True,
-    # A matrix product has a kernel with integer inputs and float output.
-    float_output=frozenset({"Dense", "EinsumDense"}),
+    float_products=True,
 )
 
 ONNXRUNTIME = Target(

@@ -42,16 +42,19 @@ class TensorRules:
         weighted: classes of layers whose kernels are quantized.
         unweighted: further classes of layers and operations that are computed in integers.
         fused: names of activations that are part of the kernel before them.
-        outputs: whether a kernel runs in integers only if its output, after what is fused, is quantized too; if so, of
-            the classes in `weighted` and `unweighted` but not those in `float_output`.
-        float_output: classes that may give floats where no integer kernel reads them.
+        outputs: whether a kernel runs in integers only if its output, after what is fused, is quantized too.
+        float_products: but a product with a matrix of more than two axes may give floats, where floats are wanted.
     """
 
     weighted: frozenset[str]
     unweighted: frozenset[str]
     fused: frozenset[str]
     outputs: bool
-    float_output: frozenset[str] = frozenset()
+    float_products: bool = False
+
+
+#: Their output's quantizer serves their inputs too, unless something else reads these.
+JOINING = frozenset({"Concatenate"})
 
 
 def at_tensors(rules: TensorRules) -> PlacementRule:
@@ -67,6 +70,8 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
             if not keras.backend.is_float_dtype(tensor.dtype):
                 return
             tensor = origin(tensor)
+            if _is_joined(graph, tensor):
+                return
             path = tensor.producer.path if tensor.producer else tensor.name
             update(path, reason, output=True)
 
@@ -77,7 +82,7 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
                 update(call.path, "computed in integers", weights=True)
             for tensor in call.inputs:
                 want(tensor, f"read by {call.path}")
-            if rules.outputs and not (_matches(call, rules.float_output) and _ends_in_float(graph, call, rules)):
+            if rules.outputs and not (rules.float_products and _is_float_product(graph, call, rules)):
                 own = _own_activation(call)
                 if own not in rules.fused and own != "linear":
                     update(call.path, "computed in integers", before_activation=True)
@@ -99,6 +104,12 @@ def origin(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def _is_joined(graph: LayerGraph, tensor: Tensor) -> bool:
+    """Whether only a concatenation reads `tensor`, whose own quantizer is then that of its parts."""
+    readers = graph.consumers(tensor)
+    return len(readers) == 1 and _matches(readers[0], JOINING) and not graph.is_output(tensor)
+
+
 def _end_of_kernel(graph: LayerGraph, call: Call, rules: TensorRules) -> Tensor:
     """The tensor that the integer kernel of `call` writes: after the normalization and activation fused with it."""
     tensor = call.outputs[0]
@@ -116,8 +127,10 @@ def _end_of_kernel(graph: LayerGraph, call: Call, rules: TensorRules) -> Tensor:
     return tensor
 
 
-def _ends_in_float(graph: LayerGraph, call: Call, rules: TensorRules) -> bool:
-    """Whether nothing computed in integers reads what the kernel of `call` writes."""
+def _is_float_product(graph: LayerGraph, call: Call, rules: TensorRules) -> bool:
+    """Whether `call` is a product of more than two axes that nothing computed in integers reads."""
+    if not _matches(call, ("Dense", "EinsumDense")) or len(call.outputs[0].shape) <= 2:
+        return False
     readers = graph.consumers(_end_of_kernel(graph, call, rules))
     return not any(_matches(reader, rules.weighted | rules.unweighted) for reader in readers)
 

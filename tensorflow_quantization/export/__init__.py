@@ -1,0 +1,28 @@
+"""Keras models to ONNX files.
+
+`export_onnx` is the way in, `emitter` the way to add a layer; the rest are the errors that it raises.
+"""
+
+from tensorflow_quantization.export.emission import Emission
+from tensorflow_quantization.export.errors import (
+    ExportError,
+    NotExpressible,
+    OpsetError,
+    UnsupportedLayerError,
+    VerificationError,
+)
+from tensorflow_quantization.export.exporter import export_onnx
+from tensorflow_quantization.export.registry import emitter
+from tensorflow_quantization.export.values import Value
+
+__all__ = [
+    "Emission",
+    "ExportError",
+    "NotExpressible",
+    "OpsetError",
+    "UnsupportedLayerError",
+    "Value",
+    "VerificationError",
+    "emitter",
+    "export_onnx",
+]

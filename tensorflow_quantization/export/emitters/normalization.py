@@ -1,0 +1,77 @@
+"""BatchNormalization and LayerNormalization. What follows a convolution is folded into it later, by a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tensorflow_quantization.export.emission import Emission
+from tensorflow_quantization.export.errors import NotExpressible
+from tensorflow_quantization.export.registry import emitter
+from tensorflow_quantization.export.values import Value, stored_array
+
+
+@emitter("BatchNormalization", layout="any")
+def batch_normalization(e: Emission, layer, x: Value, mask: Value | None = None) -> Value:
+    del mask  # only training looks at it
+    x = e.cast(x, "float32")
+    mean, variance = e.array("moving_mean"), e.array("moving_variance")
+    assert mean is not None and variance is not None
+    gamma, beta = e.array("gamma"), e.array("beta")
+    gamma = np.ones_like(mean) if gamma is None else gamma
+    beta = np.zeros_like(mean) if beta is None else beta
+    if x.position(layer.axis) == 1 and x.flattened is None:
+        names = ("gamma", "beta", "moving_mean", "moving_variance")
+        arrays = (gamma, beta, mean, variance)
+        weights = [e.builder.shared_initializer(f"{e.path}/{n}", a) for n, a in zip(names, arrays, strict=True)]
+        return e.output(e.op("BatchNormalization", x, *weights, epsilon=float(layer.epsilon)), x)
+    # ONNX' operator wants the channels in second place; elsewhere two elementwise ones do.
+    factor = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + layer.epsilon)
+    shift = beta - mean * factor
+    y = e.op("Mul", x, _broadcast(factor, [layer.axis], x))
+    return e.output(e.op("Add", y, _broadcast(shift, [layer.axis], x)), x)
+
+
+@emitter("LayerNormalization", layout="any")
+def layer_normalization(e: Emission, layer, x: Value) -> Value:
+    if layer.rms_scaling:
+        raise NotExpressible("has rms_scaling=True, which Keras deprecates; use keras.layers.RMSNormalization")
+    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
+    return normalize_layer(e, x, axes, layer.epsilon, e.array("gamma"), e.array("beta"))
+
+
+def normalize_layer(
+    e: Emission, x: Value, axes: Sequence[int], epsilon: float, gamma: np.ndarray | None, beta: np.ndarray | None
+) -> Value:
+    """Layer normalization over Keras' `axes`; `gamma` and `beta` have one axis for each of them, in their order."""
+    axes = sorted(a % x.rank for a in axes)
+    trailing = axes == list(range(x.rank - len(axes), x.rank))
+    if trailing or x.flattened is not None:
+        x = e.arrange(x)
+    scale = None if gamma is None else _broadcast(gamma, axes, x)
+    shift = None if beta is None else _broadcast(beta, axes, x)
+    if trailing and e.supports(17):
+        sizes = [x.shape[a] for a in axes]
+        scale = np.ones(sizes, np.float32) if scale is None else scale.reshape(sizes)
+        shift = None if shift is None else shift.reshape(sizes)
+        y = e.op("LayerNormalization", x, scale, shift, since=17, axis=-len(axes), epsilon=float(epsilon))
+        return x.with_onnx(y)
+    stored = sorted(x.position(a) for a in axes)
+    centered = e.op("Sub", x, e.op("ReduceMean", x, axes=stored, keepdims=1))
+    variance = e.op("ReduceMean", e.op("Mul", centered, centered), axes=stored, keepdims=1)
+    y = e.op("Div", centered, e.op("Sqrt", e.op("Add", variance, float(epsilon))))
+    for op_type, operand in (("Mul", scale), ("Add", shift)):
+        y = y if operand is None else e.op(op_type, y, operand)
+    return x.with_onnx(y)
+
+
+def _broadcast(weight: np.ndarray, axes: Sequence[int], like: Value) -> Any:
+    """A weight that belongs to Keras' `axes`, laid out for `like`."""
+    shape = [1] * like.rank
+    for axis in axes:
+        size = like.shape[axis]
+        assert size is not None
+        shape[axis] = size
+    return stored_array(weight.astype(np.float32).reshape(shape), like)

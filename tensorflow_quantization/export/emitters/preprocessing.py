@@ -1,0 +1,85 @@
+"""Preprocessing that stays in the model, and layers that do something only while training."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+
+from tensorflow_quantization.export.emission import Emission, to_numpy
+from tensorflow_quantization.export.emitters.reshaping import crop
+from tensorflow_quantization.export.errors import NotExpressible
+from tensorflow_quantization.export.registry import emitter
+from tensorflow_quantization.export.values import Value
+
+
+@emitter(
+    *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "GaussianDropout", "GaussianNoise"),
+    *("AlphaDropout", "ActivityRegularization", "Identity", "StopGradient"),
+    *("RandomBrightness", "RandomColorDegeneration", "RandomColorJitter", "RandomContrast", "RandomElasticTransform"),
+    *("RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert"),
+    *("RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness"),
+    *("RandomShear", "RandomTranslation", "RandomZoom", "MixUp", "CutMix", "AugMix", "RandAugment"),
+    layout="any",
+)
+def training_only(e: Emission, layer, x: Value) -> Value:
+    return e.cast(x, e.outputs[0].dtype)
+
+
+@emitter("Rescaling", layout="any")
+def rescaling(e: Emission, layer, x: Value) -> Value:
+    x = e.cast(x, "float32")
+    scale, offset = (np.asarray(v, np.float32) for v in (layer.scale, layer.offset))
+    if scale.ndim and keras.config.image_data_format() == "channels_first":
+        scale = scale.reshape(scale.shape + (1,) * (3 - scale.ndim))
+    y = e.op("Mul", x, e.constant(scale, x))
+    return e.output(e.op("Add", y, e.constant(offset, x)) if offset.any() else y, x)
+
+
+@emitter("Normalization", layout="any")
+def normalization(e: Emission, layer, x: Value) -> Value:
+    x = e.cast(x, "float32")
+    mean = to_numpy(layer.mean, "float32")
+    deviation = np.maximum(np.sqrt(to_numpy(layer.variance, "float32")), np.float32(keras.config.epsilon()))
+    mean, deviation = e.constant(mean, x), e.constant(deviation, x)
+    if layer.invert:
+        return e.output(e.op("Add", e.op("Mul", x, deviation), mean), x)
+    return e.output(e.op("Div", e.op("Sub", x, mean), deviation), x)
+
+
+@emitter("Resizing", layout="channels_first")
+def resizing(e: Emission, layer, x: Value) -> Value:
+    if layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio or layer.antialias:
+        raise NotExpressible("crops or pads to the aspect ratio, or has antialias=True")
+    modes = {"bilinear": "linear", "nearest": "nearest"}
+    if layer.interpolation not in modes:
+        raise NotExpressible(f"has interpolation={layer.interpolation!r}; 'nearest' and 'bilinear' are exported")
+    integers = np.iinfo(x.dtype) if "int" in x.dtype else None
+    x = e.cast(x, "float32")
+    size = np.asarray([layer.height, layer.width], np.int64)
+    leading = e.op("Slice", e.op("Shape", x), np.asarray([0], np.int64), np.asarray([2], np.int64))
+    nearest = layer.interpolation == "nearest"
+    y = e.op(
+        "Resize",
+        x,
+        None,
+        None,
+        e.op("Concat", leading, size, axis=0),
+        mode=modes[layer.interpolation],
+        coordinate_transformation_mode="half_pixel",
+        nearest_mode="round_prefer_ceil" if nearest else None,
+    )
+    if integers is not None:  # Keras makes whole numbers of what were whole numbers
+        y = e.op("Clip", e.op("Round", y), float(integers.min), float(integers.max))
+    return e.output(e.cast(x.with_onnx(y), e.outputs[0].dtype).onnx, x)
+
+
+@emitter("CenterCrop", layout="channels_first")
+def center_crop(e: Emission, layer, x: Value) -> Value:
+    height, width = x.stored_shape[2:]
+    if height is None or width is None or height < layer.height or width < layer.width:
+        raise NotExpressible("crops from images of unknown size, or smaller than what it makes")
+    axes = [x.order[2], x.order[3]]
+    starts = [(height - layer.height) // 2, (width - layer.width) // 2]
+    bounds = {axes[0]: (starts[0], starts[0] + layer.height), axes[1]: (starts[1], starts[1] + layer.width)}
+    x = e.cast(x, "float32")
+    return e.output(crop(e, x, bounds), x)

@@ -1,0 +1,76 @@
+"""The wrappers of quantized layers: QuantizeLinear and DequantizeLinear around what the layer itself emits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import tree
+
+from tensorflow_quantization.export.emission import Emission
+from tensorflow_quantization.export.errors import NotExpressible
+from tensorflow_quantization.export.passes.repeat_quantizers import SHARED
+from tensorflow_quantization.export.registry import emitter, find_emitter
+from tensorflow_quantization.export.values import Value
+from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+
+
+# A wrapper is written by what it holds, so a subclass whose `call` does more than call its base's is taken for it.
+@emitter(BaseQuantizeWrapper, layout=lambda layer, values: None, structural=True)
+def quantize_wrapper(e: Emission, wrapper, inputs: Any, **kwargs: Any) -> Any:
+    layer = wrapper.layer
+    entry = find_emitter(layer)
+    if entry is None:
+        raise NotExpressible(f"wraps a {type(layer).__name__}, which has no emitter")
+    # First the layout that the layer wants, so that nothing stands between its DequantizeLinear and its operator.
+    (inputs,), kwargs = e.arrange_inputs(entry, layer, (inputs,), kwargs)
+    quantizers = iter(wrapper.input_quantizers)
+    names = iter(_input_names(len(wrapper.input_quantizers)))
+
+    def quantized(x: Value) -> Value:
+        quantizer, name = next(quantizers), next(names)
+        return x if quantizer is None else quantize(e, quantizer, x, name)
+
+    inputs = tree.map_structure(quantized, inputs)
+    result = e.wrapped(layer, wrapper.weight_quantizers).run(entry, (inputs,), kwargs)
+    if wrapper.output_quantizer is None:
+        return result
+    return quantize(e, wrapper.output_quantizer, result, "output")
+
+
+@emitter(ActivationQuantizer, layout="any")
+def activation_quantizer(e: Emission, quantizer: ActivationQuantizer, x: Value) -> Value:
+    return quantize(e, quantizer, x, "output")
+
+
+def _input_names(count: int) -> list[str]:
+    return ["input"] if count == 1 else [f"input_{i}" for i in range(count)]
+
+
+def quantize(e: Emission, quantizer: ActivationQuantizer, x: Value, name: str) -> Value:
+    """`x` through QuantizeLinear and DequantizeLinear.
+
+    Args:
+        quantizer: gives scale and zero point.
+        name: what is quantized, within the layer: "input", "input_1", "output".
+    """
+    scheme = quantizer.scheme
+    scale, zero_point = quantizer.parameters()
+    x = e.cast(x, "float32")
+    onnx = x.onnx
+    if not scheme.saturates:
+        # QuantizeLinear saturates at the limits of int8 or uint8 only. A pass removes what has no effect.
+        limits = np.iinfo(scheme.dtype)
+        step = np.float32(scale)
+        low = None if scheme.qmin == limits.min else np.float32((scheme.qmin - int(zero_point)) * step)
+        high = None if scheme.qmax == limits.max else np.float32((scheme.qmax - int(zero_point)) * step)
+        onnx = e.op("Clip", onnx, low, high, name=f"{name}/Clip")
+    constants = [
+        e.builder.initializer(f"{e.path}/{name}_scale", np.asarray(scale, np.float32)),
+        e.builder.initializer(f"{e.path}/{name}_zero_point", np.asarray(zero_point, scheme.dtype)),
+    ]
+    integers = e.op("QuantizeLinear", onnx, *constants, name=f"{name}/QuantizeLinear")
+    integers.meta[SHARED] = name == "output"
+    e.record(quantizer, x.with_onnx(integers, scheme.dtype))
+    return x.with_onnx(e.op("DequantizeLinear", integers, *constants, name=f"{name}/DequantizeLinear"))

@@ -1,0 +1,63 @@
+"""What `export_onnx` raises; each is also the built-in error that fits, so that plain `except ValueError` works."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class ExportError(ValueError):
+    """The model cannot be written as asked; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Unsupported:
+    """One layer that cannot be exported.
+
+    Attributes:
+        path: the layer's name with the models around it, "backbone/my_layer".
+        class_name: of the layer.
+        reason: what about it, a clause; empty where the class has no emitter at all.
+    """
+
+    path: str
+    class_name: str
+    reason: str = ""
+
+
+class UnsupportedLayerError(ExportError):
+    """Layers without an emitter, or with arguments that ONNX cannot express.
+
+    Attributes:
+        layers: list of `Unsupported`, all there are.
+    """
+
+    def __init__(self, layers: list[Unsupported]):
+        self.layers = layers
+        rows = [f"  {x.path} ({x.class_name}): {x.reason or 'its class has no emitter'}" for x in layers]
+        message = "These layers cannot be written as ONNX:\n" + "\n".join(rows)
+        without = [x for x in layers if not x.reason]
+        if without:
+            name = without[0].class_name
+            message += (
+                "\nRegister an emitter for a layer of your own, with the signature of its `call`:\n\n"
+                "    from tensorflow_quantization.export import emitter\n\n"
+                f"    @emitter({name})\n"
+                f"    def emit(e, layer, x):\n"
+                '        return e.op("Relu", x)  # the ONNX operators that compute it'
+            )
+        super().__init__(message)
+
+
+class NotExpressible(Exception):
+    """Raised by an emitter: this layer with these arguments has no ONNX form; the driver adds the layer's name.
+
+    The message is a clause that follows the layer's name, "uses bicubic interpolation, which ...".
+    """
+
+
+class OpsetError(ExportError):
+    """The opset is unknown, or too old for what the model needs."""
+
+
+class VerificationError(ExportError):
+    """The written file and the Keras model disagree. The old file, if any, is untouched."""

@@ -1,0 +1,71 @@
+"""`export_onnx`: check, lower, simplify, verify, write."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tensorflow_quantization.export import validation
+from tensorflow_quantization.export.errors import UnsupportedLayerError
+from tensorflow_quantization.export.lower import finish, lower, unsupported_layers
+from tensorflow_quantization.export.passes import run_passes
+from tensorflow_quantization.export.verify import verify
+from tensorflow_quantization.export.writing import replacing, save, to_model
+from tensorflow_quantization.graph import LayerGraph
+
+
+def export_onnx(
+    model: keras.Model,
+    path: str | os.PathLike,
+    *,
+    opset: int | None = None,
+    input_layout: str = "channels_last",
+    verify_with: Any = None,
+) -> Path:
+    """Write a Keras model, float or quantized, as an ONNX file.
+
+    The file computes in float32 (a mixed-precision model too: its variables are float32) and, where the model is
+    quantized, holds QuantizeLinear and DequantizeLinear pairs and int8 weights. Batch normalization is folded into
+    what it follows. Node names start with the name of the Keras layer. The batch size stays dynamic and is called
+    "batch", unless the model fixes it. The same model gives the same bytes on every Keras backend.
+
+    Args:
+        model: any built Keras 3 model.
+        path: of the file; one that exists is replaced once the new one is complete and verified.
+        opset: the ONNX opset, 13 or newer; `None` takes the least that the model needs.
+        input_layout: "channels_last": inputs as the Keras model takes them. "channels_first": inputs of four or five
+            axes as (batch, channels, ...), which saves the one Transpose that the file else begins with. Outputs are
+            always as in Keras.
+        verify_with: input as `predict` takes it; the file is run on it in ONNX Runtime and compared with Keras, see
+            `tensorflow_quantization.export.verify`.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError, ValueError: `model` is no Keras model, not built, or cannot be traced.
+        OSError: `path` cannot be written.
+        ExportError: in its subclasses `UnsupportedLayerError`, `OpsetError`, `VerificationError` or itself; see there.
+            Each leaves what was at `path` as it was.
+        ImportError: `verify_with` is given and ONNX Runtime is not installed.
+    """
+    path = validation.check_path(path)
+    validation.check_input_layout(input_layout)
+    validation.check_opset(opset)
+    graph = LayerGraph.trace(model).flatten()
+    unsupported = unsupported_layers(graph)
+    if unsupported:
+        raise UnsupportedLayerError(unsupported)
+    validation.check_finite(graph)
+    validation.warn_unseen(graph)
+    lowered = lower(graph, opset, input_layout)
+    run_passes(lowered.builder)
+    onnx_model = to_model(finish(lowered))
+    with replacing(path) as temporary:
+        save(onnx_model, temporary)
+        if verify_with is not None:
+            verify(temporary, graph, lowered, verify_with)
+    return path

@@ -1,0 +1,19 @@
+"""What is done to the graph once all layers are in it: one pass a file, each a function of the `Builder`."""
+
+from tensorflow_quantization.export.builder import Builder
+from tensorflow_quantization.export.passes.dead_code import remove_dead_code
+from tensorflow_quantization.export.passes.drop_clips import drop_clips
+from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_norm
+from tensorflow_quantization.export.passes.fold_padding import fold_padding
+from tensorflow_quantization.export.passes.merge_reshapes import merge_reshapes
+from tensorflow_quantization.export.passes.reduction_axes import reduction_axes
+from tensorflow_quantization.export.passes.repeat_quantizers import repeat_quantizers
+
+#: In this order: padding and clips look at what feeds them, dead code comes last.
+PASSES = (fold_padding, fold_batch_norm, drop_clips, merge_reshapes, repeat_quantizers, reduction_axes, remove_dead_code)
+
+
+def run_passes(builder: Builder) -> None:
+    """Simplify the graph without changing what it computes."""
+    for function in PASSES:
+        function(builder)

@@ -1,0 +1,44 @@
+"""Questions that passes ask about a graph."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+
+def array(value: ir.Value | None) -> np.ndarray | None:
+    """The constant that `value` is, or `None`."""
+    return value.const_value.numpy() if value is not None and value.const_value is not None else None
+
+
+def operand(node: ir.Node, index: int) -> ir.Value | None:
+    """An input of a node, `None` where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """The node that makes `value`, if it is of one of these types."""
+    node = value.producer() if value is not None else None
+    return node if node is not None and node.op_type in op_types else None
+
+
+def is_private(value: ir.Value) -> bool:
+    """Whether exactly one node reads `value` and the graph does not return it."""
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def replace(old: ir.Value, new: ir.Value) -> None:
+    """Let everybody, the graph's outputs included, read `new` in the place of `old`."""
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+
+
+def ints(node: ir.Node, attribute: str) -> list[int] | None:
+    """An attribute that is a list of integers, `None` if it is not set."""
+    found = node.attributes.get(attribute)
+    return list(found.as_ints()) if found is not None else None
+
+
+def integer(node: ir.Node, attribute: str, default: int) -> int:
+    """An attribute that is an integer."""
+    found = node.attributes.get(attribute)
+    return found.as_int() if found is not None else default

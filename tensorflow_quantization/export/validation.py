@@ -1,0 +1,88 @@
+"""Everything that can be said about an export before any work is done."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnx
+
+from tensorflow_quantization.export.builder import MIN_OPSET
+from tensorflow_quantization.export.emission import to_numpy
+from tensorflow_quantization.export.errors import ExportError, OpsetError
+from tensorflow_quantization.export.lower import INPUT_LAYOUTS
+from tensorflow_quantization.graph import LayerGraph, did_you_mean
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+
+
+def check_path(path: str | os.PathLike) -> Path:
+    """The path to write.
+
+    Raises:
+        IsADirectoryError, FileNotFoundError, PermissionError: it cannot be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory; give the name of a file in it, {path / 'model.onnx'}.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"The directory {path.parent} does not exist; create it first.")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise PermissionError(f"{path} cannot be written: no permission.")
+    return path
+
+
+def check_input_layout(input_layout: str) -> None:
+    """Raises: ExportError: it is not one that is known."""
+    if input_layout not in INPUT_LAYOUTS:
+        raise ExportError(
+            f"input_layout must be one of {', '.join(map(repr, INPUT_LAYOUTS))}, got {input_layout!r}."
+            f"{did_you_mean(str(input_layout), list(INPUT_LAYOUTS))}"
+        )
+
+
+def check_opset(opset: int | None) -> None:
+    """Raises: OpsetError: it is no number from the least that we write to the newest that `onnx` knows."""
+    newest = onnx.defs.onnx_opset_version()
+    if opset is None:
+        return
+    if isinstance(opset, bool) or not isinstance(opset, int) or not MIN_OPSET <= opset <= newest:
+        raise OpsetError(
+            f"opset must be an integer from {MIN_OPSET} to {newest} (the newest of the installed onnx "
+            f"{onnx.__version__}), got {opset!r}. Leave it out to take the least that the model needs."
+        )
+
+
+def check_finite(graph: LayerGraph) -> None:
+    """Raises: ExportError: a weight or a range is NaN or infinite; all are named."""
+    bad, seen = [], set()
+    for call in graph.calls:
+        for variable in getattr(call.operation, "weights", []):
+            if id(variable) in seen or not keras.backend.is_float_dtype(variable.dtype):
+                continue
+            seen.add(id(variable))
+            values = to_numpy(variable, "float32")
+            if not np.isfinite(values).all():
+                count = int(values.size - np.isfinite(values).sum())
+                bad.append(f"  {call.path} ({call.class_name}): {variable.path}, {count} of {values.size} values")
+    if bad:
+        raise ExportError(
+            "Weights or ranges are NaN or infinite:\n" + "\n".join(bad) + "\nThe training that made them has diverged; "
+            "load weights from before, or calibrate() anew if they are ranges."
+        )
+
+
+def warn_unseen(graph: LayerGraph) -> None:
+    """One warning that names the layers whose activation quantizers never saw data."""
+    wrappers = [c for c in graph.calls if isinstance(c.operation, BaseQuantizeWrapper)]
+    names = list(dict.fromkeys(c.path for c in wrappers if not all(q.seen for q in c.operation.activation_quantizers)))
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        warnings.warn(
+            f"{len(names)} quantized layers never saw data, so their ranges are the initial ones: "
+            f"{', '.join(names[:5])}{more}. Run calibrate(model, data) or model.fit before the export.",
+            UserWarning,
+            stacklevel=3,
+        )

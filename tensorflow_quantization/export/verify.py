@@ -1,0 +1,209 @@
+"""Runs a written file in ONNX Runtime beside the Keras model.
+
+A float model has to agree in its outputs, to 1e-4 of the largest value of each.
+
+A quantized model cannot be held to that: where a value lies on the edge between two integers, float rounding decides,
+and every later layer sees the difference. So it is compared piece by piece. The file is run with the integers of every
+QuantizeLinear as further outputs, and without optimizations, for what an optimizer does is not the file's matter. Then
+Keras computes layer by layer, and at each quantizer
+
+- the file's integers must be those of Keras' values: no further from value / scale + zero point than rounding allows,
+  half a quantum, plus what the same 1e-4 of the tensor's largest value is in quanta, and never more than one quantum;
+- Keras goes on with the file's integers, so that each piece starts from the same numbers.
+
+The outputs, too, are then held to 1e-4.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+from keras import tree
+
+from tensorflow_quantization.export.errors import ExportError, VerificationError
+from tensorflow_quantization.export.lower import Lowered, QuantizedTensor
+from tensorflow_quantization.export.passes.fold_padding import FOLDED_PADS
+from tensorflow_quantization.export.values import Value, flattened_permutation, stored_dtype
+from tensorflow_quantization.graph import Call, LayerGraph, substitute
+from tensorflow_quantization.quantizers import numerics
+
+#: Largest deviation of a float tensor, relative to its largest absolute value.
+TOLERANCE = 1e-4
+
+
+def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any) -> None:
+    """Compare the file at `path` with the Keras model.
+
+    Args:
+        path: of the file; the directory is written to.
+        graph: of the Keras model, flat.
+        lowered: what the file was made from.
+        x: input as `predict` takes it: an array, or a list or dict of them.
+
+    Raises:
+        VerificationError: they disagree; the message names where most, and by how much.
+        ExportError: `x` does not fit the model's inputs.
+        ImportError: ONNX Runtime is not installed.
+    """
+    inputs = _inputs(graph, x)
+    names = [q.integers.onnx.name or "" for q in lowered.quantized]
+    results = _run(path, _feeds(lowered, inputs), names)
+    count = len(lowered.output_names)
+    integers = {
+        (id(q.call), id(q.quantizer)): _in_keras_order(array, q.integers, int(q.quantizer.parameters()[1]))
+        for q, array in zip(lowered.quantized, results[count:], strict=True)
+    }
+    problems: list[tuple[float, str]] = []
+    if lowered.quantized:
+        outputs = _run_pieces(graph, inputs, integers, lowered.quantized, problems)
+    else:
+        outputs = _run_model(graph, inputs)
+    for name, actual, expected in zip(lowered.output_names, results, outputs, strict=False):
+        deviation = _deviation(actual, expected)
+        if not deviation <= TOLERANCE:
+            problems.append((deviation / TOLERANCE, f"output {name!r} by {deviation:.3g} of its largest value"))
+    if problems:
+        # A deviation that is no number is the worst of all.
+        problems.sort(key=lambda p: np.inf if np.isnan(p[0]) else p[0], reverse=True)
+        rest = f" {len(problems) - 1} more tensors deviate." if len(problems) > 1 else ""
+        raise VerificationError(
+            f"ONNX Runtime and Keras disagree, most in {problems[0][1]} (allowed: {TOLERANCE}).{rest} "
+            "No file was written. Please report this with the model's configuration."
+        )
+
+
+def _inputs(graph: LayerGraph, x: Any) -> list[np.ndarray]:
+    """`x` as one array an input, in the model's order."""
+    if isinstance(x, dict):
+        if isinstance(graph.input_structure, dict):
+            x = {key: x.get(key) for key in graph.input_structure}
+        else:
+            x = [x.get(tensor.name) for tensor in graph.inputs]
+    arrays = [None if a is None else np.asarray(a) for a in tree.flatten(x)]
+    shapes = [None if a is None else a.shape for a in arrays]
+    if len(arrays) != len(graph.inputs) or any(
+        shape is None or len(shape) != len(t.shape) for shape, t in zip(shapes, graph.inputs, strict=False)
+    ):
+        wanted = ", ".join(f"{t.name} {t.shape}" for t in graph.inputs)
+        raise ExportError(f"verify_with must hold one array for each input ({wanted}), got shapes {shapes}.")
+    return [a.astype(t.dtype) for a, t in zip(arrays, graph.inputs, strict=True) if a is not None]
+
+
+def _feeds(lowered: Lowered, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+    return {
+        value.onnx.name or "": array.transpose(value.order).astype(stored_dtype(value.dtype))
+        for value, array in zip(lowered.inputs, inputs, strict=True)
+    }
+
+
+def _run(path: Path, feeds: dict[str, np.ndarray], further_outputs: list[str]) -> list[np.ndarray]:
+    """The file's outputs in ONNX Runtime, and other tensors of its graph."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(
+            "verify_with runs the file in ONNX Runtime, which is not installed: "
+            "pip install 'tensorflow-quantization[onnxruntime]'"
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if not further_outputs:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return session.run(None, feeds)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    model = onnx.load(path, load_external_data=False)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in further_outputs)
+    # Beside the original, where its external data is.
+    exposed = path.with_name(f"exposed_{path.name}")
+    try:
+        onnx.save(model, exposed)
+        session = onnxruntime.InferenceSession(exposed, options, providers=["CPUExecutionProvider"])
+        return session.run(None, feeds)
+    finally:
+        exposed.unlink(missing_ok=True)
+
+
+def _in_keras_order(array: np.ndarray, value: Value, zero_point: int) -> np.ndarray:
+    """A tensor of the file as Keras has it, padding that was folded away put back."""
+    pads = value.onnx.meta.get(FOLDED_PADS)
+    if pads is not None:
+        array = np.pad(array, np.reshape(pads, (2, -1)).T, constant_values=zero_point)
+    if value.flattened is not None:
+        inverse = np.argsort(flattened_permutation(value.flattened))
+        return array[:, inverse]
+    return array.transpose(np.argsort(value.order))
+
+
+def _run_model(graph: LayerGraph, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    tensors = [keras.ops.convert_to_tensor(a) for a in inputs]
+    structure = tree.pack_sequence_as(graph.input_structure, tensors)
+    outputs = graph.model(structure, training=False)
+    return [keras.ops.convert_to_numpy(y) for y in tree.flatten(outputs)]
+
+
+def _run_pieces(
+    graph: LayerGraph,
+    inputs: list[np.ndarray],
+    integers: dict[tuple[int, int], np.ndarray],
+    quantized: list[QuantizedTensor],
+    problems: list[tuple[float, str]],
+) -> list[np.ndarray]:
+    """Keras' outputs, each quantizer's integers compared with and then replaced by those of the file."""
+    quantizing = {id(q.call) for q in quantized}
+    values = {id(t): keras.ops.convert_to_tensor(a) for t, a in zip(graph.inputs, inputs, strict=True)}
+
+    def exchange(call: Call, quantizer: Any, x: Any, what: str) -> Any:
+        if quantizer is None:
+            return x
+        exact = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
+        found = integers[id(call), id(quantizer)].reshape(exact.shape).astype(np.float32)
+        problem = _compare_integers(found, exact, quantizer)
+        if problem is not None:
+            problems.append((problem[0], f"{what} of {call.path!r}, {problem[1]}"))
+        dequantized = numerics.dequantize(found, *(p.astype(np.float32) for p in quantizer.parameters()))
+        return keras.ops.cast(keras.ops.convert_to_tensor(dequantized), x.dtype)
+
+    for call in graph.calls:
+        args = substitute(call.args, lambda t: values[id(t)])
+        kwargs = substitute(call.kwargs, lambda t: values[id(t)])
+        if "training" in kwargs:
+            kwargs["training"] = False
+        if id(call) in quantizing:
+            flat = tree.flatten(args[0])
+            flat = [
+                exchange(call, q, x, f"input {i}")
+                for i, (q, x) in enumerate(zip(call.operation.input_quantizers, flat, strict=True))
+            ]
+            args = (tree.pack_sequence_as(args[0], flat), *args[1:])
+        result = call.operation(*args, **kwargs)
+        if id(call) in quantizing:
+            result = exchange(call, call.operation.output_quantizer, result, "output")
+        values.update((id(t), y) for t, y in zip(call.outputs, tree.flatten(result), strict=True))
+    return [keras.ops.convert_to_numpy(values[id(t)]) for t in graph.outputs]
+
+
+def _compare_integers(found: np.ndarray, exact: np.ndarray, quantizer: Any) -> tuple[float, str] | None:
+    """How much too far integers are from Keras' values, and in words; `None` if they are not."""
+    scale, zero_point = (float(p) for p in quantizer.parameters())
+    scheme = quantizer.scheme
+    wanted = np.clip(exact / scale + zero_point, scheme.qmin, scheme.qmax)
+    distance = np.abs(found - wanted)
+    allowed = min(1.0, 0.5 + TOLERANCE * float(np.abs(exact).max(initial=0.0)) / scale)
+    wrong = int((~(distance <= allowed)).sum())
+    if not wrong:
+        return None
+    worst = float(distance.max())
+    return worst / allowed, f"{wrong} of {found.size} integers, by up to {worst:.3g} quanta"
+
+
+def _deviation(actual: np.ndarray, expected: np.ndarray) -> float:
+    if actual.shape != expected.shape:
+        return float("inf")
+    expected, actual = expected.astype(np.float64), actual.astype(np.float64)
+    if not expected.size:
+        return 0.0
+    return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))

@@ -1,0 +1,29 @@
+import keras
+import pytest
+from keras import layers
+from onnx_models import assert_agrees, layer_model, op_counts
+from small_models import randomize
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((6,), -1), ((5, 6), -1), ((4, 5, 6), -1), ((4, 5, 6), 1), ((5, 6), 1)])
+@pytest.mark.parametrize(("scale", "center"), [(True, True), (False, True), (True, False), (False, False)])
+def test_batch_normalization(tmp_path, shape, axis, scale, center):
+    layer = layers.BatchNormalization(axis=axis, scale=scale, center=center, epsilon=1e-2)
+    assert "Transpose" not in op_counts(assert_agrees(layer_model(layer, shape), tmp_path / "m.onnx"))
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((6,), -1), ((5, 6), -1), ((5, 6), 1), ((4, 5, 6), (2, 3)), ((4, 5, 6), (1, 3))])
+@pytest.mark.parametrize(("scale", "center"), [(True, True), (False, True), (True, False), (False, False)])
+@pytest.mark.parametrize("opset", [13, None])
+def test_layer_normalization(tmp_path, shape, axis, scale, center, opset):
+    layer = layers.LayerNormalization(axis=axis, scale=scale, center=center)
+    proto = assert_agrees(layer_model(layer, shape), tmp_path / "m.onnx", opset=opset)
+    trailing = axis in (-1, (2, 3))
+    assert op_counts(proto)["LayerNormalization"] == (1 if trailing and opset is None else 0)
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_layer_normalization_behind_a_convolution(tmp_path, axis):
+    inputs = keras.Input((6, 7, 3))
+    x = layers.Conv2D(4, 3)(layers.LayerNormalization(axis=axis)(layers.Conv2D(4, 3)(inputs)))
+    assert_agrees(randomize(keras.Model(inputs, x)), tmp_path / "m.onnx")

@@ -1,0 +1,188 @@
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, numerics
+from tensorflow_quantization.quantizers.activation import RANGES
+
+INT8 = QuantizationScheme()
+
+
+def batch(low, high):
+    return ops.convert_to_tensor(np.linspace(low, high, 64, dtype="float32").reshape(2, 32))
+
+
+def range_of(quantizer):
+    return ops.convert_to_numpy(quantizer.range).tolist()
+
+
+def variables_of(quantizer):
+    return [ops.convert_to_numpy(v).tolist() for v in quantizer.variables]
+
+
+def test_unseen_range_is_plus_minus_six():
+    quantizer = ActivationQuantizer(INT8)
+    assert not quantizer.seen
+    assert range_of(quantizer) == [-6, 6]
+    scale, zero_point = quantizer.parameters()
+    np.testing.assert_allclose(scale, 6 / 127, rtol=1e-6)
+    assert zero_point == 0
+
+
+@pytest.mark.parametrize("ranges", RANGES)
+@pytest.mark.parametrize("training", [False, None])
+def test_inference_leaves_the_range_alone(ranges, training):
+    quantizer = ActivationQuantizer(INT8, ranges)
+    before = variables_of(quantizer)
+    quantizer(batch(-1, 1), training=training)
+    assert variables_of(quantizer) == before
+    assert not quantizer.seen
+
+
+def test_ema_averages_the_batches():
+    quantizer = ActivationQuantizer(INT8, "ema")
+    quantizer(batch(-1, 1), training=True)
+    assert quantizer.seen
+    np.testing.assert_allclose(range_of(quantizer), [-1, 1])
+    quantizer(batch(-3, 2), training=True)
+    np.testing.assert_allclose(range_of(quantizer), [-2, 1.5])
+
+
+def test_last_takes_the_last_batch():
+    quantizer = ActivationQuantizer(INT8, "last")
+    for low, high in ((-1, 1), (-3, 2)):
+        quantizer(batch(low, high), training=True)
+    assert range_of(quantizer) == [-3, 2]
+
+
+def test_training_quantizes_with_the_range_of_the_batch_it_just_saw():
+    quantizer = ActivationQuantizer(INT8, "last")
+    x = batch(-1, 1)
+    y = ops.convert_to_numpy(quantizer(x, training=True))
+    assert np.abs(y - ops.convert_to_numpy(x)).max() <= 0.5 / 127 * 1.001
+
+
+@pytest.mark.parametrize("ranges", RANGES)
+def test_frozen_range_stays(ranges):
+    quantizer = ActivationQuantizer(INT8, ranges, frozen=True)
+    before = variables_of(quantizer)
+    quantizer(batch(-1, 1), training=True)
+    assert variables_of(quantizer) == before
+
+
+@pytest.mark.parametrize("ranges", ["ema", "last"])
+def test_untrainable_quantizer_takes_its_first_range_and_keeps_it(ranges):
+    quantizer = ActivationQuantizer(INT8, ranges, trainable=False)
+    quantizer(batch(-1, 1), training=True)
+    quantizer(batch(-9, 9), training=True)
+    assert range_of(quantizer) == [-1, 1]
+
+
+def test_learned_step_starts_as_in_lsq():
+    quantizer = ActivationQuantizer(INT8, "learned")
+    x = batch(-1, 3)
+    quantizer(x, training=True)
+    expected = 2 * np.abs(ops.convert_to_numpy(x)).mean() / math.sqrt(127)
+    np.testing.assert_allclose(quantizer.parameters()[0], expected, rtol=1e-5)
+    quantizer(batch(-100, 100), training=True)
+    np.testing.assert_allclose(quantizer.parameters()[0], expected, rtol=1e-5)
+
+
+def test_learned_step_is_the_only_trained_weight():
+    assert [w.name for w in ActivationQuantizer(INT8, "learned").trainable_weights] == ["step_change"]
+    assert ActivationQuantizer(INT8, "ema").trainable_weights == []
+
+
+def test_learned_step_stays_positive_whatever_training_does():
+    quantizer = ActivationQuantizer(INT8, "learned")
+    quantizer.set_range(-1, 1)
+    quantizer.step_change.assign(-1e3)
+    scale, _ = quantizer.parameters()
+    assert scale > 0
+    assert np.isfinite(ops.convert_to_numpy(quantizer(batch(-1, 1)))).all()
+
+
+@pytest.mark.parametrize("ranges", RANGES)
+def test_set_range_counts_as_data(ranges):
+    quantizer = ActivationQuantizer(INT8, ranges)
+    if ranges == "learned":
+        quantizer.step_change.assign(5.0)
+    quantizer.set_range(-2, 4)
+    assert quantizer.seen
+    assert range_of(quantizer) == [-2, 4]
+    np.testing.assert_allclose(quantizer.parameters()[0], 4 / 127, rtol=1e-6)
+
+
+def test_learning_goes_on_from_a_calibrated_range():
+    quantizer = ActivationQuantizer(INT8, "learned")
+    quantizer.set_range(-2, 4)
+    quantizer(batch(-1, 1), training=True)
+    np.testing.assert_allclose(quantizer.parameters()[0], 4 / 127, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ranges", RANGES)
+@pytest.mark.parametrize(
+    "scheme",
+    [INT8, QuantizationScheme(bits=4), QuantizationScheme(8, False, False, False)],
+    ids=["int8", "int4", "affine"],
+)
+def test_output_is_that_of_the_parameters_it_reports(ranges, scheme):
+    quantizer = ActivationQuantizer(scheme, ranges)
+    quantizer.set_range(-0.7, 1.3)
+    if ranges == "learned":
+        quantizer.step_change.assign(0.001)
+    scale, zero_point = quantizer.parameters()
+    assert scale.dtype == np.float32
+    assert zero_point.dtype == scheme.dtype
+    x = np.random.default_rng(0).normal(size=(8, 9)).astype("float32")
+    integers = numerics.quantize(x, scale, np.float32(zero_point), scheme, np)
+    y = ops.convert_to_numpy(quantizer(ops.convert_to_tensor(x)))
+    np.testing.assert_allclose(y, (integers - zero_point) * scale, rtol=1e-5, atol=1e-6)
+
+
+def test_observer_sees_the_batch_which_passes_as_it_is():
+    class Observer:
+        def update(self, x):
+            self.x = x
+
+    quantizer = ActivationQuantizer(INT8)
+    quantizer.observer = Observer()
+    x = batch(-20, 20)
+    assert quantizer(x, training=True) is x
+    np.testing.assert_array_equal(quantizer.observer.x, ops.convert_to_numpy(x))
+    assert range_of(quantizer) == [-6, 6]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_dtype_of_the_input_is_kept(dtype):
+    quantizer = ActivationQuantizer(INT8)
+    y = quantizer(ops.cast(batch(-1, 1), dtype), training=True)
+    assert keras.backend.standardize_dtype(y.dtype) == dtype
+    assert all(keras.backend.standardize_dtype(v.dtype) == "float32" for v in quantizer.variables)
+
+
+def test_passes_the_mask_on():
+    x = keras.layers.Masking()(keras.Input((3, 2)))
+    assert keras.src.backend.get_keras_mask(ActivationQuantizer(INT8)(x)) is not None
+
+
+@pytest.mark.parametrize("ranges", RANGES)
+def test_survives_its_config(ranges):
+    quantizer = ActivationQuantizer(QuantizationScheme(bits=4, symmetric=False), ranges, frozen=True, name="q")
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(quantizer))
+    assert copy.get_config() == quantizer.get_config()
+    assert [v.shape for v in copy.variables] == [v.shape for v in quantizer.variables]
+
+
+@pytest.mark.parametrize("ranges", ["EMA", "max", None, 1])
+def test_unknown_ranges_are_refused(ranges):
+    with pytest.raises(ValueError, match=f"ranges must be one of 'ema', 'last', 'learned', got {ranges!r}"):
+        ActivationQuantizer(INT8, ranges)
+
+
+def test_channel_axis_is_refused():
+    with pytest.raises(ValueError, match="per tensor"):
+        ActivationQuantizer(QuantizationScheme(axis=-1))

@@ -1,0 +1,49 @@
+import json
+
+import pytest
+
+from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.quantizers.scheme import check_bits
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limits", "dtype", "saturates"),
+    [
+        ({}, (-127, 127), "int8", False),
+        ({"narrow_range": False}, (-128, 127), "int8", True),
+        ({"signed": False, "narrow_range": False}, (0, 255), "uint8", True),
+        ({"signed": False}, (1, 255), "uint8", False),
+        ({"bits": 4}, (-7, 7), "int8", False),
+        ({"bits": 4, "narrow_range": False}, (-8, 7), "int8", False),
+        ({"bits": 2}, (-1, 1), "int8", False),
+        ({"bits": 7, "signed": False, "narrow_range": False}, (0, 127), "uint8", False),
+    ],
+)
+def test_integers_of_a_scheme(arguments, limits, dtype, saturates):
+    scheme = QuantizationScheme(**arguments)
+    assert (scheme.qmin, scheme.qmax) == limits
+    assert scheme.dtype == dtype
+    assert scheme.saturates is saturates
+
+
+@pytest.mark.parametrize("bits", [1, 9, 0, -8, 8.0, "8", None, True])
+def test_bits_out_of_range_are_refused_with_what_they_were(bits):
+    with pytest.raises(ValueError, match=f"weight_bits must be an integer from 2 to 8, got {bits!r}"):
+        check_bits(bits, "weight_bits")
+    with pytest.raises(ValueError, match="bits must be an integer from 2 to 8"):
+        QuantizationScheme(bits=bits)
+
+
+@pytest.mark.parametrize("axis", [None, -1, (-1,), (-2, -1), [3]])
+def test_survives_json(axis):
+    scheme = QuantizationScheme(bits=4, signed=False, symmetric=False, narrow_range=False, axis=axis)
+    assert QuantizationScheme.from_config(json.loads(json.dumps(scheme.get_config()))) == scheme
+
+
+def test_axis_is_a_tuple_however_it_is_given():
+    assert QuantizationScheme(axis=-1).axis == QuantizationScheme(axis=[-1]).axis == (-1,)
+
+
+def test_text_names_integers_and_kind():
+    assert str(QuantizationScheme(bits=4)) == "int4 symmetric"
+    assert str(QuantizationScheme(signed=False, symmetric=False)) == "uint8 affine"
