@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
-from keras import ops
 from keras.src.models.functional import functional_like_constructor  # has no public name
 from keras.src.saving.serialization_lib import SafeModeScope  # has no public name
 
@@ -115,7 +114,7 @@ class _Rebuilder:
                 )
             for source, target in zip(old.variables, new.variables, strict=True):
                 # A true copy: a backend that donates buffers in training would otherwise take the old model's too.
-                target.assign(np.array(ops.convert_to_numpy(source), copy=True))
+                target.assign(np.array(source.numpy()))
 
 
 def _chain(operations: Sequence[keras.Operation], x):

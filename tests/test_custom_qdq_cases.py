@@ -151,7 +151,7 @@ def test_pre_activation_batch_normalization_is_quantized():
 def test_max_pooling_is_quantized_and_other_pooling_not():
     inputs = keras.Input((8, 8, 4))
     x = layers.MaxPooling2D(name="max")(inputs)
-    model = keras.Model(inputs, layers.AveragePooling2D(name="average")(x))
+    model = keras.Model(inputs, layers.AveragePooling2D(2, name="average")(x))
     for case in (MaxPoolQDQCase(), InceptionQDQCase()):
         assert asked(case, model) == {"max": None}
 

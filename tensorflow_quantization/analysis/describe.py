@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
-from keras import ops
 
 from tensorflow_quantization.graph import Call, LayerGraph
 from tensorflow_quantization.plan import attached_plan, make_plan
@@ -134,18 +133,28 @@ def describe(model: keras.Model) -> ModelDescription:
 
 
 def _describe_call(call: Call, reasons: dict[str, str]) -> LayerDescription:
-    layer = call.operation
-    if not isinstance(layer, BaseQuantizeWrapper):
+    operation = call.operation
+    # The plan speaks of the layer that was wrapped, or of the tensor that the quantizer is behind.
+    planned = call.path[: len(call.path) - len(call.name)] + call.name.removeprefix("quant_")
+    if isinstance(operation, ActivationQuantizer):
+        quantizers = [_describe_activation(operation, "output")]
+        return LayerDescription(call.path, call.class_name, tuple(quantizers), reasons.get(planned, "quantized"))
+    if not isinstance(operation, BaseQuantizeWrapper):
         reason = reasons.get(call.path, "not quantized")
         return LayerDescription(call.path, call.class_name, (), "left as it is" if reason == "default" else reason)
-    quantizers = [_describe_activation(q, _input_name(layer, i)) for i, q in enumerate(layer.input_quantizers) if q]
-    quantizers += [_describe_weight(q, kernel) for kernel, q in layer.weight_quantizers.items()]
-    if layer.output_quantizer is not None:
-        quantizers.append(_describe_activation(layer.output_quantizer, "output"))
-    inner_path = call.path[: len(call.path) - len(call.name)] + layer.layer.name
     return LayerDescription(
-        call.path, type(layer.layer).__name__, tuple(quantizers), reasons.get(inner_path, "wrapped")
+        call.path, type(operation.layer).__name__, tuple(_quantizers(operation)), reasons.get(planned, "wrapped")
     )
+
+
+def _quantizers(wrapper: BaseQuantizeWrapper) -> Iterator[QuantizerDescription]:
+    for index, quantizer in enumerate(wrapper.input_quantizers):
+        if quantizer is not None:
+            yield _describe_activation(quantizer, _input_name(wrapper, index))
+    for kernel, weight_quantizer in wrapper.weight_quantizers.items():
+        yield _describe_weight(weight_quantizer, kernel)
+    if wrapper.output_quantizer is not None:
+        yield _describe_activation(wrapper.output_quantizer, "output")
 
 
 def _input_name(wrapper: BaseQuantizeWrapper, index: int) -> str:
@@ -154,7 +163,7 @@ def _input_name(wrapper: BaseQuantizeWrapper, index: int) -> str:
 
 def _describe_activation(quantizer: ActivationQuantizer, what: str) -> QuantizerDescription:
     scale, zero_point = quantizer.parameters()
-    low, high = (float(v) for v in ops.convert_to_numpy(quantizer.range))
+    low, high = (float(v) for v in quantizer.range.numpy())
     scheme = quantizer.scheme
     return QuantizerDescription(
         what,

@@ -6,6 +6,7 @@ import os
 import pathlib
 
 import onnx
+import onnx.shape_inference
 import onnx_ir as ir
 from onnx import inliner
 
@@ -35,6 +36,14 @@ def read_onnx(path: str | os.PathLike) -> onnx.ModelProto:
     if not model.ir_version or not model.opset_import:
         raise ValueError(f"{path} is not an ONNX model: it has no IR version or no opset.")
     return inliner.inline_local_functions(model) if model.functions else model
+
+
+def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with the shapes that ONNX can infer; where it finds a contradiction, as it was."""
+    try:
+        return onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return model
 
 
 def to_ir(model: onnx.ModelProto, path: str | os.PathLike) -> ir.Model:

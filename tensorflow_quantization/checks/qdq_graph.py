@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
-from tensorflow_quantization.checks.onnx_file import read_onnx, to_ir
+from tensorflow_quantization.checks.onnx_file import read_onnx, to_ir, with_shapes
 
 #: Q/DQ pairs also come in ONNX Runtime's own domain, which had 16- and 4-bit ones before ONNX.
 _QDQ_DOMAINS = ("", "ai.onnx", "com.microsoft")
@@ -235,7 +235,7 @@ class QdqGraph:
         Raises:
             FileNotFoundError, ValueError: no such file; not an ONNX model.
         """
-        return cls(to_ir(read_onnx(path), path))
+        return cls(to_ir(with_shapes(read_onnx(path)), path))
 
     @cached_property
     def quantizes(self) -> list[ir.Node]:

@@ -15,7 +15,7 @@ from tensorflow_quantization.export.emission import to_numpy
 from tensorflow_quantization.export.errors import ExportError, OpsetError
 from tensorflow_quantization.export.lower import INPUT_LAYOUTS
 from tensorflow_quantization.graph import LayerGraph, did_you_mean
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers import activation_quantizers
 
 
 def check_path(path: str | os.PathLike) -> Path:
@@ -76,8 +76,8 @@ def check_finite(graph: LayerGraph) -> None:
 
 def warn_unseen(graph: LayerGraph) -> None:
     """One warning that names the layers whose activation quantizers never saw data."""
-    wrappers = [c for c in graph.calls if isinstance(c.operation, BaseQuantizeWrapper)]
-    names = list(dict.fromkeys(c.path for c in wrappers if not all(q.seen for q in c.operation.activation_quantizers)))
+    unseen = [c.path for c in graph.calls if not all(q.seen for q in activation_quantizers(c.operation))]
+    names = list(dict.fromkeys(unseen))
     if names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         warnings.warn(

@@ -102,7 +102,7 @@ class ActivationQuantizer(keras.layers.Layer):
     @property
     def seen(self) -> bool:
         """Whether the range comes from data, of training or of calibration."""
-        return float(ops.convert_to_numpy(self.batches)) > 0
+        return float(self.batches.numpy()) > 0
 
     def set_range(self, low: float, high: float) -> None:
         """Set the range as if data had given it; learning, if any, starts anew from it."""
@@ -113,10 +113,10 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def parameters(self) -> tuple[np.ndarray, np.ndarray]:
         """Scale (float32 scalar) and zero point (scalar in the integer dtype of the scheme)."""
-        low, high = ops.convert_to_numpy(self.range)
+        low, high = self.range.numpy()
         scale, zero_point = numerics.scale_from_range(low, high, self.scheme, np)
         if self.ranges == "learned":
-            scale = _learned_scale(scale, ops.convert_to_numpy(self.step_change), np)
+            scale = _learned_scale(scale, self.step_change.numpy(), np)
         return np.asarray(scale, np.float32), np.asarray(zero_point).astype(self.scheme.dtype)
 
     def compute_output_shape(self, input_shape):

@@ -5,6 +5,7 @@ from tensorflow_quantization.wrappers.base import (
     BaseQuantizeWrapper,
     NonWeightedBaseQuantizeWrapper,
     WeightedBaseQuantizeWrapper,
+    activation_quantizers,
     find_wrapper,
 )
 
@@ -12,6 +13,7 @@ __all__ = [
     "BaseQuantizeWrapper",
     "NonWeightedBaseQuantizeWrapper",
     "WeightedBaseQuantizeWrapper",
+    "activation_quantizers",
     "find_wrapper",
     "library",
 ]

@@ -244,6 +244,13 @@ def find_wrapper(layer: Any) -> type[BaseQuantizeWrapper] | None:
     return None
 
 
+def activation_quantizers(operation: Any) -> list[ActivationQuantizer]:
+    """The quantizers with a range that a layer holds, or is: of a wrapper, of a quantizer itself, else none."""
+    if isinstance(operation, ActivationQuantizer):
+        return [operation]
+    return operation.activation_quantizers if isinstance(operation, BaseQuantizeWrapper) else []
+
+
 def output_channel_axis(layer: keras.layers.Layer, kernel: str) -> tuple[int, ...]:
     """The axes of a kernel that belong to output channels, counted from its end.
 

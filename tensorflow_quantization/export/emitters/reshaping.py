@@ -44,9 +44,7 @@ def reshape(e: Emission, operation, x: Value) -> Value:
     dims = []
     for axis, size in enumerate(target):
         known = shape[axis] if axis < len(shape) else size
-        if size == 0 and batch:
-            dims.append(0)
-        elif size is None and axis == 0:
+        if (size == 0 and batch) or (size is None and axis == 0):
             dims.append(0)
         else:
             dims.append(-1 if known is None else known)

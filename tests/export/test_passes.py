@@ -1,0 +1,293 @@
+"""The passes on tiny graphs, each compared with the graph before it in ONNX Runtime."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx_models import op_counts, run
+
+from tensorflow_quantization.export.builder import Builder
+from tensorflow_quantization.export.passes.dead_code import remove_dead_code
+from tensorflow_quantization.export.passes.drop_clips import drop_clips
+from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_norm
+from tensorflow_quantization.export.passes.fold_padding import fold_padding
+from tensorflow_quantization.export.passes.merge_reshapes import merge_reshapes
+from tensorflow_quantization.export.passes.nonnegative import find_nonnegative
+from tensorflow_quantization.export.passes.reduction_axes import reduction_axes
+from tensorflow_quantization.export.writing import to_model
+
+RNG = np.random.default_rng(0)
+
+
+class Graph:
+    """Builds a graph op by op; `check` runs it before and after a pass."""
+
+    def __init__(self, *shape, opset=17):
+        self.builder = Builder(opset)
+        self.builder.graph.opset_imports[""] = opset
+        self.x = self.builder.input("x", (None, *shape), "float32")
+        self.shape = shape
+
+    def op(self, op_type, *inputs, **attributes):
+        inputs = [np.asarray(i, np.float32) if isinstance(i, float | list) else i for i in inputs]
+        return self.builder.node(op_type, inputs, attributes, op_type)[0]
+
+    def quantized(self, x, scale=0.02, zero_point=0, dtype=np.int8):
+        parameters = (np.float32(scale), np.asarray(zero_point, dtype))
+        return self.op("DequantizeLinear", self.op("QuantizeLinear", x, *parameters), *parameters)
+
+    def weight(self, *shape):
+        return RNG.normal(size=shape).astype("float32")
+
+    def int8_weight(self, *shape, axis=None):
+        scale = RNG.uniform(0.01, 0.02, shape[axis]) if axis is not None else np.asarray(0.015)
+        zero_point = np.zeros(scale.shape, np.int8)
+        integers = RNG.integers(-127, 128, shape).astype(np.int8)
+        return self.op("DequantizeLinear", integers, scale.astype("float32"), zero_point, axis=axis)
+
+    def batch_norm(self, x, channels, gamma=None):
+        gamma = RNG.normal(size=channels) if gamma is None else np.asarray(gamma)
+        others = RNG.normal(size=channels), RNG.normal(size=channels), RNG.uniform(0.5, 2, channels)
+        return self.op("BatchNormalization", x, *(a.astype("float32") for a in (gamma, *others)), epsilon=1e-3)
+
+    def check(self, tmp_path, y, function, tolerance=1e-5):
+        """Operator counts after the pass; the results are the same as before."""
+        y.type, y.shape = ir.TensorType(ir.DataType.FLOAT), None
+        self.builder.graph.outputs.append(y)
+        data = RNG.normal(size=(3, *self.shape)).astype("float32")
+        results = []
+        for apply in (lambda builder: None, function, remove_dead_code):
+            apply(self.builder)
+            ir.save(to_model(self.builder.graph), tmp_path / "m.onnx")
+            results.append(run(tmp_path / "m.onnx", [data], optimize=False)[0])
+        for after in results[1:]:
+            np.testing.assert_allclose(after, results[0], rtol=tolerance, atol=tolerance * np.abs(results[0]).max())
+        return op_counts(ir.to_proto(to_model(self.builder.graph)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("quantized", [None, "per_channel", "per_tensor"])
+@pytest.mark.parametrize("kind", ["Conv", "depthwise", "ConvTranspose", "Gemm", "MatMul"])
+def test_batch_norm_is_folded(tmp_path, kind, quantized, bias):
+    shapes = {
+        "Conv": (4, 3, 2, 2),
+        "depthwise": (6, 1, 2, 2),
+        "ConvTranspose": (3, 4, 2, 2),
+        "Gemm": (3, 4),
+        "MatMul": (3, 4),
+    }
+    axis = 0 if kind in ("Conv", "depthwise") else 1
+    shape = shapes[kind]
+    image = len(shape) == 4
+    g = Graph(*((3, 5, 5) if image else (3,)))
+    if quantized is None:
+        w = g.weight(*shape)
+    else:
+        w = g.int8_weight(*shape, axis=axis if quantized == "per_channel" else None)
+    b = g.weight(shape[axis]) if bias else None
+    if kind == "MatMul":
+        y = g.op("MatMul", g.x, w)
+        y = g.op("Add", y, b) if bias else y
+    else:
+        y = g.op(kind.replace("depthwise", "Conv"), g.x, w, b, group=3 if kind == "depthwise" else None)
+    y = g.op("Relu", g.batch_norm(y, shape[axis]))
+    counts = g.check(tmp_path, y, fold_batch_norm)
+    assert counts["BatchNormalization"] == 0
+    assert counts["DequantizeLinear"] == (quantized is not None)
+
+
+def test_batch_norm_as_mul_and_add_is_folded_into_a_matrix_product(tmp_path):
+    g = Graph(5, 3)
+    y = g.op("Add", g.op("MatMul", g.x, g.weight(3, 4)), g.weight(4))
+    y = g.op("Add", g.op("Mul", y, g.weight(4)), g.weight(4))
+    assert g.check(tmp_path, y, fold_batch_norm) == {"MatMul": 1, "Add": 1}
+
+
+def test_two_batch_norms_are_both_folded(tmp_path):
+    g = Graph(3, 5, 5)
+    y = g.batch_norm(g.batch_norm(g.op("Conv", g.x, g.weight(4, 3, 2, 2)), 4), 4)
+    assert g.check(tmp_path, y, fold_batch_norm) == {"Conv": 1}
+
+
+def test_folding_keeps_scales_positive_and_integers_up_to_sign(tmp_path):
+    g = Graph(3, 5, 5)
+    w = g.int8_weight(4, 3, 2, 2, axis=0)
+    integers = w.producer().inputs[0].const_value.numpy()
+    y = g.batch_norm(g.op("Conv", g.x, w), 4, gamma=[1.0, -2.0, 0.0, 1e-45])
+    g.check(tmp_path, y, fold_batch_norm)
+    folded, scale, _ = (v.const_value.numpy() for v in w.producer().inputs)
+    assert (scale > 0).all()
+    np.testing.assert_array_equal(folded[0], integers[0])
+    np.testing.assert_array_equal(folded[1], -integers[1])
+    assert not folded[2:].any()
+
+
+def test_the_lowest_integer_cannot_change_its_sign_so_nothing_is_folded(tmp_path):
+    g = Graph(3, 5, 5)
+    w = g.int8_weight(2, 3, 2, 2, axis=0)
+    w.producer().inputs[0].const_value.numpy()[0, 0, 0, 0] = -128
+    counts = g.check(tmp_path, g.batch_norm(g.op("Conv", g.x, w), 2, gamma=[-1.0, 1.0]), fold_batch_norm)
+    assert counts["BatchNormalization"] == 1
+
+
+@pytest.mark.parametrize("also_read", ["by another node", "by the graph"])
+def test_batch_norm_stays_where_the_convolution_has_another_reader(tmp_path, also_read):
+    g = Graph(3, 5, 5)
+    conv = g.op("Conv", g.x, g.weight(3, 3, 1, 1))
+    y = g.op("Add", conv, g.batch_norm(conv, 3)) if also_read == "by another node" else g.batch_norm(conv, 3)
+    if also_read == "by the graph":
+        conv.type = ir.TensorType(ir.DataType.FLOAT)
+        g.builder.graph.outputs.append(conv)
+    assert g.check(tmp_path, y, fold_batch_norm)["BatchNormalization"] == 1
+
+
+PADS = np.asarray([0, 0, 1, 0, 0, 0, 2, 1])
+
+
+@pytest.mark.parametrize("pads", [None, [1, 1, 0, 1]])
+def test_padding_is_folded_into_a_convolution(tmp_path, pads):
+    g = Graph(3, 5, 5)
+    y = g.op("Conv", g.op("Pad", g.x, PADS), g.weight(4, 3, 3, 3), pads=pads)
+    assert g.check(tmp_path, y, fold_padding) == {"Conv": 1}
+
+
+@pytest.mark.parametrize(("zero_point", "dtype"), [(0, np.int8), (100, np.uint8)])
+def test_padding_is_folded_through_quantization(tmp_path, zero_point, dtype):
+    g = Graph(3, 5, 5)
+    x = g.op("Clip", g.op("Pad", g.x, PADS), -2.0)
+    y = g.op("Conv", g.quantized(x, zero_point=zero_point, dtype=dtype), g.weight(4, 3, 3, 3))
+    counts = g.check(tmp_path, y, fold_padding)
+    assert counts == {"Clip": 1, "QuantizeLinear": 1, "DequantizeLinear": 1, "Conv": 1}
+
+
+def test_padding_is_folded_into_an_average(tmp_path):
+    g = Graph(3, 5, 5)
+    y = g.op("AveragePool", g.op("Pad", g.x, PADS), kernel_shape=[3, 3])
+    assert g.check(tmp_path, y, fold_padding) == {"AveragePool": 1}
+
+
+@pytest.mark.parametrize("nonnegative", [True, False])
+def test_padding_is_folded_into_a_maximum_of_what_is_never_negative(tmp_path, nonnegative):
+    g = Graph(3, 5, 5)
+    x = g.op("Relu" if nonnegative else "Tanh", g.x)
+    y = g.op("MaxPool", g.op("Pad", x, PADS), kernel_shape=[3, 3], strides=[2, 2])
+    assert g.check(tmp_path, y, fold_padding)["Pad"] == (not nonnegative)
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        lambda g, x: g.op("AveragePool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1]),  # padding of both kinds
+        lambda g, x: g.op("MaxPool", x, kernel_shape=[2, 2]),  # windows of nothing but padding
+        lambda g, x: g.op("Conv", x, g.weight(4, 3, 3, 3), auto_pad="SAME_UPPER"),
+    ],
+)
+def test_padding_stays_where_folding_would_not_be_exact(tmp_path, reader):
+    g = Graph(3, 5, 5)
+    y = reader(g, g.op("Pad", g.op("Relu", g.x), PADS))
+    assert g.check(tmp_path, y, fold_padding)["Pad"] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(PADS, np.float32(1)), (np.asarray([0, 1, 0, 0, 0, 0, 0, 0]),), (np.asarray([0, 0, 1, 1, 0, 0, -1, 0]),)],
+)
+def test_other_padding_than_with_zeros_around_the_image_stays(tmp_path, arguments):
+    g = Graph(3, 5, 5)
+    padded = g.op("Pad", g.x, *arguments)
+    y = g.op("Conv", padded, g.weight(4, 4 if arguments[0][1] else 3, 2, 2))
+    assert g.check(tmp_path, y, fold_padding)["Pad"] == 1
+
+
+def test_padding_with_another_reader_is_still_folded(tmp_path):
+    g = Graph(3, 5, 5)
+    padded = g.op("Pad", g.x, PADS)
+    left, right = (g.op("Conv", padded, g.weight(2, 3, 3, 3)) for _ in range(2))
+    assert g.check(tmp_path, g.op("Add", left, right), fold_padding) == {"Conv": 2, "Add": 1}
+
+
+@pytest.mark.parametrize(
+    ("ops", "clips"),
+    [
+        (["Relu"], 0),
+        (["Sigmoid", "MaxPool"], 0),
+        (["Relu", "Transpose", "Reshape"], 0),
+        (["Tanh"], 1),
+        (["Relu", "Neg"], 1),
+    ],
+)
+def test_a_clip_without_effect_is_removed(tmp_path, ops, clips):
+    attributes = {"MaxPool": {"kernel_shape": [2, 2]}, "Transpose": {"perm": [0, 1, 3, 2]}}
+    g = Graph(3, 4, 4)
+    x = g.x
+    for op_type in ops:
+        more = [np.asarray([0, -1])] if op_type == "Reshape" else []
+        x = g.op(op_type, x, *more, **attributes.get(op_type, {}))
+    y = g.quantized(g.op("Clip", x, -2.54))
+    assert g.check(tmp_path, y, drop_clips)["Clip"] == clips
+
+
+def test_a_clip_that_also_limits_above_stays(tmp_path):
+    g = Graph(4)
+    y = g.quantized(g.op("Clip", g.op("Relu", g.x), -0.1, 0.1))
+    assert g.check(tmp_path, y, drop_clips)["Clip"] == 1
+
+
+def test_what_is_never_negative():
+    g = Graph(4)
+    relu, tanh = g.op("Relu", g.x), g.op("Tanh", g.x)
+    yes = [
+        relu,
+        g.op("Mul", relu, relu),
+        g.op("Add", relu, 1.0),
+        g.op("Concat", relu, relu, axis=1),
+        g.op("Clip", tanh, 0.0, 6.0),
+        g.op("Max", tanh, relu),
+        g.quantized(relu),
+        g.op("Pad", relu, np.asarray([0, 1, 0, 1])),
+    ]
+    no = [
+        tanh,
+        g.op("Mul", relu, tanh),
+        g.op("Add", relu, -1.0),
+        g.op("Concat", relu, tanh, axis=1),
+        g.op("Clip", tanh, -1.0, 6.0),
+        g.op("Sub", relu, relu),
+        g.op("Pad", relu, np.asarray([0, 1, 0, 1]), -1.0),
+    ]
+    found = find_nonnegative(g.builder.graph)
+    assert all(v in found for v in yes)
+    assert not any(v in found for v in no)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "count"),
+    [([0, -1], [0, 2, 6], 1), ([0, 2, 6], [-1, 4], 1), ([0, 2, 6], [0, 0, 3, 2], 2), ([-1, 6], [0, 2, 3], 2)],
+)
+def test_reshapes_are_merged_where_zeros_mean_the_same(tmp_path, first, second, count):
+    g = Graph(3, 4)
+    y = g.op("Reshape", g.op("Reshape", g.x, np.asarray(first)), np.asarray(second))
+    assert g.check(tmp_path, g.op("Relu", y), merge_reshapes)["Reshape"] == count
+
+
+def test_a_reshape_to_the_shape_that_is_there_is_removed(tmp_path):
+    g = Graph(3, 4)
+    y = g.op("Relu", g.op("Reshape", g.op("Reshape", g.x, np.asarray([0, -1])), np.asarray([0, 3, 4])))
+    assert g.check(tmp_path, y, merge_reshapes) == {"Relu": 1}
+
+
+@pytest.mark.parametrize("opset", [17, 18])
+def test_reductions_have_their_axes_where_the_opset_wants_them(tmp_path, opset):
+    g = Graph(3, 4, opset=opset)
+    y = g.op("ReduceMean", g.x, axes=[1], keepdims=0)
+    reduction_axes(g.builder)
+    g.check(tmp_path, y, lambda builder: None)
+    assert len(y.producer().inputs) == (1 if opset == 17 else 2)
+
+
+def test_dead_nodes_and_constants_are_removed(tmp_path):
+    g = Graph(4)
+    g.op("Add", g.op("Mul", g.x, 3.0), 4.0)
+    assert g.check(tmp_path, g.op("Relu", g.x), remove_dead_code) == {"Relu": 1}
+    assert not g.builder.graph.initializers
+
+

@@ -1,0 +1,348 @@
+import keras
+import numpy as np
+import pytest
+import small_models
+from keras import layers, ops
+from small_models import assert_same_arrays, randomize
+
+from tensorflow_quantization import (
+    BaseQuantizeWrapper,
+    NonWeightedBaseQuantizeWrapper,
+    WeightedBaseQuantizeWrapper,
+    quantize_model,
+)
+from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.wrappers import find_wrapper
+from tensorflow_quantization.wrappers.library import (
+    AddQuantizeWrapper,
+    BatchNormalizationQuantizeWrapper,
+    Conv2DQuantizeWrapper,
+    DenseQuantizeWrapper,
+)
+
+pytestmark = pytest.mark.usefixtures("own_wrappers")
+
+
+def dense_on(x, **arguments):
+    """A wrapped Dense that has seen `x`."""
+    wrapper = DenseQuantizeWrapper(layers.Dense(3, name="dense"), **arguments)
+    wrapper(x)
+    return wrapper
+
+
+def rounded(x, scale, limit=127):
+    return np.clip(np.rint(x / scale), -limit, limit) * scale
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
+
+
+# What a wrapper computes
+
+
+def test_inputs_and_kernel_are_quantized_and_the_bias_is_not(x):
+    wrapper = dense_on(x)
+    wrapper.layer.bias.assign([0.123456, 1.0, -1.0])
+    kernel = ops.convert_to_numpy(wrapper.layer.kernel)
+    expected = rounded(x, 6 / 127) @ rounded(kernel, np.abs(kernel).max(axis=0) / 127)
+    expected += ops.convert_to_numpy(wrapper.layer.bias)
+    np.testing.assert_allclose(ops.convert_to_numpy(wrapper(x)), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_inputs(x):
+    wrapper = dense_on(x, quantize_weights=False)
+    expected = rounded(x, 6 / 127) @ ops.convert_to_numpy(wrapper.layer.kernel)
+    np.testing.assert_allclose(ops.convert_to_numpy(wrapper(x)), expected, rtol=1e-4, atol=1e-5)
+    assert wrapper.weight_quantizers == {}
+
+
+def test_only_the_kernel(x):
+    wrapper = dense_on(x, quantize_inputs=False)
+    kernel = ops.convert_to_numpy(wrapper.layer.kernel)
+    expected = x @ rounded(kernel, np.abs(kernel).max(axis=0) / 127)
+    np.testing.assert_allclose(ops.convert_to_numpy(wrapper(x)), expected, rtol=1e-4, atol=1e-5)
+    assert wrapper.activation_quantizers == []
+
+
+def test_nothing_at_all_is_the_layer_itself(x):
+    wrapper = dense_on(x, quantize_inputs=False, quantize_weights=False)
+    assert_same_arrays(wrapper(x), wrapper.layer(x))
+
+
+def test_output_is_quantized_if_a_scheme_is_given(x):
+    wrapper = dense_on(x, quantize_inputs=False, quantize_weights=False, output_scheme=QuantizationScheme())
+    expected = rounded(ops.convert_to_numpy(wrapper.layer(x)), 6 / 127)
+    np.testing.assert_allclose(ops.convert_to_numpy(wrapper(x)), expected, rtol=1e-5, atol=1e-6)
+    assert wrapper.activation_quantizers == [wrapper.output_quantizer]
+
+
+def test_schemes_reach_their_quantizers(x):
+    wrapper = dense_on(
+        x,
+        input_scheme=QuantizationScheme(bits=4, symmetric=False),
+        weight_scheme=QuantizationScheme(bits=3, axis=0),
+        output_scheme=QuantizationScheme(bits=5, signed=False),
+    )
+    assert wrapper.input_quantizers[0].scheme == QuantizationScheme(bits=4, symmetric=False)
+    assert wrapper.weight_quantizers["kernel"].scheme == QuantizationScheme(bits=3, axis=-1)
+    assert wrapper.output_quantizer.scheme == QuantizationScheme(bits=5, signed=False)
+
+
+def test_kernel_itself_is_not_changed(x):
+    wrapper = dense_on(x)
+    before = ops.convert_to_numpy(wrapper.layer.kernel).copy()
+    wrapper(x, training=True)
+    np.testing.assert_array_equal(ops.convert_to_numpy(wrapper.layer.kernel), before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "quantized"),
+    [
+        ({}, [0, 1, 2]),
+        ({"quantize_inputs": False}, []),
+        ({"quantize_specific_input_indices": [1]}, [1]),
+        ({"quantize_specific_input_indices": [0, 2]}, [0, 2]),
+        ({"quantize_specific_input_indices": [1], "quantize_inputs": False}, [1]),
+    ],
+)
+@pytest.mark.parametrize("structure", [list, tuple])
+def test_chosen_inputs_of_a_layer_with_several(x, structure, arguments, quantized):
+    wrapper = AddQuantizeWrapper(layers.Add(), **arguments)
+    inputs = structure([x, 2 * x, x - 1])
+    total = ops.convert_to_numpy(wrapper(inputs))
+    assert [i for i, q in enumerate(wrapper.input_quantizers) if q is not None] == quantized
+    expected = sum(rounded(v, 6 / 127) if i in quantized else v for i, v in enumerate(inputs))
+    np.testing.assert_allclose(total, expected, rtol=1e-5, atol=1e-5)
+
+
+# What it leaves as it was
+
+
+def test_moving_statistics_of_a_wrapped_normalization_follow(x):
+    wrapper = BatchNormalizationQuantizeWrapper(layers.BatchNormalization(momentum=0.5, name="bn"))
+    plain = layers.BatchNormalization(momentum=0.5)
+    wrapper(x + 1, training=True)
+    seen = wrapper.input_quantizers[0](x + 1)
+    plain(seen, training=True)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(wrapper.layer.moving_mean), ops.convert_to_numpy(plain.moving_mean), rtol=1e-4, atol=1e-5
+    )
+    assert np.abs(ops.convert_to_numpy(wrapper.layer.moving_mean)).max() > 0.1
+
+
+def test_state_that_a_layer_with_a_kernel_assigns_is_kept(x):
+    class CountingDense(layers.Dense):
+        def build(self, shape):
+            super().build(shape)
+            self.calls = self.add_weight(initializer="zeros", trainable=False)
+
+        def call(self, inputs):
+            self.calls.assign(self.calls + 1)
+            return super().call(inputs)
+
+    wrapper = DenseQuantizeWrapper(CountingDense(2))
+    for _ in range(3):
+        wrapper(x)
+    assert float(ops.convert_to_numpy(wrapper.layer.calls)) == 3
+
+
+def test_losses_of_the_layer_are_kept(x):
+    wrapper = DenseQuantizeWrapper(layers.Dense(3, kernel_regularizer="l2", activity_regularizer="l1"))
+    wrapper(x)
+    plain = wrapper.layer
+    assert len(wrapper.losses) == 2
+    regularization = 0.01 * np.sum(ops.convert_to_numpy(plain.kernel) ** 2)
+    assert np.isclose(min(abs(float(v) - regularization) for v in wrapper.losses), 0, atol=1e-6)
+    wrapper(x)
+    assert len(wrapper.losses) == 4 or len(wrapper.losses) == 2
+
+
+def test_mask_passes_through():
+    wrapper = DenseQuantizeWrapper(layers.Dense(3))
+    inputs = keras.Input((5, 2))
+    outputs = wrapper(layers.Masking()(inputs))
+    assert outputs._keras_mask is not None
+
+
+def test_shape_and_dtype_are_those_of_the_layer():
+    wrapper = Conv2DQuantizeWrapper(layers.Conv2D(4, 3, strides=2, dtype="mixed_bfloat16"))
+    y = wrapper(keras.Input((9, 9, 3)))
+    assert y.shape == (None, 4, 4, 4)
+    assert y.dtype == "bfloat16"
+    assert wrapper.compute_output_shape((None, 9, 9, 3)) == (None, 4, 4, 4)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_quantizes_in_float32_and_computes_in_half(x, policy):
+    wrapper = DenseQuantizeWrapper(layers.Dense(3, dtype=policy))
+    y = wrapper(x, training=True)
+    assert keras.backend.standardize_dtype(y.dtype) == policy.removeprefix("mixed_")
+    assert {keras.backend.standardize_dtype(v.dtype) for v in wrapper.variables} == {"float32"}
+
+
+def test_trainable_is_that_of_the_layer_and_reaches_the_quantizers(x):
+    layer = layers.Dense(3)
+    layer.trainable = False
+    wrapper = DenseQuantizeWrapper(layer, ranges="learned")
+    wrapper(x)
+    assert wrapper.trainable_weights == []
+    wrapper.trainable = True
+    assert len(wrapper.trainable_weights) == 3
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_is_told_to_every_quantizer(x, frozen):
+    wrapper = dense_on(x, output_scheme=QuantizationScheme(), frozen=frozen)
+    assert wrapper.frozen is frozen
+    wrapper.frozen = not frozen
+    assert [q.frozen for q in wrapper.activation_quantizers] == [not frozen] * 2
+
+
+# Configuration
+
+
+def test_config_gives_the_same_wrapper(x):
+    wrapper = dense_on(
+        x,
+        quantize_specific_input_indices=[0],
+        input_scheme=QuantizationScheme(bits=4),
+        weight_scheme=QuantizationScheme(bits=5),
+        output_scheme=QuantizationScheme(signed=False, symmetric=False),
+        ranges="learned",
+        frozen=True,
+    )
+    copy = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(wrapper))
+    assert copy.get_config() == wrapper.get_config()
+    assert copy.name == "quant_dense"
+
+
+def test_documented_attributes(x):
+    wrapper = dense_on(x)
+    assert isinstance(wrapper.layer, layers.Dense)
+    assert wrapper.quantize_inputs is True
+    assert wrapper.quantize_weights is True
+    assert wrapper.quantize_specific_input_indices is None
+    assert wrapper.kernel_type == "kernel"
+    assert wrapper.channel_axis == -1
+    assert BaseQuantizeWrapper.CHILD_WRAPPERS["DenseQuantizeWrapper"] is DenseQuantizeWrapper
+
+
+def test_base_classes_register_nothing():
+    assert not [name for name in BaseQuantizeWrapper.CHILD_WRAPPERS if name.endswith("BaseQuantizeWrapper")]
+    assert "BaseQuantizeWrapper" not in BaseQuantizeWrapper.CHILD_WRAPPERS
+
+
+def test_wrapper_of_the_nearest_base_class_is_found():
+    class MyDense(layers.Dense):
+        pass
+
+    assert find_wrapper(MyDense(2)) is DenseQuantizeWrapper
+
+    class MyDenseQuantizeWrapper(WeightedBaseQuantizeWrapper):
+        pass
+
+    assert find_wrapper(MyDense(2)) is MyDenseQuantizeWrapper
+    assert find_wrapper(layers.ReLU()) is None
+
+
+def test_unknown_ranges_are_refused():
+    with pytest.raises(ValueError, match="ranges must be one of"):
+        DenseQuantizeWrapper(layers.Dense(2), ranges="minmax")
+
+
+# The documented way to add a layer
+
+
+def define_wrappers():
+    class Conv2DTransposeQuantizeWrapper(WeightedBaseQuantizeWrapper):
+        def __init__(self, layer, **kwargs):
+            super().__init__(layer, kernel_type="kernel", **kwargs)
+
+        def build(self, input_shape):
+            super().build(input_shape)
+
+        def call(self, inputs, training=None):
+            return super().call(inputs, training=training)
+
+    class GlobalMaxPooling2DQuantizeWrapper(NonWeightedBaseQuantizeWrapper):
+        def __init__(self, layer, **kwargs):
+            super().__init__(layer, **kwargs)
+
+        def build(self, input_shape):
+            super().build(input_shape)
+
+        def call(self, inputs, training=None):
+            return super().call(inputs, training=training)
+
+    return Conv2DTransposeQuantizeWrapper, GlobalMaxPooling2DQuantizeWrapper
+
+
+def upsampling():
+    inputs = keras.Input((4, 4, 3))
+    x = layers.Conv2DTranspose(5, 3, strides=2, name="up")(inputs)
+    x = layers.GlobalMaxPooling2D(name="max")(x)
+    return randomize(keras.Model(inputs, layers.Dense(2, name="dense")(x)))
+
+
+def test_layers_without_a_wrapper_are_left_alone_by_default():
+    assert [layer.name for layer in quantize_model(upsampling()).layers[1:]] == ["up", "max", "quant_dense"]
+
+
+def test_documented_wrappers_are_used_by_default_trained_saved_and_loaded(tmp_path):
+    wrappers = define_wrappers()
+    q_model = quantize_model(upsampling())
+    assert [layer.name for layer in q_model.layers[1:]] == ["quant_up", "quant_max", "quant_dense"]
+    assert tuple(type(layer) for layer in q_model.layers[1:3]) == wrappers
+    up, pool = q_model.layers[1:3]
+    assert up.weight_quantizers["kernel"].scheme.axis == (-2,)
+    assert pool.weight_quantizers == {}
+
+    x = np.random.default_rng(0).normal(size=(8, 4, 4, 3)).astype("float32")
+    before = ops.convert_to_numpy(up.layer.kernel).copy()
+    q_model.compile("sgd", "mse")
+    q_model.fit(x, np.ones((8, 2), "float32"), verbose=0)
+    assert up.input_quantizers[0].seen
+    assert pool.input_quantizers[0].seen
+    assert np.abs(ops.convert_to_numpy(up.layer.kernel) - before).max() > 0
+
+    q_model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert_same_arrays(loaded.predict(x, verbose=0), q_model.predict(x, verbose=0))
+    assert tuple(type(layer) for layer in loaded.layers[1:3]) == wrappers
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_wrapper_may_set_its_channel_axis(when):
+    class UpSampling2DQuantizeWrapper(NonWeightedBaseQuantizeWrapper):
+        pass
+
+    class DenseQuantizeWrapper(WeightedBaseQuantizeWrapper):
+        def __init__(self, layer, kernel_type="kernel", **kwargs):
+            if when == "before":
+                self.channel_axis = 0
+            super().__init__(layer, kernel_type=kernel_type, **kwargs)
+            if when == "after":
+                self.channel_axis = 0
+
+    wrapper = DenseQuantizeWrapper(layers.Dense(3))
+    wrapper.build((None, 4))
+    assert wrapper.weight_quantizers["kernel"].scheme.axis == (0,)
+
+
+def test_own_wrapper_replaces_the_library_one_of_the_same_name():
+    class DenseQuantizeWrapper(WeightedBaseQuantizeWrapper):
+        pass
+
+    q_model = quantize_model(small_models.cnn())
+    assert type(q_model.get_layer("quant_dense")) is DenseQuantizeWrapper
+
+
+def test_positional_arguments_of_the_old_toolkit():
+    class MyQuantizeWrapper(BaseQuantizeWrapper):
+        pass
+
+    wrapper = MyQuantizeWrapper(layers.ReLU(), True, False, [0])
+    assert (wrapper.quantize_inputs, wrapper.quantize_weights) == (True, False)
+    assert wrapper.quantize_specific_input_indices == [0]
