@@ -9,7 +9,7 @@ from tensorflow_quantization import QuantizationSpec, describe, export_onnx, qua
 
 (x_train, y_train), (x_test, y_test) = load_fashion_mnist()
 model = small_cnn()
-model.fit(x_train, y_train, batch_size=128, epochs=2)
+model.fit(x_train, y_train, batch_size=128, epochs=1)
 
 spec = QuantizationSpec()
 spec.add("Dense", is_keras_class=True)

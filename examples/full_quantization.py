@@ -9,7 +9,7 @@ from tensorflow_quantization import QuantizationSpec, calibrate, describe, quant
 
 (x_train, y_train), (x_test, y_test) = load_fashion_mnist()
 model = small_cnn()
-model.fit(x_train, y_train, batch_size=128, epochs=2)
+model.fit(x_train, y_train, batch_size=128, epochs=1)
 
 # Full default: Conv2D, Dense, ... by the table, MaxPooling2D and others not.
 default = quantize_model(model)

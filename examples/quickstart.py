@@ -71,7 +71,8 @@ def main() -> None:
     print(
         f"\nWhat was quantized in which layer, and why, is in {OUTPUT / 'layers.md'}."
         "\nQ/DQ are placed for TensorRT, which runs these convolutions in integers. ONNX Runtime on a CPU does so only"
-        "\nwhere a convolution's output is quantized too; with this placement INT8 saves size there, but no time."
+        "\nwhere the output is quantized too: here INT8 saves size, but no time. For its placement, there is"
+        '\nquantize_model(model, target="onnxruntime").'
     )
 
 

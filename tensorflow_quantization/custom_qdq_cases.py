@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 
 import keras
 
@@ -53,7 +54,7 @@ class _GraphCase(CustomQDQInsertionCase):
 
     def case(self, keras_model: keras.Model, qspec: QuantizationSpec) -> QuantizationSpec:
         graph = LayerGraph.trace(keras_model).flatten()
-        names = [call.name for call in graph.calls]
+        names = Counter(call.name for call in graph.calls)
         asked = QuantizationSpec()
         for call in graph.calls:
             if not call.is_layer or not check_is_quantizable_by_layer_name(qspec, call.name):
@@ -61,7 +62,7 @@ class _GraphCase(CustomQDQInsertionCase):
             inputs = self.inputs(graph, call)
             if inputs:
                 # A name alone is ambiguous where nested models repeat it.
-                name = call.name if names.count(call.name) == 1 else call.path
+                name = call.name if names[call.name] == 1 else call.path
                 index = None if len(inputs) == len(call.inputs) else inputs
                 asked.add(name, quantize_input=True, quantize_weight=False, quantization_index=index)
         return asked

@@ -6,6 +6,7 @@ Functional, Sequential, subclassed and nested models look the same to it.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import difflib
@@ -15,6 +16,7 @@ from typing import Any
 
 import keras
 from keras import tree
+from keras.src.backend.common import global_state  # has no public name
 from keras.src.models.functional import Functional  # has no public name
 
 #: Layers whose output a runtime fuses with what follows: the start of a fusable chain.
@@ -261,6 +263,11 @@ def _as_functional(model: keras.Model, input_specs: Any) -> Iterator[Any]:
         yield model
         return
 
+    with _names_of_its_own(model):
+        yield from _trace_call(model, input_specs)
+
+
+def _trace_call(model: keras.Model, input_specs: Any) -> Iterator[Any]:
     args, kwargs = _subclassed_inputs(model, input_specs)
     counts = {
         id(layer): (layer, len(layer._inbound_nodes), len(layer._outbound_nodes))
@@ -281,6 +288,27 @@ def _as_functional(model: keras.Model, input_specs: Any) -> Iterator[Any]:
     finally:
         for layer, inbound, outbound in counts.values():
             del layer._inbound_nodes[inbound:], layer._outbound_nodes[outbound:]
+
+
+@contextlib.contextmanager
+def _names_of_its_own(model: keras.Model) -> Iterator[None]:
+    """Keras numbers what tracing makes as if nothing but the model's layers had been made before.
+
+    So operations have the same names each time the model is traced.
+    """
+    counters = global_state.get_global_attribute("object_name_uids", collections.defaultdict(int), True)
+    before = dict(counters)
+    counters.clear()
+    for layer in model._flatten_layers(include_self=False):
+        base, _, number = layer.name.rpartition("_")
+        counters[layer.name] = max(counters[layer.name], 1)
+        if number.isdigit():
+            counters[base] = max(counters[base], int(number) + 1)
+    try:
+        yield
+    finally:
+        counters.clear()
+        counters.update(before)
 
 
 def _subclassed_inputs(model: keras.Model, input_specs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -10,7 +10,7 @@ import keras
 
 from tensorflow_quantization.graph import Call, LayerGraph, Tensor, did_you_mean
 from tensorflow_quantization.quantizers import QuantizationScheme
-from tensorflow_quantization.spec import LayerConfig, QuantizationSpec
+from tensorflow_quantization.spec import LayerConfig, QuantizationSpec, SpecIndex
 from tensorflow_quantization.targets import Placement, Target
 from tensorflow_quantization.targets.tensors import origin
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, NonWeightedBaseQuantizeWrapper, find_wrapper
@@ -138,8 +138,8 @@ class _Wishes:
     """Who asks what of a layer: the user by name or class, or a case."""
 
     def __init__(self, spec: QuantizationSpec, case_specs: list[tuple[str, QuantizationSpec]]):
-        self.spec = spec
-        self.case_specs = case_specs
+        self.spec = SpecIndex(spec)
+        self.case_specs = [(name, SpecIndex(asked)) for name, asked in reversed(case_specs)]
 
     def find(self, call: Call) -> tuple[LayerConfig | None, str]:
         """The entry that decides on the layer of `call`, and where it comes from."""
@@ -148,7 +148,7 @@ class _Wishes:
         entry = self.spec.find(call.name, call.class_names, call.path)
         if entry is not None:
             return entry, f"{'class' if entry.is_keras_class else 'name'} {entry.name!r} in the spec"
-        for case_name, case_spec in reversed(self.case_specs):
+        for case_name, case_spec in self.case_specs:
             entry = case_spec.find(call.name, call.class_names, call.path)
             if entry is not None:
                 return entry, case_name

@@ -104,22 +104,8 @@ class QuantizationSpec:
         self.layers += [_layer_config(*row) for row in zip(*[names, *columns], strict=True)]
 
     def find(self, name: str, class_names: Sequence[str] = (), path: str | None = None) -> LayerConfig | None:
-        """The entry that speaks of a layer, if one does.
-
-        Args:
-            name: the layer's name.
-            class_names: the layer's class and its bases, nearest first; empty: look for entries by name only.
-            path: the names of the nested models around the layer and its own, joined by "/".
-        """
-        by_name = [entry for entry in self.layers if entry.matches(name, path)]
-        for entries in ([e for e in by_name if not e.is_pattern], [e for e in by_name if e.is_pattern]):
-            if entries:
-                return entries[-1]
-        for class_name in class_names:
-            by_class = [e for e in self.layers if e.is_keras_class and e.name == class_name]
-            if by_class:
-                return by_class[-1]
-        return None
+        """The entry that speaks of a layer, if one does; see `SpecIndex.find`."""
+        return SpecIndex(self).find(name, class_names, path)
 
     def copy(self) -> QuantizationSpec:
         """Another spec with the same entries."""
@@ -136,6 +122,32 @@ class QuantizationSpec:
 
     def __bool__(self) -> bool:
         return bool(self.layers)
+
+
+class SpecIndex:
+    """A spec prepared for many questions, each of which is answered in a time that does not grow with its entries."""
+
+    def __init__(self, spec: QuantizationSpec):
+        by_name = [entry for entry in spec.layers if not entry.is_keras_class]
+        self._exact = {entry.name: entry for entry in by_name if not entry.is_pattern}
+        self._patterns = [entry for entry in reversed(by_name) if entry.is_pattern]
+        self._classes = {entry.name: entry for entry in spec.layers if entry.is_keras_class}
+
+    def find(self, name: str, class_names: Sequence[str] = (), path: str | None = None) -> LayerConfig | None:
+        """The entry that speaks of a layer, if one does.
+
+        Args:
+            name: the layer's name.
+            class_names: the layer's class and its bases, nearest first; empty: look for entries by name only.
+            path: the names of the nested models around the layer and its own, joined by "/".
+        """
+        for candidate in (path, name):
+            if candidate in self._exact:
+                return self._exact[candidate]
+        for entry in self._patterns:
+            if entry.matches(name, path):
+                return entry
+        return next((self._classes[c] for c in class_names if c in self._classes), None)
 
 
 def _column(argument: str, value: Any, names: list[str]) -> list[Any]:

@@ -26,7 +26,7 @@ class Kernel:
     Attributes:
         type: as the runtime calls it.
         precision: "u8", "i8", "f32", "bf16", ...; of what it multiplies, or reads.
-        integer: it computes in 8-bit integers.
+        integer: it computes in 8-bit integers; `None`: the runtime does not tell.
         multiplies: it is a convolution, a matrix product, or a fused group that may hold one.
         is_layout: it only moves data: a reorder, a transpose, a conversion.
         nodes: indices of the nodes that it stands for, as far as its names tell.
@@ -34,7 +34,7 @@ class Kernel:
 
     type: str
     precision: str
-    integer: bool
+    integer: bool | None
     multiplies: bool
     is_layout: bool
     nodes: tuple[int, ...]

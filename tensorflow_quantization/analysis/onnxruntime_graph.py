@@ -15,6 +15,9 @@ from tensorflow_quantization.checks.qdq_graph import MOVING
 #: Integer kernels: QLinearConv, QGemm, QAttention, ConvInteger, MatMulIntegerToFloat, DynamicQuantizeMatMul, ...
 _INTEGER = re.compile(r"^(QLinear|QGemm|QAttention|QOrdered|DynamicQuantize(?!Linear))|Integer")
 
+#: Rules of `check_onnx` whose violation takes the process down: none.
+REFUSED = ()
+
 _MULTIPLIES = re.compile(r"Conv|Gemm|MatMul|Attention|LSTM|GRU|Einsum")
 
 _LAYOUT = {"ReorderInput", "ReorderOutput", "Transpose"}

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 from tensorflow_quantization.analysis.kernels import Kernel, tags
+from tensorflow_quantization.checks.openvino import MATRIX_AXIS
 
 _MULTIPLIES = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq", "Subgraph"}
 _LAYOUT = {"Convert", "Reorder", "Transpose"}
@@ -14,6 +15,9 @@ _LAYOUT = {"Convert", "Reorder", "Transpose"}
 _PASSIVE = {"Const", "Input", "Output"}
 
 _INTEGERS = ("i8", "u8")
+
+#: Rules of `check_onnx` whose violation takes the process down; such files are not compiled.
+REFUSED = (MATRIX_AXIS,)
 
 
 def installed_version() -> str:
@@ -59,15 +63,12 @@ def _kernel(step: Any) -> Kernel | None:
     # The precision is that of the first input. A layer with 8-bit weights that multiplies in float says so only in the
     # name of its primitive, "brgemm_avx512_bf16"; that of integers ends in "I8" or "i8".
     primitive = _info(step, "primitiveType").rpartition("_")[2].lower()
-    integer = precision in _INTEGERS and primitive in _INTEGERS
+    integer: bool | None = precision in _INTEGERS and primitive in _INTEGERS
     # A fused subgraph says nothing of the products in it; they are integer for certain where all it reads is.
     if kind == "Subgraph" and integer:
         sources = [port.get_source_output().get_node() for port in step.inputs()]
-        integer = all(
-            _info(source, "outputPrecisions") in _INTEGERS
-            for source in sources
-            if _info(source, "layerType") != "Const"
-        )
+        read = [_info(source, "outputPrecisions") for source in sources if _info(source, "layerType") != "Const"]
+        integer = True if all(precision in _INTEGERS for precision in read) else None
     shown = precision if integer or precision not in _INTEGERS else primitive
     names = [step.get_friendly_name(), _info(step, "originalLayersNames")]
     return Kernel(kind, shown, integer, kind in _MULTIPLIES, kind in _LAYOUT, tags(names))

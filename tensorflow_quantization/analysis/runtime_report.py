@@ -21,12 +21,14 @@ from tensorflow_quantization.checks.check import check_graph
 from tensorflow_quantization.checks.onnx_file import read_onnx, to_ir, with_shapes
 from tensorflow_quantization.checks.qdq_graph import (
     QdqGraph,
+    WeightedNode,
     input_of,
     is_constant,
     is_dequantize,
     is_quantize,
     name_of,
 )
+from tensorflow_quantization.checks.report import Finding
 from tensorflow_quantization.graph import did_you_mean
 from tensorflow_quantization.tables import markdown_table, text_table
 
@@ -34,6 +36,12 @@ from tensorflow_quantization.tables import markdown_table, text_table
 RUNTIMES: dict[str, ModuleType] = {"onnxruntime": onnxruntime_graph, "openvino": openvino_graph}
 
 Ran = Literal["integer", "float", "fused", "folded", "unknown"]
+
+
+_UNEXPLAINED = {
+    "float": "no rule of check_onnx tells",
+    "unknown": "the runtime does not tell: it is part of a larger kernel",
+}
 
 
 @dataclass(frozen=True)
@@ -211,6 +219,10 @@ def runtime_report(
     # After the errors that the file can have on its own.
     version = RUNTIMES[runtime].installed_version()
     graph = QdqGraph(to_ir(with_shapes(proto), path))
+    findings = check_graph(graph, runtime)
+    for finding in findings:
+        if finding.rule in RUNTIMES[runtime].REFUSED:
+            raise ValueError(f"{version} would crash on {os.fspath(path)}, so it is not loaded: {finding}")
     try:
         with tempfile.TemporaryDirectory() as folder:
             kernels = RUNTIMES[runtime].executed(write_tagged(to_ir(proto, path), pathlib.Path(folder)))
@@ -218,22 +230,23 @@ def runtime_report(
         raise ValueError(
             f"{version} does not load {os.fspath(path)}: {error}\ncheck_onnx(path, {runtime!r}) may tell more."
         ) from error
-    nodes = _match(graph, runtime, version, kernels, [macs(node) for node in nodes_of(counted)])
+    nodes = _match(graph, findings, kernels, [macs(node) for node in nodes_of(counted)])
     return RuntimeReport(os.fspath(path), version, nodes, dict(collections.Counter(k.type for k in kernels)))
 
 
 def _match(
-    graph: QdqGraph, runtime: str, version: str, kernels: list[Kernel], counts: list[int | None]
+    graph: QdqGraph, findings: list[Finding], kernels: list[Kernel], counts: list[int | None]
 ) -> list[NodeReport]:
     by_node: dict[int, list[Kernel]] = collections.defaultdict(list)
-    for kernel in kernels:
-        for index in kernel.nodes:
-            by_node[index].append(kernel)
+    for named in kernels:
+        for index in named.nodes:
+            by_node[index].append(named)
     index_of = {id(node): index for index, node in enumerate(graph.nodes)}
     reasons: dict[str, list[str]] = collections.defaultdict(list)
-    for finding in check_graph(graph, runtime):
+    for finding in findings:
         if finding.keeps_float and finding.nodes:
             reasons[finding.nodes[0]].append(f"{finding.what} [{finding.rule}]")
+    weighted = {id(w.node): w for w in graph.weighted}
     reports = []
     for index, node in enumerate(graph.nodes):
         if is_quantize(node) or is_dequantize(node) or node.op_type == "Constant":
@@ -242,11 +255,20 @@ def _match(
         ran = _ran(node, kernel)
         reason = ""
         if ran in ("float", "unknown"):
-            known = reasons.get(name_of(node))
+            known = [reason for concerned in _concerned(node, weighted) for reason in reasons[name_of(concerned)]]
             # Not every operator is meant to run in integers; those that multiply are.
-            reason = "; ".join(known) if known else f"no rule tells: {version} chose so" if node.op_type in FACTORS else ""
+            reason = "; ".join(dict.fromkeys(known)) or (_UNEXPLAINED[ran] if node.op_type in FACTORS else "")
         reports.append(NodeReport(name_of(node), node.op_type, counts[index], ran, str(kernel or ""), reason))
     return reports
+
+
+def _concerned(node: ir.Node, weighted: dict[int, WeightedNode]) -> list[ir.Node]:
+    """The node, and the quantizers of what it multiplies."""
+    nodes = [node]
+    if id(node) in weighted:
+        for source in weighted[id(node)].sources:
+            nodes += [found for found in (source.dequantize, source.quantize) if found is not None]
+    return nodes
 
 
 def _kernel_of(node: ir.Node, by_node: dict[int, list[Kernel]], index_of: dict[int, int]) -> Kernel | None:
@@ -258,7 +280,7 @@ def _kernel_of(node: ir.Node, by_node: dict[int, list[Kernel]], index_of: dict[i
         products = [kernel for kernel in by_node[index_of[id(node)]] if kernel.multiplies]
         if products:
             # The product itself rather than a group of elementwise operators around it.
-            return min(products, key=lambda kernel: kernel.type == "Subgraph")
+            return min(products, key=lambda product: product.type == "Subgraph")
         readers = node.outputs[0].consumers()
         if len(readers) != 1 or readers[0].op_type in FACTORS:
             return own[0] if own else None
@@ -272,6 +294,6 @@ def _ran(node: ir.Node, kernel: Kernel | None) -> Ran:
         return "fused" if kernel is None else "integer" if kernel.integer else "float"
     if all(is_constant(input_of(node, index)) for index in FACTORS[node.op_type]):
         return "folded"
-    if kernel is None or not kernel.multiplies or (kernel.type == "Subgraph" and not kernel.integer):
+    if kernel is None or not kernel.multiplies or kernel.integer is None:
         return "unknown"
     return "integer" if kernel.integer else "float"

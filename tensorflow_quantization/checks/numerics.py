@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from tensorflow_quantization.checks.qdq_graph import (
+    WEIGHTED,
     QdqGraph,
     Quantization,
     WeightedNode,
@@ -134,10 +135,14 @@ def per_channel_activations(graph: QdqGraph) -> Iterator[Violation]:
                 yield Violation((weighted.node, source.dequantize), what)
 
 
-def wrong_axes(graph: QdqGraph) -> Iterator[Violation]:
-    """Per-channel weights whose scales are not those of the output channels."""
+def wrong_axes(operators: Collection[str] = tuple(WEIGHTED)) -> Predicate:
+    """Per-channel weights of these operators whose scales are not those of the output channels."""
+    return lambda graph: _wrong_axes(graph, frozenset(operators))
+
+
+def _wrong_axes(graph: QdqGraph, operators: frozenset[str]) -> Iterator[Violation]:
     for weighted in graph.weighted:
-        for source in weighted.weights:
+        for source in weighted.weights if weighted.node.op_type in operators else ():
             if source.dequantize is None or source.passed:
                 continue
             q, shape = Quantization.of(source.dequantize), _shape(source.dequantize.inputs[0])
@@ -251,16 +256,20 @@ def weights_with_offset(graph: QdqGraph) -> Iterator[Violation]:
                 yield Violation((weighted.node, source.dequantize), f"its weights are {q.dtype} with {zero}")
 
 
-def bias_off_scale(graph: QdqGraph) -> Iterator[Violation]:
-    """Integer biases whose scale is not the product of the input's and the weights'."""
+def bias_off_scale(operators: Collection[str]) -> Predicate:
+    """Integer biases of these operators, with another scale than the input's times the weights'."""
+    return lambda graph: _bias_off_scale(graph, frozenset(operators))
+
+
+def _bias_off_scale(graph: QdqGraph, operators: frozenset[str]) -> Iterator[Violation]:
     for weighted in graph.weighted:
         dequantize = None if weighted.bias is None else weighted.bias.producer()
-        if not weighted.quantized or not is_dequantize(dequantize):
+        if weighted.node.op_type not in operators or not weighted.quantized or not is_dequantize(dequantize):
             continue
-        scales = [Quantization.of(node).scale for node in (weighted.data.dequantize, weighted.weight.dequantize)]
-        bias = Quantization.of(dequantize).scale
-        if bias is not None and all(scale is not None for scale in scales):
-            product = np.ravel(scales[0]) * np.ravel(scales[1])
+        scales = [Quantization.of(s.dequantize).scale for s in weighted.sources if s.dequantize is not None]
+        left, right, bias = *scales, Quantization.of(dequantize).scale
+        if bias is not None and left is not None and right is not None:
+            product = np.ravel(left) * np.ravel(right)
             if bias.size not in (1, product.size) or not np.allclose(np.ravel(bias), product, rtol=1e-3):
                 what = f"the bias of {name_of(weighted.node)} has another scale than its input's times its weights'"
                 yield Violation((weighted.node, dequantize), what)

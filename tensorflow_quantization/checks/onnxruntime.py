@@ -13,8 +13,8 @@ _ONNX = "ONNX, QuantizeLinear and DequantizeLinear"
 _OPERATORS = "ONNX Runtime, Operator Kernels"
 
 #: Operators that a quantizer moves forward through to a weighted operator. Measured: Flatten, Concat, Split and Resize
-#: are not among them; a pair of their own behind them is needed.
-_PASSED = ("Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+#: are not among them; a pair of their own behind them is needed. A Pad with a constant becomes part of the Conv.
+_PASSED = ("Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 
 #: Operators without an integer kernel, weighted ones apart.
 _FLOAT = frozenset(
@@ -58,11 +58,19 @@ RULES = (
     Rule(
         "weight-axis",
         "error",
-        "Per-channel scales lie along the output channels; other axes stay float in a Conv and fail to run in a MatMul.",
+        "Per-channel scales lie along the output channels: Conv 0, Gemm transB 0.",
         "Quantize the weights along their output channels, a scale for each.",
         _MEASURED,
-        numerics.wrong_axes,
+        numerics.wrong_axes(("Conv", "Gemm")),
         keeps_float=True,
+    ),
+    Rule(
+        "matmul-axis",
+        "error",
+        "Scales of the weights of a MatMul lie along axis 1: others fail to run, or give wrong numbers where K is N.",
+        "Quantize the weights along their output channels, a scale for each.",
+        "Measured: MatMulIntegerToFloat takes any scales for those of the output channels",
+        numerics.wrong_axes(("MatMul",)),
     ),
     Rule(
         "unknown-operator",
@@ -74,12 +82,20 @@ RULES = (
     ),
     Rule(
         "bias-scale",
+        "warning",
+        "An integer bias of a Conv has the scale of the input times that of the weights.",
+        "Store the bias in float; ONNX Runtime quantizes it itself.",
+        _MEASURED,
+        numerics.bias_off_scale(("Conv",)),
+        keeps_float=True,
+    ),
+    Rule(
+        "gemm-bias-scale",
         "error",
-        "An integer bias has the scale input times weights: with another, a Conv stays float and a Gemm is wrong.",
+        "An integer bias of a Gemm has the scale of the input times that of the weights, or results are wrong.",
         "Store the bias in float; ONNX Runtime quantizes it itself.",
         "Measured: QGemm adds the integers of the bias without looking at their scale",
-        numerics.bias_off_scale,
-        keeps_float=True,
+        numerics.bias_off_scale(("Gemm",)),
     ),
     Rule(
         "no-quantizers",
@@ -88,7 +104,6 @@ RULES = (
         "Quantize the model before exporting it.",
         _MEASURED,
         placement.nothing_quantized,
-        keeps_float=True,
     ),
     Rule(
         "not-quantized",
@@ -236,10 +251,19 @@ RULES = (
     Rule(
         "clipping",
         "warning",
-        "A Relu or Clip vanishes where the quantizer behind it has the same limits: its zero point is the least integer.",
+        "A Relu or Clip vanishes where the quantizer behind it has its limits: the zero point is the least integer.",
         "Quantize behind it to uint8 with zero point 0, and a Clip up to its greatest value.",
         _MEASURED,
         onnxruntime_output.outputs("clipping"),
+        keeps_float=True,
+    ),
+    Rule(
+        "clipping-behind-add",
+        "warning",
+        "A Relu or Clip behind an Add or a Mul vanishes, too, only where the quantizer behind it has the same limits.",
+        "Quantize behind it to uint8 with zero point 0, and a Clip up to its greatest value.",
+        _MEASURED,
+        onnxruntime_output.clipped(("Add", "Mul")),
         keeps_float=True,
     ),
     Rule(
@@ -254,7 +278,7 @@ RULES = (
     Rule(
         "no-output-quantizer",
         "warning",
-        "The output of a weighted operator goes to a QuantizeLinear; only a MatMul, and a Gemm without bias, do without.",
+        "The output of a weighted operator is quantized; only a MatMul, and a Gemm without bias, do without.",
         "Add Q/DQ to its output.",
         _MEASURED,
         onnxruntime_output.outputs("no-quantizer"),

@@ -6,7 +6,7 @@ quantizer back through operators that keep the values, and drops a Relu or Clip 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -108,15 +108,34 @@ def _is_swish(chain: Chain) -> bool:
     return any(value is not None and value is gates[0].outputs[0] for value in multiply.inputs)
 
 
+def clipped(names: Collection[str]) -> Predicate:
+    """Quantized operators of these types, without weights, with a Relu or Clip behind them that stays."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for node in graph.nodes:
+            sources = [graph.source(node, i) for i in range(len(node.inputs))] if node.op_type in names else []
+            chain = graph.follow(node.outputs[0], _CLIPPING)
+            if sources and all(source.dequantize is not None for source in sources) and is_quantize(chain.end):
+                yield from _staying(node, chain)
+
+    return find
+
+
+def _staying(node: ir.Node, chain: Chain) -> Iterator[Violation]:
+    """The Relus and Clips of a chain that ends at a quantizer which does not imply them."""
+    assert chain.end is not None
+    for clip in chain.passed:
+        if clip.op_type in _CLIPPING and (reason := _not_implied(clip, chain.end)) is not None:
+            yield Violation((node, clip, chain.end), reason)
+
+
 def _clipping(weighted: WeightedNode, chain: Chain, q: ir.Node) -> tuple[str, Violation] | None:
     clips = [node for node in chain.passed if node.op_type in _CLIPPING]
     if clips and bias_of_matmul(weighted) is not None and _rank(weighted.node) > 2:
         what = "its Gemm writes through a Reshape, and the quantizer does not move back through that and the activation"
         return "matmul-bias-relu", Violation((weighted.node, clips[0], q), what)
-    for clip in clips:
-        if (reason := _not_implied(clip, q)) is not None:
-            return "clipping", Violation((weighted.node, clip, q), reason)
-    return None
+    found = next(_staying(weighted.node, chain), None)
+    return None if found is None else ("clipping", found)
 
 
 def _rank(node: ir.Node) -> int:
@@ -165,7 +184,7 @@ def gemm_forms(graph: QdqGraph) -> Iterator[Violation]:
             yield Violation((node,), f"its bias has {bias.ndim} dimensions")
 
 
-def shared_int8(names: frozenset[str]) -> Predicate:
+def shared_int8(names: Collection[str]) -> Predicate:
     """Operators of these types with a signed input or output whose quantizer has several readers."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
@@ -181,7 +200,9 @@ def shared_int8(names: frozenset[str]) -> Predicate:
                 readers = _readers(q)
                 if Quantization.of(q).dtype == "int8" and readers > 1:
                     which = "output" if q is end else "input"
-                    yield Violation((node, q), f"the int8 quantizer {name_of(q)!r} of its {which} has {readers} readers")
+                    yield Violation(
+                        (node, q), f"the int8 quantizer {name_of(q)!r} of its {which} has {readers} readers"
+                    )
                     break
 
     return find

@@ -20,6 +20,9 @@ _INTEGER = {"ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
 #: Operators that OpenVINO computes in float whatever stands around them.
 _FLOAT = {"HardSigmoid", "LayerNormalization", "Pad", "Softmax", "Softplus"}
 
+#: The rule whose violation takes the process down with it.
+MATRIX_AXIS = "matrix-axis"
+
 RULES = (
     Rule(
         "scale",
@@ -52,7 +55,16 @@ RULES = (
         "Per-channel scales lie along the output channels: Conv 0, ConvTranspose 1.",
         "Quantize the weights along their output channels, a scale for each.",
         _MEASURED,
-        numerics.wrong_axes,
+        numerics.wrong_axes(("Conv", "ConvTranspose")),
+        keeps_float=True,
+    ),
+    Rule(
+        MATRIX_AXIS,
+        "error",
+        "Per-channel scales lie along the output channels: MatMul (K,N) 1, Gemm transB 0. Others end the process.",
+        "Quantize the weights along their output channels, a scale for each.",
+        "Measured: OpenVINO 2026.4 compiling a Gemm, or a MatMul of two dimensions, gets SIGFPE",
+        numerics.wrong_axes(("Gemm", "MatMul")),
         keeps_float=True,
     ),
     Rule(
@@ -70,7 +82,6 @@ RULES = (
         "Quantize the model before exporting it.",
         _MEASURED,
         placement.nothing_quantized,
-        keeps_float=True,
     ),
     Rule(
         "not-quantized",
@@ -87,7 +98,7 @@ RULES = (
         "Both factors of a weighted operator are quantized.",
         "Add Q/DQ to the other factor.",
         _MEASURED,
-        placement.half_quantized,
+        placement.half_quantized(("Relu",)),
         keeps_float=True,
     ),
     Rule(

@@ -8,10 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.checks.qdq_graph import (
+    CARRYING,
     MOVING,
     QdqGraph,
     Quantization,
     Source,
+    attribute,
     input_of,
     is_constant,
     is_dequantize,
@@ -24,32 +26,31 @@ from tensorflow_quantization.checks.rule import Predicate, Violation
 def nothing_quantized(graph: QdqGraph) -> Iterator[Violation]:
     """A file without any quantizer."""
     if not graph.quantizes and not graph.dequantizes:
-        yield Violation(tuple(w.node for w in graph.weighted), "the file has no QuantizeLinear")
+        yield Violation((), "the file has no QuantizeLinear")
 
 
 def left_in_float(graph: QdqGraph) -> Iterator[Violation]:
-    """Weighted operators with no quantizer at all, in a file that has some."""
-    if not graph.quantizes and not graph.dequantizes:
-        return
+    """Weighted operators with no quantizer at all."""
     for weighted in graph.weighted:
         if weighted.data.dequantize is None and weighted.weight.dequantize is None:
             yield Violation((weighted.node,), f"neither factor of this {weighted.node.op_type} is quantized")
 
 
-def _halves(graph: QdqGraph) -> Iterator[tuple[bool, Violation]]:
-    """Weighted operators with a quantizer on one of two factors: whether the other one is constant, and what is wrong."""
+def _halves(graph: QdqGraph, through: Collection[str] = ()) -> Iterator[tuple[bool, Violation]]:
+    """Weighted operators with a quantizer on one of two factors, and whether the other factor is constant."""
+    through = CARRYING | frozenset(through)
     for weighted in graph.weighted:
         for index, source in enumerate(weighted.sources):
             other = weighted.sources[1 - index]
-            if source.dequantize is None and other.dequantize is not None:
+            if other.dequantize is not None and graph.source(weighted.node, index, through).dequantize is None:
                 what = "weights are" if source.is_weight else "input is"
                 rest = "" if source.is_weight else _origin(weighted.node, index)
                 yield source.is_weight, Violation((weighted.node, other.dequantize), f"its {what} not quantized{rest}")
 
 
-def half_quantized(graph: QdqGraph) -> Iterator[Violation]:
-    """Weighted operators with a quantizer on one of their two factors only."""
-    return (violation for _, violation in _halves(graph))
+def half_quantized(through: Collection[str] = ()) -> Predicate:
+    """Weighted operators with a quantizer on one of two factors; it may act through operators of these types."""
+    return lambda graph: (violation for _, violation in _halves(graph, through))
 
 
 def float_weights(graph: QdqGraph) -> Iterator[Violation]:
@@ -81,12 +82,17 @@ def inputs_not_adjacent(allowed: Collection[str]) -> Predicate:
 def _not_adjacent(graph: QdqGraph, allowed: frozenset[str], *, weights: bool) -> Iterator[Violation]:
     for weighted in graph.weighted:
         for source in weighted.weights if weights else weighted.activations:
-            between = [node for node in source.passed if node.op_type not in allowed]
+            between = [node for node in source.passed if node.op_type not in allowed or _pads_oddly(node)]
             if source.dequantize is not None and between:
                 types = ", ".join(node.op_type for node in reversed(between))
                 whose = "weights'" if weights else "input's"
                 what = f"{types} stands between the {whose} DequantizeLinear and this {weighted.node.op_type}"
                 yield Violation((weighted.node, *between, source.dequantize), what)
+
+
+def _pads_oddly(node: ir.Node) -> bool:
+    """A padding that no operator could take over: not with a constant."""
+    return node.op_type == "Pad" and attribute(node, "mode", "constant") != "constant"
 
 
 def quantized_biases(graph: QdqGraph) -> Iterator[Violation]:
@@ -178,17 +184,18 @@ def _activations(graph: QdqGraph, node: ir.Node) -> list[Source]:
 
 
 def partly_quantized(names: Collection[str]) -> Predicate:
-    """Operators of these types whose output is quantized, with some inputs quantized and some not."""
+    """Operators of these types whose output is quantized, with some inputs quantized and some, or a constant, not."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for node in graph.nodes:
             if node.op_type not in names:
                 continue
             chain = graph.follow(node.outputs[0], ("Relu", "Clip"))
-            sources = _activations(graph, node)
+            sources = [graph.source(node, index) for index in range(len(node.inputs))]
             without = [index for index, source in enumerate(sources) if source.dequantize is None]
             if without and len(without) < len(sources) and is_quantize(chain.end):
-                yield Violation((node,), f"input {without[0]} is not quantized{_origin(node, without[0])}")
+                rest = ": it is a constant" if sources[without[0]].is_weight else _origin(node, without[0])
+                yield Violation((node,), f"input {without[0]} is not quantized{rest}")
 
     return find
 

@@ -21,6 +21,9 @@ WEIGHTED = {"Conv": (0, 1, 2), "ConvTranspose": (0, 1, 2), "Gemm": (0, 1, 2), "M
 #: Operators that move values without changing them.
 MOVING = frozenset({"Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 
+#: Operators that move values, and join, repeat or choose some of them: integers stay what they are.
+CARRYING = MOVING | {"Concat", "DepthToSpace", "MaxPool", "Pad", "Resize", "SpaceToDepth", "Split"}
+
 #: Elementwise functions of one value that follow a layer.
 ACTIVATIONS = frozenset(
     {"Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu"}
@@ -258,14 +261,22 @@ class QdqGraph:
                 found.append(WeightedNode(node, self.source(node, data), self.source(node, weight), bias_value))
         return found
 
-    def source(self, node: ir.Node, index: int, through: Collection[str] = MOVING) -> Source:
-        """Where an input comes from, looking back through operators of these types, and through casts of weights."""
-        value, passed = input_of(node, index), []
+    def source(self, node: ir.Node, index: int, through: Collection[str] = CARRYING) -> Source:
+        """Where an input comes from, looking back through operators of these types, and through casts of weights.
+
+        Of what was joined, all has to be quantized; the source is the first.
+        """
+        value = input_of(node, index)
+        passed: list[ir.Node] = []
         is_weight = is_constant(value)
         while value is not None and (producer := value.producer()) is not None:
             if is_dequantize(producer):
                 return Source(producer, tuple(passed), is_weight)
             if producer.op_type not in through and not (is_weight and producer.op_type == "Cast"):
+                break
+            if producer.op_type == "Concat" and any(
+                self.source(producer, other, through).dequantize is None for other in range(1, len(producer.inputs))
+            ):
                 break
             passed.append(producer)
             value = input_of(producer, 0)

@@ -76,7 +76,7 @@ RULES = (
         "Per-channel scales lie along the output channels: Conv 0, ConvTranspose 1, MatMul (K,N) 1, Gemm transB 0.",
         "Quantize the weights along their output channels, a scale for each.",
         _EXPLICIT,
-        numerics.wrong_axes,
+        numerics.wrong_axes(),
     ),
     Rule(
         "per-channel-activation",
@@ -98,7 +98,7 @@ RULES = (
     Rule(
         "integer-operator",
         "error",
-        "Operators that compute in integers by themselves are not supported: Q/DQ around float operators is the only way.",
+        "Operators that compute in integers by themselves are not supported: only Q/DQ around float operators is.",
         "Write DequantizeLinear, the float operator, QuantizeLinear.",
         _IMPORTER,
         numerics.operators(_INTEGER),
@@ -126,7 +126,7 @@ RULES = (
         "All inputs of a weighted operator are quantized.",
         "Add Q/DQ to the other input, or remove this one.",
         _PLACEMENT,
-        placement.half_quantized,
+        placement.half_quantized(),
         keeps_float=True,
     ),
     Rule(
@@ -201,6 +201,5 @@ RULES = (
         "Quantize the model before exporting it.",
         _EXPLICIT,
         placement.nothing_quantized,
-        keeps_float=True,
     ),
 )

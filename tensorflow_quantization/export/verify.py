@@ -9,13 +9,15 @@ Keras computes layer by layer, and at each quantizer
 
 - the file's integers must be those of Keras' values: no further from value / scale + zero point than rounding allows,
   half a quantum, plus what the same 1e-4 of the tensor's largest value is in quanta, and never more than one quantum;
-- Keras goes on with the file's integers, so that each piece starts from the same numbers.
+- Keras goes on with the file's integers, so that each piece starts from the same numbers; its own quantizers pass.
 
 The outputs, too, are then held to 1e-4.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,12 @@ import onnx
 from keras import tree
 
 from tensorflow_quantization.export.errors import ExportError, VerificationError
-from tensorflow_quantization.export.lower import Lowered, QuantizedTensor
+from tensorflow_quantization.export.lower import Lowered
 from tensorflow_quantization.export.passes.fold_padding import FOLDED_PADS
 from tensorflow_quantization.export.values import Value, flattened_permutation, stored_dtype
 from tensorflow_quantization.graph import Call, LayerGraph, substitute
-from tensorflow_quantization.quantizers import numerics
+from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 #: Largest deviation of a float tensor, relative to its largest absolute value.
 TOLERANCE = 1e-4
@@ -59,7 +62,8 @@ def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any) -> None:
     }
     problems: list[tuple[float, str]] = []
     if lowered.quantized:
-        outputs = _run_pieces(graph, inputs, integers, lowered.quantized, problems)
+        with _without_quantization([q.quantizer for q in lowered.quantized]):
+            outputs = _run_pieces(graph, inputs, integers, problems)
     else:
         outputs = _run_model(graph, inputs)
     for name, actual, expected in zip(lowered.output_names, results, outputs, strict=False):
@@ -149,14 +153,12 @@ def _run_pieces(
     graph: LayerGraph,
     inputs: list[np.ndarray],
     integers: dict[tuple[int, int], np.ndarray],
-    quantized: list[QuantizedTensor],
     problems: list[tuple[float, str]],
 ) -> list[np.ndarray]:
     """Keras' outputs, each quantizer's integers compared with and then replaced by those of the file."""
-    quantizing = {id(q.call) for q in quantized}
     values = {id(t): keras.ops.convert_to_tensor(a) for t, a in zip(graph.inputs, inputs, strict=True)}
 
-    def exchange(call: Call, quantizer: Any, x: Any, what: str) -> Any:
+    def exchange(call: Call, quantizer: ActivationQuantizer | None, x: Any, what: str) -> Any:
         if quantizer is None:
             return x
         exact = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
@@ -172,21 +174,47 @@ def _run_pieces(
         kwargs = substitute(call.kwargs, lambda t: values[id(t)])
         if "training" in kwargs:
             kwargs["training"] = False
-        if id(call) in quantizing:
+        operation = call.operation
+        wrapper = operation if isinstance(operation, BaseQuantizeWrapper) else None
+        if wrapper is not None:
             flat = tree.flatten(args[0])
-            flat = [
+            quantized = [
                 exchange(call, q, x, f"input {i}")
-                for i, (q, x) in enumerate(zip(call.operation.input_quantizers, flat, strict=True))
+                for i, (q, x) in enumerate(zip(wrapper.input_quantizers, flat, strict=True))
             ]
-            args = (tree.pack_sequence_as(args[0], flat), *args[1:])
-        result = call.operation(*args, **kwargs)
-        if id(call) in quantizing:
-            result = exchange(call, call.operation.output_quantizer, result, "output")
+            args = (tree.pack_sequence_as(args[0], quantized), *args[1:])
+        result = operation(*args, **kwargs)
+        if wrapper is not None:
+            result = exchange(call, wrapper.output_quantizer, result, "output")
+        elif isinstance(operation, ActivationQuantizer):
+            result = exchange(call, operation, result, "output")
         values.update((id(t), y) for t, y in zip(call.outputs, tree.flatten(result), strict=True))
     return [keras.ops.convert_to_numpy(values[id(t)]) for t in graph.outputs]
 
 
-def _compare_integers(found: np.ndarray, exact: np.ndarray, quantizer: Any) -> tuple[float, str] | None:
+class _Passing:
+    """In the place of a calibration's observer: the quantizer passes what it gets."""
+
+    def update(self, x: np.ndarray) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def _without_quantization(quantizers: list[ActivationQuantizer]) -> Iterator[None]:
+    """Lets Keras' quantizers pass values unchanged."""
+    before = [q.observer for q in quantizers]
+    try:
+        for quantizer in quantizers:
+            quantizer.observer = _Passing()
+        yield
+    finally:
+        for quantizer, observer in zip(quantizers, before, strict=True):
+            quantizer.observer = observer
+
+
+def _compare_integers(
+    found: np.ndarray, exact: np.ndarray, quantizer: ActivationQuantizer
+) -> tuple[float, str] | None:
     """How much too far integers are from Keras' values, and in words; `None` if they are not."""
     scale, zero_point = (float(p) for p in quantizer.parameters())
     scheme = quantizer.scheme

@@ -6,12 +6,13 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 
 import keras
 import onnx
 import onnx_ir as ir
+
+from tensorflow_quantization._version import __version__
 
 #: A protobuf message holds less than 2 GB; above this, weights go to a second file.
 _LARGEST_FILE = 2**31 - 2**20
@@ -25,7 +26,7 @@ def to_model(graph: ir.Graph) -> ir.Model:
         graph,
         ir_version=onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)]),
         producer_name=PRODUCER,
-        producer_version=_version(),
+        producer_version=__version__,
         metadata_props={"keras_version": keras.__version__},
     )
 
@@ -49,9 +50,3 @@ def replacing(path: Path) -> Iterator[Path]:
         for written in sorted(Path(directory).iterdir(), key=lambda p: p == temporary):
             os.replace(written, path.parent / written.name)
 
-
-def _version() -> str:
-    try:
-        return metadata.version(PRODUCER)
-    except metadata.PackageNotFoundError:
-        return "unknown"

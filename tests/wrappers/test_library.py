@@ -134,4 +134,4 @@ def test_quantized_layer_trains_saves_and_loads(name, tmp_path):
     q_model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert_same_arrays(loaded.predict(x, verbose=0), q_model.predict(x, verbose=0))
-    assert loaded.layers[-1].get_config() == wrapper.get_config()
+    assert loaded.layers[-1].get_config() | {"layer": None} == wrapper.get_config() | {"layer": None}

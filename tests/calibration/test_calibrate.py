@@ -1,0 +1,275 @@
+import keras
+import numpy as np
+import pytest
+import small_models
+from keras import layers, ops
+from small_models import assert_same_arrays, data_for, randomize, values
+
+from tensorflow_quantization import calibrate, quantize_model
+from tensorflow_quantization.calibration import ESTIMATORS, Max, Percentile
+from tensorflow_quantization.quantizers import ActivationQuantizer
+
+
+def quantizers_of(model):
+    return [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+
+
+def ranges_of(model):
+    return {q.path: ops.convert_to_numpy(q.range).tolist() for q in quantizers_of(model)}
+
+
+def dense(**arguments):
+    """One quantized Dense: its input is the data itself."""
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3, name="dense")(inputs))
+    return quantize_model(randomize(model), **arguments)
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).normal(size=(70, 4)).astype("float32")
+
+
+def test_range_is_that_of_the_data(x):
+    model = dense()
+    assert calibrate(model, x, verbose=0) is model
+    (quantizer,) = quantizers_of(model)
+    np.testing.assert_allclose(ops.convert_to_numpy(quantizer.range), [x.min(), x.max()])
+    assert quantizer.seen
+    assert quantizer.frozen
+
+
+@pytest.mark.parametrize("method", ESTIMATORS)
+def test_quantizers_see_what_flows_in_inference_with_quantized_weights_only(method, images, cnn):
+    q_model = quantize_model(cnn)
+    calibrate(q_model, images[0], method=method, verbose=0)
+    float_dense = keras.Model(cnn.inputs, cnn.get_layer("dense").input)
+    quantized_kernel = ops.convert_to_numpy(
+        q_model.get_layer("quant_conv").weight_quantizers["kernel"](ops.convert_to_tensor(cnn.get_layer("conv").kernel))
+    )
+    cnn.get_layer("conv").kernel.assign(quantized_kernel)
+    expected = ops.convert_to_numpy(float_dense(images[0]))
+    low, high = ops.convert_to_numpy(q_model.get_layer("quant_dense").input_quantizers[0].range)
+    assert low >= expected.min() - 1e-4
+    assert high <= expected.max() + 1e-4
+    if method == "max":
+        np.testing.assert_allclose([low, high], [expected.min(), expected.max()], rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ESTIMATORS)
+def test_calibrated_int8_model_is_close_to_the_float_one(method, images, cnn):
+    q_model = quantize_model(cnn)
+    expected = cnn.predict(images[0], verbose=0)
+    before = np.abs(q_model.predict(images[0], verbose=0) - expected).max()
+    calibrate(q_model, images[0], method=method, verbose=0)
+    after = np.abs(q_model.predict(images[0], verbose=0) - expected).max()
+    assert after < 0.05 * np.abs(expected).max()
+    assert after <= before
+
+
+def test_nothing_but_the_ranges_changes(images, cnn):
+    q_model = quantize_model(cnn)
+    others = [w for w in q_model.weights if "quantizer" not in w.path]
+    before = [np.array(ops.convert_to_numpy(w)) for w in others]
+    calibrate(q_model, images[0], verbose=0)
+    assert_same_arrays(others, before)
+
+
+def test_training_keeps_calibrated_ranges(images, cnn):
+    cnn.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    q_model = calibrate(quantize_model(cnn), images[0], verbose=0)
+    before = ranges_of(q_model)
+    q_model.fit(*images, verbose=0)
+    assert ranges_of(q_model) == before
+
+
+def test_learned_ranges_go_on_learning(images, cnn):
+    q_model = calibrate(quantize_model(cnn, ranges="learned"), images[0], verbose=0)
+    assert not any(q.frozen for q in quantizers_of(q_model))
+    scales = [q.parameters()[0] for q in quantizers_of(q_model)]
+    q_model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    q_model.fit(*images, verbose=0)
+    moved = [abs(q.parameters()[0] / scale - 1) for q, scale in zip(quantizers_of(q_model), scales, strict=True)]
+    assert min(moved) > 0
+    assert max(moved) < 0.5
+
+
+# Forms of data
+
+
+class Batches(keras.utils.PyDataset):
+    def __init__(self, x):
+        super().__init__()
+        self.x = x
+
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, index):
+        return self.x[index * 10 : (index + 1) * 10]
+
+
+def as_tf_dataset(x):
+    return pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices(x).batch(16)
+
+
+def as_torch_loader(x):
+    torch = pytest.importorskip("torch")
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.tensor(x)), batch_size=16)
+
+
+FORMS = {
+    "array": lambda x: x,
+    "generator of batches": lambda x: (x[i : i + 10] for i in range(0, 70, 10)),
+    "generator of pairs": lambda x: ((x[i : i + 10], np.zeros(10)) for i in range(0, 70, 10)),
+    "generator with weights": lambda x: ((x[i : i + 10], np.zeros(10), np.ones(10)) for i in range(0, 70, 10)),
+    "PyDataset": Batches,
+    "tf.data": as_tf_dataset,
+    "torch DataLoader": as_torch_loader,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_data_in_any_form_that_predict_takes(form, x):
+    model = calibrate(dense(), FORMS[form](x), verbose=0)
+    (range_,) = ranges_of(model).values()
+    np.testing.assert_allclose(range_, [x.min(), x.max()])
+
+
+@pytest.mark.parametrize("name", small_models.BUILDERS)
+def test_models_of_any_structure(name):
+    q_model = quantize_model(small_models.BUILDERS[name]())
+    calibrate(q_model, data_for(small_models.BUILDERS[name]()), verbose=0)
+    assert all(q.seen and q.frozen for q in quantizers_of(q_model))
+
+
+def test_steps_limit_the_batches(x):
+    model = calibrate(dense(), x, steps=2, batch_size=5, verbose=0)
+    (range_,) = ranges_of(model).values()
+    np.testing.assert_allclose(range_, [x[:10].min(), x[:10].max()])
+
+
+def test_steps_end_a_generator_that_does_not(x):
+    def endless():
+        while True:
+            yield x
+
+    calibrate(dense(), endless(), steps=3, verbose=0)
+
+
+def test_more_steps_than_batches_take_all(x):
+    calibrate(dense(), x, steps=1000, verbose=0)
+
+
+def test_progress_bar_counts_batches(x, capsys):
+    calibrate(dense(), x, batch_size=10)
+    assert "7/7" in capsys.readouterr().out
+    calibrate(dense(), x, verbose=0)
+    assert capsys.readouterr().out == ""
+
+
+def test_method_may_be_a_function_that_makes_an_estimator(x):
+    x = np.concatenate([x, np.full((1, 4), 100.0, "float32")])
+    model = calibrate(dense(), x, method=lambda: Percentile(95), verbose=0)
+    ((_, high),) = ranges_of(model).values()
+    assert high < 10
+    calibrate(model, x, method=Max, verbose=0)
+    assert next(iter(ranges_of(model).values()))[1] == 100
+
+
+def test_estimators_get_batches_one_at_a_time(x):
+    sizes = []
+
+    class Spy(Max):
+        def update(self, x):
+            sizes.append(len(x))
+            super().update(x)
+
+    calibrate(dense(), x, method=Spy, batch_size=32, verbose=0)
+    assert sizes == [32, 32, 6]
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy, x):
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(8, dtype=policy, name="first")(inputs)
+    model = randomize(keras.Model(inputs, layers.Dense(3, dtype=policy, name="second")(hidden)))
+    calibrate(quantize_model(model), x, verbose=0)
+
+
+def test_model_predicts_and_trains_with_its_new_ranges_after_it_was_compiled_before(images, cnn):
+    cnn.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    q_model = quantize_model(cnn)
+    stale = q_model.predict(images[0], verbose=0)
+    q_model.evaluate(*images, verbose=0)
+    calibrate(q_model, images[0] * 100, verbose=0)
+    assert not q_model.run_eagerly
+    assert np.abs(q_model.predict(images[0], verbose=0) - stale).max() > 1e-3
+    np.testing.assert_allclose(
+        q_model.predict(images[0], verbose=0), ops.convert_to_numpy(q_model(images[0])), rtol=1e-4, atol=1e-4
+    )
+
+
+# Bad input
+
+
+def broken(x):
+    x = x.copy()
+    x[40, 1] = np.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    ("data", "arguments", "message"),
+    [
+        (broken, {}, "got values that are NaN or infinite"),
+        (lambda x: x * np.float32(np.inf), {}, "got values that are NaN or infinite"),
+        (lambda x: iter(()), {}, None),
+        (lambda x: x, {"method": "entropy"}, "method must be one of 'max', 'percentile', 'mse', got 'entropy'"),
+        (lambda x: x, {"method": "percentil"}, "Did you mean 'percentile'"),
+        (lambda x: x, {"steps": 0}, "steps must be at least 1, got 0"),
+    ],
+    ids=["nan", "infinite", "no data", "method", "misspelt method", "steps"],
+)
+def test_bad_input_is_refused_and_ranges_stay(x, data, arguments, message):
+    model = dense()
+    before = values(model)
+    with pytest.raises(ValueError, match=message):
+        calibrate(model, data(x), verbose=0, **arguments)
+    assert_same_arrays(values(model), before)
+    (quantizer,) = quantizers_of(model)
+    assert quantizer.observer is None
+    assert not quantizer.frozen
+    assert not model.run_eagerly
+
+
+def test_model_without_quantizers_is_refused(cnn, images):
+    with pytest.raises(ValueError, match=r"'cnn' has no activation quantizers.*quantize_model"):
+        calibrate(cnn, images[0])
+
+
+def test_what_is_no_model_is_refused(x):
+    with pytest.raises(TypeError, match=r"Expected a keras\.Model, got str"):
+        calibrate("model", x)
+
+
+@pytest.mark.slow
+def test_real_images_from_float_to_int8_without_training(fashion_mnist):
+    (x_train, y_train), (x_test, y_test) = fashion_mnist
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Conv2D(8, 3, strides=2, activation="relu"),
+            layers.Conv2D(16, 3, strides=2, activation="relu"),
+            layers.Flatten(),
+            layers.Dense(10),
+        ]
+    )
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    model.fit(x_train[:20_000], y_train[:20_000], batch_size=128, epochs=1, verbose=0)
+    _, float_accuracy = model.evaluate(x_test, y_test, batch_size=500, verbose=0)
+    assert float_accuracy > 0.7
+    for method in ESTIMATORS:
+        q_model = calibrate(quantize_model(model), x_train[:512], method=method, verbose=0)
+        _, accuracy = q_model.evaluate(x_test, y_test, batch_size=500, verbose=0)
+        assert abs(accuracy - float_accuracy) < 0.01, method
