@@ -5,17 +5,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # TensorFlow's start-up notes are not ours to show.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
-export TF_ENABLE_ONEDNN_OPTS ?= 1
 export KERAS_BACKEND ?= tensorflow
+# Nor is MkDocs' advertisement of its successor.
+export NO_MKDOCS_2_WARNING ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs benchmark clean backends
+.PHONY: help demo test lint types docs benchmark data clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 demo: $(VENV)/installed data ## Train, quantize, fine-tune, export and run a real network
-	$(BIN)/python examples/quickstart.py
+	@$(BIN)/python scripts/quietly examples/quickstart.py
 
 test: $(VENV)/installed data lint types ## Linters, types and all tests
 	$(BIN)/python -m pytest
@@ -30,15 +31,19 @@ types: $(VENV)/installed ## Check types
 docs: $(VENV)/installed ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
-.PHONY: data
+benchmark: $(VENV)/installed ## Measure what training and quantize_model cost
+	@$(BIN)/python scripts/quietly benchmarks/quantize_time.py
+	@$(BIN)/python scripts/quietly benchmarks/qat_overhead.py
+
 data: ## Get Fashion-MNIST from Debian's package where apt works; Keras downloads it elsewhere
 	@./scripts/get-data
 
 # Whole once pip is done: an interrupted install starts again.
 $(VENV)/installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@echo 'Installing into $(VENV), which takes a few minutes'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
 clean: ## Remove what make made

@@ -93,10 +93,10 @@ def arrow(axes, start: tuple[float, int], end: tuple[float, int]) -> None:
     """Straight down, round a corner to or from another column, or in a bow around what lies between."""
     (x0, y0), (x1, y1) = start, end
     path = "arc3"
-    if x0 < x1:
-        path = "angle,angleA=90,angleB=0,rad=5"
-    elif x0 != x1:
+    if x1 != x0 == MIDDLE:
         path = "angle,angleA=0,angleB=90,rad=5"
+    elif x0 != x1:
+        path = "angle,angleA=90,angleB=0,rad=5"
     elif y1 - y0 > 1:
         path = "arc3,rad=0.4"
     style = {"arrowstyle": "-|>", "color": GREY, "linewidth": 0.8, "shrinkA": 11, "shrinkB": 11}

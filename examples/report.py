@@ -71,7 +71,7 @@ def open_session(path: pathlib.Path) -> onnxruntime.InferenceSession:
     """ONNX Runtime on the CPU.
 
     Without its optimizer that rounds biases to integers, which neither Keras nor the file asks for. With it, the answer
-    changes for about one image in a thousand, as often for the better as for the worse.
+    changes for one or two images in a thousand, about as often for the better as for the worse.
     """
     return onnxruntime.InferenceSession(
         path, providers=["CPUExecutionProvider"], disabled_optimizers=["WeightBiasQuantization"]

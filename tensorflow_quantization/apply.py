@@ -8,6 +8,7 @@ import keras
 
 from tensorflow_quantization.plan import LayerPlan, QuantizationPlan
 from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.wrappers.library import ActivationQuantizeWrapper
 
 
 def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges: str) -> Sequence[keras.Operation]:
@@ -26,6 +27,8 @@ def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges:
         return [operation, _quantizer(plan, operation.name, ranges)]
     if placement.before_activation:
         return _split(plan, operation, inputs, ranges)
+    if placement.gate:
+        return [_wrap_activation(plan, operation, ranges)]
     return [_wrap(plan, operation, inputs, ranges, output=placement.output)]
 
 
@@ -56,11 +59,22 @@ def _wrap(plan: LayerPlan, layer, inputs: int, ranges: str, *, output: bool) -> 
     )
 
 
+def _wrap_activation(plan: LayerPlan, layer, ranges: str) -> keras.layers.Layer:
+    """An activation with its output, and if planned its gate, quantized."""
+    return ActivationQuantizeWrapper(
+        layer,
+        quantize_inputs=False,
+        gate_scheme=plan.activation_scheme if plan.placement.gate else None,
+        output_scheme=plan.activation_scheme,
+        ranges=ranges,
+    )
+
+
 def _split(plan: LayerPlan, layer, inputs: int, ranges: str) -> list[keras.Operation]:
     """The layer without its activation, its output quantized; and the activation as a layer of its own."""
     activation = keras.layers.Activation(layer.activation, name=f"{layer.name}_activation", dtype=layer.dtype_policy)
     layer.activation = keras.activations.linear
-    layers = [_wrap(plan, layer, inputs, ranges, output=True), activation]
-    if plan.placement.output:
-        layers.append(_quantizer(plan, activation.name, ranges))
-    return layers
+    product = _wrap(plan, layer, inputs, ranges, output=True)
+    if not plan.placement.output:
+        return [product, activation]
+    return [product, _wrap_activation(plan, activation, ranges)]

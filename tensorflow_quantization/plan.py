@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -13,6 +12,7 @@ from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.spec import LayerConfig, QuantizationSpec, SpecIndex
 from tensorflow_quantization.targets import Placement, Target
 from tensorflow_quantization.targets.tensors import origin
+from tensorflow_quantization.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, NonWeightedBaseQuantizeWrapper, find_wrapper
 
 FULL, PARTIAL = "full", "partial"
@@ -250,11 +250,9 @@ def _warn_of_wrong_indices(call: Call, entry: LayerConfig) -> None:
     count = len(call.inputs)
     wrong = [i for i in entry.quantization_index or [] if not 0 <= i < count]
     if wrong:
-        warnings.warn(
+        warn_user(
             f"Layer {call.path!r} has {count} input(s), so quantization_index {wrong} is ignored. Valid indices are 0 "
-            f"to {count - 1}.",
-            UserWarning,
-            stacklevel=6,
+            f"to {count - 1}."
         )
 
 
@@ -280,8 +278,4 @@ def _warn_of_unknown_names(spec: QuantizationSpec, graph: LayerGraph) -> None:
             hint = did_you_mean(entry.name, names + paths)
             what = "layer that matches" if entry.is_pattern else "layer named"
         if not known:
-            warnings.warn(
-                f"The model has no {what} {entry.name!r}; this entry of the QuantizationSpec does nothing.{hint}",
-                UserWarning,
-                stacklevel=4,
-            )
+            warn_user(f"The model has no {what} {entry.name!r}; this entry of the QuantizationSpec does nothing.{hint}")

@@ -93,7 +93,7 @@ def _check_arguments(mode, spec, cases) -> list[CustomQDQInsertionCase]:
         raise TypeError(f"quantization_spec must be a QuantizationSpec, got {type(spec).__name__}.")
     if cases is None:
         cases = []
-    elif isinstance(cases, (CustomQDQInsertionCase, type)):
+    elif not isinstance(cases, Iterable):
         cases = [cases]
     else:
         cases = list(cases)

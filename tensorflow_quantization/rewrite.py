@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,6 +11,7 @@ from keras.src.models.functional import functional_like_constructor  # has no pu
 from keras.src.saving.serialization_lib import SafeModeScope  # has no public name
 
 from tensorflow_quantization.graph import Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.warn import warn_user
 
 _TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss")
 
@@ -85,10 +86,27 @@ class _Rebuilder:
         _warn_of_lost_methods(old, cls)
         return cls(
             substitute(graph.input_structure, lambda tensor: inputs[id(tensor)]),
-            substitute(graph.output_structure, new),
+            self._outputs(graph, new),
             name=old.name,
             trainable=old.trainable,
         )
+
+    def _outputs(self, graph: LayerGraph, new: Callable[[Tensor], Any]) -> Any:
+        """The outputs of the new model, under their old names.
+
+        Losses, metrics and targets may speak of several outputs by the names of their layers.
+        """
+        names = [tensor.producer.name if tensor.producer else tensor.name for tensor in graph.outputs]
+        named = graph is self.graph and len(names) > 1 and not isinstance(graph.output_structure, dict)
+
+        def output(tensor: Tensor):
+            y = new(tensor)
+            name = tensor.producer.name if tensor.producer else tensor.name
+            if not named or names.count(name) > 1 or y._keras_history.operation.name == name:
+                return y
+            return keras.layers.Identity(name=name, dtype=tensor.dtype)(y)
+
+        return substitute(graph.output_structure, output)
 
     def _operations(self, call: Call) -> Sequence[keras.Operation]:
         """What is in the place of a call's operation; the same for every call of a shared layer."""
@@ -151,11 +169,9 @@ def _warn_of_lost_methods(old: keras.Model, cls: type) -> None:
         return
     lost = [name for name in _TRAINING_METHODS if getattr(type(old), name) is not getattr(cls, name)]
     if lost:
-        warnings.warn(
+        warn_user(
             f"The quantized form of {type(old).__name__} {old.name!r} is a plain {cls.__name__} without its "
-            f"{', '.join(lost)}. Let its constructor be that of keras.Model (inputs, outputs, **kwargs) to keep them.",
-            UserWarning,
-            stacklevel=6,
+            f"{', '.join(lost)}. Let its constructor be that of keras.Model (inputs, outputs, **kwargs) to keep them."
         )
 
 

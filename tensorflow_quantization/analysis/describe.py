@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from tensorflow_quantization.graph import Call, LayerGraph
+from tensorflow_quantization.graph import Call, LayerGraph, did_you_mean
 from tensorflow_quantization.plan import attached_plan, make_plan
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from tensorflow_quantization.tables import markdown_table, text_table
@@ -80,8 +80,16 @@ class ModelDescription:
         return iter(self.layers)
 
     def __getitem__(self, name: str) -> LayerDescription:
-        """The layer with this path."""
-        return next(layer for layer in self.layers if layer.name == name)
+        """The layer with this path.
+
+        Raises:
+            KeyError: there is none; the message holds the closest.
+        """
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        hint = did_you_mean(name, [layer.name for layer in self.layers])
+        raise KeyError(f"Model {self.name!r} has no layer {name!r}.{hint}")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: {"model": name, "layers": [...]}."""

@@ -35,6 +35,9 @@ from tensorflow_quantization.tables import markdown_table, text_table
 #: A runtime is a module with `installed_version` and `executed`; its rules are those of the same name in `check_onnx`.
 RUNTIMES: dict[str, ModuleType] = {"onnxruntime": onnxruntime_graph, "openvino": openvino_graph}
 
+#: Nodes that a printed report shows; `fallbacks` has all of them.
+_SHOWN = 20
+
 Ran = Literal["integer", "float", "fused", "folded", "unknown"]
 
 
@@ -158,7 +161,9 @@ class RuntimeReport:
             f"{self.reorders} reorders, {self.transposes} transposes"
         ]
         if self.fallbacks:
-            parts.append(text_table(self.titles, [self._row(node) for node in self.fallbacks]))
+            table = text_table(self.titles, [self._row(node) for node in self.fallbacks[:_SHOWN]])
+            rest = len(self.fallbacks) - _SHOWN
+            parts.append(f"{table}\nand {rest} more, in .fallbacks" if rest > 0 else table)
         others = [n for n in self if n.op_type not in FACTORS and n.ran == "float"]
         if others:
             counts = collections.Counter(node.op_type for node in others)

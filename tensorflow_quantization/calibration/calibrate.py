@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 from keras.src.trainers.data_adapters import get_data_adapter  # has no public name
 
 from tensorflow_quantization.calibration.estimator import RangeEstimator
@@ -90,10 +91,12 @@ class _Checked:
     def __init__(self, estimator: RangeEstimator, path: str):
         self.estimator, self.path, self.seen = estimator, path, False
 
-    def update(self, x: np.ndarray) -> None:
+    def __call__(self, tensor: Any) -> Any:
+        """See a batch, which passes unquantized."""
+        # In float32: numpy has no reductions of a bfloat16.
+        x = ops.convert_to_numpy(ops.cast(tensor, "float32"))
         if x.size == 0:
-            return
-        x = np.asarray(x, np.float32)  # numpy has no reductions of a bfloat16
+            return tensor
         if not np.isfinite(x).all():
             raise ValueError(
                 f"{self.path!r} got values that are NaN or infinite. Check the data and the weights of the layers "
@@ -101,6 +104,7 @@ class _Checked:
             )
         self.estimator.update(x)
         self.seen = True
+        return tensor
 
 
 @contextlib.contextmanager

@@ -58,19 +58,12 @@ RULES = (
     Rule(
         "weight-axis",
         "error",
-        "Per-channel scales lie along the output channels: Conv 0, Gemm transB 0.",
+        "Per-channel scales lie along the output channels, Conv 0, MatMul (K,N) 1, Gemm transB 0: others stay float, fail "
+        "to run, or give wrong numbers.",
         "Quantize the weights along their output channels, a scale for each.",
-        _MEASURED,
-        numerics.wrong_axes(("Conv", "Gemm")),
+        "Measured: QLinearConv and MatMulIntegerToFloat take any scales for those of the output channels",
+        numerics.wrong_axes(("Conv", "Gemm", "MatMul")),
         keeps_float=True,
-    ),
-    Rule(
-        "matmul-axis",
-        "error",
-        "Scales of the weights of a MatMul lie along axis 1: others fail to run, or give wrong numbers where K is N.",
-        "Quantize the weights along their output channels, a scale for each.",
-        "Measured: MatMulIntegerToFloat takes any scales for those of the output channels",
-        numerics.wrong_axes(("MatMul",)),
     ),
     Rule(
         "unknown-operator",

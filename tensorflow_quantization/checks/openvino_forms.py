@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tensorflow_quantization.checks.qdq_graph import QdqGraph, Quantization, attribute
+from tensorflow_quantization.checks.qdq_graph import QdqGraph, Quantization, WeightedNode, attribute, constant, input_of
 from tensorflow_quantization.checks.rule import Violation
 
 
@@ -21,9 +21,48 @@ def asymmetric_products(graph: QdqGraph) -> Iterator[Violation]:
             yield Violation((weighted.node, right.dequantize), f"its right input is {b.dtype} with zero point {b.zero}")
 
 
+def integer_operators(graph: QdqGraph) -> Iterator[Violation]:
+    """Operators that compute in integers by themselves, in the forms that OpenVINO does not."""
+    for node in graph.nodes:
+        if node.op_type in ("ConvInteger", "MatMulInteger"):
+            yield Violation((node,), f"it is a {node.op_type}")
+        elif node.op_type in ("QLinearConv", "QLinearMatMul"):
+            scale = constant(input_of(node, 4))
+            if scale is not None and scale.ndim:
+                yield Violation((node,), f"it is a {node.op_type} with {scale.size} scales for its weights")
+
+
 def grouped_transposed(graph: QdqGraph) -> Iterator[Violation]:
     """Quantized ConvTransposes with more than one group."""
     for weighted in graph.weighted:
         groups = attribute(weighted.node, "group", 1)
         if weighted.node.op_type == "ConvTranspose" and weighted.quantized and groups > 1:
             yield Violation((weighted.node,), f"it has {groups} groups")
+
+
+def strided_pointwise(graph: QdqGraph) -> Iterator[Violation]:
+    """Convs of one point with strides, where nothing but such Convs reads their input's DequantizeLinear."""
+    pointwise = {id(w.node): w for w in graph.weighted if w.quantized and _strides_over_points(w)}
+    for weighted in pointwise.values():
+        dequantize = weighted.data.dequantize
+        if dequantize is None or weighted.data.passed:
+            continue
+        readers = dequantize.outputs[0].consumers()
+        if all(id(reader) in pointwise for reader in readers):
+            what = f"all {len(readers)} readers of its input are Convs of one point with strides"
+            yield Violation(
+                (weighted.node, dequantize), what if len(readers) > 1 else "it is of one point with strides"
+            )
+
+
+def _strides_over_points(weighted: WeightedNode) -> bool:
+    node = weighted.node
+    shape = None if weighted.weight.dequantize is None else weighted.weight.dequantize.inputs[0].shape
+    strides = attribute(node, "strides", ())
+    return (
+        node.op_type == "Conv"
+        and shape is not None
+        and all(dim == 1 for dim in shape[2:])
+        and any(stride > 1 for stride in strides)
+        and not any(attribute(node, "pads", ()))
+    )

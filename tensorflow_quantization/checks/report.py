@@ -28,7 +28,7 @@ class Finding:
         demands: the rule, a sentence.
         fix: what to do, a sentence.
         source: where the rule comes from.
-        keeps_float: the first node runs in float for it.
+        keeps_float: where the first node runs in float, this is why.
     """
 
     severity: Severity

@@ -42,7 +42,7 @@ class Rule:
         fix: what to do, one sentence.
         source: where the rule comes from.
         find: yields what breaks it.
-        keeps_float: the first node of a violation runs in float.
+        keeps_float: where the first node of a violation runs in float, this is why.
     """
 
     id: str

@@ -6,7 +6,7 @@
 from tensorflow_quantization.export.emission import Emission
 from tensorflow_quantization.export.errors import (
     ExportError,
-    NotExpressible,
+    NotExpressibleError,
     OpsetError,
     UnsupportedLayerError,
     VerificationError,
@@ -18,7 +18,7 @@ from tensorflow_quantization.export.values import Value
 __all__ = [
     "Emission",
     "ExportError",
-    "NotExpressible",
+    "NotExpressibleError",
     "OpsetError",
     "UnsupportedLayerError",
     "Value",

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from keras import tree
 
 from tensorflow_quantization.export.builder import DTYPES, Builder, array_dtype
-from tensorflow_quantization.export.errors import NotExpressible
+from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import Emitter, find_emitter
 from tensorflow_quantization.export.values import Order, Value, keras_order, stored_array
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
@@ -88,7 +88,7 @@ class Emission:
             The constant, or `None` if the layer has no such weight.
 
         Raises:
-            NotExpressible: its scales differ along other axes than `axis`.
+            NotExpressibleError: its scales differ along other axes than `axis`.
         """
         array = self.array(name)
         if array is None:
@@ -108,7 +108,9 @@ class Emission:
             self.builder.initializer(f"{prefix}_zero_point", zero_point),
         ]
         # Without an axis the attribute would be its default, 1, which a checker may hold against a scalar.
-        return self.op("DequantizeLinear", *arguments, name=f"{name}/DequantizeLinear", axis=axis if scale.ndim else None)
+        return self.op(
+            "DequantizeLinear", *arguments, name=f"{name}/DequantizeLinear", axis=axis if scale.ndim else None
+        )
 
     def is_quantized(self, name: str) -> bool:
         """Whether a weight attribute of the layer is quantized."""
@@ -122,7 +124,7 @@ class Emission:
         return Value(self.builder.constant(array), array.shape, dtype)
 
     def constant(self, x: Any, like: Value) -> np.ndarray:
-        """A number, an array or a variable, in the dtype and layout of the value `like` that it is broadcast against."""
+        """A number, an array or a variable, in the dtype and layout of the value `like` that it is combined with."""
         return stored_array(to_numpy(x, like.dtype), like)
 
     def output(self, onnx: ir.Value, like: Value | None = None, index: int = 0) -> Value:
@@ -170,12 +172,12 @@ class Emission:
             One `Value`, or a list of them.
 
         Raises:
-            NotExpressible: it has no emitter.
+            NotExpressibleError: it has no emitter.
         """
         entry = find_emitter(operation)
         if entry is None:
             name = getattr(operation, "__name__", type(operation).__name__)
-            raise NotExpressible(f"uses {name}, which has no emitter")
+            raise NotExpressibleError(f"uses {name}, which has no emitter")
         args, kwargs = self.arrange_inputs(entry, operation, args, kwargs)
         inner = Emission(self.builder, self.path, operation, outputs or [args[0]], record=self._record)
         return inner.run(entry, args, kwargs)
@@ -226,11 +228,11 @@ def _per_channel(array: np.ndarray, varies: bool, axis: int | None, name: str) -
     if not varies:
         return array.ravel()[0]
     if axis is None:
-        raise NotExpressible(f"has several scales for {name}, which here can have only one")
+        raise NotExpressibleError(f"has several scales for {name}, which here can have only one")
     by_channel = np.moveaxis(array, axis, 0)
     vector = by_channel[(slice(None),) + (0,) * (array.ndim - 1)]
     if not np.array_equal(by_channel, np.broadcast_to(vector.reshape(-1, *[1] * (array.ndim - 1)), by_channel.shape)):
-        raise NotExpressible(f"has scales for {name} that differ along other axes than that of the output channels")
+        raise NotExpressibleError(f"has scales for {name} that differ along other axes than that of the output channels")
     return vector
 
 

@@ -48,7 +48,7 @@ class UnsupportedLayerError(ExportError):
         super().__init__(message)
 
 
-class NotExpressible(Exception):
+class NotExpressibleError(Exception):
     """Raised by an emitter: this layer with these arguments has no ONNX form; the driver adds the layer's name.
 
     The message is a clause that follows the layer's name, "uses bicubic interpolation, which ...".

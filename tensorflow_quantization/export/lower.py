@@ -10,7 +10,7 @@ import onnx_ir as ir
 from tensorflow_quantization.export import emitters  # noqa: F401  (registers them)
 from tensorflow_quantization.export.builder import DTYPES, Builder
 from tensorflow_quantization.export.emission import Emission, plain_name
-from tensorflow_quantization.export.errors import ExportError, NotExpressible, Unsupported, UnsupportedLayerError
+from tensorflow_quantization.export.errors import ExportError, NotExpressibleError, Unsupported, UnsupportedLayerError
 from tensorflow_quantization.export.registry import find_emitter
 from tensorflow_quantization.export.values import Value, channels_first, keras_order, stored_dtype
 from tensorflow_quantization.graph import Call, LayerGraph, Tensor, substitute
@@ -82,7 +82,7 @@ def lower(graph: LayerGraph, opset: int | None, input_layout: str) -> Lowered:
     for call in graph.calls:
         try:
             results = _emit(lowered, call, values)
-        except NotExpressible as error:
+        except NotExpressibleError as error:
             unsupported.append(Unsupported(call.path, call.class_name, str(error)))
             results = [Value(ir.Value(), t.shape, t.dtype) for t in call.outputs]
         values.update((id(t), v) for t, v in zip(call.outputs, results, strict=True))
@@ -109,8 +109,8 @@ def unsupported_layers(graph: LayerGraph) -> list[Unsupported]:
 def _input(builder: Builder, tensor: Tensor, move_channels: bool) -> Value:
     if stored_dtype(tensor.dtype) not in DTYPES:
         raise ExportError(
-            f"Input {tensor.name!r} has dtype {tensor.dtype!r}, which is not exported. Convert it to numbers before the "
-            "model, for instance with the layer's output as the model's input."
+            f"Input {tensor.name!r} has dtype {tensor.dtype!r}, which is not exported. Make a model that begins behind the "
+            "layer which turns it into numbers, and export that."
         )
     rank = len(tensor.shape)
     order = channels_first(rank) if move_channels and rank in (4, 5) else keras_order(rank)
@@ -119,8 +119,9 @@ def _input(builder: Builder, tensor: Tensor, move_channels: bool) -> Value:
 
 def _input_name(tensor: Tensor) -> str:
     """The name that the user gave it, else that of the input layer, which is the one in `model.summary()`."""
-    named = tensor.source is None or not tensor.name.startswith("keras_tensor")
-    return tensor.name if named else tensor.source.name
+    if tensor.source is None or not tensor.name.startswith("keras_tensor"):
+        return tensor.name
+    return tensor.source.name
 
 
 def _is_image(graph: LayerGraph, tensor: Tensor) -> bool:
@@ -137,7 +138,11 @@ def _is_image(graph: LayerGraph, tensor: Tensor) -> bool:
             return False
         if entry.layout == "channels_first":
             return getattr(layer, "data_format", None) != "channels_first"
-        if entry.layout != "any" or len(readers[0].outputs) != 1 or len(readers[0].outputs[0].shape) != len(tensor.shape):
+        if (
+            entry.layout != "any"
+            or len(readers[0].outputs) != 1
+            or len(readers[0].outputs[0].shape) != len(tensor.shape)
+        ):
             return False
         tensor = readers[0].outputs[0]
     return False
@@ -157,7 +162,7 @@ def _has_channels_first(graph: LayerGraph) -> bool:
 def _emit(lowered: Lowered, call: Call, values: dict[int, Value]) -> list[Value]:
     entry = find_emitter(call.operation)
     if entry is None:
-        raise NotExpressible("")
+        raise NotExpressibleError("")
 
     def record(quantizer: ActivationQuantizer, integers: Value) -> None:
         lowered.quantized.append(QuantizedTensor(call, quantizer, integers))
@@ -198,4 +203,3 @@ def finish(lowered: Lowered) -> ir.Graph:
         onnx.name = builder.unique(name)
     builder.graph.opset_imports[""] = builder.opset
     return builder.graph
-

@@ -15,7 +15,8 @@ _CONFIGURATION = frozenset(
 )
 _REGISTRY: dict[Any, Emitter] = {}
 
-LayoutRule = Callable[[Any, Sequence[Value]], list[Order]]
+#: Gets the layer and its input values; the order wanted of each, `None` to take them as they come.
+LayoutRule = Callable[[Any, Sequence[Value]], list[Order] | None]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def emitter(*keys: Any, layout: str | LayoutRule = "keras", structural: bool = F
             those that override how they compute.
         layout: how it wants its inputs stored. "keras": as Keras has them. "channels_first": channels, by the layer's
             `data_format`, after the batch axis. "any": it does not care, as long as all inputs are stored alike. Or a
-            function of the layer and its input values that returns an order for each.
+            function of the layer and its input values that returns an order for each, or `None`.
         structural: also use it for subclasses that override `call`.
     """
     if isinstance(layout, str) and layout not in ("keras", "channels_first", "any"):
@@ -75,8 +76,8 @@ def emitter(*keys: Any, layout: str | LayoutRule = "keras", structural: bool = F
 
     def register(function: Callable) -> Callable:
         built_in = function.__module__.startswith(f"{__package__}.")
-        for key in keys:
-            _REGISTRY[key] = Emitter(function, layout, structural, built_in)
+        entry = Emitter(function, layout, structural, built_in)
+        _REGISTRY.update(dict.fromkeys(keys, entry))
         return function
 
     return register

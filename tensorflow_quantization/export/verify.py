@@ -17,7 +17,8 @@ The outputs, too, are then held to 1e-4.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from tensorflow_quantization.export.passes.fold_padding import FOLDED_PADS
 from tensorflow_quantization.export.values import Value, flattened_permutation, stored_dtype
 from tensorflow_quantization.graph import Call, LayerGraph, substitute
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers import activation_quantizers
 
 #: Largest deviation of a float tensor, relative to its largest absolute value.
 TOLERANCE = 1e-4
@@ -62,8 +63,7 @@ def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any) -> None:
     }
     problems: list[tuple[float, str]] = []
     if lowered.quantized:
-        with _without_quantization([q.quantizer for q in lowered.quantized]):
-            outputs = _run_pieces(graph, inputs, integers, problems)
+        outputs = _run_pieces(graph, inputs, integers, problems)
     else:
         outputs = _run_model(graph, inputs)
     for name, actual, expected in zip(lowered.output_names, results, outputs, strict=False):
@@ -136,6 +136,8 @@ def _in_keras_order(array: np.ndarray, value: Value, zero_point: int) -> np.ndar
     pads = value.onnx.meta.get(FOLDED_PADS)
     if pads is not None:
         array = np.pad(array, np.reshape(pads, (2, -1)).T, constant_values=zero_point)
+    if array.ndim != value.rank:  # quantized before the Reshape that Keras has before it
+        array = array.reshape([len(array), *(-1 if d is None else d for d in value.stored_shape[1:])])
     if value.flattened is not None:
         inverse = np.argsort(flattened_permutation(value.flattened))
         return array[:, inverse]
@@ -158,63 +160,43 @@ def _run_pieces(
     """Keras' outputs, each quantizer's integers compared with and then replaced by those of the file."""
     values = {id(t): keras.ops.convert_to_tensor(a) for t, a in zip(graph.inputs, inputs, strict=True)}
 
-    def exchange(call: Call, quantizer: ActivationQuantizer | None, x: Any, what: str) -> Any:
-        if quantizer is None:
-            return x
-        exact = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
-        found = integers[id(call), id(quantizer)].reshape(exact.shape).astype(np.float32)
-        problem = _compare_integers(found, exact, quantizer)
-        if problem is not None:
-            problems.append((problem[0], f"{what} of {call.path!r}, {problem[1]}"))
-        dequantized = numerics.dequantize(found, *(p.astype(np.float32) for p in quantizer.parameters()))
-        return keras.ops.cast(keras.ops.convert_to_tensor(dequantized), x.dtype)
-
     for call in graph.calls:
         args = substitute(call.args, lambda t: values[id(t)])
         kwargs = substitute(call.kwargs, lambda t: values[id(t)])
         if "training" in kwargs:
             kwargs["training"] = False
-        operation = call.operation
-        wrapper = operation if isinstance(operation, BaseQuantizeWrapper) else None
-        if wrapper is not None:
-            flat = tree.flatten(args[0])
-            quantized = [
-                exchange(call, q, x, f"input {i}")
-                for i, (q, x) in enumerate(zip(wrapper.input_quantizers, flat, strict=True))
-            ]
-            args = (tree.pack_sequence_as(args[0], quantized), *args[1:])
-        result = operation(*args, **kwargs)
-        if wrapper is not None:
-            result = exchange(call, wrapper.output_quantizer, result, "output")
-        elif isinstance(operation, ActivationQuantizer):
-            result = exchange(call, operation, result, "output")
+
+        def exchange(quantizer: ActivationQuantizer, x: Any, call: Call = call) -> Any:
+            exact = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
+            found = integers[id(call), id(quantizer)].reshape(exact.shape).astype(np.float32)
+            problem = _compare_integers(found, exact, quantizer)
+            if problem is not None:
+                problems.append((problem[0], f"{quantizer.name} of {call.path!r}, {problem[1]}"))
+            dequantized = numerics.dequantize(found, *(p.astype(np.float32) for p in quantizer.parameters()))
+            return keras.ops.cast(keras.ops.convert_to_tensor(dequantized), x.dtype)
+
+        with _standing_in(activation_quantizers(call.operation), exchange):
+            result = call.operation(*args, **kwargs)
         values.update((id(t), y) for t, y in zip(call.outputs, tree.flatten(result), strict=True))
     return [keras.ops.convert_to_numpy(values[id(t)]) for t in graph.outputs]
 
 
-class _Passing:
-    """In the place of a calibration's observer: the quantizer passes what it gets."""
-
-    def update(self, x: np.ndarray) -> None:
-        pass
-
-
 @contextlib.contextmanager
-def _without_quantization(quantizers: list[ActivationQuantizer]) -> Iterator[None]:
-    """Lets Keras' quantizers pass values unchanged."""
+def _standing_in(
+    quantizers: list[ActivationQuantizer], exchange: Callable[[ActivationQuantizer, Any], Any]
+) -> Iterator[None]:
+    """Lets `exchange` stand in for each of Keras' quantizers."""
     before = [q.observer for q in quantizers]
     try:
         for quantizer in quantizers:
-            quantizer.observer = _Passing()
+            quantizer.observer = partial(exchange, quantizer)
         yield
     finally:
         for quantizer, observer in zip(quantizers, before, strict=True):
             quantizer.observer = observer
 
 
-def _compare_integers(
-    found: np.ndarray, exact: np.ndarray, quantizer: ActivationQuantizer
-) -> tuple[float, str] | None:
+def _compare_integers(found: np.ndarray, exact: np.ndarray, quantizer: ActivationQuantizer) -> tuple[float, str] | None:
     """How much too far integers are from Keras' values, and in words; `None` if they are not."""
     scale, zero_point = (float(p) for p in quantizer.parameters())
     scheme = quantizer.scheme

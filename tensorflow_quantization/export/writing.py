@@ -49,4 +49,3 @@ def replacing(path: Path) -> Iterator[Path]:
         # The file of weights first: the model that names it must not be there without it.
         for written in sorted(Path(directory).iterdir(), key=lambda p: p == temporary):
             os.replace(written, path.parent / written.name)
-

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -43,8 +45,8 @@ class ActivationQuantizer(keras.layers.Layer):
             raise ValueError(f"Activations are quantized per tensor; the scheme has axis {self.scheme.axis}.")
         self.ranges = check_ranges(ranges)
         self.frozen = frozen
-        # Set while calibrating: sees each batch, which then passes unquantized.
-        self.observer = None
+        # Stands in for quantization, outside of compiled functions: a function of the tensor that returns what goes on.
+        self.observer: Callable[[Any], Any] | None = None
         self.supports_masking = True
         self.range = self.add_weight(
             name="range", shape=(2,), initializer=_initial_range, trainable=False, autocast=False
@@ -58,8 +60,7 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def call(self, x, training=None):
         if self.observer is not None:
-            self.observer.update(ops.convert_to_numpy(x))
-            return x
+            return self.observer(x)
         x32 = float32(x)
         if training and not self.frozen:
             self._follow(ops.stop_gradient(x32))

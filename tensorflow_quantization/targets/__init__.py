@@ -2,6 +2,7 @@
 
 from tensorflow_quantization.graph import did_you_mean
 from tensorflow_quantization.targets.default import DEFAULT
+from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.targets.onnxruntime import ONNXRUNTIME
 from tensorflow_quantization.targets.openvino import OPENVINO
 from tensorflow_quantization.targets.target import Placement, Target
@@ -10,7 +11,7 @@ from tensorflow_quantization.targets.tensorrt import TENSORRT
 __all__ = ["DEFAULT", "TARGETS", "Placement", "Target", "find_target"]
 
 #: By the name that a user writes.
-TARGETS = {target.name: target for target in (TENSORRT, ONNXRUNTIME, OPENVINO)}
+TARGETS = {target.name: target for target in (TENSORRT, ONNXRUNTIME, OPENVINO, LITERT)}
 
 
 def find_target(target: str | Target | None) -> Target:

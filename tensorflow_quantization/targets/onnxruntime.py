@@ -22,6 +22,7 @@ _RULES = TensorRules(
     fused=frozenset({"relu", "relu6"}),
     outputs=True,
     float_products=True,
+    gated=frozenset({"silu"}),
 )
 
 ONNXRUNTIME = Target(

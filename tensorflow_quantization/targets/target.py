@@ -19,6 +19,7 @@ class Placement:
         output: one quantizer on the output, for all that read it.
         before_activation: the output quantizer goes between the layer and its `activation` argument, which becomes a
             layer of its own.
+        gate: of an activation that is a product with a gate (SiLU is x * sigmoid(x)): quantize the gate too.
         reason: why, or where nothing is quantized, why not and what turns it on.
     """
 
@@ -26,6 +27,7 @@ class Placement:
     weights: bool = False
     output: bool = False
     before_activation: bool = False
+    gate: bool = False
     reason: str = ""
 
     def __bool__(self) -> bool:

@@ -42,6 +42,8 @@ class TensorRules:
         weighted: classes of layers whose kernels are quantized.
         unweighted: further classes of layers and operations that are computed in integers.
         fused: names of activations that are part of the kernel before them.
+        gated: names of activations whose gate is quantized too, so that they are computed in integers.
+        alone: names of activations that are integer kernels of their own where no kernel before them takes them in.
         outputs: whether a kernel runs in integers only if its output, after what is fused, is quantized too.
         float_products: but a product with a matrix of more than two axes may give floats, where floats are wanted.
     """
@@ -51,10 +53,28 @@ class TensorRules:
     fused: frozenset[str]
     outputs: bool
     float_products: bool = False
+    gated: frozenset[str] = frozenset()
+    alone: frozenset[str] = frozenset()
 
 
 #: Their output's quantizer serves their inputs too, unless something else reads these.
 JOINING = frozenset({"Concatenate"})
+_MERGING = frozenset({"Add", "Multiply", "Concatenate"})
+#: Layers and operations that are always the same activation, by its name in `keras.activations`.
+_ACTIVATION_CLASSES = {
+    "ELU": "elu",
+    "Elu": "elu",
+    "Gelu": "gelu",
+    "LeakyReLU": "leaky_relu",
+    "LeakyRelu": "leaky_relu",
+    "PReLU": "prelu",
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "Sigmoid": "sigmoid",
+    "Silu": "silu",
+    "Softmax": "softmax",
+    "Tanh": "tanh",
+}
 
 
 def at_tensors(rules: TensorRules) -> PlacementRule:
@@ -75,9 +95,13 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
             path = tensor.producer.path if tensor.producer else tensor.name
             update(path, reason, output=True)
 
-        for call in graph.calls:
-            if not _matches(call, rules.weighted | rules.unweighted) or switched_off(call):
+        kernels = [call for call in graph.calls if _is_integer(call, rules)]
+        taken_in = {id(inner) for call in kernels for inner in _taken_in(graph, call, rules)}
+        for call in kernels:
+            if id(call) in taken_in or switched_off(call):
                 continue
+            if activation_name(call) in rules.gated:
+                update(call.path, "computed in integers", gate=True, output=True)
             if _matches(call, rules.weighted):
                 update(call.path, "computed in integers", weights=True)
             for tensor in call.inputs:
@@ -85,12 +109,24 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
             if rules.outputs and not (rules.float_products and _is_float_product(graph, call, rules)):
                 own = _own_activation(call)
                 if own not in rules.fused and own != "linear":
-                    update(call.path, "computed in integers", before_activation=True)
+                    gate = own in rules.gated
+                    update(call.path, "computed in integers", before_activation=True, gate=gate, output=gate)
                 else:
                     want(_end_of_kernel(graph, call, rules), f"written by the kernel of {call.path}")
         return placements
 
     return place
+
+
+def _is_integer(call: Call, rules: TensorRules) -> bool:
+    """Whether a call is computed in integers if its tensors are quantized."""
+    if activation_name(call) in rules.gated:
+        return call.is_layer
+    if activation_name(call) in rules.alone:
+        return True
+    if not call.is_layer and _matches(call, _MERGING) and len(call.inputs) < 2:
+        return False  # the other operand is a number
+    return _matches(call, rules.weighted | rules.unweighted)
 
 
 def _matches(call: Call, classes: Iterable[str]) -> bool:
@@ -112,9 +148,15 @@ def _is_joined(graph: LayerGraph, tensor: Tensor) -> bool:
 
 def _end_of_kernel(graph: LayerGraph, call: Call, rules: TensorRules) -> Tensor:
     """The tensor that the integer kernel of `call` writes: after the normalization and activation fused with it."""
+    return [call, *_taken_in(graph, call, rules)][-1].outputs[0]
+
+
+def _taken_in(graph: LayerGraph, call: Call, rules: TensorRules) -> list[Call]:
+    """The normalization, activation and dropouts that the integer kernel of `call` computes along."""
+    taken_in: list[Call] = []
     tensor = call.outputs[0]
     normalized = not _matches(call, rules.weighted)
-    activated = _own_activation(call) != "linear"
+    activated = _own_activation(call) != "linear" or activation_name(call) is not None
     while not graph.is_output(tensor) and len(graph.consumers(tensor)) == 1:
         (reader,) = graph.consumers(tensor)
         if _matches(reader, NORMALIZATIONS) and not normalized and not activated:
@@ -123,8 +165,9 @@ def _end_of_kernel(graph: LayerGraph, call: Call, rules: TensorRules) -> Tensor:
             activated = True
         elif not _matches(reader, DROPOUTS):
             break
+        taken_in.append(reader)
         tensor = reader.outputs[0]
-    return tensor
+    return taken_in
 
 
 def _is_float_product(graph: LayerGraph, call: Call, rules: TensorRules) -> bool:
@@ -132,7 +175,7 @@ def _is_float_product(graph: LayerGraph, call: Call, rules: TensorRules) -> bool
     if not _matches(call, ("Dense", "EinsumDense")) or len(call.outputs[0].shape) <= 2:
         return False
     readers = graph.consumers(_end_of_kernel(graph, call, rules))
-    return not any(_matches(reader, rules.weighted | rules.unweighted) for reader in readers)
+    return not any(_is_integer(reader, rules) for reader in readers)
 
 
 def activation_name(call: Call) -> str | None:
@@ -144,7 +187,7 @@ def activation_name(call: Call) -> str | None:
         if layer.negative_slope or layer.threshold:
             return "leaky_relu"
         return {None: "relu", 6.0: "relu6"}.get(layer.max_value)
-    return {"Relu": "relu", "Relu6": "relu6", "Silu": "silu", "Sigmoid": "sigmoid"}.get(call.class_name)
+    return _ACTIVATION_CLASSES.get(call.class_name)
 
 
 def _own_activation(call: Call) -> str:

@@ -94,8 +94,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
 
     @property
     def activation_quantizers(self) -> list[ActivationQuantizer]:
-        """The quantizers that hold a range: those of the inputs, then that of the output."""
-        return [q for q in [*self.input_quantizers, self.output_quantizer] if q is not None]
+        """The quantizers that hold a range: those of the inputs, those within the layer, that of the output."""
+        return [q for q in [*self.input_quantizers, *self._inner_quantizers(), self.output_quantizer] if q is not None]
 
     @property
     def frozen(self) -> bool:
@@ -122,6 +122,10 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             self.output_quantizer = self._activation_quantizer(self.output_scheme, "output_quantizer")
         self.built = True
 
+    def _inner_quantizers(self) -> list[ActivationQuantizer]:
+        """The quantizers of what flows within the layer; a subclass that has some overrides this."""
+        return []
+
     def _build_input_quantizers(self, inputs: int) -> None:
         if self.quantize_specific_input_indices is not None:
             chosen = list(self.quantize_specific_input_indices)
@@ -143,7 +147,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
 
     def call(self, inputs, training=None, **kwargs):
         """Fake-quantizes inputs and kernels, calls the layer, fake-quantizes its output."""
-        outputs = self._call_layer(self._quantize_inputs(inputs, training), **kwargs)
+        outputs = self._call_layer(self._quantize_inputs(inputs, training), training, **kwargs)
         if self.output_quantizer is not None:
             outputs = self.output_quantizer(outputs, training=training)
         return outputs
@@ -156,8 +160,9 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         ]
         return tree.pack_sequence_as(inputs, quantized)
 
-    def _call_layer(self, inputs, **kwargs):
+    def _call_layer(self, inputs, training, **kwargs):
         """Calls the layer with its kernels replaced by their fake-quantized values."""
+        del training  # the layer has it from the call around it, if it takes it
         if not self.weight_quantizers:
             return self.layer(inputs, **kwargs)
         with AutocastScope(None):  # the scope takes values in the dtype of the variables

@@ -3,6 +3,11 @@
 Which of them `quantize_model` uses unasked is the target's business (`targets/`), not theirs.
 """
 
+from __future__ import annotations
+
+import keras
+
+from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
 from tensorflow_quantization.wrappers.base import NonWeightedBaseQuantizeWrapper, WeightedBaseQuantizeWrapper
 
 _DEPTHWISE = "depthwise_kernel"
@@ -95,3 +100,42 @@ class AddQuantizeWrapper(NonWeightedBaseQuantizeWrapper):
 
 class MultiplyQuantizeWrapper(NonWeightedBaseQuantizeWrapper):
     """`keras.layers.Multiply`."""
+
+
+class ActivationQuantizeWrapper(NonWeightedBaseQuantizeWrapper):
+    """`keras.layers.Activation`.
+
+    Args:
+        layer: the layer to wrap.
+        gate_scheme: for SiLU, x * sigmoid(x): the integers of the sigmoid, for runtimes that compute it and the product
+            in integers. `None` leaves the activation in one piece.
+        **kwargs: those of `BaseQuantizeWrapper`.
+
+    Raises:
+        ValueError: `gate_scheme` for another activation than SiLU.
+    """
+
+    def __init__(self, layer, *, gate_scheme: QuantizationScheme | dict | None = None, **kwargs):
+        super().__init__(layer, **kwargs)
+        if gate_scheme is not None and getattr(layer, "activation", None) is not keras.activations.silu:
+            raise ValueError(f"Only a SiLU activation has a gate to quantize; {layer.name!r} is another.")
+        self.gate_scheme = QuantizationScheme.from_config(gate_scheme) if gate_scheme else None
+        self.gate_quantizer: ActivationQuantizer | None = None
+
+    def build(self, input_shape=None):
+        super().build(input_shape)
+        if self.gate_scheme is not None:
+            self.gate_quantizer = self._activation_quantizer(self.gate_scheme, "gate_quantizer")
+
+    def _inner_quantizers(self):
+        return [self.gate_quantizer] if self.gate_quantizer is not None else []
+
+    def _call_layer(self, inputs, training, **kwargs):
+        if self.gate_quantizer is None:
+            return super()._call_layer(inputs, training, **kwargs)
+        return inputs * self.gate_quantizer(keras.ops.sigmoid(inputs), training=training)
+
+    def get_config(self):
+        config = super().get_config()
+        config["gate_scheme"] = self.gate_scheme.get_config() if self.gate_scheme else None
+        return config

@@ -120,7 +120,7 @@ def as_torch_loader(x):
 
 FORMS = {
     "array": lambda x: x,
-    "generator of batches": lambda x: (x[i : i + 10] for i in range(0, 70, 10)),
+    "generator of batches": lambda x: ((x[i : i + 10],) for i in range(0, 70, 10)),
     "generator of pairs": lambda x: ((x[i : i + 10], np.zeros(10)) for i in range(0, 70, 10)),
     "generator with weights": lambda x: ((x[i : i + 10], np.zeros(10), np.ones(10)) for i in range(0, 70, 10)),
     "PyDataset": Batches,
@@ -152,7 +152,7 @@ def test_steps_limit_the_batches(x):
 def test_steps_end_a_generator_that_does_not(x):
     def endless():
         while True:
-            yield x
+            yield (x,)
 
     calibrate(dense(), endless(), steps=3, verbose=0)
 
@@ -253,7 +253,6 @@ def test_what_is_no_model_is_refused(x):
         calibrate("model", x)
 
 
-@pytest.mark.slow
 def test_real_images_from_float_to_int8_without_training(fashion_mnist):
     (x_train, y_train), (x_test, y_test) = fashion_mnist
     model = keras.Sequential(

@@ -4,11 +4,11 @@ from keras import layers
 from onnx_models import assert_agrees, layer_model, op_counts
 from small_models import randomize
 
-ACTIVATIONS = (
-    "relu relu6 sigmoid tanh swish silu hard_sigmoid hard_swish hard_silu gelu softplus softsign elu selu exponential "
-    "linear leaky_relu mish softmax log_softmax celu log_sigmoid hard_tanh tanh_shrink soft_shrink hard_shrink "
-    "squareplus sparse_plus sparse_sigmoid"
-).split()
+ACTIVATIONS = """
+    relu relu6 sigmoid tanh swish silu hard_sigmoid hard_swish hard_silu gelu softplus softsign elu selu
+    exponential linear leaky_relu mish softmax log_softmax celu log_sigmoid hard_tanh tanh_shrink soft_shrink
+    hard_shrink squareplus sparse_plus sparse_sigmoid
+""".split()
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -25,7 +25,12 @@ def test_activation_argument_of_a_convolution(tmp_path, name):
 @pytest.mark.parametrize(
     "layer",
     [
-        *(layers.ReLU(max_value=m, negative_slope=s, threshold=t) for m in (None, 1.5) for s in (0, 0.3) for t in (0, 0.5)),
+        *(
+            layers.ReLU(max_value=m, negative_slope=s, threshold=t)
+            for m in (None, 1.5)
+            for s in (0, 0.3)
+            for t in (0, 0.5)
+        ),
         layers.ReLU(6.0),
         layers.LeakyReLU(0.1),
         layers.PReLU(),

@@ -13,9 +13,7 @@ def shape(rank, channels, data_format, size=9):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
-@pytest.mark.parametrize(
-    ("strides", "dilation", "groups"), [(1, 1, 1), (2, 1, 1), (3, 1, 2), (1, 2, 1), (1, 3, 2)]
-)
+@pytest.mark.parametrize(("strides", "dilation", "groups"), [(1, 1, 1), (2, 1, 1), (3, 1, 2), (1, 2, 1), (1, 3, 2)])
 @pytest.mark.parametrize("padding", ["valid", "same"])
 def test_convolution(tmp_path, rank, strides, dilation, groups, padding):
     layer = getattr(layers, f"Conv{rank}D")(

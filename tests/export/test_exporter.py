@@ -157,7 +157,9 @@ def test_opset_that_is_too_old_for_a_layer(old_file):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, NeedsMish(name="fishy")(inputs))
     try:
-        with pytest.raises(OpsetError, match="Mish, of which 'fishy' is made, needs ONNX opset 18 or newer, got opset=17"):
+        with pytest.raises(
+            OpsetError, match="Mish, of which 'fishy' is made, needs ONNX opset 18 or newer, got opset=17"
+        ):
             export_onnx(model, old_file, opset=17)
         assert_untouched(old_file)
         assert export(model, old_file).opset_import[0].version == 18
@@ -302,4 +304,3 @@ def test_large_models_have_their_weights_beside_them(tmp_path, cnn, images, monk
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m.onnx", "m.onnx.data", "q.onnx", "q.onnx.data"]
     actual = run(tmp_path / "m.onnx", [images[0]])[0]
     np.testing.assert_allclose(actual, cnn.predict(images[0], verbose=0), atol=1e-5)
-

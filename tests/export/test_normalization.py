@@ -12,7 +12,9 @@ def test_batch_normalization(tmp_path, shape, axis, scale, center):
     assert "Transpose" not in op_counts(assert_agrees(layer_model(layer, shape), tmp_path / "m.onnx"))
 
 
-@pytest.mark.parametrize(("shape", "axis"), [((6,), -1), ((5, 6), -1), ((5, 6), 1), ((4, 5, 6), (2, 3)), ((4, 5, 6), (1, 3))])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((6,), -1), ((5, 6), -1), ((5, 6), 1), ((4, 5, 6), (2, 3)), ((4, 5, 6), (1, 3))]
+)
 @pytest.mark.parametrize(("scale", "center"), [(True, True), (False, True), (True, False), (False, False)])
 @pytest.mark.parametrize("opset", [13, None])
 def test_layer_normalization(tmp_path, shape, axis, scale, center, opset):

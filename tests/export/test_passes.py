@@ -289,5 +289,3 @@ def test_dead_nodes_and_constants_are_removed(tmp_path):
     g.op("Add", g.op("Mul", g.x, 3.0), 4.0)
     assert g.check(tmp_path, g.op("Relu", g.x), remove_dead_code) == {"Relu": 1}
     assert not g.builder.graph.initializers
-
-

@@ -41,7 +41,7 @@ def test_preprocessing_of_an_image_stays_behind_its_only_transpose(tmp_path):
     inputs = keras.Input((8, 8, 3))
     x = layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0])(layers.Rescaling(1 / 255)(inputs))
     proto = assert_agrees(keras.Model(inputs, layers.Conv2D(4, 3)(x)), tmp_path / "m.onnx")
-    assert [n.op_type for n in proto.graph.node][0] == "Transpose"
+    assert proto.graph.node[0].op_type == "Transpose"
     assert op_counts(proto)["Transpose"] == 2  # in and out
 
 

@@ -6,8 +6,8 @@ import onnx
 import pytest
 import small_models
 from keras import layers
-from onnx_models import data, export, op_counts, run
 from onnx import numpy_helper
+from onnx_models import data, export, op_counts, run
 
 from tensorflow_quantization import calibrate, quantize_model
 from tensorflow_quantization.quantizers import QuantizationScheme
@@ -162,7 +162,8 @@ def test_a_wrapper_of_ones_own(tmp_path, own_wrappers):
 
 def test_unseen_quantizers_are_named_once(tmp_path, residual):
     quantized = quantize_model(residual)
-    with pytest.warns(UserWarning, match=r"4 quantized layers never saw data.*: quant_stem, quant_conv.*calibrate") as found:
+    message = r"4 quantized layers never saw data.*: quant_stem, quant_conv.*calibrate"
+    with pytest.warns(UserWarning, match=message) as found:
         export(quantized, tmp_path / "m.onnx")
     assert sum(w.category is UserWarning for w in found) == 1
     calibrate(quantized, small_models.images()[0])

@@ -42,7 +42,8 @@ def test_float_models_agree(tmp_path, cnn, images, input_layout):
 
 def test_a_wrong_float_file_is_not_written(tmp_path, cnn, images, spoil):
     spoil(scale_initializer("dense/kernel", 1.001))
-    with pytest.raises(VerificationError, match=r"output 'dense' by 0\.000\d+ of its largest value \(allowed: 0\.0001\)"):
+    message = r"output 'dense' by 0\.000\d+ of its largest value \(allowed: 0\.0001\)"
+    with pytest.raises(VerificationError, match=message):
         export(cnn, tmp_path / "m.onnx", verify_with=images[0])
     assert not list(tmp_path.iterdir())
 

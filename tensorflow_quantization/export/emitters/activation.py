@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.export.emission import Emission
-from tensorflow_quantization.export.errors import NotExpressible
+from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Value
 
@@ -23,24 +24,27 @@ def _register(function: Callable[[Emission, Value], ir.Value | Value], *keys) ->
 
 
 #: What is one operator in ONNX, of the same meaning.
-for _op_type, _keys in {
+_OPERATORS: dict[str, tuple[Any, ...]] = {
     "Sigmoid": ("Sigmoid", _a.sigmoid, _o.sigmoid),
     "Tanh": ("Tanh", _a.tanh, _o.tanh),
     "Softplus": ("Softplus", _a.softplus, _o.softplus),
     "Softsign": ("Softsign", _a.softsign, _o.softsign),
     "Selu": ("Selu", _a.selu, _o.selu),
     "Exp": ("Exp", _a.exponential, _o.exp),
-}.items():
-    _register(lambda e, x, op_type=_op_type: e.op(op_type, x), *_keys)
+}
+for _op_type, _keys in _OPERATORS.items():
+
+    @emitter(*_keys, layout="any")
+    def _operator(e: Emission, operation, x: Value, op_type: str = _op_type) -> ir.Value:
+        return e.op(op_type, x)
+
 
 _register(lambda e, x: x, _a.linear)
 _register(lambda e, x: e.op("Clip", x, 0.0, 6.0), "Relu6", _a.relu6, _o.relu6)
 _register(lambda e, x: e.op("Clip", x, -1.0, 1.0), "HardTanh", _a.hard_tanh, _o.hard_tanh)
 _register(lambda e, x: e.op("Mul", x, e.op("Sigmoid", x)), "Silu", _a.silu, _o.silu)
 _register(lambda e, x: e.op("Sub", x, e.op("Tanh", x)), "TanhShrink", _a.tanh_shrink, _o.tanh_shrink)
-_register(
-    lambda e, x: e.op("Neg", e.op("Softplus", e.op("Neg", x))), "LogSigmoid", _a.log_sigmoid, _o.log_sigmoid
-)
+_register(lambda e, x: e.op("Neg", e.op("Softplus", e.op("Neg", x))), "LogSigmoid", _a.log_sigmoid, _o.log_sigmoid)
 _register(
     lambda e, x: e.op("Clip", e.op("Add", e.op("Mul", x, 0.5), 0.5), 0.0, 1.0),
     *("SparseSigmoid", _a.sparse_sigmoid, _o.sparse_sigmoid),
@@ -85,7 +89,7 @@ def gelu(e: Emission, operation, x: Value) -> ir.Value:
 def relu(e: Emission, operation, x: Value) -> ir.Value:
     slope = float(getattr(operation, "negative_slope", 0.0) or 0.0)
     threshold = float(getattr(operation, "threshold", 0.0) or 0.0)
-    max_value = getattr(operation, "max_value", None)
+    max_value: Any = getattr(operation, "max_value", None)
     if not threshold and max_value is None:
         return e.op("LeakyRelu", x, alpha=slope) if slope else e.op("Relu", x)
     if threshold:
@@ -151,7 +155,7 @@ def glu(e: Emission, operation, x: Value) -> Value:
     axis = getattr(operation, "axis", -1)
     size = x.shape[axis]
     if size is None:
-        raise NotExpressible("halves an axis of unknown size")
+        raise NotExpressibleError("halves an axis of unknown size")
     first, second = e.split(x, [size // 2] * 2, x.position(axis))
     shape = tuple(size // 2 if i == axis % x.rank else d for i, d in enumerate(x.shape))
     return Value(e.op("Mul", first, e.op("Sigmoid", second)), shape, x.dtype, x.order)
@@ -160,7 +164,7 @@ def glu(e: Emission, operation, x: Value) -> Value:
 @emitter("Softmax", "LogSoftmax", _a.softmax, _a.log_softmax, _o.softmax, _o.log_softmax, layout="any")
 def softmax(e: Emission, operation, x: Value, mask: Value | None = None) -> ir.Value:
     if mask is not None:
-        raise NotExpressible("is called with a mask, and masks are not exported")
+        raise NotExpressibleError("is called with a mask, and masks are not exported")
     log = operation in (_a.log_softmax, _o.log_softmax) or type(operation).__name__ == "LogSoftmax"
     axis = getattr(operation, "axis", -1)
     if isinstance(axis, int):

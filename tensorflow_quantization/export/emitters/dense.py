@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tensorflow_quantization.export.emission import Emission
-from tensorflow_quantization.export.errors import NotExpressible
+from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Order, Value, flattened_permutation, keras_order
 
 
-def _keep_flattened(layer, values: list[Value]) -> list[Order] | None:
+def _keep_flattened(layer, values: Sequence[Value]) -> list[Order] | None:
     """Keras' order; but a flattened image may stay as it is stored, the rows of the kernel follow it."""
     return None if values[0].flattened is not None else [keras_order(values[0].rank)]
 
@@ -30,5 +32,5 @@ def dense(e: Emission, layer, x: Value) -> Value:
 @emitter("Embedding")
 def embedding(e: Emission, layer, x: Value) -> Value:
     if layer.mask_zero:
-        raise NotExpressible("has mask_zero=True, and masks are not exported")
+        raise NotExpressibleError("has mask_zero=True, and masks are not exported")
     return e.output(e.op("Gather", e.weight("embeddings", axis=0), e.cast(x, "int32")))

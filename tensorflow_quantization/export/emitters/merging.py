@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from tensorflow_quantization.export.builder import reshape_dims
 from tensorflow_quantization.export.emission import Emission
-from tensorflow_quantization.export.errors import NotExpressible
+from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Value
 
@@ -78,9 +78,9 @@ def concatenate(e: Emission, operation, values: Sequence[Any]) -> Value:
 @emitter(_layers.Dot)
 def dot(e: Emission, layer, values: Sequence[Value]) -> Value:
     if layer.normalize:
-        raise NotExpressible("has normalize=True; normalize with keras.layers.UnitNormalization in front of it")
+        raise NotExpressibleError("has normalize=True; normalize with keras.layers.UnitNormalization in front of it")
     if any(v.rank > 3 for v in values):
-        raise NotExpressible("has an input of more than three axes")
+        raise NotExpressibleError("has an input of more than three axes")
     axes = [layer.axes] * 2 if isinstance(layer.axes, int) else layer.axes
     axes = [a % v.rank for a, v in zip(axes, values, strict=True)]
     # (batch, rest, shared) times (batch, shared, rest)
@@ -91,7 +91,7 @@ def dot(e: Emission, layer, values: Sequence[Value]) -> Value:
     if all(v.rank == 3 for v in values):
         return e.output(y)
     if dims is None:
-        raise NotExpressible("has an output with several unknown axes")
+        raise NotExpressibleError("has an output with several unknown axes")
     return e.output(e.reshape(y, dims))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tensorflow_quantization.export.emission import Emission
-from tensorflow_quantization.export.errors import NotExpressible
+from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Value, stored_array
 
@@ -37,7 +37,7 @@ def batch_normalization(e: Emission, layer, x: Value, mask: Value | None = None)
 @emitter("LayerNormalization", layout="any")
 def layer_normalization(e: Emission, layer, x: Value) -> Value:
     if layer.rms_scaling:
-        raise NotExpressible("has rms_scaling=True, which Keras deprecates; use keras.layers.RMSNormalization")
+        raise NotExpressibleError("has rms_scaling=True, which Keras deprecates; use keras.layers.RMSNormalization")
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
     return normalize_layer(e, x, axes, layer.epsilon, e.array("gamma"), e.array("beta"))
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tensorflow_quantization.export.emission import Emission
-from tensorflow_quantization.export.errors import NotExpressible
+from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Value
 
@@ -65,14 +65,14 @@ def reduce(e: Emission, op_type: str, x: Value, axis: Any, keepdims: bool) -> Va
     axes = range(x.rank) if axis is None else np.atleast_1d(axis).tolist()
     axes = {a % x.rank for a in axes}
     stored = sorted(x.position(a) for a in axes)
-    keep = {"keepdims": 1 if keepdims else 0}
+    keep = 1 if keepdims else 0
     if op_type == "ReduceMean" and x.rank > 2 and stored == list(range(2, x.rank)) and x.order[0] == 0:
         y = e.op("GlobalAveragePool", x)  # the form that runtimes have an integer kernel for
         y = y if keepdims else e.reshape(y, [0, -1])
     elif op_type == "ReduceSum":
-        y = e.op(op_type, x, np.asarray(stored, np.int64), **keep)
+        y = e.op(op_type, x, np.asarray(stored, np.int64), keepdims=keep)
     else:
-        y = e.op(op_type, x, axes=stored, **keep)
+        y = e.op(op_type, x, axes=stored, keepdims=keep)
     if keepdims:
         return e.output(y, x)
     remaining = sorted(set(range(x.rank)) - axes)
@@ -85,5 +85,5 @@ for _op_type, _name in {"ReduceMean": "Mean", "ReduceSum": "Sum", "ReduceMax": "
     @emitter(_name, layout="any")
     def _reduction(e: Emission, operation, x: Value, op_type: str = _op_type) -> Value:
         if getattr(operation, "initial", None) is not None:
-            raise NotExpressible("has an initial value")
+            raise NotExpressibleError("has an initial value")
         return reduce(e, op_type, e.cast(x, e.outputs[0].dtype), operation.axis, operation.keepdims)

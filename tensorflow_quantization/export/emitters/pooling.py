@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tensorflow_quantization.export.emission import Emission
 from tensorflow_quantization.export.emitters._windows import repeated, unless_ones, window_attributes
-from tensorflow_quantization.export.errors import NotExpressible
+from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Value
 
@@ -43,7 +43,7 @@ def global_average(e: Emission, layer, x: Value) -> Value:
 @emitter("GlobalAveragePooling1D", layout="channels_first")
 def global_average_1d(e: Emission, layer, x: Value, mask: Value | None = None) -> Value:
     if mask is not None:
-        raise NotExpressible("is called with a mask, and masks are not exported")
+        raise NotExpressibleError("is called with a mask, and masks are not exported")
     return _pool_all(e, layer, x, "GlobalAveragePool")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from tensorflow_quantization.export.emission import Emission, to_numpy
 from tensorflow_quantization.export.emitters.reshaping import crop
-from tensorflow_quantization.export.errors import NotExpressible
+from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Value
 
@@ -49,10 +49,10 @@ def normalization(e: Emission, layer, x: Value) -> Value:
 @emitter("Resizing", layout="channels_first")
 def resizing(e: Emission, layer, x: Value) -> Value:
     if layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio or layer.antialias:
-        raise NotExpressible("crops or pads to the aspect ratio, or has antialias=True")
+        raise NotExpressibleError("crops or pads to the aspect ratio, or has antialias=True")
     modes = {"bilinear": "linear", "nearest": "nearest"}
     if layer.interpolation not in modes:
-        raise NotExpressible(f"has interpolation={layer.interpolation!r}; 'nearest' and 'bilinear' are exported")
+        raise NotExpressibleError(f"has interpolation={layer.interpolation!r}; 'nearest' and 'bilinear' are exported")
     integers = np.iinfo(x.dtype) if "int" in x.dtype else None
     x = e.cast(x, "float32")
     size = np.asarray([layer.height, layer.width], np.int64)
@@ -77,7 +77,7 @@ def resizing(e: Emission, layer, x: Value) -> Value:
 def center_crop(e: Emission, layer, x: Value) -> Value:
     height, width = x.stored_shape[2:]
     if height is None or width is None or height < layer.height or width < layer.width:
-        raise NotExpressible("crops from images of unknown size, or smaller than what it makes")
+        raise NotExpressibleError("crops from images of unknown size, or smaller than what it makes")
     axes = [x.order[2], x.order[3]]
     starts = [(height - layer.height) // 2, (width - layer.width) // 2]
     bounds = {axes[0]: (starts[0], starts[0] + layer.height), axes[1]: (starts[1], starts[1] + layer.width)}

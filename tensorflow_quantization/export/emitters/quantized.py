@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from keras import tree
 
 from tensorflow_quantization.export.emission import Emission
-from tensorflow_quantization.export.errors import NotExpressible
+from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.passes.repeat_quantizers import SHARED
 from tensorflow_quantization.export.registry import emitter, find_emitter
 from tensorflow_quantization.export.values import Value
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers.library import ActivationQuantizeWrapper
+
+
+def _as_it_comes(layer: Any, values: Sequence[Value]) -> None:
+    """The layer inside decides."""
 
 
 # A wrapper is written by what it holds, so a subclass whose `call` does more than call its base's is taken for it.
-@emitter(BaseQuantizeWrapper, layout=lambda layer, values: None, structural=True)
+@emitter(BaseQuantizeWrapper, layout=_as_it_comes, structural=True)
 def quantize_wrapper(e: Emission, wrapper, inputs: Any, **kwargs: Any) -> Any:
     layer = wrapper.layer
     entry = find_emitter(layer)
     if entry is None:
-        raise NotExpressible(f"wraps a {type(layer).__name__}, which has no emitter")
+        raise NotExpressibleError(f"wraps a {type(layer).__name__}, which has no emitter")
     # First the layout that the layer wants, so that nothing stands between its DequantizeLinear and its operator.
     (inputs,), kwargs = e.arrange_inputs(entry, layer, (inputs,), kwargs)
     quantizers = iter(wrapper.input_quantizers)
@@ -36,7 +42,20 @@ def quantize_wrapper(e: Emission, wrapper, inputs: Any, **kwargs: Any) -> Any:
     result = e.wrapped(layer, wrapper.weight_quantizers).run(entry, (inputs,), kwargs)
     if wrapper.output_quantizer is None:
         return result
+    if isinstance(result, list):
+        raise NotExpressibleError("quantizes the output of a layer that has several")
     return quantize(e, wrapper.output_quantizer, result, "output")
+
+
+@emitter(ActivationQuantizeWrapper, layout="any")
+def gated_activation(e: Emission, wrapper, x: Value, **kwargs: Any) -> Any:
+    if wrapper.gate_quantizer is None:
+        return quantize_wrapper(e, wrapper, x, **kwargs)
+    (quantizer,) = wrapper.input_quantizers
+    x = x if quantizer is None else quantize(e, quantizer, x, "input")
+    gate = quantize(e, wrapper.gate_quantizer, x.with_onnx(e.op("Sigmoid", x)), "gate")
+    y = x.with_onnx(e.op("Mul", x, gate))
+    return y if wrapper.output_quantizer is None else quantize(e, wrapper.output_quantizer, y, "output")
 
 
 @emitter(ActivationQuantizer, layout="any")

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from tensorflow_quantization.export.builder import reshape_dims
 from tensorflow_quantization.export.emission import Emission
 from tensorflow_quantization.export.emitters._windows import repeated
-from tensorflow_quantization.export.errors import NotExpressible
+from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Value, keras_order, moves_no_data
 
@@ -49,7 +49,7 @@ def reshape(e: Emission, operation, x: Value) -> Value:
         else:
             dims.append(-1 if known is None else known)
     if dims.count(-1) > 1:
-        raise NotExpressible("makes a shape with several unknown axes")
+        raise NotExpressibleError("makes a shape with several unknown axes")
     return e.output(e.reshape(x, dims))
 
 
@@ -145,7 +145,7 @@ def zero_padding(e: Emission, layer, x: Value) -> Value:
 def pad_operation(e: Emission, operation, x: Value, constant_values: Any = None) -> Value:
     modes = {"constant": "constant", "reflect": "reflect", "edge": "edge"}
     if operation.mode not in modes:
-        raise NotExpressible(f"pads with mode={operation.mode!r}, which ONNX does not have")
+        raise NotExpressibleError(f"pads with mode={operation.mode!r}, which ONNX does not have")
     x = _unflattened(e, x)
     widths = list(operation.pad_width)
     widths = widths * x.rank if len(widths) == 1 else widths
@@ -182,7 +182,7 @@ def cropping(e: Emission, layer, x: Value) -> Value:
 def get_item(e: Emission, operation, x: Value, key: Any) -> Value:
     keys = list(key) if isinstance(key, tuple | list) else [key]
     if not all(k is None or k is Ellipsis or isinstance(k, slice | int | np.integer) for k in keys):
-        raise NotExpressible("takes elements at positions that are not known before it runs")
+        raise NotExpressibleError("takes elements at positions that are not known before it runs")
     if Ellipsis in keys:
         at = keys.index(Ellipsis)
         missing = x.rank - sum(k is not None for k in keys) + 1
@@ -224,7 +224,7 @@ def up_sampling(e: Emission, layer, x: Value) -> Value:
     if interpolation == "nearest":
         return e.output(_scale(e, x, factors, "nearest"), x)
     if interpolation != "bilinear":
-        raise NotExpressible(f"has interpolation={interpolation!r}; 'nearest' and 'bilinear' are exported")
+        raise NotExpressibleError(f"has interpolation={interpolation!r}; 'nearest' and 'bilinear' are exported")
     return e.output(_scale(e, x, factors, "linear"), x)
 
 

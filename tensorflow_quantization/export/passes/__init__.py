@@ -10,7 +10,15 @@ from tensorflow_quantization.export.passes.reduction_axes import reduction_axes
 from tensorflow_quantization.export.passes.repeat_quantizers import repeat_quantizers
 
 #: In this order: padding and clips look at what feeds them, dead code comes last.
-PASSES = (fold_padding, fold_batch_norm, drop_clips, merge_reshapes, repeat_quantizers, reduction_axes, remove_dead_code)
+PASSES = (
+    fold_padding,
+    fold_batch_norm,
+    drop_clips,
+    merge_reshapes,
+    repeat_quantizers,
+    reduction_axes,
+    remove_dead_code,
+)
 
 
 def run_passes(builder: Builder) -> None:

@@ -157,7 +157,8 @@ def _scale_scales(builder: Builder, dequantize: ir.Node, factor: np.ndarray, axi
         zero_point,
     )
     for index, (old, new) in enumerate(zip(values, arrays, strict=True)):
-        if old is None or np.array_equal(array(old), new):
+        before = array(old)
+        if old is None or before is None or np.array_equal(before, new):
             continue
         dequantize.replace_input_with(index, builder.initializer(f"{old.name}_folded", new))
     dequantize.attributes["axis"] = ir.AttrInt64("axis", axis)

@@ -35,7 +35,8 @@ def _moves_only(node: ir.Node) -> bool:
     if node.op_type != "Pad":
         return True
     value = operand(node, 2)
-    return value is None or not array(value).any()  # zero is an integer of every scheme
+    constant = array(value)
+    return value is None or (constant is not None and not constant.any())  # zero is an integer of every scheme
 
 
 def _repeat_behind(builder: Builder, node: ir.Node) -> None:
@@ -73,7 +74,9 @@ def _repeat_before(builder: Builder, node: ir.Node) -> None:
 
 def _same_parameters(a: ir.Node, b: ir.Node) -> bool:
     return all(
-        (x := array(operand(a, i))) is not None and (y := array(operand(b, i))) is not None and x.dtype == y.dtype
+        (x := array(operand(a, i))) is not None
+        and (y := array(operand(b, i))) is not None
+        and x.dtype == y.dtype
         and (x == y).all()
         for i in (1, 2)
     )

@@ -1,0 +1,112 @@
+"""Layers that multiply and add a constant to each channel, and which of them belong to the product before them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from tensorflow_quantization.export.emission import to_numpy
+from tensorflow_quantization.graph import Call, LayerGraph
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+
+_LINEAR = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+    keras.layers.Dense,
+    keras.layers.DepthwiseConv1D,
+    keras.layers.DepthwiseConv2D,
+    keras.layers.SeparableConv1D,
+    keras.layers.SeparableConv2D,
+)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """x * factor + shift, a number each for every index of the last axis (float64)."""
+
+    factor: np.ndarray
+    shift: np.ndarray
+
+
+def inner_layer(operation: Any) -> Any:
+    """The layer that a wrapper holds; any other operation itself."""
+    return operation.layer if isinstance(operation, BaseQuantizeWrapper) else operation
+
+
+def read_affine(call: Call) -> Affine | None:
+    """What the layer of `call` does to each channel, if that is all it does; `None` otherwise."""
+    layer, shape = inner_layer(call.operation), call.outputs[0].shape
+    if len(shape) < 2 or shape[-1] is None:
+        return None
+    if isinstance(layer, keras.layers.BatchNormalization):
+        found = _batch_normalization(layer, len(shape))
+    elif isinstance(layer, keras.layers.Normalization):
+        found = _normalization(layer)
+    elif isinstance(layer, keras.layers.Rescaling):
+        found = _array(layer.scale), _array(layer.offset)
+    else:
+        found = None
+    if found is None:
+        return None
+    vectors = [_per_channel(array, shape[-1]) for array in found]
+    return None if any(v is None for v in vectors) else Affine(*vectors)
+
+
+def folded_normalizations(graph: LayerGraph) -> dict[int, Call]:
+    """The batch normalizations that a product's weights can take up: by id of the product's call.
+
+    A product is a convolution or Dense in a wrapper, not activated, with its output not quantized and read by the
+    normalization alone.
+    """
+    folded = {}
+    for call in graph.calls:
+        layer = inner_layer(call.operation)
+        if not isinstance(layer, keras.layers.BatchNormalization) or read_affine(call) is None:
+            continue
+        if isinstance(call.operation, BaseQuantizeWrapper) and any(call.operation.input_quantizers):
+            continue
+        source = call.inputs[0].producer
+        if source is None or len(graph.consumers(call.inputs[0])) != 1 or graph.is_output(call.inputs[0]):
+            continue
+        wrapper = source.operation
+        if not isinstance(wrapper, BaseQuantizeWrapper) or not isinstance(wrapper.layer, _LINEAR):
+            continue
+        if wrapper.output_quantizer is None and wrapper.layer.activation in (None, keras.activations.linear):
+            folded[id(source)] = call
+    return folded
+
+
+def _batch_normalization(layer: Any, rank: int) -> tuple[np.ndarray, np.ndarray] | None:
+    if layer.axis not in (-1, rank - 1):
+        return None
+    factor = 1.0 / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
+    if layer.scale:
+        factor = factor * _array(layer.gamma)
+    shift = -_array(layer.moving_mean) * factor
+    return factor, shift + _array(layer.beta) if layer.center else shift
+
+
+def _normalization(layer: Any) -> tuple[np.ndarray, np.ndarray]:
+    mean = _array(layer.mean)
+    deviation = np.maximum(np.sqrt(_array(layer.variance)), keras.config.epsilon())
+    if layer.invert:
+        return deviation, mean
+    return 1.0 / deviation, -mean / deviation
+
+
+def _array(x: Any) -> np.ndarray:
+    return to_numpy(x, "float32").astype(np.float64)
+
+
+def _per_channel(array: np.ndarray, channels: int) -> np.ndarray | None:
+    """One number a channel; `None` if `array` varies along other axes too."""
+    if array.size not in (1, channels) or (array.ndim and array.shape[-1] != array.size):
+        return None
+    return np.broadcast_to(array.ravel(), (channels,))

@@ -1,0 +1,174 @@
+"""A quantized Keras model as a TensorFlow function of constants only, with its ranges as fake-quantization operators.
+
+TensorFlow's converter reads the integers of a tensor from `fake_quant_with_min_max_args`. Kernels carry no such
+operator, which it knows in some layouts only: they are constants on the grid of their integers, with 127 the largest
+of each channel, and the converter, which takes the largest weight of a channel for 127, finds the same integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from tensorflow_quantization.export.emission import plain_name, to_numpy
+from tensorflow_quantization.export.litert.affine import Affine, folded_normalizations, inner_layer, read_affine
+from tensorflow_quantization.graph import Call, LayerGraph, substitute
+from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers.base import output_channel_axis
+from tensorflow_quantization.wrappers.library import ActivationQuantizeWrapper
+
+#: Computes a call from its arguments, on tensors of TensorFlow.
+Step = Callable[..., Any]
+
+
+def make_function(graph: LayerGraph) -> Any:
+    """The concrete function of a flat graph.
+
+    Its inputs are those of the model, in their order and by their names; its results are called `output_0`, ….
+    """
+    import tensorflow as tf
+
+    # Weights and ranges are read here: within the trace, variables have no values.
+    folded = folded_normalizations(graph)
+    steps = [(call, _step(call, folded)) for call in graph.calls]
+
+    def run(*inputs):
+        values = {id(t): x for t, x in zip(graph.inputs, inputs, strict=True)}
+        for call, step in steps:
+            args = substitute(call.args, lambda t: values[id(t)])
+            kwargs = substitute(call.kwargs, lambda t: values[id(t)])
+            if "training" in kwargs:
+                kwargs["training"] = False
+            with tf.name_scope(plain_name(call.path)):
+                result = step(*args, **kwargs)
+            values.update((id(t), y) for t, y in zip(call.outputs, tree.flatten(result), strict=True))
+        return {f"output_{i}": tf.identity(values[id(t)]) for i, t in enumerate(graph.outputs)}
+
+    signature = [tf.TensorSpec(t.shape, t.dtype, plain_name(t.name)) for t in graph.inputs]
+    return tf.function(run, autograph=False).get_concrete_function(*signature)
+
+
+def _step(call: Call, folded: dict[int, Call]) -> Step:
+    """How to compute a call, everything that is constant in it computed already."""
+    operation = call.operation
+    if isinstance(operation, ActivationQuantizer):
+        return _fake_quantize(operation)
+    if not isinstance(operation, BaseQuantizeWrapper):
+        if any(call is normalization for normalization in folded.values()):
+            return _identity
+        return _layer(operation, _values(operation)) if call.is_layer else operation
+    inputs = [_fake_quantize(quantizer) for quantizer in operation.input_quantizers]
+    inner = _inner_step(call, folded)
+    output = _fake_quantize(operation.output_quantizer)
+
+    def step(x, **kwargs):
+        flat = [quantize(value) for quantize, value in zip(inputs, tree.flatten(x), strict=True)]
+        return output(inner(tree.pack_sequence_as(x, flat), **kwargs))
+
+    return step
+
+
+def _inner_step(call: Call, folded: dict[int, Call]) -> Step:
+    """What the layer in a wrapper does, its kernels quantized."""
+    wrapper = call.operation
+    if any(call is normalization for normalization in folded.values()):
+        return _identity
+    if id(call) in folded:
+        return _folded(wrapper, read_affine(folded[id(call)]))
+    if isinstance(wrapper, ActivationQuantizeWrapper) and wrapper.gate_quantizer is not None:
+        return _silu
+    affine = read_affine(call)
+    return _depthwise(affine) if affine is not None else _layer(wrapper.layer, _values(wrapper))
+
+
+def _fake_quantize(quantizer: ActivationQuantizer | None) -> Step:
+    if quantizer is None:
+        return _identity
+    scale, zero_point = (float(p) for p in quantizer.parameters())
+    limits = np.iinfo(quantizer.scheme.dtype)
+    low, high = (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
+
+    def step(x, **kwargs):
+        import tensorflow as tf
+
+        return tf.quantization.fake_quant_with_min_max_args(x, min=low, max=high, num_bits=8)
+
+    return step
+
+
+def _identity(x, **kwargs):
+    return x
+
+
+def _silu(x, **kwargs):
+    # The gate has the integers that the runtime demands of a sigmoid, multiples of 1 / 256.
+    return x * keras.ops.sigmoid(x)
+
+
+def _values(operation: Any) -> dict[str, np.ndarray]:
+    """The variables of a layer, or of that in a wrapper, by path; kernels as they are once quantized."""
+    layer = inner_layer(operation)
+    values = {v.path: to_numpy(v, v.dtype) for v in layer.variables}
+    for name, quantizer in getattr(operation, "weight_quantizers", {}).items():
+        path = getattr(layer, name).path
+        scale, zero_point = (np.float32(p) for p in quantizer.parameters(values[path]))
+        values[path] = numerics.dequantize(np.float32(quantizer.integers(values[path])), scale, zero_point)
+    return values
+
+
+def _layer(layer: keras.layers.Layer, values: dict[str, np.ndarray]) -> Step:
+    """The layer with constants in the place of its variables."""
+
+    def step(*args, **kwargs):
+        mapping = [(v, keras.ops.convert_to_tensor(values[v.path], v.dtype)) for v in layer.variables]
+        with keras.StatelessScope(mapping, initialize_variables=False):
+            return layer(*args, **kwargs)
+
+    return step
+
+
+def _folded(wrapper: BaseQuantizeWrapper, affine: Affine) -> Step:
+    """The layer in a wrapper, with the normalization that follows it in its last kernel and its bias."""
+    layer, values, name = wrapper.layer, _values(wrapper), wrapper.kernels[-1]
+    path = getattr(layer, name).path
+    shape = [1] * values[path].ndim
+    for axis in output_channel_axis(layer, name):
+        shape[axis] = values[path].shape[axis]
+    values[path] = _float32(values[path] * affine.factor.reshape(shape))
+    if layer.use_bias:
+        values[layer.bias.path] = _float32(values[layer.bias.path] * affine.factor + affine.shift)
+        return _layer(layer, values)
+    product = _layer(layer, values)
+
+    def step(x, **kwargs):
+        return product(x, **kwargs) + _float32(affine.shift)
+
+    return step
+
+
+def _depthwise(affine: Affine) -> Step:
+    """A factor and a shift for each channel as a convolution of one pixel.
+
+    As a product and a sum it would need integers for what flows in between, and one scale for all factors; weights of
+    a convolution have a scale for each channel.
+    """
+    channels = affine.factor.size
+    kernel, bias = _float32(affine.factor).reshape(1, 1, channels, 1), _float32(affine.shift)
+
+    def step(x, **kwargs):
+        import tensorflow as tf
+
+        image = x if len(x.shape) == 4 else tf.reshape(x, (-1, 1, 1, channels))
+        y = tf.nn.depthwise_conv2d(image, kernel, (1, 1, 1, 1), "VALID") + bias
+        return y if image is x else tf.reshape(y, [-1 if d is None else d for d in x.shape])
+
+    return step
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, np.float32)

@@ -1,0 +1,48 @@
+"""The examples and benchmarks run, as a user would run them: in a process and a folder of their own."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+#: Each with what it prints or the file it writes, as a sign that it came to its end.
+EXAMPLES = {
+    "basics": "toolkit_basics/example/int8/model.onnx",
+    "class_quantization": "dense_only.onnx",
+    "custom_case": "PooledConcatenateQDQCase",
+    "full_quantization": "full custom",
+    "new_layer": "autoencoder.onnx",
+    "partial_quantization": "partial.onnx",
+    "residual_network": "resnet50_int8.onnx",
+    "transfer_learning": "transfer_learning.onnx",
+}
+
+
+def run(script: pathlib.Path, folder: pathlib.Path, *arguments: str) -> str:
+    """What a script prints; the test fails if it fails."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [sys.executable, "-W", "error::UserWarning", str(script), *arguments]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done.stdout
+
+
+def test_every_example_is_tested():
+    helpers = {"fashion_mnist", "models", "report", "quickstart"}
+    assert {path.stem for path in (ROOT / "examples").glob("*.py")} == helpers | set(EXAMPLES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs(name, tmp_path):
+    printed = run(ROOT / "examples" / f"{name}.py", tmp_path)
+    assert EXAMPLES[name] in printed or (tmp_path / EXAMPLES[name]).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["qat_overhead", "quantize_time"])
+def test_benchmark_prints_its_table(name, tmp_path):
+    assert "| --- |" in run(ROOT / "benchmarks" / f"{name}.py", tmp_path, "--quick")
