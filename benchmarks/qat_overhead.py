@@ -86,7 +86,9 @@ def run_peer(python: str, rounds: int) -> list[tuple[str, float, float]] | None:
     if subprocess.run([python, "-c", modules], env=environment, capture_output=True, check=False).returncode:
         return None
     command = [python, __file__, "--as-peer", str(rounds)]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"TFMOT is installed, but failed:\n{done.stderr}")
     return [tuple(row) for row in json.loads(done.stdout.splitlines()[-1])]
 
 

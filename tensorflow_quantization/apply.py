@@ -56,6 +56,7 @@ def _wrap(plan: LayerPlan, layer, inputs: int, ranges: str, *, output: bool) -> 
         weight_scheme=plan.weight_scheme,
         output_scheme=plan.activation_scheme if output else None,
         ranges=ranges,
+        target=plan.target,
     )
 
 
@@ -67,6 +68,7 @@ def _wrap_activation(plan: LayerPlan, layer, ranges: str) -> keras.layers.Layer:
         gate_scheme=plan.activation_scheme if plan.placement.gate else None,
         output_scheme=plan.activation_scheme,
         ranges=ranges,
+        target=plan.target,
     )
 
 

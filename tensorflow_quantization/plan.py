@@ -29,6 +29,7 @@ class LayerPlan:
         activation_scheme: the integers of its inputs and output.
         weight_scheme: the integers of its kernels.
         wrapper: the wrapper class to do it with; `None` where it is no layer.
+        target: the name of the runtime that it is for.
     """
 
     path: str
@@ -37,6 +38,7 @@ class LayerPlan:
     activation_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
     weight_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
     wrapper: type[BaseQuantizeWrapper] | None = field(default=None, repr=False)
+    target: str | None = None
 
     @property
     def name(self) -> str:
@@ -121,7 +123,7 @@ def make_plan(
     _warn_of_unknown_names(spec, graph)
     wishes = _Wishes(spec, list(case_specs))
     placements = {} if mode == PARTIAL else target.place(graph, wishes.switched_off)
-    plain = LayerPlan("", "", activation_scheme=activation_scheme, weight_scheme=weight_scheme)
+    plain = LayerPlan("", "", activation_scheme=activation_scheme, weight_scheme=weight_scheme, target=target.name)
     layers = {
         tensor.name: replace(plain, path=tensor.name, class_name="InputLayer", placement=placements[tensor.name])
         for tensor in graph.inputs

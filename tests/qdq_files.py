@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 class QdqFile:
     """Collects nodes; every method that adds some returns the name of their output.
 
-    Nodes are called after their operator, `conv`, `conv_2`, unless named; an output has the name of its node and "_out".
+    Nodes are called after their operator, `conv`, `conv_2`, unless named; outputs after their node, `conv_out`.
     """
 
     def __init__(self, opset=17):

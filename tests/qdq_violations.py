@@ -1,7 +1,7 @@
 """One tiny graph for each rule that a runtime can have: it breaks this rule.
 
-A builder takes a fresh `QdqFile` and returns the outputs of the graph; the node that suffers is called "victim". `dtype`
-and `zero` of activations are those of the runtime whose rules are checked, so that nothing else is wrong.
+A builder takes a fresh `QdqFile` and returns the outputs of the graph; the node that suffers is called "victim". Where
+it takes the `dtype` of activations, that is of the runtime whose rules are checked, so that nothing else is wrong.
 """
 
 import numpy as np
@@ -279,26 +279,25 @@ def product(left, right):
     return build
 
 
-def qlinear_conv(f):
+def qlinear_conv(f, scales=None):
     q, scale, zero = f.quantize(f.input())
     weights = f.constant(np.ones((8, 8, 3, 3), INT8))
-    constants = (f.constant(np.float32(0.02)), f.constant(INT8(0)))
-    return [
-        f.op(
-            "DequantizeLinear",
-            f.op("QLinearConv", q, scale, zero, weights, *constants, scale, zero, name="victim"),
-            scale,
-            zero,
-        )
-    ]
+    shape = () if scales is None else (scales,)
+    constants = (f.constant(np.full(shape, 0.02, np.float32)), f.constant(np.zeros(shape, INT8)))
+    y = f.op("QLinearConv", q, scale, zero, weights, *constants, scale, zero, name="victim")
+    return [f.op("DequantizeLinear", y, scale, zero)]
+
+
+def matmul_integer(f):
+    q, scale, zero = f.op("DynamicQuantizeLinear", f.input((1, 5, 16)), outputs=3)
+    y = f.op("MatMulInteger", q, f.constant(np.ones((16, 12), INT8)), zero, name="victim")
+    return [f.op("Mul", f.op("Cast", y, to=TensorProto.FLOAT), scale)]
 
 
 def two_strided_pointwise(f):
     x = f.pair(f.input())
-    return [
-        f.pair(victim(f, x, kernel=1, strides=[2, 2]), zero=128),
-        f.pair(f.conv(x, kernel=1, strides=[2, 2]), zero=128),
-    ]
+    strided = {"kernel": 1, "strides": [2, 2]}
+    return [f.pair(victim(f, x, **strided), zero=128), f.pair(f.conv(x, **strided), zero=128)]
 
 
 def without_zero_point(f):

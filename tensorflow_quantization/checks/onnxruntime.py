@@ -58,8 +58,8 @@ RULES = (
     Rule(
         "weight-axis",
         "error",
-        "Per-channel scales lie along the output channels, Conv 0, MatMul (K,N) 1, Gemm transB 0: others stay float, fail "
-        "to run, or give wrong numbers.",
+        "Per-channel scales lie along the output channels, Conv 0, MatMul (K,N) 1, Gemm transB 0: others stay float, "
+        "fail to run, or give wrong numbers.",
         "Quantize the weights along their output channels, a scale for each.",
         "Measured: QLinearConv and MatMulIntegerToFloat take any scales for those of the output channels",
         numerics.wrong_axes(("Conv", "Gemm", "MatMul")),

@@ -146,7 +146,7 @@ RULES = (
     Rule(
         "strided-pointwise",
         "warning",
-        "Where only Convs of one point with strides read a DequantizeLinear, OpenVINO strides before it, and loses int8.",
+        "Where only Convs of one point with strides read a DequantizeLinear, OpenVINO strides before it, without int8.",
         "Put a MaxPool of one point with the strides between the two, and let the Convs have strides of 1.",
         "Measured: OpenVINO 2026.4; with the MaxPool, ResNet50 takes 0.87 times the time",
         openvino_forms.strided_pointwise,
@@ -155,8 +155,8 @@ RULES = (
     Rule(
         "integer-operator",
         "warning",
-        "Integer operators are taken apart into float ones: ConvInteger, MatMulInteger, and QLinearConv and QLinearMatMul "
-        "with a scale for each channel.",
+        "Integer operators are taken apart into float ones: ConvInteger, MatMulInteger, and with a scale for each "
+        "channel QLinearConv and QLinearMatMul.",
         "Write DequantizeLinear, the float operator, QuantizeLinear.",
         _MEASURED,
         openvino_forms.integer_operators,

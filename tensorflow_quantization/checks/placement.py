@@ -26,7 +26,7 @@ from tensorflow_quantization.checks.rule import Predicate, Violation
 def nothing_quantized(graph: QdqGraph) -> Iterator[Violation]:
     """A file without any quantizer."""
     if not graph.quantizes and not graph.dequantizes:
-        yield Violation((), "the file has no QuantizeLinear")
+        yield Violation((), "it has no QuantizeLinear")
 
 
 def left_in_float(graph: QdqGraph) -> Iterator[Violation]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -65,7 +66,7 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
-def attribute(node: ir.Node, name: str, default: float | int | str | None = None):
+def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     """The value of an attribute."""
     found = node.attributes.get(name)
     return default if found is None else found.value

@@ -23,7 +23,7 @@ class Finding:
             or slower than it could; "info": worth knowing.
         rule: its id.
         nodes: names of the nodes it is about; the first is the one that suffers. Unnamed nodes are called
-            "<operator> of <output>".
+            "<operator> of <output>". Empty: it is about the file.
         what: is wrong, a clause.
         demands: the rule, a sentence.
         fix: what to do, a sentence.
@@ -41,7 +41,12 @@ class Finding:
     keeps_float: bool = False
 
     def __str__(self) -> str:
-        return f"{self.severity} [{self.rule}] {', '.join(self.nodes)}: {self.what}. {self.fix}"
+        return f"{self.severity} [{self.rule}] {self.where}: {self.what}. {self.fix}"
+
+    @property
+    def where(self) -> str:
+        """The nodes in one string, or that it is about the file as a whole."""
+        return ", ".join(self.nodes) or "the file"
 
 
 class Report:
@@ -99,7 +104,7 @@ class Report:
 
     def to_markdown(self) -> str:
         """A Markdown table, a row a finding."""
-        return markdown_table(self.titles, [[f.severity, f.rule, ", ".join(f.nodes), f.what, f.fix] for f in self])
+        return markdown_table(self.titles, [[f.severity, f.rule, f.where, f.what, f.fix] for f in self])
 
     def __str__(self) -> str:
         counts = [(sum(f.severity == severity for f in self), severity) for severity in SEVERITIES]
@@ -108,7 +113,7 @@ class Report:
         for rule in self.rules:
             found = [finding for finding in self if finding.rule == rule]
             first = found[0]
-            rows = [[", ".join(finding.nodes), finding.what] for finding in found[:_SHOWN]]
+            rows = [[finding.where, finding.what] for finding in found[:_SHOWN]]
             table = text_table(("nodes", "what"), rows).replace("\n", "\n  ")
             more = f"\n  and {len(found) - _SHOWN} more, in .findings" if len(found) > _SHOWN else ""
             parts.append(

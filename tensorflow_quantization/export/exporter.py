@@ -15,6 +15,7 @@ from tensorflow_quantization.export.passes import run_passes
 from tensorflow_quantization.export.verify import verify
 from tensorflow_quantization.export.writing import replacing, save, to_model
 from tensorflow_quantization.graph import LayerGraph
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 
 def export_onnx(
@@ -62,10 +63,15 @@ def export_onnx(
     validation.check_finite(graph)
     validation.warn_unseen(graph)
     lowered = lower(graph, opset, input_layout)
-    run_passes(lowered.builder)
+    run_passes(lowered.builder, _target(graph))
     onnx_model = to_model(finish(lowered))
     with replacing(path) as temporary:
         save(onnx_model, temporary)
         if verify_with is not None:
             verify(temporary, graph, lowered, verify_with)
     return path
+
+
+def _target(graph: LayerGraph) -> str | None:
+    """The runtime that a model is quantized for, as its wrappers remember."""
+    return next((c.operation.target for c in graph.calls if isinstance(c.operation, BaseQuantizeWrapper)), None)

@@ -33,6 +33,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         output_scheme: `QuantizationScheme` of the output, which is fake-quantized only if one is given.
         ranges: how activation ranges follow training: "ema", "last" or "learned".
         frozen: activation ranges stay as they are.
+        target: the name of the runtime that the model is quantized for, which its export then suits.
         **kwargs: those of `keras.layers.Layer`; the name is `quant_<layer name>` by default.
     """
 
@@ -64,6 +65,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         output_scheme: QuantizationScheme | dict | None = None,
         ranges: str = "ema",
         frozen: bool = False,
+        target: str | None = None,
         **kwargs,
     ):
         kwargs.setdefault("name", f"quant_{layer.name}")
@@ -78,6 +80,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         self.output_scheme = QuantizationScheme.from_config(output_scheme) if output_scheme else None
         self.ranges = check_ranges(ranges)
         self._frozen = frozen
+        self.target = target
         self.supports_masking = layer.supports_masking
         # One an input of the layer, None where it is not quantized; known once the number of inputs is.
         self.input_quantizers: list[ActivationQuantizer | None] = []
@@ -166,19 +169,19 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         if not self.weight_quantizers:
             return self.layer(inputs, **kwargs)
         with AutocastScope(None):  # the scope takes values in the dtype of the variables
-            values = {v.path: ops.convert_to_tensor(v) for v in self.layer.variables}
+            values = {id(v): ops.convert_to_tensor(v) for v in self.layer.variables}
             for kernel, quantizer in self.weight_quantizers.items():
-                path = getattr(self.layer, kernel).path
-                values[path] = quantizer(values[path])
+                key = id(getattr(self.layer, kernel))
+                values[key] = quantizer(values[key])
         # A scope hides the one around it (a training step of JAX is one), so it gets all variables of the layer, and
         # what the layer assigned or lost within is handed on afterwards.
-        mapping = [(v, values[v.path]) for v in self.layer.variables]
+        mapping = [(v, values[id(v)]) for v in self.layer.variables]
         with keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False) as scope:
-            before = {v.path: scope.get_current_value(v) for v in self.layer.variables}
+            before = {id(v): scope.get_current_value(v) for v in self.layer.variables}
             outputs = self.layer(inputs, **kwargs)
         for variable in self.layer.variables:
             value = scope.get_current_value(variable)
-            if value is not before[variable.path]:
+            if value is not before[id(variable)]:
                 variable.assign(value)
         self.add_loss(scope.losses)
         return outputs
@@ -201,6 +204,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             output_scheme=self.output_scheme.get_config() if self.output_scheme else None,
             ranges=self.ranges,
             frozen=self.frozen,
+            target=self.target,
         )
         return config
 

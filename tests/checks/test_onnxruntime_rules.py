@@ -1,5 +1,7 @@
 """Each rule on a graph that breaks it, and what ONNX Runtime really makes of that graph."""
 
+import platform
+
 import numpy as np
 import pytest
 import qdq_violations as v
@@ -10,6 +12,7 @@ from tensorflow_quantization.checks import check_onnx
 from tensorflow_quantization.checks.onnxruntime import RULES
 
 onnxruntime = pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="rules of x86")
 
 #: Rule, graph, and how its victim runs; "" where the runtime is not asked: it would not load the file, or there is no
 #: victim.

@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+import onnx
 import pytest
 import qdq_violations as v
 from qdq_files import QdqFile
@@ -11,6 +12,7 @@ from tensorflow_quantization.checks import check_onnx
 from tensorflow_quantization.checks.tensorrt import RULES
 
 INT8 = {"dtype": np.int8}
+FLOAT8 = onnx.TensorProto.FLOAT8E4M3FN
 
 BROKEN = [
     ("implicit-dtype", "error", v.without_zero_point),
@@ -65,6 +67,18 @@ def test_every_rule_has_a_graph_that_breaks_it():
     assert {rule.id for rule in RULES} == {rule for rule, _, _ in BROKEN + ELSEWHERE}
 
 
+@pytest.mark.parametrize(
+    ("build", "opset", "needs"), [(lambda f: float8(f), 19, "8-bit floats"), (v.int4_blocks_of_32, 21, "4- and 16-bit")]
+)
+def test_opset_below_what_a_dtype_needs_is_found(build, opset, needs, tmp_path):
+    file = QdqFile()
+    outputs = build(file)
+    assert file.opset == opset
+    file.opset = opset - 1
+    found = [f for f in check_onnx(file.save(tmp_path / "model.onnx", *outputs)) if f.rule == "opset"]
+    assert any(needs in finding.what and f"opset {opset}" in finding.what for finding in found)
+
+
 def conv_bn_relu(f):
     y = f.conv(f.pair(f.input(), **INT8))
     y = f.op("BatchNormalization", y, *(f.constant(np.ones(8, np.float32)) for _ in range(4)))
@@ -107,12 +121,29 @@ def weights_quantized_in_the_graph(f):
     return [f.op("Conv", f.pair(f.input(), **INT8), weights)]
 
 
+def float8(f):
+    f.opset = 19
+    scale, zero = f.constant(np.float32(0.05)), f.constant(onnx.helper.make_tensor("z", FLOAT8, [], [0.0]))
+    x = f.op("DequantizeLinear", f.op("QuantizeLinear", f.input((1, 16)), scale, zero), scale, zero)
+    w = f.op("QuantizeLinear", f.floats(16, 12), scale, zero)
+    return [f.op("MatMul", x, f.op("DequantizeLinear", w, scale, zero))]
+
+
+def int4_blocks_of_64(f):
+    f.opset = 21
+    integers = onnx.helper.make_tensor("w", onnx.TensorProto.INT4, [128, 16], np.zeros(2048, np.int8))
+    scales = f.constant(np.full((2, 16), 0.1, np.float32))
+    w = f.op("DequantizeLinear", f.constant(integers), scales, axis=0, block_size=64)
+    return [f.op("MatMul", f.pair(f.input((1, 128)), **INT8), w)]
+
+
 def transposed_convolution(f):
     return [f.op("ConvTranspose", f.pair(f.input(), **INT8), f.weights(8, 4, 3, 3, axis=1))]
 
 
 CLEAN = [conv_bn_relu, quantized_residual, projection_residual, equal_concat, max_pool_behind_quantizer]
 CLEAN += [quantized_pooling, matrix_products, weights_quantized_in_the_graph, transposed_convolution]
+CLEAN += [float8, int4_blocks_of_64]
 
 
 @pytest.mark.parametrize("build", CLEAN)

@@ -55,6 +55,18 @@ def test_file_says_what_made_it(tmp_path, cnn):
     assert proto.opset_import[0].version == 13
 
 
+@pytest.mark.parametrize("name", small_models.BUILDERS)
+def test_onnx_runtime_has_nothing_to_warn_of(tmp_path, name, capfd):
+    model = small_models.BUILDERS[name]()
+    export(model, tmp_path / "float.onnx")
+    export(quantize_model(model), tmp_path / "int8.onnx")
+    x = keras.tree.flatten(small_models.data_for(model))
+    capfd.readouterr()
+    for file in ("float.onnx", "int8.onnx"):
+        run(tmp_path / file, x)
+    assert capfd.readouterr().err == ""
+
+
 def test_names_are_those_of_the_keras_model(tmp_path, residual):
     proto = export(quantize_model(residual), tmp_path / "m.onnx")
     assert [x.name for x in proto.graph.input] == ["image"]

@@ -244,8 +244,10 @@ def test_what_is_never_negative():
         g.op("Max", tanh, relu),
         g.quantized(relu),
         g.op("Pad", relu, np.asarray([0, 1, 0, 1])),
+        g.op("DequantizeLinear", np.int8([3, 4]), np.float32(1), np.int8(3)),
     ]
     no = [
+        g.op("DequantizeLinear", np.int8([3, 4]), np.float32(1), np.int8(4)),
         tanh,
         g.op("Mul", relu, tanh),
         g.op("Add", relu, -1.0),

@@ -148,6 +148,19 @@ def test_state_that_a_layer_with_a_kernel_assigns_is_kept(x):
     assert float(ops.convert_to_numpy(wrapper.layer.calls)) == 3
 
 
+def test_variables_of_the_same_name_are_told_apart(x):
+    class TwoScales(layers.Dense):
+        def build(self, shape):
+            super().build(shape)
+            self.scales = [self.add_weight(name="scale", initializer=i) for i in ("zeros", "ones")]
+
+        def call(self, inputs):
+            return super().call(inputs) * self.scales[0] + self.scales[1]
+
+    wrapper = DenseQuantizeWrapper(TwoScales(2))
+    assert ops.convert_to_numpy(wrapper(x)).tolist() == [[1.0, 1.0]] * len(x)
+
+
 def test_losses_of_the_layer_are_kept(x):
     wrapper = DenseQuantizeWrapper(layers.Dense(3, kernel_regularizer="l2", activity_regularizer="l1"))
     y = ops.convert_to_numpy(wrapper(x))

@@ -47,4 +47,7 @@ def _follows(node: ir.Node, is_nonnegative) -> bool:
         return is_nonnegative(operand(node, 0)) and (operand(node, 2) is None or is_nonnegative(operand(node, 2)))
     if node.op_type == "Resize":
         return is_nonnegative(operand(node, 0)) and node.attributes["mode"].as_string() != "cubic"
+    if node.op_type == "DequantizeLinear" and (integers := array(operand(node, 0))) is not None:
+        zero_point = array(operand(node, 2))
+        return bool((integers >= (0 if zero_point is None else zero_point.max())).all())
     return node.op_type in _IF_FIRST and is_nonnegative(operand(node, 0))

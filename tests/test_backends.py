@@ -1,0 +1,111 @@
+"""The core on JAX and PyTorch, in processes where TensorFlow cannot be imported."""
+
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+TESTS = pathlib.Path(__file__).parent
+
+#: Python runs this at its start: importing TensorFlow fails as if it were not installed.
+WITHOUT_TENSORFLOW = '''
+import importlib.abc
+import sys
+
+
+class WithoutTensorFlow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("tensorflow", "tf_keras", "tf2onnx"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+sys.meta_path.insert(0, WithoutTensorFlow())
+'''
+
+SCRIPT = """
+import importlib.util
+import sys
+
+try:
+    import tensorflow
+except ImportError:
+    pass
+else:
+    raise AssertionError("TensorFlow can be imported")
+
+import keras
+import numpy as np
+import small_models
+from keras import ops
+
+from tensorflow_quantization import calibrate, describe, export_onnx, quantize_model
+from tensorflow_quantization.custom_qdq_cases import ResNetV1QDQCase
+
+backend, folder = sys.argv[1:]
+assert keras.backend.backend() == backend
+loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+x, y = small_models.images()
+
+for build in (small_models.residual, small_models.nested, small_models.sequential, small_models.subclassed):
+    for ranges in ("ema", "last", "learned"):
+        model = build()
+        weights = small_models.values(model)
+        model.compile(keras.optimizers.SGD(0.05, momentum=0.9), loss, metrics=["accuracy"])
+        q_model = quantize_model(model, custom_qdq_cases=[ResNetV1QDQCase()], ranges=ranges)
+        history = q_model.fit(x, y, batch_size=8, epochs=4, verbose=0).history
+        assert history["loss"][-1] < history["loss"][0], (build, ranges, history)
+        small_models.assert_same_arrays(small_models.values(model), weights)
+        assert all(
+            quantizer.seen for layer in q_model._flatten_layers()
+            for quantizer in getattr(layer, "activation_quantizers", [])
+        )
+
+        calibrate(q_model, x, method="mse", verbose=0)
+        q_model.save(f"{folder}/model.keras")
+        loaded = keras.models.load_model(f"{folder}/model.keras")
+        expected = q_model.predict(x, verbose=0)
+        np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, rtol=1e-5, atol=1e-6)
+        loaded.fit(x, y, verbose=0)
+        assert "layers quantized" in str(describe(q_model))
+
+        # One quantum at each quantizer is the most that the runtime may differ by.
+        export_onnx(q_model, f"{folder}/model.onnx")
+        if importlib.util.find_spec("onnxruntime"):
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(f"{folder}/model.onnx", providers=["CPUExecutionProvider"])
+            (found,) = session.run(None, {session.get_inputs()[0].name: x})
+            assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max(), (build, ranges)
+
+assert "tensorflow" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_core_without_tensorflow(backend, tmp_path):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(WITHOUT_TENSORFLOW)
+    (tmp_path / "core.py").write_text(SCRIPT)
+    path = os.pathsep.join([str(site), str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run(
+        [sys.executable, tmp_path / "core.py", backend, tmp_path],
+        env={**os.environ, "PYTHONPATH": path, "KERAS_BACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+
+
+def test_importing_the_package_imports_no_tensorflow_for_another_backend(tmp_path):
+    backend = next((name for name in ("jax", "torch") if importlib.util.find_spec(name)), "numpy")
+    code = "import sys, tensorflow_quantization; sys.exit('tensorflow' in sys.modules)"
+    path = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path, "KERAS_BACKEND": backend})
+    assert run.returncode == 0
