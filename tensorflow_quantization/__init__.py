@@ -2,8 +2,9 @@
 
 from tensorflow_quantization import utils
 from tensorflow_quantization._version import __version__
-from tensorflow_quantization.analysis import describe
+from tensorflow_quantization.analysis import describe, runtime_report
 from tensorflow_quantization.calibration import calibrate
+from tensorflow_quantization.checks import check_onnx
 from tensorflow_quantization.custom_qdq_cases import CustomQDQInsertionCase
 from tensorflow_quantization.export import export_onnx
 from tensorflow_quantization.quantize import quantize_model
@@ -29,11 +30,13 @@ __all__ = [
     "WeightedBaseQuantizeWrapper",
     "__version__",
     "calibrate",
+    "check_onnx",
     "convert_keras_model_to_onnx",
     "convert_saved_model_to_onnx",
     "describe",
     "export_onnx",
     "quantize_model",
+    "runtime_report",
     "utils",
 ]
 

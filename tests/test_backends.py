@@ -10,19 +10,21 @@ import pytest
 
 TESTS = pathlib.Path(__file__).parent
 
-#: Python runs this at its start: importing TensorFlow fails as if it were not installed.
+#: Python runs this at its start: it finds no TensorFlow, as if that were not installed.
 WITHOUT_TENSORFLOW = '''
-import importlib.abc
+import importlib.machinery
 import sys
 
 
-class WithoutTensorFlow(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
+class WithoutTensorFlow(importlib.machinery.PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
         if name.split(".")[0] in ("tensorflow", "tf_keras", "tf2onnx"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            return None
+        return super().find_spec(name, path, target)
 
 
-sys.meta_path.insert(0, WithoutTensorFlow())
+sys.meta_path[sys.meta_path.index(importlib.machinery.PathFinder)] = WithoutTensorFlow
 '''
 
 SCRIPT = """

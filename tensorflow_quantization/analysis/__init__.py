@@ -1,5 +1,6 @@
 """Look at a quantized model."""
 
 from tensorflow_quantization.analysis.describe import LayerDescription, ModelDescription, describe
+from tensorflow_quantization.analysis.runtime_report import NodeReport, RuntimeReport, runtime_report
 
-__all__ = ["LayerDescription", "ModelDescription", "describe"]
+__all__ = ["LayerDescription", "ModelDescription", "NodeReport", "RuntimeReport", "describe", "runtime_report"]

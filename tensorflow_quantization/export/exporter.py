@@ -10,6 +10,7 @@ import keras
 
 from tensorflow_quantization.export import validation
 from tensorflow_quantization.export.errors import UnsupportedLayerError
+from tensorflow_quantization.export.retarget import check_retargeted
 from tensorflow_quantization.export.lower import finish, lower, unsupported_layers
 from tensorflow_quantization.export.passes import run_passes
 from tensorflow_quantization.export.verify import verify
@@ -24,6 +25,7 @@ def export_onnx(
     *,
     opset: int | None = None,
     input_layout: str = "channels_last",
+    target: str | None = None,
     verify_with: Any = None,
 ) -> Path:
     """Write a Keras model, float or quantized, as an ONNX file.
@@ -40,6 +42,9 @@ def export_onnx(
         input_layout: "channels_last": inputs as the Keras model takes them. "channels_first": inputs of four or five
             axes as (batch, channels, ...), which saves the one Transpose that the file else begins with. Outputs are
             always as in Keras.
+        target: the runtime to suit, "tensorrt", "onnxruntime" or "openvino"; `None` is the one that the model was quantized
+            for. Another one gets the same integers in its own encoding where that is exact; a warning names the
+            tensors that it would want quantized too, for which training gave no range.
         verify_with: input as `predict` takes it; the file is run on it in ONNX Runtime and compared with Keras, see
             `tensorflow_quantization.export.verify`.
 
@@ -56,6 +61,7 @@ def export_onnx(
     path = validation.check_path(path)
     validation.check_input_layout(input_layout)
     validation.check_opset(opset)
+    validation.check_target(target)
     graph = LayerGraph.trace(model).flatten()
     unsupported = unsupported_layers(graph)
     if unsupported:
@@ -63,12 +69,14 @@ def export_onnx(
     validation.check_finite(graph)
     validation.warn_unseen(graph)
     lowered = lower(graph, opset, input_layout)
-    run_passes(lowered.builder, _target(graph))
+    run_passes(lowered.builder, target or _target(graph))
     onnx_model = to_model(finish(lowered))
     with replacing(path) as temporary:
         save(onnx_model, temporary)
         if verify_with is not None:
             verify(temporary, graph, lowered, verify_with)
+        if target not in (None, _target(graph)):
+            check_retargeted(temporary, target)
     return path
 
 

@@ -15,6 +15,7 @@ from tensorflow_quantization.export.emission import to_numpy
 from tensorflow_quantization.export.errors import ExportError, OpsetError
 from tensorflow_quantization.export.lower import INPUT_LAYOUTS
 from tensorflow_quantization.graph import LayerGraph, did_you_mean
+from tensorflow_quantization.targets import TARGETS
 from tensorflow_quantization.wrappers import activation_quantizers
 
 
@@ -52,6 +53,16 @@ def check_opset(opset: int | None) -> None:
         raise OpsetError(
             f"opset must be an integer from {MIN_OPSET} to {newest} (the newest of the installed onnx "
             f"{onnx.__version__}), got {opset!r}. Leave it out to take the least that the model needs."
+        )
+
+
+def check_target(target: str | None) -> None:
+    """Raises: ExportError: there is no such runtime, or it does not read ONNX files."""
+    if target == "litert":
+        raise ExportError("LiteRT reads .tflite files: use export_litert(model, path).")
+    if target is not None and target not in TARGETS:
+        raise ExportError(
+            f"target must be one of {', '.join(map(repr, TARGETS))}, got {target!r}.{did_you_mean(target, list(TARGETS))}"
         )
 
 

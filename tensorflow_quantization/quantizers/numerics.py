@@ -13,8 +13,10 @@ import keras
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme
 
 Array = Any
-#: A scale below this is that of a tensor or channel that is all zeros; it becomes 1, whose integers are zeros too.
+#: A scale below this is that of a tensor or channel that is all zeros.
 SMALLEST_SCALE = 1e-12
+#: It becomes this: its integers are zeros too, float16 holds it, and a range of uint8 lies within that of a ReLU6.
+SCALE_OF_ZEROS = 2.0**-7
 
 
 def scale_from_range(low: Array, high: Array, scheme: QuantizationScheme, xp=keras.ops) -> tuple[Array, Array]:
@@ -60,4 +62,4 @@ def dequantize(q: Array, scale: Array, zero_point: Array) -> Array:
 
 
 def _positive(scale: Array, xp) -> Array:
-    return xp.where(scale > SMALLEST_SCALE, scale, xp.ones_like(scale))
+    return xp.where(scale > SMALLEST_SCALE, scale, SCALE_OF_ZEROS * xp.ones_like(scale))

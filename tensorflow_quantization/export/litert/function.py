@@ -8,6 +8,7 @@ of each channel, and the converter, which takes the largest weight of a channel 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -26,88 +27,121 @@ from tensorflow_quantization.wrappers.library import ActivationQuantizeWrapper
 Step = Callable[..., Any]
 
 
-def make_function(graph: LayerGraph) -> Any:
-    """The concrete function of a flat graph.
+@dataclass(frozen=True)
+class Function:
+    """A model as TensorFlow's converter takes it.
 
-    Its inputs are those of the model, in their order and by their names; its results are called `output_0`, ….
+    Attributes:
+        concrete: its inputs are those of the model, in their order and by their names; its results are called
+            `output_0`, `output_1`, …, and `quantized_0`, `quantized_1`, ….
+        quantized: for each of the latter the call and the quantizer that it comes from.
+    """
+
+    concrete: Any
+    quantized: list[tuple[Call, ActivationQuantizer]]
+
+
+def make_function(graph: LayerGraph, expose: bool = False) -> Function:
+    """The function of a flat graph.
+
+    Args:
+        graph: of a quantized model.
+        expose: what each activation quantizer gives becomes a result too.
     """
     import tensorflow as tf
 
     # Weights and ranges are read here: within the trace, variables have no values.
-    folded = folded_normalizations(graph)
-    steps = [(call, _step(call, folded)) for call in graph.calls]
+    steps = _Steps(graph)
+    quantized: list[tuple[Call, ActivationQuantizer]] = []
 
     def run(*inputs):
         values = {id(t): x for t, x in zip(graph.inputs, inputs, strict=True)}
-        for call, step in steps:
+        steps.quantized.clear()
+        for call in graph.calls:
             args = substitute(call.args, lambda t: values[id(t)])
             kwargs = substitute(call.kwargs, lambda t: values[id(t)])
             if "training" in kwargs:
                 kwargs["training"] = False
             with tf.name_scope(plain_name(call.path)):
-                result = step(*args, **kwargs)
+                result = steps[call](*args, **kwargs)
             values.update((id(t), y) for t, y in zip(call.outputs, tree.flatten(result), strict=True))
-        return {f"output_{i}": tf.identity(values[id(t)]) for i, t in enumerate(graph.outputs)}
+        results = {f"output_{i}": tf.identity(values[id(t)]) for i, t in enumerate(graph.outputs)}
+        quantized[:] = [(call, quantizer) for call, quantizer, _ in steps.quantized]
+        if expose:
+            results.update((f"quantized_{i}", tf.identity(y)) for i, (_, _, y) in enumerate(steps.quantized))
+        return results
 
     signature = [tf.TensorSpec(t.shape, t.dtype, plain_name(t.name)) for t in graph.inputs]
-    return tf.function(run, autograph=False).get_concrete_function(*signature)
+    concrete = tf.function(run, autograph=False).get_concrete_function(*signature)
+    return Function(concrete, quantized)
 
 
-def _step(call: Call, folded: dict[int, Call]) -> Step:
-    """How to compute a call, everything that is constant in it computed already."""
-    operation = call.operation
-    if isinstance(operation, ActivationQuantizer):
-        return _fake_quantize(operation)
-    if not isinstance(operation, BaseQuantizeWrapper):
-        if any(call is normalization for normalization in folded.values()):
+class _Steps:
+    """How to compute each call of a graph, everything that is constant in it computed already.
+
+    Attributes:
+        quantized: filled by the trace: each quantized tensor, with the call and the quantizer that it comes from.
+    """
+
+    def __init__(self, graph: LayerGraph):
+        self.quantized: list[tuple[Call, ActivationQuantizer, Any]] = []
+        self._folded = folded_normalizations(graph)
+        self._taken_up = {id(call) for call in self._folded.values()}
+        self._steps = {id(call): self._step(call) for call in graph.calls}
+
+    def __getitem__(self, call: Call) -> Step:
+        return self._steps[id(call)]
+
+    def _step(self, call: Call) -> Step:
+        operation = call.operation
+        if isinstance(operation, ActivationQuantizer):
+            return self._fake_quantize(call, operation)
+        if not isinstance(operation, BaseQuantizeWrapper):
+            if id(call) in self._taken_up:
+                return _identity
+            return _layer(operation, _values(operation)) if call.is_layer else operation
+        inputs = [self._fake_quantize(call, quantizer) for quantizer in operation.input_quantizers]
+        inner = self._inner_step(call)
+        output = self._fake_quantize(call, operation.output_quantizer)
+
+        def step(x, **kwargs):
+            flat = [quantize(value) for quantize, value in zip(inputs, tree.flatten(x), strict=True)]
+            return output(inner(tree.pack_sequence_as(x, flat), **kwargs))
+
+        return step
+
+    def _inner_step(self, call: Call) -> Step:
+        """What the layer in a wrapper does, its kernels quantized."""
+        wrapper = call.operation
+        if id(call) in self._taken_up:
             return _identity
-        return _layer(operation, _values(operation)) if call.is_layer else operation
-    inputs = [_fake_quantize(quantizer) for quantizer in operation.input_quantizers]
-    inner = _inner_step(call, folded)
-    output = _fake_quantize(operation.output_quantizer)
+        if id(call) in self._folded:
+            return _folded(wrapper, read_affine(self._folded[id(call)]))
+        if isinstance(wrapper, ActivationQuantizeWrapper) and wrapper.gate_quantizer is not None:
+            gate = self._fake_quantize(call, wrapper.gate_quantizer)
+            return lambda x, **kwargs: x * gate(keras.ops.sigmoid(x))
+        affine = read_affine(call)
+        return _depthwise(affine) if affine is not None else _layer(wrapper.layer, _values(wrapper))
 
-    def step(x, **kwargs):
-        flat = [quantize(value) for quantize, value in zip(inputs, tree.flatten(x), strict=True)]
-        return output(inner(tree.pack_sequence_as(x, flat), **kwargs))
+    def _fake_quantize(self, call: Call, quantizer: ActivationQuantizer | None) -> Step:
+        if quantizer is None:
+            return _identity
+        scale, zero_point = (float(p) for p in quantizer.parameters())
+        limits = np.iinfo(quantizer.scheme.dtype)
+        low, high = (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
 
-    return step
+        def step(x, **kwargs):
+            import tensorflow as tf
 
+            y = tf.quantization.fake_quant_with_min_max_args(x, min=low, max=high, num_bits=8)
+            self.quantized.append((call, quantizer, y))
+            return y
 
-def _inner_step(call: Call, folded: dict[int, Call]) -> Step:
-    """What the layer in a wrapper does, its kernels quantized."""
-    wrapper = call.operation
-    if any(call is normalization for normalization in folded.values()):
-        return _identity
-    if id(call) in folded:
-        return _folded(wrapper, read_affine(folded[id(call)]))
-    if isinstance(wrapper, ActivationQuantizeWrapper) and wrapper.gate_quantizer is not None:
-        return _silu
-    affine = read_affine(call)
-    return _depthwise(affine) if affine is not None else _layer(wrapper.layer, _values(wrapper))
-
-
-def _fake_quantize(quantizer: ActivationQuantizer | None) -> Step:
-    if quantizer is None:
-        return _identity
-    scale, zero_point = (float(p) for p in quantizer.parameters())
-    limits = np.iinfo(quantizer.scheme.dtype)
-    low, high = (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
-
-    def step(x, **kwargs):
-        import tensorflow as tf
-
-        return tf.quantization.fake_quant_with_min_max_args(x, min=low, max=high, num_bits=8)
-
-    return step
+        return step
 
 
 def _identity(x, **kwargs):
     return x
-
-
-def _silu(x, **kwargs):
-    # The gate has the integers that the runtime demands of a sigmoid, multiples of 1 / 256.
-    return x * keras.ops.sigmoid(x)
 
 
 def _values(operation: Any) -> dict[str, np.ndarray]:

@@ -5,12 +5,14 @@ from tensorflow_quantization.export.passes.dead_code import remove_dead_code
 from tensorflow_quantization.export.passes.drop_clips import drop_clips
 from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_norm
 from tensorflow_quantization.export.passes.fold_padding import fold_padding
+from tensorflow_quantization.export.passes.merge_quantizers import merge_quantizers
 from tensorflow_quantization.export.passes.merge_reshapes import merge_reshapes
 from tensorflow_quantization.export.passes.reduction_axes import reduction_axes
 from tensorflow_quantization.export.passes.repeat_quantizers import repeat_quantizers
 from tensorflow_quantization.export.passes.strided_pointwise import strided_pointwise
+from tensorflow_quantization.export.passes.unsigned_activations import unsigned_activations
 
-#: In this order: padding and clips look at what feeds them, dead code comes last.
+#: In this order: padding and clips look at what feeds them, dead code is removed in the end.
 PASSES = (
     fold_padding,
     fold_batch_norm,
@@ -18,12 +20,14 @@ PASSES = (
     merge_reshapes,
     repeat_quantizers,
     reduction_axes,
-    remove_dead_code,
 )
 
 
 #: Afterwards, for a runtime: what it executes faster in another form.
-TARGET_PASSES = {"openvino": (strided_pointwise,)}
+TARGET_PASSES = {
+    "onnxruntime": (merge_quantizers, unsigned_activations),
+    "openvino": (merge_quantizers, strided_pointwise),
+}
 
 
 def run_passes(builder: Builder, target: str | None) -> None:
@@ -34,3 +38,4 @@ def run_passes(builder: Builder, target: str | None) -> None:
     """
     for function in (*PASSES, *TARGET_PASSES.get(target or "", ())):
         function(builder)
+    remove_dead_code(builder)

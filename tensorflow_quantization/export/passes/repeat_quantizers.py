@@ -15,7 +15,7 @@ from tensorflow_quantization.export.passes._graph import array, operand, produce
 #: Of the meta data of integers: the quantizer is for all that read the tensor, not for one of them.
 SHARED = "shared_quantizer"
 #: Operators whose output holds elements of their first input and nothing else.
-_MOVING = frozenset({"MaxPool", "Reshape", "Transpose", "Flatten", "Slice", "Squeeze", "Unsqueeze", "Gather", "Pad"})
+MOVING = frozenset({"MaxPool", "Reshape", "Transpose", "Flatten", "Slice", "Squeeze", "Unsqueeze", "Gather", "Pad"})
 #: Operators that a runtime has an integer kernel of.
 _COMPUTING = frozenset(
     {"Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat"}
@@ -24,7 +24,7 @@ _COMPUTING = frozenset(
 
 def repeat_quantizers(builder: Builder) -> None:
     for node in list(builder.graph):
-        if node.op_type in _MOVING and _moves_only(node):
+        if node.op_type in MOVING and _moves_only(node):
             _repeat_behind(builder, node)
     for node in reversed(list(builder.graph)):
         if node.op_type == "Concat":
@@ -45,7 +45,7 @@ def _repeat_behind(builder: Builder, node: ir.Node) -> None:
         return
     output = node.outputs[0]
     readers = [use.node for use in output.uses()]
-    if output.is_graph_output() or not any(r.op_type in _COMPUTING | _MOVING for r in readers):
+    if output.is_graph_output() or not any(r.op_type in _COMPUTING | MOVING for r in readers):
         return
     if any(r.op_type == "QuantizeLinear" for r in readers):
         return

@@ -1,0 +1,31 @@
+"""What is said of a file for another runtime than the one that its model was quantized for."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from tensorflow_quantization.checks import check_onnx
+from tensorflow_quantization.export.errors import ExportError
+
+
+def check_retargeted(path: Path, target: str) -> None:
+    """Hold a written file against the rules of `target`.
+
+    Raises:
+        ExportError: the runtime would reject the file.
+    """
+    report = check_onnx(path, target)
+    advice = f"Quantize the float model with quantize_model(model, target={target!r})."
+    if report.errors:
+        raise ExportError(f"This model has no exact form for {target}: {report.errors[0]}\n{advice}")
+    floats = [finding for finding in report.warnings if finding.keeps_float]
+    if floats:
+        lines = "\n".join(f"  {finding.nodes[0]}: {finding.what}" for finding in floats[:10])
+        more = f"\n  and {len(floats) - 10} more" if len(floats) > 10 else ""
+        warnings.warn(
+            f"{target} will run {len(floats)} operators of this file in float, for want of quantizers that the model was "
+            f"not trained with:\n{lines}{more}\n{advice}",
+            UserWarning,
+            stacklevel=3,
+        )
