@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import keras
 
 from tensorflow_quantization.plan import LayerPlan, QuantizationPlan
-from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
 from tensorflow_quantization.wrappers.library import ActivationQuantizeWrapper
 
 
@@ -29,7 +29,7 @@ def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges:
         return _split(plan, operation, inputs, ranges)
     if placement.gate:
         return [_wrap_activation(plan, operation, ranges)]
-    return [_wrap(plan, operation, inputs, ranges, output=placement.output)]
+    return [_wrap(plan, operation, inputs, ranges, plan.output_scheme if placement.output else None)]
 
 
 def quantize_input(plan: QuantizationPlan, name: str, ranges: str) -> Sequence[keras.Operation]:
@@ -41,10 +41,12 @@ def quantize_input(plan: QuantizationPlan, name: str, ranges: str) -> Sequence[k
 
 
 def _quantizer(plan: LayerPlan, name: str, ranges: str) -> ActivationQuantizer:
-    return ActivationQuantizer(plan.activation_scheme, ranges, name=f"quant_{name}")
+    return ActivationQuantizer(plan.output_scheme, ranges, name=f"quant_{name}")
 
 
-def _wrap(plan: LayerPlan, layer, inputs: int, ranges: str, *, output: bool) -> keras.layers.Layer:
+def _wrap(
+    plan: LayerPlan, layer, inputs: int, ranges: str, output_scheme: QuantizationScheme | None
+) -> keras.layers.Layer:
     assert plan.wrapper is not None
     chosen = plan.placement.inputs
     return plan.wrapper(
@@ -54,7 +56,7 @@ def _wrap(plan: LayerPlan, layer, inputs: int, ranges: str, *, output: bool) -> 
         quantize_specific_input_indices=list(chosen) if chosen and len(chosen) < inputs else None,
         input_scheme=plan.activation_scheme,
         weight_scheme=plan.weight_scheme,
-        output_scheme=plan.activation_scheme if output else None,
+        output_scheme=output_scheme,
         ranges=ranges,
         target=plan.target,
     )
@@ -65,8 +67,8 @@ def _wrap_activation(plan: LayerPlan, layer, ranges: str) -> keras.layers.Layer:
     return ActivationQuantizeWrapper(
         layer,
         quantize_inputs=False,
-        gate_scheme=plan.activation_scheme if plan.placement.gate else None,
-        output_scheme=plan.activation_scheme,
+        gate_scheme=plan.gate_scheme if plan.placement.gate else None,
+        output_scheme=plan.output_scheme,
         ranges=ranges,
         target=plan.target,
     )
@@ -76,7 +78,7 @@ def _split(plan: LayerPlan, layer, inputs: int, ranges: str) -> list[keras.Opera
     """The layer without its activation, its output quantized; and the activation as a layer of its own."""
     activation = keras.layers.Activation(layer.activation, name=f"{layer.name}_activation", dtype=layer.dtype_policy)
     layer.activation = keras.activations.linear
-    product = _wrap(plan, layer, inputs, ranges, output=True)
+    product = _wrap(plan, layer, inputs, ranges, plan.activation_scheme)
     if not plan.placement.output:
         return [product, activation]
     return [product, _wrap_activation(plan, activation, ranges)]

@@ -45,6 +45,21 @@ class LayerPlan:
         return self.path.rsplit("/", 1)[-1]
 
     @property
+    def output_scheme(self) -> QuantizationScheme:
+        """The integers of the output, of the activation where that is apart."""
+        return self._fixed(self.placement.fixed_output)
+
+    @property
+    def gate_scheme(self) -> QuantizationScheme:
+        """The integers of a gate."""
+        return self._fixed(self.placement.fixed_gate)
+
+    def _fixed(self, parameters: tuple[float, int] | None) -> QuantizationScheme:
+        # What a runtime fixes, it fixes for the integers that it has.
+        scheme = self.activation_scheme
+        return replace(scheme, fixed=parameters) if scheme.bits == 8 else scheme
+
+    @property
     def quantized(self) -> bool:
         return bool(self.placement)
 

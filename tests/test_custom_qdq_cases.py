@@ -228,7 +228,7 @@ def test_resnet50v2_quantizes_adds_pre_activation_norms_and_max_pools():
     adds = names_of(model, layers.Add)
     assert adds[0] == "conv2_block1_out"
     assert len(adds) == 16
-    assert {name: found[name] for name in adds} == dict.fromkeys(adds, [0])
+    assert {name: found[name] for name in adds} == {name: [0] for name in adds}
     norms = sorted(name for name in found if name.endswith("_bn"))
     assert len(norms) == 17
     assert norms == sorted([*(n for n in names_of(model, layers.BatchNormalization) if "preact" in n), "post_bn"])
@@ -245,7 +245,7 @@ def test_efficientnet_quantizes_residuals_and_squeeze_and_excite():
     assert sorted(found) == sorted(adds + products)
     assert {name: found[name] for name in products} == dict.fromkeys(products, None)
     # The branch Conv-BN-Dropout comes first, the identity second.
-    assert {name: found[name] for name in adds} == dict.fromkeys(adds, [1])
+    assert {name: found[name] for name in adds} == {name: [1] for name in adds}
     assert (len(adds), len(products)) == (9, 16)
 
 
@@ -253,7 +253,7 @@ def test_efficientnet_quantizes_residuals_and_squeeze_and_excite():
 def test_mobilenet_quantizes_the_identity_of_each_residual():
     model = application("MobileNetV2")
     found = asked(MobileNetQDQCase(), model)
-    assert found == dict.fromkeys(names_of(model, layers.Add), [0])
+    assert found == {name: [0] for name in names_of(model, layers.Add)}
     assert len(found) == 10
 
 

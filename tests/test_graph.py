@@ -177,7 +177,7 @@ def test_convolution_that_is_an_output_of_the_model_is_not_fusable_further_on():
 
 
 def test_find_names_the_closest(residual):
-    with pytest.raises(ValueError, match="no layer 'dens'. Did you mean 'dense'"):
+    with pytest.raises(ValueError, match=r"no layer 'dens'\. Did you mean 'dense'"):
         LayerGraph.trace(residual).find("dens")
 
 

@@ -57,9 +57,7 @@ def test_every_trainable_weight_gets_a_gradient(ranges, images):
         calibrate(q_model, images[0], verbose=0)
     before = {w.path: np.array(ops.convert_to_numpy(w)) for w in q_model.trainable_weights}
     q_model.fit(*images, verbose=0)
-    unmoved = [
-        w.path for w in q_model.trainable_weights if np.array_equal(ops.convert_to_numpy(w), before[w.path])
-    ]
+    unmoved = [w.path for w in q_model.trainable_weights if np.array_equal(ops.convert_to_numpy(w), before[w.path])]
     # The bias of a convolution before batch normalization has no effect.
     assert set(unmoved) <= {"quant_conv/conv/bias", "conv/bias"}
 
@@ -191,9 +189,7 @@ def test_masks_pass_through_quantized_layers():
     np.testing.assert_allclose(y, ops.convert_to_numpy(model(padded)), atol=0.02)
     other = keras.Model(q_model.inputs, q_model.outputs)
     np.testing.assert_allclose(y, ops.convert_to_numpy(other(np.pad(trimmed, ((0, 0), (0, 3))))), rtol=1e-6)
-    without_mask = randomize(
-        keras.Model(ids, layers.LSTM(3)(layers.Dense(4)(layers.Embedding(9, 4)(ids))))
-    )
+    without_mask = randomize(keras.Model(ids, layers.LSTM(3)(layers.Dense(4)(layers.Embedding(9, 4)(ids)))))
     assert np.abs(y - ops.convert_to_numpy(without_mask(padded))).max() > 0.02
 
 
@@ -214,7 +210,7 @@ def test_early_stopping_restores_weights_and_ranges(images):
     q_model = compiled()
     after_epoch = []
     record = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: after_epoch.append(([np.array(w) for w in q_model.get_weights()]))
+        on_epoch_end=lambda epoch, logs: after_epoch.append([np.array(w) for w in q_model.get_weights()])
     )
     stop = keras.callbacks.EarlyStopping("loss", patience=0, min_delta=1e9, restore_best_weights=True)
     q_model.fit(*images, epochs=5, verbose=0, callbacks=[record, stop])

@@ -124,7 +124,9 @@ def test_shared_layer_has_one_decision():
 
 def test_nested_layers_are_found_by_name_by_path_and_by_pattern():
     for name in ("relu", "backbone/relu", "backbone/r*", "*/relu"):
-        assert list(decisions(plan_of(small_models.nested(), {"name": name}, mode="partial"))) == ["backbone/relu"], name
+        assert list(decisions(plan_of(small_models.nested(), {"name": name}, mode="partial"))) == ["backbone/relu"], (
+            name
+        )
 
 
 def test_path_tells_layers_of_the_same_name_apart():

@@ -34,7 +34,9 @@ def snapshot(model):
     """Everything about a model that quantizing it might disturb."""
     return {
         "weights": values(model),
-        "config": keras.saving.serialize_keras_object(model) if not isinstance(model, small_models.Subclassed) else None,
+        "config": keras.saving.serialize_keras_object(model)
+        if not isinstance(model, small_models.Subclassed)
+        else None,
         "nodes": [
             (layer.name, len(layer._inbound_nodes), len(layer._outbound_nodes))
             for layer in model._flatten_layers(include_self=False)
@@ -151,7 +153,7 @@ def test_case_sees_the_users_spec_and_cannot_change_it(cnn):
         def case(self, keras_model, qspec):
             seen.extend(entry.name for entry in qspec.layers)
             qspec.add("relu")
-            return None
+            return
 
     spec = spec_of("dense")
     q_model = quantize_model(cnn, quantization_spec=spec, custom_qdq_cases=[Curious()])
@@ -387,7 +389,9 @@ def test_resnet50v2_quantized_by_its_case():
     q_model = quantize_model(model, custom_qdq_cases=[ResNetV2QDQCase()])
     assert list(add_indices(q_model).values()) == [[0]] * 16
     wrapped = [layer.layer for layer in q_model.layers if layer.name.startswith("quant_")]
-    counts = {cls: sum(type(layer) is cls for layer in wrapped) for cls in (layers.BatchNormalization, layers.MaxPooling2D)}
+    counts = {
+        cls: sum(type(layer) is cls for layer in wrapped) for cls in (layers.BatchNormalization, layers.MaxPooling2D)
+    }
     assert counts == {layers.BatchNormalization: 17, layers.MaxPooling2D: 4}
     assert np.isfinite(q_model.predict(np.zeros((1, 32, 32, 3), "float32"), verbose=0)).all()
 

@@ -142,7 +142,7 @@ def test_neighbours_of_a_shared_layer_are_those_of_every_call():
 
 @pytest.mark.parametrize("find", [find_my_predecessors, find_my_successors])
 def test_unknown_layer_is_refused_with_the_closest(residual, find):
-    with pytest.raises(ValueError, match="no layer 'ad'. Did you mean 'add'"):
+    with pytest.raises(ValueError, match=r"no layer 'ad'\. Did you mean 'add'"):
         find(residual, "ad")
 
 

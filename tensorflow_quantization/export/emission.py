@@ -232,7 +232,9 @@ def _per_channel(array: np.ndarray, varies: bool, axis: int | None, name: str) -
     by_channel = np.moveaxis(array, axis, 0)
     vector = by_channel[(slice(None),) + (0,) * (array.ndim - 1)]
     if not np.array_equal(by_channel, np.broadcast_to(vector.reshape(-1, *[1] * (array.ndim - 1)), by_channel.shape)):
-        raise NotExpressibleError(f"has scales for {name} that differ along other axes than that of the output channels")
+        raise NotExpressibleError(
+            f"has scales for {name} that differ along other axes than that of the output channels"
+        )
     return vector
 
 

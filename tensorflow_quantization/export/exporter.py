@@ -10,9 +10,9 @@ import keras
 
 from tensorflow_quantization.export import validation
 from tensorflow_quantization.export.errors import UnsupportedLayerError
-from tensorflow_quantization.export.retarget import check_retargeted
 from tensorflow_quantization.export.lower import finish, lower, unsupported_layers
 from tensorflow_quantization.export.passes import run_passes
+from tensorflow_quantization.export.retarget import check_retargeted
 from tensorflow_quantization.export.verify import verify
 from tensorflow_quantization.export.writing import replacing, save, to_model
 from tensorflow_quantization.graph import LayerGraph

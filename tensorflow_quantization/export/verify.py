@@ -9,15 +9,13 @@ Keras computes layer by layer, and at each quantizer
 
 - the file's integers must be those of Keras' values: no further from value / scale + zero point than rounding allows,
   half a quantum, plus what the same 1e-4 of the tensor's largest value is in quanta, and never more than one quantum;
-- Keras goes on with the file's integers, so that each piece starts from the same numbers; its own quantizers pass.
+- Keras goes on with the file's integers, so that each piece starts from the same numbers.
 
 The outputs, too, are then held to 1e-4.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,13 +25,13 @@ import numpy as np
 import onnx
 from keras import tree
 
-from tensorflow_quantization.export.errors import ExportError, VerificationError
+from tensorflow_quantization.export.errors import VerificationError
 from tensorflow_quantization.export.lower import Lowered
 from tensorflow_quantization.export.passes.fold_padding import FOLDED_PADS
+from tensorflow_quantization.export.pieces import model_inputs, run_pieces
 from tensorflow_quantization.export.values import Value, flattened_permutation, stored_dtype
-from tensorflow_quantization.graph import Call, LayerGraph, substitute
-from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
-from tensorflow_quantization.wrappers import activation_quantizers
+from tensorflow_quantization.graph import Call, LayerGraph
+from tensorflow_quantization.quantizers import ActivationQuantizer
 
 #: Largest deviation of a float tensor, relative to its largest absolute value.
 TOLERANCE = 1e-4
@@ -53,7 +51,7 @@ def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any) -> None:
         ExportError: `x` does not fit the model's inputs.
         ImportError: ONNX Runtime is not installed.
     """
-    inputs = _inputs(graph, x)
+    inputs = model_inputs(graph, x)
     names = [q.integers.onnx.name or "" for q in lowered.quantized]
     results = _run(path, _feeds(lowered, inputs), names)
     count = len(lowered.output_names)
@@ -63,7 +61,7 @@ def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any) -> None:
     }
     problems: list[tuple[float, str]] = []
     if lowered.quantized:
-        outputs = _run_pieces(graph, inputs, integers, problems)
+        outputs = run_pieces(graph, inputs, partial(_checked, integers, problems))
     else:
         outputs = _run_model(graph, inputs)
     for name, actual, expected in zip(lowered.output_names, results, outputs, strict=False):
@@ -78,23 +76,6 @@ def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any) -> None:
             f"ONNX Runtime and Keras disagree, most in {problems[0][1]} (allowed: {TOLERANCE}).{rest} "
             "No file was written. Please report this with the model's configuration."
         )
-
-
-def _inputs(graph: LayerGraph, x: Any) -> list[np.ndarray]:
-    """`x` as one array an input, in the model's order."""
-    if isinstance(x, dict):
-        if isinstance(graph.input_structure, dict):
-            x = {key: x.get(key) for key in graph.input_structure}
-        else:
-            x = [x.get(tensor.name) for tensor in graph.inputs]
-    arrays = [None if a is None else np.asarray(a) for a in tree.flatten(x)]
-    shapes = [None if a is None else a.shape for a in arrays]
-    if len(arrays) != len(graph.inputs) or any(
-        shape is None or len(shape) != len(t.shape) for shape, t in zip(shapes, graph.inputs, strict=False)
-    ):
-        wanted = ", ".join(f"{t.name} {t.shape}" for t in graph.inputs)
-        raise ExportError(f"verify_with must hold one array for each input ({wanted}), got shapes {shapes}.")
-    return [a.astype(t.dtype) for a, t in zip(arrays, graph.inputs, strict=True) if a is not None]
 
 
 def _feeds(lowered: Lowered, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -151,49 +132,19 @@ def _run_model(graph: LayerGraph, inputs: list[np.ndarray]) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(y) for y in tree.flatten(outputs)]
 
 
-def _run_pieces(
-    graph: LayerGraph,
-    inputs: list[np.ndarray],
+def _checked(
     integers: dict[tuple[int, int], np.ndarray],
     problems: list[tuple[float, str]],
-) -> list[np.ndarray]:
-    """Keras' outputs, each quantizer's integers compared with and then replaced by those of the file."""
-    values = {id(t): keras.ops.convert_to_tensor(a) for t, a in zip(graph.inputs, inputs, strict=True)}
-
-    for call in graph.calls:
-        args = substitute(call.args, lambda t: values[id(t)])
-        kwargs = substitute(call.kwargs, lambda t: values[id(t)])
-        if "training" in kwargs:
-            kwargs["training"] = False
-
-        def exchange(quantizer: ActivationQuantizer, x: Any, call: Call = call) -> Any:
-            exact = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
-            found = integers[id(call), id(quantizer)].reshape(exact.shape).astype(np.float32)
-            problem = _compare_integers(found, exact, quantizer)
-            if problem is not None:
-                problems.append((problem[0], f"{quantizer.name} of {call.path!r}, {problem[1]}"))
-            dequantized = numerics.dequantize(found, *(p.astype(np.float32) for p in quantizer.parameters()))
-            return keras.ops.cast(keras.ops.convert_to_tensor(dequantized), x.dtype)
-
-        with _standing_in(activation_quantizers(call.operation), exchange):
-            result = call.operation(*args, **kwargs)
-        values.update((id(t), y) for t, y in zip(call.outputs, tree.flatten(result), strict=True))
-    return [keras.ops.convert_to_numpy(values[id(t)]) for t in graph.outputs]
-
-
-@contextlib.contextmanager
-def _standing_in(
-    quantizers: list[ActivationQuantizer], exchange: Callable[[ActivationQuantizer, Any], Any]
-) -> Iterator[None]:
-    """Lets `exchange` stand in for each of Keras' quantizers."""
-    before = [q.observer for q in quantizers]
-    try:
-        for quantizer in quantizers:
-            quantizer.observer = partial(exchange, quantizer)
-        yield
-    finally:
-        for quantizer, observer in zip(quantizers, before, strict=True):
-            quantizer.observer = observer
+    call: Call,
+    quantizer: ActivationQuantizer,
+    exact: np.ndarray,
+) -> np.ndarray:
+    """The file's integers at a quantizer; what is wrong with them goes to `problems`."""
+    found = integers[id(call), id(quantizer)].reshape(exact.shape).astype(np.float32)
+    problem = _compare_integers(found, exact, quantizer)
+    if problem is not None:
+        problems.append((problem[0], f"{quantizer.name} of {call.path!r}, {problem[1]}"))
+    return found
 
 
 def _compare_integers(found: np.ndarray, exact: np.ndarray, quantizer: ActivationQuantizer) -> tuple[float, str] | None:

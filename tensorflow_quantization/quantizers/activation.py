@@ -52,7 +52,7 @@ class ActivationQuantizer(keras.layers.Layer):
             name="range", shape=(2,), initializer=_initial_range, trainable=False, autocast=False
         )
         self.batches = self.add_weight(name="batches", initializer="zeros", trainable=False, autocast=False)
-        if self.ranges == "learned":
+        if self.learns:
             # What training added to the step size. Kept apart from its start, because a backend may forbid to assign
             # to a trained weight within a training step; the gradient is the same.
             self.step_change = self.add_weight(name="step_change", initializer="zeros", autocast=False)
@@ -65,7 +65,7 @@ class ActivationQuantizer(keras.layers.Layer):
         if training and not self.frozen:
             self._follow(ops.stop_gradient(x32))
         scale, zero_point = self._scale_and_zero_point()
-        if self.ranges == "learned":
+        if self.learns:
             elements = math.prod(d for d in x.shape[1:] if d is not None)
             gradient_scale = 1.0 / math.sqrt(max(elements, 1) * self.scheme.qmax)
             y = fake_quantize_learned(x32, scale, zero_point, self.scheme, gradient_scale)
@@ -77,7 +77,7 @@ class ActivationQuantizer(keras.layers.Layer):
         """Move the range towards that of a batch."""
         batches = ops.convert_to_tensor(self.batches)
         range_ = ops.convert_to_tensor(self.range)
-        if self.ranges == "learned":
+        if self.learns:
             updated = ops.where(batches > 0, range_, self._lsq_start(x))
         else:
             batch_range = ops.stack([ops.min(x), ops.max(x)])
@@ -96,27 +96,32 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def _scale_and_zero_point(self):
         scale, zero_point = numerics.scale_from_range(self.range[0], self.range[1], self.scheme)
-        if self.ranges == "learned":
+        if self.learns:
             scale = _learned_scale(scale, self.step_change, ops)
         return scale, zero_point
 
     @property
+    def learns(self) -> bool:
+        """Whether the step size is a trained weight."""
+        return self.ranges == "learned" and self.scheme.fixed is None
+
+    @property
     def seen(self) -> bool:
-        """Whether the range comes from data, of training or of calibration."""
-        return float(self.batches.numpy()) > 0
+        """Whether the range comes from data, of training or of calibration, or needs none."""
+        return self.scheme.fixed is not None or float(self.batches.numpy()) > 0
 
     def set_range(self, low: float, high: float) -> None:
         """Set the range as if data had given it; learning, if any, starts anew from it."""
         self.range.assign(np.array([low, high], "float32"))
         self.batches.assign(1.0)
-        if self.ranges == "learned":
+        if self.learns:
             self.step_change.assign(0.0)
 
     def parameters(self) -> tuple[np.ndarray, np.ndarray]:
         """Scale (float32 scalar) and zero point (scalar in the integer dtype of the scheme)."""
         low, high = self.range.numpy()
         scale, zero_point = numerics.scale_from_range(low, high, self.scheme, np)
-        if self.ranges == "learned":
+        if self.learns:
             scale = _learned_scale(scale, self.step_change.numpy(), np)
         return np.asarray(scale, np.float32), np.asarray(zero_point).astype(self.scheme.dtype)
 

@@ -24,8 +24,12 @@ def scale_from_range(low: Array, high: Array, scheme: QuantizationScheme, xp=ker
 
     Symmetric signed: scale = max(|low|, |high|) / qmax, zero point 0. Symmetric unsigned: scale = high / (qmax -
     qmin), zero point qmin. Affine: scale = (high - low) / (qmax - qmin) of the range widened to hold zero, zero point
-    = round(qmin - low / scale): ONNX' DynamicQuantizeLinear, and section 2.1 of arXiv:1712.05877.
+    = round(qmin - low / scale): ONNX' DynamicQuantizeLinear, and section 2.1 of arXiv:1712.05877. Fixed: what the
+    scheme says.
     """
+    if scheme.fixed is not None:
+        scale, zero_point = scheme.fixed
+        return xp.zeros_like(low) + scale, xp.zeros_like(low) + zero_point
     if scheme.symmetric and scheme.signed:
         scale = _positive(xp.maximum(xp.abs(low), xp.abs(high)) / scheme.qmax, xp)
         return scale, xp.zeros_like(scale)

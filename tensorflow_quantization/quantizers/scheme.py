@@ -30,6 +30,7 @@ class QuantizationScheme:
             values that are never negative. Otherwise it follows the range (affine quantization).
         narrow_range: leave out the lowest integer, so that signed integers are -127 to 127 for 8 bits.
         axis: one scale per index of these axes of the tensor (negative counts from the end); `None`: one per tensor.
+        fixed: (scale, zero point) where a runtime demands certain ones, whatever the range of the values.
 
     Raises:
         ValueError: `bits` is out of range.
@@ -40,12 +41,15 @@ class QuantizationScheme:
     symmetric: bool = True
     narrow_range: bool = True
     axis: tuple[int, ...] | None = None
+    fixed: tuple[float, int] | None = None
 
     def __post_init__(self):
         check_bits(self.bits, "bits")
         if self.axis is not None:
             axis = (self.axis,) if isinstance(self.axis, int) else tuple(self.axis)
             object.__setattr__(self, "axis", axis)
+        if self.fixed is not None:
+            object.__setattr__(self, "fixed", tuple(self.fixed))  # a list, once saved and loaded
 
     @property
     def qmin(self) -> int:

@@ -37,8 +37,10 @@ _RULES = TensorRules(
     ),
     fused=frozenset({"relu", "relu6"}),
     outputs=True,
+    numbers=True,
     gated=frozenset({"silu"}),
     alone=frozenset({"elu", "gelu", "leaky_relu", "prelu", "relu", "relu6", "sigmoid", "softmax", "tanh"}),
+    fixed={"sigmoid": (1 / 256, -128), "softmax": (1 / 256, -128), "tanh": (1 / 128, 0)},
 )
 
 LITERT = Target(

@@ -20,6 +20,8 @@ class Placement:
         before_activation: the output quantizer goes between the layer and its `activation` argument, which becomes a
             layer of its own.
         gate: of an activation that is a product with a gate (SiLU is x * sigmoid(x)): quantize the gate too.
+        fixed_output, fixed_gate: the scale and zero point that the runtime demands of output and gate; `None`: by
+            range. The output is that of the activation, where there is one.
         reason: why, or where nothing is quantized, why not and what turns it on.
     """
 
@@ -28,6 +30,8 @@ class Placement:
     output: bool = False
     before_activation: bool = False
     gate: bool = False
+    fixed_output: tuple[float, int] | None = None
+    fixed_gate: tuple[float, int] | None = None
     reason: str = ""
 
     def __bool__(self) -> bool:

@@ -5,8 +5,8 @@ The way of runtimes that compute whole chains (convolution, normalization, activ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 import keras
 
@@ -44,6 +44,8 @@ class TensorRules:
         fused: names of activations that are part of the kernel before them.
         gated: names of activations whose gate is quantized too, so that they are computed in integers.
         alone: names of activations that are integer kernels of their own where no kernel before them takes them in.
+        fixed: the scale and zero point that the runtime demands of the output of an activation, by its name.
+        numbers: whether sums and products with a number are computed in integers too.
         outputs: whether a kernel runs in integers only if its output, after what is fused, is quantized too.
         float_products: but a product with a matrix of more than two axes may give floats, where floats are wanted.
     """
@@ -55,11 +57,15 @@ class TensorRules:
     float_products: bool = False
     gated: frozenset[str] = frozenset()
     alone: frozenset[str] = frozenset()
+    fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    numbers: bool = False
 
 
 #: Their output's quantizer serves their inputs too, unless something else reads these.
 JOINING = frozenset({"Concatenate"})
-_MERGING = frozenset({"Add", "Multiply", "Concatenate"})
+_MERGING = frozenset({"Add", "Multiply", "Concatenate", "Subtract"})
+#: What the gate of a SiLU is.
+_GATE = "sigmoid"
 #: Layers and operations that are always the same activation, by its name in `keras.activations`.
 _ACTIVATION_CLASSES = {
     "ELU": "elu",
@@ -93,7 +99,7 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
             if _is_joined(graph, tensor):
                 return
             path = tensor.producer.path if tensor.producer else tensor.name
-            update(path, reason, output=True)
+            update(path, reason, output=True, fixed_output=rules.fixed.get(_last_activation(tensor)))
 
         kernels = [call for call in graph.calls if _is_integer(call, rules)]
         taken_in = {id(inner) for call in kernels for inner in _taken_in(graph, call, rules)}
@@ -101,7 +107,7 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
             if id(call) in taken_in or switched_off(call):
                 continue
             if activation_name(call) in rules.gated:
-                update(call.path, "computed in integers", gate=True, output=True)
+                update(call.path, "computed in integers", gate=True, output=True, fixed_gate=rules.fixed.get(_GATE))
             if _matches(call, rules.weighted):
                 update(call.path, "computed in integers", weights=True)
             for tensor in call.inputs:
@@ -110,7 +116,11 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
                 own = _own_activation(call)
                 if own not in rules.fused and own != "linear":
                     gate = own in rules.gated
-                    update(call.path, "computed in integers", before_activation=True, gate=gate, output=gate)
+                    update(call.path, "computed in integers", before_activation=True)
+                    if gate or own in rules.alone:
+                        want(call.outputs[0], f"written by the kernel of {own}")
+                    if gate:
+                        update(call.path, "", gate=True, output=True, fixed_gate=rules.fixed.get(_GATE))
                 else:
                     want(_end_of_kernel(graph, call, rules), f"written by the kernel of {call.path}")
         return placements
@@ -125,7 +135,7 @@ def _is_integer(call: Call, rules: TensorRules) -> bool:
     if activation_name(call) in rules.alone:
         return True
     if not call.is_layer and _matches(call, _MERGING) and len(call.inputs) < 2:
-        return False  # the other operand is a number
+        return rules.numbers  # the other operand is one
     return _matches(call, rules.weighted | rules.unweighted)
 
 
@@ -188,6 +198,13 @@ def activation_name(call: Call) -> str | None:
             return "leaky_relu"
         return {None: "relu", 6.0: "relu6"}.get(layer.max_value)
     return _ACTIVATION_CLASSES.get(call.class_name)
+
+
+def _last_activation(tensor: Tensor) -> str:
+    """The activation that gave `tensor`; "linear" if none did."""
+    if tensor.producer is None:
+        return "linear"
+    return activation_name(tensor.producer) or _own_activation(tensor.producer)
 
 
 def _own_activation(call: Call) -> str:

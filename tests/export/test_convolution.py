@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from onnx_models import assert_agrees, export, layer_model, op_counts
+from onnx_models import assert_agrees, export, layer_model, op_counts, skip_on_torch
 
 CPU_CONVOLVES_CHANNELS_FIRST = keras.backend.backend() != "tensorflow"
 
@@ -35,6 +35,8 @@ def test_same_padding_is_shared_out_as_in_keras(tmp_path, kernel, strides, size)
 @pytest.mark.parametrize("size", [6, 7, 8, 9])
 @pytest.mark.parametrize("layer", [layers.Conv2D, layers.DepthwiseConv2D, layers.MaxPooling2D, layers.AveragePooling2D])
 def test_same_padding_of_unknown_sizes(tmp_path, layer, size):
+    if layer is layers.AveragePooling2D:
+        skip_on_torch("padding on one side only counts as zeros")
     arguments = (3, 3) if layer is layers.Conv2D else (3,)
     model = layer_model(layer(*arguments, strides=2, padding="same"), (None, None, 2))
     x = np.random.default_rng(0).normal(size=(2, size, size + 1, 2)).astype("float32")

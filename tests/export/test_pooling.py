@@ -1,6 +1,6 @@
 import pytest
 from keras import layers
-from onnx_models import assert_agrees, layer_model, op_counts
+from onnx_models import assert_agrees, layer_model, op_counts, skip_on_torch
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -8,6 +8,8 @@ from onnx_models import assert_agrees, layer_model, op_counts
 @pytest.mark.parametrize("padding", ["valid", "same"])
 @pytest.mark.parametrize(("size", "strides"), [(2, None), (3, 1), (3, 2), (2, 3)])
 def test_pooling(tmp_path, rank, kind, padding, size, strides):
+    if kind == "Average" and padding == "same":
+        skip_on_torch("padding on one side only counts as zeros")
     layer = getattr(layers, f"{kind}Pooling{rank}D")(size, strides=strides, padding=padding)
     assert_agrees(layer_model(layer, (*range(7, 7 + rank), 3)), tmp_path / "m.onnx")
 

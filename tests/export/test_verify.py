@@ -57,8 +57,8 @@ def test_a_file_of_nan_is_not_written(tmp_path, cnn, images, spoil):
 @pytest.mark.parametrize(
     ("name", "where"),
     [
-        ("quant_conv/input_scale", "input 0 of 'quant_conv'"),
-        ("quant_stem/kernel_scale", "input 0 of 'quant_conv'"),
+        ("quant_conv/input_scale", "input_quantizer of 'quant_conv'"),
+        ("quant_stem/kernel_scale", "input_quantizer of 'quant_conv'"),
         ("quant_dense/bias", "output 'quant_dense'"),
     ],
 )

@@ -149,11 +149,11 @@ def test_error_inside_the_range_is_at_most_half_a_quantum(x, scheme):
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("signed", [True, False])
 @pytest.mark.parametrize("xp", [np, ops], ids=["numpy", "keras"])
-def test_range_of_zeros_has_scale_one(signed, symmetric, xp):
+def test_range_of_zeros_has_a_scale_all_the_same(signed, symmetric, xp):
     scheme = QuantizationScheme(signed=signed, symmetric=symmetric)
     zero = xp.zeros((3,), "float32")
     scale, zero_point = numerics.scale_from_range(zero, zero, scheme, xp)
-    assert ops.convert_to_numpy(scale).tolist() == [1.0, 1.0, 1.0]
+    assert ops.convert_to_numpy(scale).tolist() == [numerics.SCALE_OF_ZEROS] * 3
     integers = numerics.quantize(zero, scale, zero_point, scheme, xp)
     np.testing.assert_array_equal(ops.convert_to_numpy(integers), ops.convert_to_numpy(zero_point))
 

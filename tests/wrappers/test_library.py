@@ -6,7 +6,12 @@ import pytest
 from keras import layers, ops
 from small_models import assert_same_arrays, randomize
 
-from tensorflow_quantization import BaseQuantizeWrapper, NonWeightedBaseQuantizeWrapper, QuantizationSpec, quantize_model
+from tensorflow_quantization import (
+    BaseQuantizeWrapper,
+    NonWeightedBaseQuantizeWrapper,
+    QuantizationSpec,
+    quantize_model,
+)
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.wrappers import find_wrapper, library
 
@@ -41,6 +46,7 @@ UNWEIGHTED = {
     "AveragePooling2D": (lambda: layers.AveragePooling2D(2), [IMAGE]),
     "GlobalAveragePooling2D": (layers.GlobalAveragePooling2D, [IMAGE]),
     "MaxPooling2D": (layers.MaxPooling2D, [IMAGE]),
+    "Activation": (lambda: layers.Activation("silu"), [IMAGE]),
     "BatchNormalization": (layers.BatchNormalization, [IMAGE]),
     "Concatenate": (layers.Concatenate, [IMAGE, IMAGE, IMAGE]),
     "Add": (layers.Add, [IMAGE, IMAGE]),
@@ -112,9 +118,7 @@ def test_inputs_are_quantized_and_nothing_else(name):
 
 @pytest.mark.parametrize("name", [*WEIGHTED, *UNWEIGHTED])
 def test_quantized_layer_trains_saves_and_loads(name, tmp_path):
-    make, shapes = (
-        UNWEIGHTED[name] if name in UNWEIGHTED else (WEIGHTED[name][0], [WEIGHTED[name][1]])
-    )
+    make, shapes = UNWEIGHTED[name] if name in UNWEIGHTED else (WEIGHTED[name][0], [WEIGHTED[name][1]])
     inputs = [keras.Input(shape) for shape in shapes]
     model = randomize(keras.Model(inputs, make()(inputs if len(inputs) > 1 else inputs[0])))
     spec = QuantizationSpec()

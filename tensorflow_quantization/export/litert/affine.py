@@ -55,12 +55,12 @@ def read_affine(call: Call) -> Affine | None:
         found = None
     if found is None:
         return None
-    vectors = [_per_channel(array, shape[-1]) for array in found]
-    return None if any(v is None for v in vectors) else Affine(*vectors)
+    factor, shift = (_per_channel(array, shape[-1]) for array in found)
+    return None if factor is None or shift is None else Affine(factor, shift)
 
 
-def folded_normalizations(graph: LayerGraph) -> dict[int, Call]:
-    """The batch normalizations that a product's weights can take up: by id of the product's call.
+def folded_normalizations(graph: LayerGraph) -> dict[int, tuple[Call, Affine]]:
+    """The batch normalizations that a product's weights can take up, and what they do: by id of the product's call.
 
     A product is a convolution or Dense in a wrapper, not activated, with its output not quantized and read by the
     normalization alone.
@@ -68,7 +68,8 @@ def folded_normalizations(graph: LayerGraph) -> dict[int, Call]:
     folded = {}
     for call in graph.calls:
         layer = inner_layer(call.operation)
-        if not isinstance(layer, keras.layers.BatchNormalization) or read_affine(call) is None:
+        affine = read_affine(call) if isinstance(layer, keras.layers.BatchNormalization) else None
+        if affine is None:
             continue
         if isinstance(call.operation, BaseQuantizeWrapper) and any(call.operation.input_quantizers):
             continue
@@ -79,7 +80,7 @@ def folded_normalizations(graph: LayerGraph) -> dict[int, Call]:
         if not isinstance(wrapper, BaseQuantizeWrapper) or not isinstance(wrapper.layer, _LINEAR):
             continue
         if wrapper.output_quantizer is None and wrapper.layer.activation in (None, keras.activations.linear):
-            folded[id(source)] = call
+            folded[id(source)] = call, affine
     return folded
 
 

@@ -1,1 +1,135 @@
-def export_litert(): ...
+"""`export_litert`: check, trace, convert, verify, write."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tensorflow_quantization.export import validation
+from tensorflow_quantization.export.errors import ExportError
+from tensorflow_quantization.export.litert.convert import convert
+from tensorflow_quantization.export.litert.file import float_operators
+from tensorflow_quantization.export.litert.function import make_function
+from tensorflow_quantization.export.litert.verify import verify
+from tensorflow_quantization.export.writing import replacing
+from tensorflow_quantization.graph import LayerGraph, did_you_mean
+from tensorflow_quantization.targets import DEFAULT, TARGETS
+from tensorflow_quantization.targets.litert import LITERT
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
+
+IO_DTYPES = ("float32", "int8")
+_ADVICE = 'Quantize the float model with quantize_model(model, target="litert") and train or calibrate it.'
+
+
+def export_litert(
+    model: keras.Model, path: str | os.PathLike, *, io_dtype: str = "float32", verify_with: Any = None
+) -> Path:
+    """Write a model quantized with `target="litert"` as an integer `.tflite` file, with the ranges that it has.
+
+    The file has one signature; its inputs have the names of the model's, its outputs are `output_0`, `output_1`, ….
+    Batch normalization is folded. Operators that LiteRT cannot compute in integers, or whose tensors the model does
+    not quantize, compute in floats; a warning names them. Needs the TensorFlow backend: its converter writes the file.
+
+    Args:
+        model: from `quantize_model`.
+        path: of the file; one that exists is replaced once the new one is complete and verified.
+        io_dtype: "float32": inputs and outputs are floats, quantized and dequantized by the file itself. "int8": they
+            are integers, with scale and zero point in the file.
+        verify_with: input as `predict` takes it; the file is run on it in LiteRT and compared with Keras, see
+            `tensorflow_quantization.export.litert.verify`.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError, ValueError: `model` is no Keras model, not built, or cannot be traced.
+        OSError: `path` cannot be written.
+        ExportError: another Keras backend, a model that is not quantized for LiteRT, that computes in half precision,
+            has other than 8 bits or values that are not finite, or that the converter does not take.
+        VerificationError: the file disagrees with Keras. This and each of the above leave what was at `path`.
+        ImportError: TensorFlow is not installed, or `verify_with` is given and `ai-edge-litert` is not.
+    """
+    path = validation.check_path(path)
+    _check_io_dtype(io_dtype)
+    _check_backend()
+    graph = LayerGraph.trace(model).flatten()
+    _check_quantized(graph)
+    _check_bits(graph)
+    _check_precision(graph)
+    validation.check_finite(graph)
+    validation.warn_unseen(graph)
+    data = convert(make_function(graph).concrete, io_dtype)
+    _warn_floats(float_operators(data))
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+        if verify_with is not None:
+            verify(data, graph, verify_with)
+    return path
+
+
+def _check_io_dtype(io_dtype: str) -> None:
+    if io_dtype not in IO_DTYPES:
+        raise ExportError(
+            f"io_dtype must be one of {', '.join(map(repr, IO_DTYPES))}, got {io_dtype!r}."
+            f"{did_you_mean(str(io_dtype), list(IO_DTYPES))}"
+        )
+
+
+def _check_backend() -> None:
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise ExportError(
+            f"export_litert works on the TensorFlow backend of Keras, and this is {backend!r}. Save the model with "
+            "model.save(path), and load and export it in a process with KERAS_BACKEND=tensorflow."
+        )
+
+
+def _check_quantized(graph: LayerGraph) -> None:
+    if not any(activation_quantizers(call.operation) for call in graph.calls):
+        raise ExportError(f"Model {graph.model.name!r} has no activation quantizers. {_ADVICE}")
+    targets = {call.operation.target for call in graph.calls if isinstance(call.operation, BaseQuantizeWrapper)}
+    others = targets & {target.name for target in (DEFAULT, *TARGETS.values()) if target is not LITERT}
+    if others and targets == others:  # a target of the user's own may suit LiteRT
+        raise ExportError(
+            f"Model {graph.model.name!r} is quantized for target {', '.join(map(repr, others))}, and LiteRT needs "
+            f"quantizers in other places. {_ADVICE}"
+        )
+
+
+def _check_bits(graph: LayerGraph) -> None:
+    others = {}
+    for call in graph.calls:
+        quantizers = [
+            *activation_quantizers(call.operation),
+            *getattr(call.operation, "weight_quantizers", {}).values(),
+        ]
+        bits = {q.scheme.bits for q in quantizers} - {8}
+        if bits:
+            others[call.path] = f"  {call.path}: {', '.join(map(str, sorted(bits)))} bits"
+    if others:
+        raise ExportError("LiteRT computes in 8 bits, but these layers have others:\n" + "\n".join(others.values()))
+
+
+def _check_precision(graph: LayerGraph) -> None:
+    for call in graph.calls:
+        dtype = getattr(call.operation, "compute_dtype", "float32")
+        if call.is_layer and dtype in ("float16", "bfloat16"):
+            raise ExportError(
+                f"Layer {call.path!r} computes in {dtype}, and the file would too. Load the weights into a model built "
+                'with keras.config.set_dtype_policy("float32") and export that.'
+            )
+
+
+def _warn_floats(operators: list[str]) -> None:
+    if operators:
+        more = f" and {len(operators) - 5} more" if len(operators) > 5 else ""
+        warnings.warn(
+            f"{len(operators)} operators of the file compute in floats, because LiteRT has no integer kernel for them "
+            f"or the model does not quantize what they read and write: {', '.join(operators[:5])}{more}.",
+            UserWarning,
+            stacklevel=3,
+        )

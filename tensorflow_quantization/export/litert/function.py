@@ -17,9 +17,10 @@ from keras import tree
 
 from tensorflow_quantization.export.emission import plain_name, to_numpy
 from tensorflow_quantization.export.litert.affine import Affine, folded_normalizations, inner_layer, read_affine
-from tensorflow_quantization.graph import Call, LayerGraph, substitute
+from tensorflow_quantization.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.targets.tensors import JOINING, MOVING
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.base import output_channel_axis
 from tensorflow_quantization.wrappers.library import ActivationQuantizeWrapper
 
@@ -85,8 +86,9 @@ class _Steps:
 
     def __init__(self, graph: LayerGraph):
         self.quantized: list[tuple[Call, ActivationQuantizer, Any]] = []
+        self._graph = graph
         self._folded = folded_normalizations(graph)
-        self._taken_up = {id(call) for call in self._folded.values()}
+        self._taken_up = {id(call) for call, _ in self._folded.values()}
         self._steps = {id(call): self._step(call) for call in graph.calls}
 
     def __getitem__(self, call: Call) -> Step:
@@ -97,9 +99,7 @@ class _Steps:
         if isinstance(operation, ActivationQuantizer):
             return self._fake_quantize(call, operation)
         if not isinstance(operation, BaseQuantizeWrapper):
-            if id(call) in self._taken_up:
-                return _identity
-            return _layer(operation, _values(operation)) if call.is_layer else operation
+            return self._inner_step(call)
         inputs = [self._fake_quantize(call, quantizer) for quantizer in operation.input_quantizers]
         inner = self._inner_step(call)
         output = self._fake_quantize(call, operation.output_quantizer)
@@ -111,33 +111,115 @@ class _Steps:
         return step
 
     def _inner_step(self, call: Call) -> Step:
-        """What the layer in a wrapper does, its kernels quantized."""
-        wrapper = call.operation
+        """What the operation, or the layer in a wrapper, does; kernels quantized."""
+        operation = call.operation
         if id(call) in self._taken_up:
             return _identity
         if id(call) in self._folded:
-            return _folded(wrapper, read_affine(self._folded[id(call)]))
-        if isinstance(wrapper, ActivationQuantizeWrapper) and wrapper.gate_quantizer is not None:
-            gate = self._fake_quantize(call, wrapper.gate_quantizer)
+            return _folded(operation, self._folded[id(call)][1])
+        if isinstance(operation, ActivationQuantizeWrapper) and operation.gate_quantizer is not None:
+            gate = self._fake_quantize(call, operation.gate_quantizer)
             return lambda x, **kwargs: x * gate(keras.ops.sigmoid(x))
-        affine = read_affine(call)
-        return _depthwise(affine) if affine is not None else _layer(wrapper.layer, _values(wrapper))
+        if isinstance(operation, BaseQuantizeWrapper) and (affine := read_affine(call)) is not None:
+            return _depthwise(affine)
+        if _is_plain_reshape(call):
+            step: Step = _reshape(call.outputs[0].shape)
+        else:
+            step = _layer(inner_layer(operation), _values(operation)) if call.is_layer else operation
+        if _is_joining(call) and (shared := _shared_quantizer(self._graph, call)) is not None:
+            # The runtime joins integers as they are, so the parts need the scale of the whole.
+            return _joined(step, _fake_quantize(shared), [quantizer_of(t) is not None for t in call.inputs])
+        if _is_moving(call) and (moved := quantizer_of(call.inputs[0])) is not None:
+            # Else the converter may give what is moved the integers of what reads it.
+            quantize = _fake_quantize(moved)
+            return lambda *args, **kwargs: quantize(step(*args, **kwargs))
+        return step
 
     def _fake_quantize(self, call: Call, quantizer: ActivationQuantizer | None) -> Step:
         if quantizer is None:
             return _identity
-        scale, zero_point = (float(p) for p in quantizer.parameters())
-        limits = np.iinfo(quantizer.scheme.dtype)
-        low, high = (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
+        quantize = _fake_quantize(quantizer)
 
         def step(x, **kwargs):
-            import tensorflow as tf
-
-            y = tf.quantization.fake_quant_with_min_max_args(x, min=low, max=high, num_bits=8)
+            y = quantize(x)
             self.quantized.append((call, quantizer, y))
             return y
 
         return step
+
+
+def _is_plain_reshape(call: Call) -> bool:
+    layer = inner_layer(call.operation)
+    plain = isinstance(layer, keras.layers.Reshape) or (
+        isinstance(layer, keras.layers.Flatten) and layer.data_format == "channels_last"
+    )
+    return plain and None not in call.outputs[0].shape[1:]
+
+
+def _reshape(shape: tuple[int | None, ...]) -> Step:
+    """A Reshape to a known shape; Keras' own would compute it at run time from that of its input."""
+    return lambda x, **kwargs: keras.ops.reshape(x, (-1, *shape[1:]))
+
+
+def quantizer_of(tensor: Tensor) -> ActivationQuantizer | None:
+    """The quantizer whose values `tensor` holds, moved maybe; `None` if it has other values."""
+    call = tensor.producer
+    if call is None:
+        return None
+    if isinstance(call.operation, ActivationQuantizer):
+        return call.operation
+    own = getattr(call.operation, "output_quantizer", None)
+    return quantizer_of(call.inputs[0]) if own is None and _is_moving(call) else own
+
+
+def _is_moving(call: Call) -> bool:
+    return type(inner_layer(call.operation)).__name__ in MOVING and len(call.inputs) == 1
+
+
+def _is_joining(call: Call) -> bool:
+    return type(inner_layer(call.operation)).__name__ in JOINING
+
+
+def _shared_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | None:
+    """The quantizer of what `call` joins, which may be joined again, or moved, before it is quantized."""
+    quantizers = activation_quantizers(call.operation)
+    if quantizers:
+        return quantizers[-1] if quantizers[-1] is getattr(call.operation, "output_quantizer", quantizers[-1]) else None
+    readers = graph.consumers(call.outputs[0])
+    if len(readers) != 1 or graph.is_output(call.outputs[0]):
+        return None
+    (reader,) = readers
+    if isinstance(reader.operation, ActivationQuantizer):
+        return reader.operation
+    return _shared_quantizer(graph, reader) if _is_moving(reader) or _is_joining(reader) else None
+
+
+def _joined(step: Step, quantize: Callable[[Any], Any], quantized: list[bool]) -> Step:
+    """`step`, with those parts quantized that are not yet.
+
+    For the others the converter itself puts in an operator from one scale to the other, and two quantizers in a row it
+    does not take.
+    """
+
+    def joined(*args, **kwargs):
+        done = iter(quantized)
+        parts = tree.map_structure(lambda x: x if not keras.ops.is_tensor(x) or next(done) else quantize(x), args)
+        return step(*parts, **kwargs)
+
+    return joined
+
+
+def _fake_quantize(quantizer: ActivationQuantizer) -> Callable[[Any], Any]:
+    scale, zero_point = (float(p) for p in quantizer.parameters())
+    limits = np.iinfo(quantizer.scheme.dtype)
+    low, high = (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
+
+    def quantize(x):
+        import tensorflow as tf
+
+        return tf.quantization.fake_quant_with_min_max_args(x, min=low, max=high, num_bits=8)
+
+    return quantize
 
 
 def _identity(x, **kwargs):

@@ -16,7 +16,11 @@ def merge_quantizers(builder: Builder) -> None:
         constants = [array(operand(node, i)) for i in (1, 2)]
         if any(c is None and operand(node, i) is not None for i, c in enumerate(constants, start=1)):
             continue
-        key = (node.op_type, operand(node, 0), *((c.dtype.str, c.tobytes()) if c is not None else None for c in constants))
+        key = (
+            node.op_type,
+            operand(node, 0),
+            *((c.dtype.str, c.tobytes()) if c is not None else None for c in constants),
+        )
         first = known.setdefault(key, node)
         if first is not node:
             replace(node.outputs[0], first.outputs[0])

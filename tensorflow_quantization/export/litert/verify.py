@@ -1,0 +1,167 @@
+"""Runs a written file in LiteRT beside the Keras model.
+
+The integers of every quantizer are compared, piece by piece (`tensorflow_quantization.export.pieces`). For that, the
+model is converted once more with each quantized tensor as a further output; the file itself must give the same
+outputs.
+
+LiteRT computes in fixed point: a bias is rounded to an integer, ties to another side than in Keras, and what it
+computes at one scale for inputs and output (pooling, joining) is rounded twice if the model has two. So an integer may
+be off by one, and behind such an operator by one and a half plus half the step of its input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+
+from tensorflow_quantization.export.emission import plain_name
+from tensorflow_quantization.export.errors import VerificationError
+from tensorflow_quantization.export.litert.affine import inner_layer
+from tensorflow_quantization.export.litert.convert import convert
+from tensorflow_quantization.export.litert.function import make_function, quantizer_of
+from tensorflow_quantization.export.pieces import model_inputs, run_pieces
+from tensorflow_quantization.graph import Call, LayerGraph
+from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
+
+#: Largest distance of an integer from Keras' value, in quanta, with room for float rounding.
+ONE_QUANTUM = 1.01
+_AT_ONE_SCALE = (keras.layers.AveragePooling2D, keras.layers.Concatenate, keras.layers.UpSampling2D)
+
+
+@dataclass
+class Agreement:
+    """How a file and Keras agree at each quantizer.
+
+    Attributes:
+        tensors: of each the layer, the greatest distance of an integer from Keras' value in quanta (half a quantum is
+            rounding), what is allowed, and the share of integers that are not those of Keras.
+    """
+
+    tensors: list[tuple[str, float, float, float]] = field(default_factory=list)
+
+    @property
+    def distance(self) -> float:
+        """The greatest distance of all, in quanta."""
+        return max((distance for _, distance, _, _ in self.tensors), default=0.0)
+
+    @property
+    def unequal(self) -> float:
+        """The mean share of integers that differ."""
+        return float(np.mean([share for *_, share in self.tensors])) if self.tensors else 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.tensors)} quantized tensors: {1 - self.unequal:.3%} of integers equal, at most "
+            f"{self.distance:.3g} quanta from Keras' values"
+        )
+
+
+def verify(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
+    """Compare a file with the Keras model.
+
+    Args:
+        data: of the file.
+        graph: of the Keras model, flat.
+        x: input as `predict` takes it.
+
+    Returns:
+        How well they agree.
+
+    Raises:
+        VerificationError: they do not; the message names where most, and by how much.
+        ExportError: `x` does not fit the model's inputs.
+        ImportError: `ai-edge-litert` is not installed.
+    """
+    inputs = model_inputs(graph, x)
+    function = make_function(graph, expose=True)
+    results = run_file(convert(function.concrete), graph, inputs)
+    for name, output in run_file(data, graph, inputs).items():
+        if not np.array_equal(output, results[name]):
+            raise VerificationError(
+                f"Output {name!r} of the file is not that of the same model with all tensors exposed. No file was "
+                "written. Please report this with the model's configuration."
+            )
+    values = {(id(c), id(q)): results[f"quantized_{i}"] for i, (c, q) in enumerate(function.quantized)}
+    agreement = Agreement()
+    run_pieces(graph, inputs, partial(_integers, values, agreement))
+    wrong = sorted((t for t in agreement.tensors if not t[1] <= t[2]), key=lambda t: t[2] - t[1])
+    if wrong:
+        path, distance, allowed, share = wrong[0]
+        rest = f" {len(wrong) - 1} more tensors deviate." if len(wrong) > 1 else ""
+        raise VerificationError(
+            f"LiteRT and Keras disagree, most at {path!r}: {share:.2%} of its integers differ, by up to {distance:.3g} "
+            f"quanta (allowed: {allowed:.3g}).{rest} No file was written. Please report this with the model's "
+            "configuration."
+        )
+    return agreement
+
+
+def run_file(data: bytes, graph: LayerGraph, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs of a file by name, as floats.
+
+    Args:
+        data: of the file.
+        graph: of the Keras model.
+        inputs: one array an input of the model.
+
+    Raises:
+        ImportError: `ai-edge-litert` is not installed.
+    """
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError as error:
+        raise ImportError(
+            "verify_with runs the file in LiteRT, which is not installed: pip install 'tensorflow-quantization[litert]'"
+        ) from error
+    runner = Interpreter(model_content=data).get_signature_runner()
+    details = runner.get_input_details()
+    feeds = {}
+    for tensor, array in zip(graph.inputs, inputs, strict=True):
+        name = plain_name(tensor.name)
+        feeds[name] = _quantized(array, details[name])
+    results = runner(**feeds)
+    return {name: _dequantized(results[name], detail) for name, detail in runner.get_output_details().items()}
+
+
+def _quantized(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    if detail["dtype"] != np.int8:
+        return array
+    scale, zero_point = detail["quantization"]
+    return np.clip(np.round(array / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
+
+
+def _dequantized(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    if array.dtype != np.int8:
+        return array
+    scale, zero_point = detail["quantization"]
+    return numerics.dequantize(array.astype(np.float32), np.float32(scale), np.float32(zero_point))
+
+
+def _integers(
+    values: dict[tuple[int, int], np.ndarray],
+    agreement: Agreement,
+    call: Call,
+    quantizer: ActivationQuantizer,
+    exact: np.ndarray,
+) -> np.ndarray:
+    """The file's integers at a quantizer; how they agree goes to `agreement`."""
+    scale, zero_point = (p.astype(np.float32) for p in quantizer.parameters())
+    found = np.round(values[id(call), id(quantizer)].reshape(exact.shape) / scale) + zero_point
+    limits = np.iinfo(quantizer.scheme.dtype)
+    wanted = np.clip(exact / scale + zero_point, limits.min, limits.max)
+    distance = float(np.abs(found - wanted).max(initial=0.0))
+    unequal = float(np.mean(found != np.round(wanted))) if exact.size else 0.0
+    agreement.tensors.append((call.path, distance, _allowed(call, float(scale)), unequal))
+    return found
+
+
+def _allowed(call: Call, scale: float) -> float:
+    if not isinstance(inner_layer(call.operation), _AT_ONE_SCALE):
+        return ONE_QUANTUM
+    sources = [quantizer_of(tensor) for tensor in call.inputs]
+    steps = [float(source.parameters()[0]) / scale for source in sources if source is not None]
+    return ONE_QUANTUM + 0.5 + 0.5 * max(steps, default=0.0)
