@@ -69,6 +69,8 @@ def main() -> None:
 
     print_table(results, x_test[:1])
     print(
+        "\ndiffer: images that ONNX Runtime puts in another class than Keras. biases kept: the same without its"
+        "\noptimizer that rounds the biases of quantized convolutions to integers, which the file does not ask for."
         f"\nWhat was quantized in which layer, and why, is in {OUTPUT / 'layers.md'}."
         "\nQ/DQ are placed for TensorRT, which runs these convolutions in integers. ONNX Runtime on a CPU does so only"
         "\nwhere the output is quantized too: here INT8 saves size, but no time. For its placement, there is"

@@ -7,6 +7,7 @@ from tensorflow_quantization.calibration import calibrate
 from tensorflow_quantization.checks import check_onnx
 from tensorflow_quantization.custom_qdq_cases import CustomQDQInsertionCase
 from tensorflow_quantization.export import export_onnx
+from tensorflow_quantization.export.litert import export_litert
 from tensorflow_quantization.quantize import quantize_model
 from tensorflow_quantization.spec import LayerConfig, QuantizationSpec
 from tensorflow_quantization.utils import (
@@ -34,6 +35,7 @@ __all__ = [
     "convert_keras_model_to_onnx",
     "convert_saved_model_to_onnx",
     "describe",
+    "export_litert",
     "export_onnx",
     "quantize_model",
     "runtime_report",

@@ -128,6 +128,11 @@ class LayerGraph:
             )
         return _Tracer().trace(model, prefix="")
 
+    @classmethod
+    def read(cls, functional: keras.Model, prefix: str = "") -> LayerGraph:
+        """Read a functional model; paths of calls start with `prefix`."""
+        return _Tracer().read(functional, functional, prefix)
+
     def consumers(self, tensor: Tensor) -> list[Call]:
         """The calls that read `tensor`, in order, each once."""
         return self._consumers.get(id(tensor), [])
@@ -201,10 +206,10 @@ class _Tracer:
     def trace(self, model: keras.Model, prefix: str, input_specs: Any = None) -> LayerGraph:
         if id(model) not in self.graphs:
             with _as_functional(model, input_specs) as functional:
-                self.graphs[id(model)] = self._read(model, functional, prefix)
+                self.graphs[id(model)] = self.read(model, functional, prefix)
         return self.graphs[id(model)]
 
-    def _read(self, model, functional, prefix: str) -> LayerGraph:
+    def read(self, model, functional, prefix: str) -> LayerGraph:
         tensors: dict[int, Tensor] = {}
         for x in functional.inputs:
             tensors[id(x)] = Tensor(tuple(x.shape), x.dtype, x.name, source=x._keras_history.operation)
@@ -263,17 +268,13 @@ def _as_functional(model: keras.Model, input_specs: Any) -> Iterator[Any]:
         yield model
         return
 
-    with _names_of_its_own(model):
+    with names_of_its_own(model):
         yield from _trace_call(model, input_specs)
 
 
 def _trace_call(model: keras.Model, input_specs: Any) -> Iterator[Any]:
     args, kwargs = _subclassed_inputs(model, input_specs)
-    counts = {
-        id(layer): (layer, len(layer._inbound_nodes), len(layer._outbound_nodes))
-        for layer in model._flatten_layers(include_self=False)
-    }
-    try:
+    with removing_nodes(model):
         try:
             outputs = model.call(*args, **kwargs)
             functional = Functional(args[0] if args else kwargs, outputs, name=f"{model.name}_trace")
@@ -285,13 +286,21 @@ def _trace_call(model: keras.Model, input_specs: Any) -> Iterator[Any]:
                 "move it into a keras.layers.Layer of its own, which is then left as it is."
             ) from error
         yield functional
-    finally:
-        for layer, inbound, outbound in counts.values():
-            del layer._inbound_nodes[inbound:], layer._outbound_nodes[outbound:]
 
 
 @contextlib.contextmanager
-def _names_of_its_own(model: keras.Model) -> Iterator[None]:
+def removing_nodes(layer: keras.layers.Layer) -> Iterator[None]:
+    """Takes off again the nodes that calls within add to the layers that a layer or model holds."""
+    counts = [(x, len(x._inbound_nodes), len(x._outbound_nodes)) for x in layer._flatten_layers(include_self=False)]
+    try:
+        yield
+    finally:
+        for inner, inbound, outbound in counts:
+            del inner._inbound_nodes[inbound:], inner._outbound_nodes[outbound:]
+
+
+@contextlib.contextmanager
+def names_of_its_own(model: keras.layers.Layer) -> Iterator[None]:
     """Keras numbers what tracing makes as if nothing but the model's layers had been made before.
 
     So operations have the same names each time the model is traced.

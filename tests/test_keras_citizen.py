@@ -137,7 +137,7 @@ def test_losses_within_wrapped_layers_are_kept(images):
         inputs = keras.Input((8, 8, 3))
         x = layers.Conv2D(4, 3, kernel_regularizer=keras.regularizers.L2(0.5), name="conv")(inputs)
         x = layers.GlobalAveragePooling2D()(x)
-        return randomize(keras.Model(inputs, layers.Dense(5, activity_regularizer=keras.regularizers.L1(0.5))(x)))
+        return randomize(keras.Model(inputs, layers.Dense(5, activity_regularizer=keras.regularizers.L1(2.0))(x)))
 
     float_model = model()
     float_model.compile("sgd", loss())

@@ -134,8 +134,11 @@ def describe(model: keras.Model) -> ModelDescription:
     if plan is None:
         plan = make_plan(graph, target=DEFAULT)
     reasons = {layer.path: layer.reason for layer in plan}
+    classes = {layer.path: layer.class_name for layer in plan}
     described: dict[int, LayerDescription] = {}
     for call in graph.calls:
+        if call.class_name == "Identity" and classes.get(call.path) != "Identity":
+            continue  # only gives a quantized output its name back
         described.setdefault(id(call.operation), _describe_call(call, reasons))
     return ModelDescription(model.name, list(described.values()))
 

@@ -93,7 +93,7 @@ class Builder:
     ) -> list[ir.Value]:
         """Append a node; `None` attributes are left out. Its outputs are named like the node."""
         name = self.unique(name)
-        results = [ir.Value(name=name if i == 0 else f"{name}_{i}") for i in range(outputs)]
+        results = [ir.Value(name=name if i == 0 else self.unique(f"{name}_{i}")) for i in range(outputs)]
         attributes = {key: value for key, value in attributes.items() if value is not None}
         values = [self._operand(x) for x in inputs]
         while values and values[-1] is None:
@@ -121,7 +121,7 @@ class Builder:
         """A constant under a name of its own."""
         name = self.unique(name)
         array = np.ascontiguousarray(array) if array.ndim else array
-        value = ir.val(name, const_value=ir.tensor(array, name=name))
+        value = ir.val(name, const_value=ir.Tensor(array, name=name))
         self.graph.register_initializer(value)
         return value
 

@@ -121,6 +121,10 @@ class Emission:
         if isinstance(x, Value):
             return self.cast(x, dtype)
         array = to_numpy(x, dtype)
+        if isinstance(x, keras.Variable):
+            return Value(
+                self.builder.shared_initializer(f"{self.path}/{plain_name(x.name)}", array), array.shape, dtype
+            )
         return Value(self.builder.constant(array), array.shape, dtype)
 
     def constant(self, x: Any, like: Value) -> np.ndarray:
@@ -160,13 +164,16 @@ class Emission:
         """Whether an operator of `opset` may be used in the place of older ones."""
         return self.builder.supports(opset)
 
-    def emit(self, operation: Any, *args: Any, outputs: Sequence[Any] | None = None, **kwargs: Any) -> Any:
+    def emit(
+        self, operation: Any, *args: Any, outputs: Sequence[Any] | None = None, inner: str = "", **kwargs: Any
+    ) -> Any:
         """Write another layer, operation or activation function, under this one's name.
 
         Args:
             operation: it.
             *args, **kwargs: those of its `call`.
             outputs: shapes and dtypes of its outputs; by default that of its first argument.
+            inner: its name within this layer; needed if it has weights.
 
         Returns:
             One `Value`, or a list of them.
@@ -179,8 +186,9 @@ class Emission:
             name = getattr(operation, "__name__", type(operation).__name__)
             raise NotExpressibleError(f"uses {name}, which has no emitter")
         args, kwargs = self.arrange_inputs(entry, operation, args, kwargs)
-        inner = Emission(self.builder, self.path, operation, outputs or [args[0]], record=self._record)
-        return inner.run(entry, args, kwargs)
+        path = f"{self.path}/{plain_name(inner)}" if inner else self.path
+        emission = Emission(self.builder, path, operation, outputs or [args[0]], record=self._record)
+        return emission.run(entry, args, kwargs)
 
     def arrange_inputs(self, entry: Emitter, operation: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments, their values stored as the emitter `entry` wants them."""

@@ -17,11 +17,19 @@ class Unsupported:
         path: the layer's name with the models around it, "backbone/my_layer".
         class_name: of the layer.
         reason: what about it, a clause; empty where the class has no emitter at all.
+        untraceable: why a layer without an emitter is not written as what its `call` is made of.
     """
 
     path: str
     class_name: str
     reason: str = ""
+    untraceable: str = ""
+
+    def __str__(self) -> str:
+        reason = self.reason or "its class has no emitter"
+        return f"{self.path} ({self.class_name}): {reason}" + (
+            f", and Keras cannot trace its `call`: {self.untraceable}" if self.untraceable else ""
+        )
 
 
 class UnsupportedLayerError(ExportError):
@@ -33,7 +41,7 @@ class UnsupportedLayerError(ExportError):
 
     def __init__(self, layers: list[Unsupported]):
         self.layers = layers
-        rows = [f"  {x.path} ({x.class_name}): {x.reason or 'its class has no emitter'}" for x in layers]
+        rows = [f"  {x}" for x in layers]
         message = "These layers cannot be written as ONNX:\n" + "\n".join(rows)
         without = [x for x in layers if not x.reason]
         if without:

@@ -9,11 +9,13 @@ from typing import Any
 import keras
 
 from tensorflow_quantization.export import validation
+from tensorflow_quantization.export.composite import expand_composites
 from tensorflow_quantization.export.errors import UnsupportedLayerError
-from tensorflow_quantization.export.lower import finish, lower, unsupported_layers
+from tensorflow_quantization.export.lower import finish, lower, names_of_outputs, unsupported_layers
 from tensorflow_quantization.export.passes import run_passes
+from tensorflow_quantization.export.passes.float16 import require_scales, to_float16
 from tensorflow_quantization.export.retarget import check_retargeted
-from tensorflow_quantization.export.verify import verify
+from tensorflow_quantization.export.verify import TOLERANCES, verify
 from tensorflow_quantization.export.writing import replacing, save, to_model
 from tensorflow_quantization.graph import LayerGraph
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
@@ -26,12 +28,13 @@ def export_onnx(
     opset: int | None = None,
     input_layout: str = "channels_last",
     target: str | None = None,
+    precision: str = "float32",
     verify_with: Any = None,
 ) -> Path:
     """Write a Keras model, float or quantized, as an ONNX file.
 
-    The file computes in float32 (a mixed-precision model too: its variables are float32) and, where the model is
-    quantized, holds QuantizeLinear and DequantizeLinear pairs and int8 weights. Batch normalization is folded into
+    The file computes in float32 (a mixed-precision model too: its variables are float32), or in float16 if asked to, and,
+    where the model is quantized, holds QuantizeLinear and DequantizeLinear pairs and int8 weights. Batch normalization is folded into
     what it follows. Node names start with the name of the Keras layer. The batch size stays dynamic and is called
     "batch", unless the model fixes it. The same model gives the same bytes on every Keras backend.
 
@@ -42,9 +45,12 @@ def export_onnx(
         input_layout: "channels_last": inputs as the Keras model takes them. "channels_first": inputs of four or five
             axes as (batch, channels, ...), which saves the one Transpose that the file else begins with. Outputs are
             always as in Keras.
-        target: the runtime to suit, "tensorrt", "onnxruntime" or "openvino"; `None` is the one that the model was quantized
-            for. Another one gets the same integers in its own encoding where that is exact; a warning names the
-            tensors that it would want quantized too, for which training gave no range.
+        target: the runtime to suit, "tensorrt", "onnxruntime" or "openvino"; `None` is the one that the model was
+            quantized for. Another one gets the same integers in its own encoding where that is exact; a warning names
+            the tensors that it would want quantized too, for which training gave no range.
+        precision: "float32" or "float16": in what the file computes where it does not compute in integers, and in what
+            it holds weights and scales. Inputs and outputs are float32 in both, cast where they enter and leave, so that
+            one file can stand in for the other. Float16 scales need opset 19.
         verify_with: input as `predict` takes it; the file is run on it in ONNX Runtime and compared with Keras, see
             `tensorflow_quantization.export.verify`.
 
@@ -62,19 +68,27 @@ def export_onnx(
     validation.check_input_layout(input_layout)
     validation.check_opset(opset)
     validation.check_target(target)
+    validation.check_precision(precision)
     graph = LayerGraph.trace(model).flatten()
-    unsupported = unsupported_layers(graph)
+    output_names = names_of_outputs(graph)
+    validation.check_finite(graph)
+    graph, untraceable = expand_composites(graph)
+    unsupported = unsupported_layers(graph, untraceable)
     if unsupported:
         raise UnsupportedLayerError(unsupported)
-    validation.check_finite(graph)
     validation.warn_unseen(graph)
-    lowered = lower(graph, opset, input_layout)
-    run_passes(lowered.builder, target or _target(graph))
-    onnx_model = to_model(finish(lowered))
+    lowered = lower(graph, opset, input_layout, output_names)
+    runtime = target or _target(graph)
+    if precision == "float16":
+        require_scales(lowered.builder)
+    run_passes(lowered.builder, runtime)
+    if precision == "float16":
+        to_float16(lowered.builder)
+    onnx_model = to_model(finish(lowered), runtime)
     with replacing(path) as temporary:
         save(onnx_model, temporary)
         if verify_with is not None:
-            verify(temporary, graph, lowered, verify_with)
+            verify(temporary, graph, lowered, verify_with, TOLERANCES[precision])
         if target not in (None, _target(graph)):
             check_retargeted(temporary, target)
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,8 @@ from tensorflow_quantization.export import emitters  # noqa: F401  (registers th
 from tensorflow_quantization.export.builder import DTYPES, Builder
 from tensorflow_quantization.export.emission import Emission, plain_name
 from tensorflow_quantization.export.errors import ExportError, NotExpressibleError, Unsupported, UnsupportedLayerError
+from tensorflow_quantization.export.masks import Masks
+from tensorflow_quantization.export.refusals import refusal
 from tensorflow_quantization.export.registry import find_emitter
 from tensorflow_quantization.export.values import Value, channels_first, keras_order, stored_dtype
 from tensorflow_quantization.graph import Call, LayerGraph, Tensor, substitute
@@ -54,14 +57,17 @@ class Lowered:
     quantized: list[QuantizedTensor] = field(default_factory=list)
 
 
-def lower(graph: LayerGraph, opset: int | None, input_layout: str) -> Lowered:
+def lower(
+    graph: LayerGraph, opset: int | None, input_layout: str, output_names: Sequence[str] | None = None
+) -> Lowered:
     """Write every call of a flat `graph` as ONNX.
 
     Args:
-        graph: without nested models.
+        graph: without nested models, and without composite layers.
         opset: `None` for the least that is needed.
         input_layout: "channels_first" stores inputs of four or five axes as (batch, channels, ...), unless the model
             itself has its channels there.
+        output_names: by default those of the layers that make the outputs.
 
     Raises:
         UnsupportedLayerError: naming all layers that cannot be written.
@@ -70,6 +76,7 @@ def lower(graph: LayerGraph, opset: int | None, input_layout: str) -> Lowered:
     """
     lowered = Lowered(Builder(opset))
     values: dict[int, Value] = {}
+    masks = Masks()
     move_channels = input_layout == "channels_first" and not _has_channels_first(graph)
     for tensor in graph.inputs:
         value = _input(lowered.builder, tensor, move_channels)
@@ -81,23 +88,34 @@ def lower(graph: LayerGraph, opset: int | None, input_layout: str) -> Lowered:
     unsupported = []
     for call in graph.calls:
         try:
-            results = _emit(lowered, call, values)
+            results = _emit(lowered, call, values, masks)
         except NotExpressibleError as error:
             unsupported.append(Unsupported(call.path, call.class_name, str(error)))
             results = [Value(ir.Value(), t.shape, t.dtype) for t in call.outputs]
         values.update((id(t), v) for t, v in zip(call.outputs, results, strict=True))
     if unsupported:
         raise UnsupportedLayerError(unsupported)
-    _set_outputs(lowered, graph, values)
+    _set_outputs(lowered, graph, values, output_names or names_of_outputs(graph))
     return lowered
 
 
-def unsupported_layers(graph: LayerGraph) -> list[Unsupported]:
-    """The layers whose class has no emitter, each once."""
+def names_of_outputs(graph: LayerGraph) -> list[str]:
+    """The names of the layers that make the outputs, as ONNX tools like them."""
+    return [plain_name(t.producer.name if t.producer is not None else t.name) for t in graph.outputs]
+
+
+def unsupported_layers(graph: LayerGraph, reasons: dict[str, str]) -> list[Unsupported]:
+    """The layers whose class has no emitter, each once.
+
+    Args:
+        reasons: why layers could not be taken apart, by their paths.
+    """
     found = {}
     for call in graph.calls:
         if find_emitter(call.operation) is None:
-            found[call.path] = Unsupported(call.path, call.class_name)
+            found[call.path] = Unsupported(
+                call.path, call.class_name, refusal(call.operation), reasons.get(call.path, "")
+            )
         elif getattr(call.operation, "quantization_mode", None) is not None:
             mode = call.operation.quantization_mode
             found[call.path] = Unsupported(
@@ -109,8 +127,8 @@ def unsupported_layers(graph: LayerGraph) -> list[Unsupported]:
 def _input(builder: Builder, tensor: Tensor, move_channels: bool) -> Value:
     if stored_dtype(tensor.dtype) not in DTYPES:
         raise ExportError(
-            f"Input {tensor.name!r} has dtype {tensor.dtype!r}, which is not exported. Make a model that begins behind the "
-            "layer which turns it into numbers, and export that."
+            f"Input {tensor.name!r} has dtype {tensor.dtype!r}, which is not exported. Make a model that begins "
+            "behind the layer which turns it into numbers, and export that."
         )
     rank = len(tensor.shape)
     order = channels_first(rank) if move_channels and rank in (4, 5) else keras_order(rank)
@@ -159,7 +177,7 @@ def _has_channels_first(graph: LayerGraph) -> bool:
     return formats == {"channels_first"}
 
 
-def _emit(lowered: Lowered, call: Call, values: dict[int, Value]) -> list[Value]:
+def _emit(lowered: Lowered, call: Call, values: dict[int, Value], masks: Masks) -> list[Value]:
     entry = find_emitter(call.operation)
     if entry is None:
         raise NotExpressibleError("")
@@ -170,8 +188,10 @@ def _emit(lowered: Lowered, call: Call, values: dict[int, Value]) -> list[Value]
     emission = Emission(lowered.builder, plain_name(call.path), call.operation, call.outputs, record=record)
     args = substitute(call.args, lambda t: values[id(t)])
     kwargs = substitute(call.kwargs, lambda t: values[id(t)])
-    args, kwargs = emission.arrange_inputs(entry, call.operation, args, _meaningful(kwargs))
+    kwargs = {**_meaningful(kwargs), **masks.arguments(call)}
+    args, kwargs = emission.arrange_inputs(entry, call.operation, args, kwargs)
     result = emission.run(entry, args, kwargs)
+    masks.follow(emission, call, [values[id(t)] for t in call.inputs])
     return result if isinstance(result, list) else [result]
 
 
@@ -180,10 +200,9 @@ def _meaningful(kwargs: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kwargs.items() if key != "training" and value is not None}
 
 
-def _set_outputs(lowered: Lowered, graph: LayerGraph, values: dict[int, Value]) -> None:
+def _set_outputs(lowered: Lowered, graph: LayerGraph, values: dict[int, Value], names: Sequence[str]) -> None:
     builder = lowered.builder
-    for tensor in graph.outputs:
-        name = plain_name(tensor.producer.name if tensor.producer is not None else tensor.name)
+    for tensor, name in zip(graph.outputs, names, strict=True):
         value = values[id(tensor)]
         value = builder.arrange(value, keras_order(value.rank), name)
         # A graph must not return one of its inputs, nor a tensor twice.

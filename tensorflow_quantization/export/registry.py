@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
+
 from tensorflow_quantization.export.values import Order, Value, channels_first, keras_order
 
 #: Methods a subclass may override without changing what it computes at inference.
@@ -33,8 +35,10 @@ class Emitter:
         if callable(self.layout):
             return self.layout(operation, values)
         if self.layout == "channels_first":
-            last = getattr(operation, "data_format", "channels_last") == "channels_last"
-            return [channels_first(v.rank, -1 if last else 1) if v.rank > 2 else keras_order(v.rank) for v in values]
+            # An operation of keras.ops may leave it open.
+            last = getattr(operation, "data_format", "channels_last") or keras.config.image_data_format()
+            axis = -1 if last == "channels_last" else 1
+            return [channels_first(v.rank, axis) if v.rank > 2 else keras_order(v.rank) for v in values]
         if self.layout == "keras":
             return [keras_order(v.rank) for v in values]
         if len({(v.order, v.flattened) for v in values}) > 1:

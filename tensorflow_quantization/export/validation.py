@@ -14,6 +14,7 @@ from tensorflow_quantization.export.builder import MIN_OPSET
 from tensorflow_quantization.export.emission import to_numpy
 from tensorflow_quantization.export.errors import ExportError, OpsetError
 from tensorflow_quantization.export.lower import INPUT_LAYOUTS
+from tensorflow_quantization.export.verify import TOLERANCES
 from tensorflow_quantization.graph import LayerGraph, did_you_mean
 from tensorflow_quantization.targets import TARGETS
 from tensorflow_quantization.wrappers import activation_quantizers
@@ -44,6 +45,15 @@ def check_input_layout(input_layout: str) -> None:
         )
 
 
+def check_precision(precision: str) -> None:
+    """Raises: ExportError: it is not one that is known."""
+    if precision not in TOLERANCES:
+        raise ExportError(
+            f"precision must be one of {', '.join(map(repr, TOLERANCES))}, got {precision!r}."
+            f"{did_you_mean(str(precision), list(TOLERANCES))}"
+        )
+
+
 def check_opset(opset: int | None) -> None:
     """Raises: OpsetError: it is no number from the least that we write to the newest that `onnx` knows."""
     newest = onnx.defs.onnx_opset_version()
@@ -62,7 +72,8 @@ def check_target(target: str | None) -> None:
         raise ExportError("LiteRT reads .tflite files: use export_litert(model, path).")
     if target is not None and target not in TARGETS:
         raise ExportError(
-            f"target must be one of {', '.join(map(repr, TARGETS))}, got {target!r}.{did_you_mean(target, list(TARGETS))}"
+            f"target must be one of {', '.join(map(repr, TARGETS))}, got {target!r}."
+            f"{did_you_mean(target, list(TARGETS))}"
         )
 
 

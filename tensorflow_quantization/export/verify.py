@@ -35,9 +35,11 @@ from tensorflow_quantization.quantizers import ActivationQuantizer
 
 #: Largest deviation of a float tensor, relative to its largest absolute value.
 TOLERANCE = 1e-4
+#: The same for each precision; float16 has eleven bits, of which sums lose some.
+TOLERANCES = {"float32": TOLERANCE, "float16": 2e-2}
 
 
-def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any) -> None:
+def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any, tolerance: float = TOLERANCE) -> None:
     """Compare the file at `path` with the Keras model.
 
     Args:
@@ -45,6 +47,7 @@ def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any) -> None:
         graph: of the Keras model, flat.
         lowered: what the file was made from.
         x: input as `predict` takes it: an array, or a list or dict of them.
+        tolerance: the deviation that is allowed.
 
     Raises:
         VerificationError: they disagree; the message names where most, and by how much.
@@ -61,19 +64,19 @@ def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any) -> None:
     }
     problems: list[tuple[float, str]] = []
     if lowered.quantized:
-        outputs = run_pieces(graph, inputs, partial(_checked, integers, problems))
+        outputs = run_pieces(graph, inputs, partial(_checked, integers, problems, tolerance))
     else:
         outputs = _run_model(graph, inputs)
     for name, actual, expected in zip(lowered.output_names, results, outputs, strict=False):
         deviation = _deviation(actual, expected)
-        if not deviation <= TOLERANCE:
-            problems.append((deviation / TOLERANCE, f"output {name!r} by {deviation:.3g} of its largest value"))
+        if not deviation <= tolerance:
+            problems.append((deviation / tolerance, f"output {name!r} by {deviation:.3g} of its largest value"))
     if problems:
         # A deviation that is no number is the worst of all.
         problems.sort(key=lambda p: np.inf if np.isnan(p[0]) else p[0], reverse=True)
         rest = f" {len(problems) - 1} more tensors deviate." if len(problems) > 1 else ""
         raise VerificationError(
-            f"ONNX Runtime and Keras disagree, most in {problems[0][1]} (allowed: {TOLERANCE}).{rest} "
+            f"ONNX Runtime and Keras disagree, most in {problems[0][1]} (allowed: {tolerance}).{rest} "
             "No file was written. Please report this with the model's configuration."
         )
 
@@ -135,25 +138,28 @@ def _run_model(graph: LayerGraph, inputs: list[np.ndarray]) -> list[np.ndarray]:
 def _checked(
     integers: dict[tuple[int, int], np.ndarray],
     problems: list[tuple[float, str]],
+    tolerance: float,
     call: Call,
     quantizer: ActivationQuantizer,
     exact: np.ndarray,
 ) -> np.ndarray:
     """The file's integers at a quantizer; what is wrong with them goes to `problems`."""
     found = integers[id(call), id(quantizer)].reshape(exact.shape).astype(np.float32)
-    problem = _compare_integers(found, exact, quantizer)
+    problem = _compare_integers(found, exact, quantizer, tolerance)
     if problem is not None:
         problems.append((problem[0], f"{quantizer.name} of {call.path!r}, {problem[1]}"))
     return found
 
 
-def _compare_integers(found: np.ndarray, exact: np.ndarray, quantizer: ActivationQuantizer) -> tuple[float, str] | None:
+def _compare_integers(
+    found: np.ndarray, exact: np.ndarray, quantizer: ActivationQuantizer, tolerance: float
+) -> tuple[float, str] | None:
     """How much too far integers are from Keras' values, and in words; `None` if they are not."""
     scale, zero_point = (float(p) for p in quantizer.parameters())
     scheme = quantizer.scheme
     wanted = np.clip(exact / scale + zero_point, scheme.qmin, scheme.qmax)
     distance = np.abs(found - wanted)
-    allowed = min(1.0, 0.5 + TOLERANCE * float(np.abs(exact).max(initial=0.0)) / scale)
+    allowed = min(1.0, 0.5 + tolerance * float(np.abs(exact).max(initial=0.0)) / scale)
     wrong = int((~(distance <= allowed)).sum())
     if not wrong:
         return None

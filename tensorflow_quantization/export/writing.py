@@ -19,15 +19,18 @@ _LARGEST_FILE = 2**31 - 2**20
 PRODUCER = "tensorflow_quantization"
 
 
-def to_model(graph: ir.Graph) -> ir.Model:
-    """The graph with what a file says of itself."""
+def to_model(graph: ir.Graph, target: str | None = None) -> ir.Model:
+    """The graph with what a file says of itself: who wrote it, from which Keras, and for which runtime."""
+    metadata = {"tensorflow_quantization_version": __version__, "keras_version": keras.__version__}
+    if target is not None:
+        metadata["target"] = target
     opset = graph.opset_imports[""]
     return ir.Model(
         graph,
         ir_version=onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)]),
         producer_name=PRODUCER,
         producer_version=__version__,
-        metadata_props={"keras_version": keras.__version__},
+        metadata_props=metadata,
     )
 
 

@@ -62,7 +62,7 @@ class ActivationQuantizer(keras.layers.Layer):
         if self.observer is not None:
             return self.observer(x)
         x32 = float32(x)
-        if training and not self.frozen:
+        if training and not self.frozen and self.scheme.fixed is None:
             self._follow(ops.stop_gradient(x32))
         scale, zero_point = self._scale_and_zero_point()
         if self.learns:

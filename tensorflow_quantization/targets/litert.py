@@ -36,10 +36,13 @@ _RULES = TensorRules(
         }
     ),
     fused=frozenset({"relu", "relu6"}),
+    not_fusing=frozenset(
+        {"AveragePooling2D", "Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "UpSampling2D"}
+    ),
     outputs=True,
     numbers=True,
     gated=frozenset({"silu"}),
-    alone=frozenset({"elu", "gelu", "leaky_relu", "prelu", "relu", "relu6", "sigmoid", "softmax", "tanh"}),
+    alone=frozenset({"gelu", "hard_silu", "leaky_relu", "prelu", "relu", "relu6", "sigmoid", "softmax", "tanh"}),
     fixed={"sigmoid": (1 / 256, -128), "softmax": (1 / 256, -128), "tanh": (1 / 128, 0)},
 )
 

@@ -46,6 +46,7 @@ class TensorRules:
         alone: names of activations that are integer kernels of their own where no kernel before them takes them in.
         fixed: the scale and zero point that the runtime demands of the output of an activation, by its name.
         numbers: whether sums and products with a number are computed in integers too.
+        not_fusing: classes whose kernels take in no activation.
         outputs: whether a kernel runs in integers only if its output, after what is fused, is quantized too.
         float_products: but a product with a matrix of more than two axes may give floats, where floats are wanted.
     """
@@ -59,6 +60,7 @@ class TensorRules:
     alone: frozenset[str] = frozenset()
     fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     numbers: bool = False
+    not_fusing: frozenset[str] = frozenset()
 
 
 #: Their output's quantizer serves their inputs too, unless something else reads these.
@@ -167,6 +169,7 @@ def _taken_in(graph: LayerGraph, call: Call, rules: TensorRules) -> list[Call]:
     tensor = call.outputs[0]
     normalized = not _matches(call, rules.weighted)
     activated = _own_activation(call) != "linear" or activation_name(call) is not None
+    activated = activated or _matches(call, rules.not_fusing)
     while not graph.is_output(tensor) and len(graph.consumers(tensor)) == 1:
         (reader,) = graph.consumers(tensor)
         if _matches(reader, NORMALIZATIONS) and not normalized and not activated:
@@ -182,7 +185,7 @@ def _taken_in(graph: LayerGraph, call: Call, rules: TensorRules) -> list[Call]:
 
 def _is_float_product(graph: LayerGraph, call: Call, rules: TensorRules) -> bool:
     """Whether `call` is a product of more than two axes that nothing computed in integers reads."""
-    if not _matches(call, ("Dense", "EinsumDense")) or len(call.outputs[0].shape) <= 2:
+    if not _matches(call, ("Dense", "EinsumDense")):
         return False
     readers = graph.consumers(_end_of_kernel(graph, call, rules))
     return not any(_is_integer(reader, rules) for reader in readers)

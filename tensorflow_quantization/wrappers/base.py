@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import keras
 from keras import ops, tree
-from keras.src.backend import AutocastScope  # has no public name
+from keras.src.backend import AutocastScope, get_stateless_scope, in_stateless_scope  # have no public names
 
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
 from tensorflow_quantization.quantizers.activation import check_ranges
@@ -183,7 +183,11 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             value = scope.get_current_value(variable)
             if value is not before[id(variable)]:
                 variable.assign(value)
-        self.add_loss(scope.losses)
+        if not in_stateless_scope():
+            self.add_loss(scope.losses)
+        elif get_stateless_scope().collect_losses:
+            # The layers that added them know them by identity: added here too, they would count twice.
+            get_stateless_scope().losses.extend(scope.losses)
         return outputs
 
     def compute_output_spec(self, inputs, training=None, **kwargs):

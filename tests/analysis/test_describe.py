@@ -84,6 +84,14 @@ def test_float_model_has_nothing_quantized(cnn):
     assert description["conv"].reason == "left as it is"
 
 
+def test_what_names_an_output_is_not_listed():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [layers.Dense(3, name="class")(inputs), layers.Dense(2, name="box")(inputs)])
+    q_model = quantize_model(model)
+    assert {layer.name for layer in q_model.layers[1:]} == {"quant_class", "quant_box", "class", "box"}
+    assert {layer.name for layer in describe(q_model)} == {"quant_class", "quant_box"}
+
+
 def test_shared_layers_are_listed_once():
     description = describe(quantize_model(small_models.siamese()))
     assert [layer.name for layer in description].count("encoder/quant_conv") == 1

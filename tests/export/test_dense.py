@@ -40,3 +40,12 @@ def test_embedding(tmp_path, dtype):
     model = layer_model(layers.Embedding(5, 3), (4,), dtype=dtype)
     tokens = np.random.default_rng(0).integers(0, 5, (2, 4)).astype(dtype)
     assert_agrees(model, tmp_path / "m.onnx", [tokens])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("cap", [None, 2.0])
+def test_reversible_embedding(tmp_path, tied, cap):
+    inputs = keras.Input((4,), dtype="int32")
+    layer = layers.ReversibleEmbedding(7, 5, tie_weights=tied, logit_soft_cap=cap)
+    model = randomize(keras.Model(inputs, layer(layers.Dense(5)(layer(inputs)), reverse=True)))
+    assert_agrees(model, tmp_path / "m.onnx")

@@ -33,3 +33,23 @@ def test_layer_normalization_behind_a_convolution(tmp_path, axis):
     inputs = keras.Input((6, 7, 3))
     x = layers.Conv2D(4, 3)(layers.LayerNormalization(axis=axis)(layers.Conv2D(4, 3)(inputs)))
     assert_agrees(randomize(keras.Model(inputs, x)), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((6,), -1), ((5, 6), -1), ((4, 5, 6), -1), ((6, 4, 5), 1), ((None, 6), -1)]
+)
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize(("scale", "center"), [(True, True), (False, False)])
+def test_group_normalization(tmp_path, shape, axis, groups, scale, center):
+    layer = layers.GroupNormalization(groups, axis=axis, scale=scale, center=center)
+    assert_agrees(layer_model(layer, shape), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("axis", [-1, (1, 2)])
+def test_rms_normalization(tmp_path, axis):
+    assert_agrees(layer_model(layers.RMSNormalization(axis=axis), (4, 6)), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("axis", [-1, 1, (1, 2)])
+def test_unit_normalization(tmp_path, axis):
+    assert_agrees(layer_model(layers.UnitNormalization(axis=axis), (4, 6)), tmp_path / "m.onnx")

@@ -26,3 +26,14 @@ def test_global_pooling(tmp_path, rank, kind, keepdims, data_format):
 
 def test_average_of_images_of_any_size(tmp_path):
     assert_agrees(layer_model(layers.GlobalAveragePooling2D(), (None, None, 3)), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["Max", "Average"])
+@pytest.mark.parametrize("size", [2, 3, 4])  # at 1, TensorFlow aborts the process
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_adaptive_pooling(tmp_path, rank, kind, size, data_format):
+    spatial = (6, 8, 9)[:rank]
+    shape = (*spatial, 3) if data_format == "channels_last" else (3, *spatial)
+    layer = getattr(layers, f"Adaptive{kind}Pooling{rank}D")(size, data_format=data_format)
+    assert_agrees(layer_model(layer, shape), tmp_path / "m.onnx")

@@ -164,6 +164,15 @@ def test_ties_round_to_even():
     assert q.tolist() == [0, 2, 2, 0, -2, -2]
 
 
+def test_zero_point_is_added_after_rounding():
+    scheme = QuantizationScheme(signed=False, symmetric=False, narrow_range=False)
+    x = np.float32([[0.5, 1.5, 2.5, -0.5, -1.5, -2.5]])
+    expected = [[3, 5, 5, 3, 1, 1]]
+    assert numerics.quantize(x, 1.0, 3.0, scheme, np).tolist() == expected
+    integers, _ = onnx_session("uint8", None)(x, np.array(1, "float32"), np.array(3, "uint8"))
+    assert integers.tolist() == expected
+
+
 @pytest.mark.parametrize(
     ("axis", "reduced", "shape"),
     [

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.export.emission import Emission
+from tensorflow_quantization.export.emitters._masking import MASKED_SCORE, boolean
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Value
@@ -164,7 +165,7 @@ def glu(e: Emission, operation, x: Value) -> Value:
 @emitter("Softmax", "LogSoftmax", _a.softmax, _a.log_softmax, _o.softmax, _o.log_softmax, layout="any")
 def softmax(e: Emission, operation, x: Value, mask: Value | None = None) -> ir.Value:
     if mask is not None:
-        raise NotExpressibleError("is called with a mask, and masks are not exported")
+        return _masked_softmax(e, operation, x, mask)
     log = operation in (_a.log_softmax, _o.log_softmax) or type(operation).__name__ == "LogSoftmax"
     axis = getattr(operation, "axis", -1)
     if isinstance(axis, int):
@@ -175,6 +176,13 @@ def softmax(e: Emission, operation, x: Value, mask: Value | None = None) -> ir.V
     exponents = e.op("Exp", shifted)
     total = e.op("ReduceSum", exponents, np.asarray(stored, np.int64), keepdims=1)
     return e.op("Sub", shifted, e.op("Log", total)) if log else e.op("Div", exponents, total)
+
+
+def _masked_softmax(e: Emission, layer, x: Value, mask: Value) -> Value:
+    x = e.arrange(x)
+    seen = boolean(e, mask) if mask.dtype == "bool" else e.op("Greater", e.cast(mask, "float32"), 0.5)
+    weights = softmax(e, layer, x.with_onnx(e.op("Where", seen, x, MASKED_SCORE)))
+    return x.with_onnx(e.op("Where", seen, weights, 0.0))
 
 
 @emitter("Activation", layout="any")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -31,15 +32,16 @@ def depthwise_kernel_to_onnx(kernel: np.ndarray) -> np.ndarray:
     return kernel.reshape(-1, 1, *kernel.shape[2:])
 
 
-def _convolve(
+def convolve(
     e: Emission,
     layer,
     x: Value,
-    weight: ir.Value | None,
+    weight: Any,
     bias: ir.Value | None,
     kernel: Sequence[int],
     groups: int = 1,
 ) -> ir.Value:
+    """A Conv with the strides, dilations and padding of `layer`, which may be an operation of `keras.ops`."""
     rank = len(kernel)
     strides, dilations = repeated(layer.strides, rank), repeated(layer.dilation_rate, rank)
     return e.op(
@@ -58,21 +60,21 @@ def _convolve(
 @emitter("Conv1D", "Conv2D", "Conv3D", layout="channels_first")
 def convolution(e: Emission, layer, x: Value) -> Value:
     weight = e.weight("kernel", kernel_to_onnx, axis=0)
-    y = _convolve(e, layer, x, weight, e.weight("bias"), layer.kernel_size, layer.groups)
+    y = convolve(e, layer, x, weight, e.weight("bias"), layer.kernel_size, layer.groups)
     return e.activate(e.output(y, x))
 
 
 @emitter("DepthwiseConv1D", "DepthwiseConv2D", layout="channels_first")
 def depthwise(e: Emission, layer, x: Value) -> Value:
     weight = e.weight("kernel", depthwise_kernel_to_onnx, axis=0)
-    y = _convolve(e, layer, x, weight, e.weight("bias"), layer.kernel_size, _channels(x))
+    y = convolve(e, layer, x, weight, e.weight("bias"), layer.kernel_size, _channels(x))
     return e.activate(e.output(y, x))
 
 
 @emitter("SeparableConv1D", "SeparableConv2D", layout="channels_first")
 def separable(e: Emission, layer, x: Value) -> Value:
     weight = e.weight("depthwise_kernel", depthwise_kernel_to_onnx, axis=0)
-    y = _convolve(e, layer, x, weight, None, layer.kernel_size, _channels(x))
+    y = convolve(e, layer, x, weight, None, layer.kernel_size, _channels(x))
     pointwise = e.weight("pointwise_kernel", kernel_to_onnx, axis=0)
     y = e.op("Conv", y, pointwise, e.weight("bias"), kernel_shape=[1] * len(layer.kernel_size))
     return e.activate(e.output(y, x))
@@ -80,20 +82,27 @@ def separable(e: Emission, layer, x: Value) -> Value:
 
 @emitter("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose", layout="channels_first")
 def transposed(e: Emission, layer, x: Value) -> Value:
-    rank = len(layer.kernel_size)
+    weight = e.weight("kernel", kernel_to_onnx, axis=1)  # Keras' (space..., out, in) becomes (in, out, space...)
+    return e.activate(e.output(transpose_convolve(e, layer, x, weight, e.weight("bias"), layer.kernel_size), x))
+
+
+def transpose_convolve(
+    e: Emission, layer, x: Value, weight: Any, bias: ir.Value | None, kernel: Sequence[int]
+) -> ir.Value:
+    """A ConvTranspose with the strides, dilations and padding of `layer`, which may be an operation of `keras.ops`."""
+    rank = len(kernel)
     strides, dilations = repeated(layer.strides, rank), repeated(layer.dilation_rate, rank)
     more = None if layer.output_padding is None else repeated(layer.output_padding, rank)
-    y = e.op(
+    return e.op(
         "ConvTranspose",
         x,
-        e.weight("kernel", kernel_to_onnx, axis=1),  # Keras' (space..., out, in) becomes (in, out, space...)
-        e.weight("bias"),
-        kernel_shape=list(layer.kernel_size),
+        weight,
+        bias,
+        kernel_shape=list(kernel),
         strides=unless_ones(strides),
         dilations=unless_ones(dilations),
-        **transposed_attributes(layer.padding, layer.kernel_size, strides, dilations, more),
+        **transposed_attributes(layer.padding, kernel, strides, dilations, more),
     )
-    return e.activate(e.output(y, x))
 
 
 def _channels(x: Value) -> int:

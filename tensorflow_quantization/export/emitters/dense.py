@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tensorflow_quantization.export.emission import Emission
-from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Order, Value, flattened_permutation, keras_order
 
@@ -31,6 +30,20 @@ def dense(e: Emission, layer, x: Value) -> Value:
 
 @emitter("Embedding")
 def embedding(e: Emission, layer, x: Value) -> Value:
-    if layer.mask_zero:
-        raise NotExpressibleError("has mask_zero=True, and masks are not exported")
     return e.output(e.op("Gather", e.weight("embeddings", axis=0), e.cast(x, "int32")))
+
+
+@emitter("ReversibleEmbedding")
+def reversible_embedding(e: Emission, layer, x: Value, reverse: bool = False) -> Value:
+    if not reverse:
+        return embedding(e, layer, x)
+    if layer.tie_weights:
+        # Transposed in the file, so that both directions share one weight.
+        kernel = e.op("Transpose", e.weight("embeddings", axis=0), perm=[1, 0])
+    else:
+        kernel = e.weight("reverse_embeddings", axis=1)
+    y = e.op("MatMul", x, kernel)
+    if layer.logit_soft_cap is not None:
+        cap = float(layer.logit_soft_cap)
+        y = e.op("Mul", e.op("Tanh", e.op("Div", y, cap)), cap)
+    return e.output(y)

@@ -10,12 +10,14 @@ import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.export.builder import reshape_dims
-from tensorflow_quantization.export.emission import Emission
+from tensorflow_quantization.export.emission import Emission, to_numpy
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
-from tensorflow_quantization.export.values import Value
+from tensorflow_quantization.export.values import Value, stored_array
 
 _layers = keras.layers
+#: Stands for an unknown size where shapes are broadcast.
+_UNKNOWN = 1_000_000_007
 
 
 def align(e: Emission, values: Sequence[Value], axis: int) -> list[Value]:
@@ -103,21 +105,53 @@ def _batch_matrix(e: Emission, v: Value, shared: int, shared_last: bool) -> ir.V
     return e.op("Transpose", v, perm=[0, 2, 1])
 
 
-def binary(e: Emission, op_type: str, x1: Any, x2: Any, dtype: str | None = None) -> Value:
-    """An elementwise operator of two arguments, each a `Value`, a number, an array or a variable.
+def elementwise(
+    e: Emission, op_type: str, arguments: Sequence[Any], dtypes: Sequence[str | None], dtype: str | None = None
+) -> Value:
+    """An elementwise operator of arguments that are each a `Value`, a number, an array or a variable.
 
     Args:
-        dtype: in which it is computed; by default that of the output.
+        dtypes: in which each takes part; `None` leaves a `Value` as it is.
+        dtype: of the result; by default that of the call's output.
     """
-    dtype = dtype or e.outputs[0].dtype
     # Arrays of a higher rank than the tensors have to take part in the alignment.
-    rank = max(v.rank for v in (x1, x2) if isinstance(v, Value))
-    operands = [v if isinstance(v, Value) or np.ndim(v) <= rank else e.value(v, dtype) for v in (x1, x2)]
-    values = iter(align(e, [e.cast(v, dtype) for v in operands if isinstance(v, Value)], axis=0))
-    aligned = [next(values) if isinstance(v, Value) else v for v in operands]
-    like = next(v for v in aligned if isinstance(v, Value))
-    arguments = [v if isinstance(v, Value) else e.constant(v, like) for v in aligned]
-    return e.output(e.op(op_type, *arguments), like)
+    rank = max(v.rank for v in arguments if isinstance(v, Value))
+    operands = [
+        v if isinstance(v, Value) or np.ndim(v) <= rank else e.value(v, d or "float32")
+        for v, d in zip(arguments, dtypes, strict=True)
+    ]
+    cast = [
+        e.cast(v, d) if isinstance(v, Value) and d is not None else v for v, d in zip(operands, dtypes, strict=True)
+    ]
+    values = iter(align(e, [v for v in cast if isinstance(v, Value)], axis=0))
+    aligned = [next(values) if isinstance(v, Value) else v for v in cast]
+    like = max((v for v in aligned if isinstance(v, Value)), key=lambda v: v.rank)
+    final = [
+        v if isinstance(v, Value) else stored_array(to_numpy(v, d or like.dtype), like)
+        for v, d in zip(aligned, dtypes, strict=True)
+    ]
+    y = e.op(op_type, *final)
+    if dtype is None:
+        return e.output(y, like)
+    shape = np.broadcast_shapes(*(_sizes(v.shape if isinstance(v, Value) else np.shape(v)) for v in aligned))
+    return Value(y, tuple(None if d == _UNKNOWN else d for d in shape), dtype, like.order, like.flattened)
+
+
+def _sizes(shape: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(_UNKNOWN if d is None else int(d) for d in shape)
+
+
+def binary(e: Emission, op_type: str, x1: Any, x2: Any, dtype: str | None = None) -> Value:
+    """An elementwise operator of two arguments, computed in `dtype`, by default that of the output."""
+    dtype = dtype or e.outputs[0].dtype
+    return elementwise(e, op_type, [x1, x2], [dtype, dtype])
+
+
+def common_dtype(*arguments: Any) -> str:
+    """The dtype in which Keras combines tensors, arrays and numbers; integers where it would be boolean."""
+    kinds = [v.dtype if isinstance(v, Value) else getattr(v, "dtype", type(v)) for v in arguments]
+    dtype = keras.backend.result_type(*(k if isinstance(k, str | type) else keras.backend.standardize_dtype(k) for k in kinds))
+    return "int32" if dtype == "bool" else dtype
 
 
 for _op_type, _name in {
@@ -149,5 +183,4 @@ for _op_type, _name in {
 
     @emitter(_name, layout="any")
     def _compare(e: Emission, operation, x1: Any, x2: Any, op_type: str = _op_type) -> Value:
-        dtypes = {v.dtype for v in (x1, x2) if isinstance(v, Value)}
-        return binary(e, op_type, x1, x2, keras.backend.result_type(*dtypes))
+        return binary(e, op_type, x1, x2, common_dtype(x1, x2))

@@ -1,4 +1,4 @@
-"""BatchNormalization and LayerNormalization. What follows a convolution is folded into it later, by a pass."""
+"""Normalization layers. A BatchNormalization that follows a convolution is folded into it later, by a pass."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from tensorflow_quantization.export.builder import reshape_dims
 from tensorflow_quantization.export.emission import Emission
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
-from tensorflow_quantization.export.values import Value, stored_array
+from tensorflow_quantization.export.values import Order, Value, channels_first, stored_array
 
 
 @emitter("BatchNormalization", layout="any")
@@ -65,6 +66,50 @@ def normalize_layer(
     for op_type, operand in (("Mul", scale), ("Add", shift)):
         y = y if operand is None else e.op(op_type, y, operand)
     return x.with_onnx(y)
+
+
+def _channels_second(layer, values: Sequence[Value]) -> list[Order]:
+    return [channels_first(v.rank, layer.axis) for v in values]
+
+
+@emitter("GroupNormalization", layout=_channels_second)
+def group_normalization(e: Emission, layer, x: Value) -> Value:
+    x = e.cast(x, "float32")
+    groups = layer.groups
+    # Each group is a channel of ONNX' instance normalization.
+    grouped = e.reshape(x, [0, groups, -1])
+    ones, zeros = np.ones(groups, np.float32), np.zeros(groups, np.float32)
+    y = e.op("InstanceNormalization", grouped, ones, zeros, epsilon=float(layer.epsilon))
+    dims = reshape_dims(x.stored_shape)
+    y = e.op("Reshape", y, e.op("Shape", x)) if dims is None else e.reshape(y, dims)
+    for op_type, name in (("Mul", "gamma"), ("Add", "beta")):
+        weight = e.array(name)
+        if weight is not None:
+            y = e.op(op_type, y, _broadcast(weight, [layer.axis], x))
+    return e.output(y, x)
+
+
+@emitter("RMSNormalization", layout="any")
+def rms_normalization(e: Emission, layer, x: Value) -> Value:
+    x = e.cast(x if x.flattened is None else e.arrange(x), "float32")
+    stored = sorted(x.position(a) for a in np.atleast_1d(layer.axis).tolist())
+    mean = e.op("ReduceMean", e.op("Mul", x, x), axes=stored, keepdims=1)
+    y = e.op("Div", x, e.op("Sqrt", e.op("Add", mean, float(layer.epsilon))))
+    return e.output(e.op("Mul", y, e.constant(layer.scale, x)), x)
+
+
+@emitter("UnitNormalization", layout="any")
+def unit_normalization(e: Emission, layer, x: Value) -> Value:
+    x = e.cast(x if x.flattened is None else e.arrange(x), "float32")
+    stored = sorted(x.position(a) for a in np.atleast_1d(layer.axis).tolist())
+    squares = e.op("ReduceSum", e.op("Mul", x, x), np.asarray(stored, np.int64), keepdims=1)
+    return e.output(e.op("Div", x, e.op("Max", e.op("Sqrt", squares), 1e-12)), x)
+
+
+@emitter("SpectralNormalization")
+def spectral_normalization(e: Emission, layer, x: Value) -> Value:
+    # Training has put the normalized kernel in the place of the layer's own.
+    return e.emit(layer.layer, x, outputs=e.outputs, inner=layer.layer.name)
 
 
 def _broadcast(weight: np.ndarray, axes: Sequence[int], like: Value) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx_ir as ir
+
 from tensorflow_quantization.export.emission import Emission
+from tensorflow_quantization.export.emitters._masking import boolean, unsqueeze
 from tensorflow_quantization.export.emitters._windows import repeated, unless_ones, window_attributes
-from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Value
 
@@ -42,9 +45,13 @@ def global_average(e: Emission, layer, x: Value) -> Value:
 
 @emitter("GlobalAveragePooling1D", layout="channels_first")
 def global_average_1d(e: Emission, layer, x: Value, mask: Value | None = None) -> Value:
-    if mask is not None:
-        raise NotExpressibleError("is called with a mask, and masks are not exported")
-    return _pool_all(e, layer, x, "GlobalAveragePool")
+    if mask is None:
+        return _pool_all(e, layer, x, "GlobalAveragePool")
+    seen = unsqueeze(e, boolean(e, mask), [1])  # of all channels, which are stored in front of the steps
+    steps, keep = np.asarray([2], np.int64), int(layer.keepdims)
+    total = e.op("ReduceSum", e.op("Where", seen, x, 0.0), steps, keepdims=keep)
+    count = e.op("ReduceSum", e.op("Cast", seen, to=ir.DataType.FLOAT.value), steps, keepdims=keep)
+    return e.output(e.op("Div", total, count), x)
 
 
 @emitter("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D", layout="channels_first")

@@ -19,6 +19,7 @@ from tensorflow_quantization.export.values import Value
     *("RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert"),
     *("RandomPerspective", "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness"),
     *("RandomShear", "RandomTranslation", "RandomZoom", "MixUp", "CutMix", "AugMix", "RandAugment"),
+    *("Equalization", "Solarization"),
     layout="any",
 )
 def training_only(e: Emission, layer, x: Value) -> Value:
@@ -48,6 +49,18 @@ def normalization(e: Emission, layer, x: Value) -> Value:
 
 @emitter("Resizing", layout="channels_first")
 def resizing(e: Emission, layer, x: Value) -> Value:
+    return resize_images(e, layer, x, [layer.height, layer.width])
+
+
+@emitter("Resize", layout="channels_first")
+def resize_operation(e: Emission, operation, x: Value) -> Value:
+    if x.rank != 4:
+        raise NotExpressibleError("resizes a single image; give it a batch axis")
+    return resize_images(e, operation, x, list(operation.size))
+
+
+def resize_images(e: Emission, layer, x: Value, size: list[int]) -> Value:
+    """A batch of images in another size, pixels taken as areas, as Keras does."""
     if layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio or layer.antialias:
         raise NotExpressibleError("crops or pads to the aspect ratio, or has antialias=True")
     modes = {"bilinear": "linear", "nearest": "nearest"}
@@ -55,7 +68,6 @@ def resizing(e: Emission, layer, x: Value) -> Value:
         raise NotExpressibleError(f"has interpolation={layer.interpolation!r}; 'nearest' and 'bilinear' are exported")
     integers = np.iinfo(x.dtype) if "int" in x.dtype else None
     x = e.cast(x, "float32")
-    size = np.asarray([layer.height, layer.width], np.int64)
     leading = e.op("Slice", e.op("Shape", x), np.asarray([0], np.int64), np.asarray([2], np.int64))
     nearest = layer.interpolation == "nearest"
     y = e.op(
@@ -63,7 +75,7 @@ def resizing(e: Emission, layer, x: Value) -> Value:
         x,
         None,
         None,
-        e.op("Concat", leading, size, axis=0),
+        e.op("Concat", leading, np.asarray(size, np.int64), axis=0),
         mode=modes[layer.interpolation],
         coordinate_transformation_mode="half_pixel",
         nearest_mode="round_prefer_ceil" if nearest else None,
@@ -83,3 +95,21 @@ def center_crop(e: Emission, layer, x: Value) -> Value:
     bounds = {axes[0]: (starts[0], starts[0] + layer.height), axes[1]: (starts[1], starts[1] + layer.width)}
     x = e.cast(x, "float32")
     return e.output(crop(e, x, bounds), x)
+
+
+@emitter("RandomCrop", layout="any")
+def random_crop(e: Emission, layer, x: Value) -> Value:
+    if x.shape != tuple(e.outputs[0].shape):
+        raise NotExpressibleError(
+            "leaves images uncropped when the model does not train, against the shape that it promises; use "
+            "keras.layers.CenterCrop for inference"
+        )
+    return e.cast(x, e.outputs[0].dtype)
+
+
+@emitter("Pipeline", layout="any")
+def pipeline(e: Emission, layer, x: Value) -> Value:
+    for inner in layer.layers:
+        shape = inner.compute_output_shape(x.shape)
+        x = e.emit(inner, x, outputs=[keras.KerasTensor(shape, inner.compute_dtype)], inner=inner.name)
+    return x

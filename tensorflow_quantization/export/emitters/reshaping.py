@@ -143,14 +143,27 @@ def zero_padding(e: Emission, layer, x: Value) -> Value:
 
 @emitter("Pad", layout="any")
 def pad_operation(e: Emission, operation, x: Value, constant_values: Any = None) -> Value:
-    modes = {"constant": "constant", "reflect": "reflect", "edge": "edge"}
-    if operation.mode not in modes:
-        raise NotExpressibleError(f"pads with mode={operation.mode!r}, which ONNX does not have")
     x = _unflattened(e, x)
     widths = list(operation.pad_width)
     widths = widths * x.rank if len(widths) == 1 else widths
+    if operation.mode == "symmetric":
+        return _pad_symmetrically(e, x, widths)
     value = None if constant_values is None else np.asarray(constant_values, x.dtype)
-    return pad(e, x, dict(enumerate(widths)), modes[operation.mode], value)
+    return pad(e, x, dict(enumerate(widths)), operation.mode, value)
+
+
+def _pad_symmetrically(e: Emission, x: Value, widths: Sequence[tuple[int, int]]) -> Value:
+    """Mirrors at the edge, its element twice, for which ONNX has no mode: the elements are looked up."""
+    y: Any = x
+    for axis, width in enumerate(widths):
+        size = x.shape[axis]
+        if not any(width):
+            continue
+        if size is None:
+            raise NotExpressibleError("mirrors an axis of unknown size")
+        positions = np.pad(np.arange(size, dtype=np.int64), width, mode="symmetric")
+        y = e.op("Gather", y, positions, axis=x.position(axis))
+    return x if y is x else e.output(y, x)
 
 
 def crop(e: Emission, x: Value, bounds: dict[int, tuple[int, int]], steps: dict[int, int] | None = None) -> ir.Value:

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from tensorflow_quantization.export import validation
+from tensorflow_quantization.export.emission import plain_name
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.file import float_operators
@@ -63,7 +64,7 @@ def export_litert(
     validation.check_finite(graph)
     validation.warn_unseen(graph)
     data = convert(make_function(graph).concrete, io_dtype)
-    _warn_floats(float_operators(data))
+    _warn_floats(float_operators(data, [plain_name(call.path) for call in graph.calls]))
     with replacing(path) as temporary:
         temporary.write_bytes(data)
         if verify_with is not None:

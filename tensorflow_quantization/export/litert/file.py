@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 #: These stand between floats and integers.
 _CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 
-def float_operators(data: bytes) -> list[str]:
+def float_operators(data: bytes, layers: Iterable[str]) -> list[str]:
     """The operators that compute in floats, each as its type and the layer it comes from.
 
     Args:
         data: of the file.
+        layers: the paths of the model's layers; the converter's names begin with them.
     """
-    return [f"{kind} in {layer!r}" for kind, layer, floats in operators(data) if floats]
+    paths = sorted(layers, key=len, reverse=True)
+    rows = []
+    for kind, name, floats in operators(data):
+        if floats:
+            layer = next((path for path in paths if f"{name}/".startswith((f"{path}/", f"{path}_"))), name)
+            rows.append(f"{kind} in {layer!r}")
+    return rows
+
+
+def is_integer(data: bytes) -> bool:
+    """Whether everything in a file is computed in integers.
+
+    Args:
+        data: of the file.
+    """
+    return not any(floats for _, _, floats in operators(data))
 
 
 def operators(data: bytes) -> list[tuple[str, str, bool]]:
-    """Of each operator its type, such as "CONV_2D", the layer it comes from, and whether it computes in floats.
+    """Of each operator its type, such as "CONV_2D", its name, and whether it computes in floats.
 
     Args:
         data: of the file.
@@ -35,11 +52,13 @@ def operators(data: bytes) -> list[tuple[str, str, bool]]:
             kind = types[max(code.builtinCode, code.deprecatedBuiltinCode)]
             tensors = [graph.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
             floats = kind not in _CONVERSIONS and any(t.type == schema.TensorType.FLOAT32 for t in tensors)
-            found.append((kind, _layer(graph.tensors[operator.outputs[0]]), floats))
+            constants = [t for t in tensors[: len(operator.inputs)] if model.buffers[t.buffer].data is not None]
+            found.append((kind, _name([graph.tensors[operator.outputs[0]], *constants]), floats))
     return found
 
 
-def _layer(tensor: Any) -> str:
-    """The layer that gives a tensor: the converter joins the names of what it fuses."""
-    name = tensor.name.decode().split(";")[0]
-    return name.rsplit("/", 1)[0].removeprefix("quant_")
+def _name(tensors: list[Any]) -> str:
+    """The name of the operator with these tensors, its result first, which at the end of the file has another name."""
+    # The converter joins the names of what it fuses.
+    names = [tensor.name.decode().split(";")[0] for tensor in tensors]
+    return next((name for name in names if "/" in name), names[0])

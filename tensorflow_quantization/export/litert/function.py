@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -17,6 +18,7 @@ from keras import tree
 
 from tensorflow_quantization.export.emission import plain_name, to_numpy
 from tensorflow_quantization.export.litert.affine import Affine, folded_normalizations, inner_layer, read_affine
+from tensorflow_quantization.export.litert.products import product_of
 from tensorflow_quantization.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 from tensorflow_quantization.targets.tensors import JOINING, MOVING
@@ -24,6 +26,8 @@ from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_qua
 from tensorflow_quantization.wrappers.base import output_channel_axis
 from tensorflow_quantization.wrappers.library import ActivationQuantizeWrapper
 
+#: What the runtime computes at one scale for input and output.
+AT_ONE_SCALE = (keras.layers.AveragePooling2D, keras.layers.UpSampling2D)
 #: Computes a call from its arguments, on tensors of TensorFlow.
 Step = Callable[..., Any]
 
@@ -103,10 +107,11 @@ class _Steps:
         inputs = [self._fake_quantize(call, quantizer) for quantizer in operation.input_quantizers]
         inner = self._inner_step(call)
         output = self._fake_quantize(call, operation.output_quantizer)
+        rescale = _rescale(call) if isinstance(operation.layer, AT_ONE_SCALE) else _identity
 
         def step(x, **kwargs):
             flat = [quantize(value) for quantize, value in zip(inputs, tree.flatten(x), strict=True)]
-            return output(inner(tree.pack_sequence_as(x, flat), **kwargs))
+            return output(rescale(inner(tree.pack_sequence_as(x, flat), **kwargs)))
 
         return step
 
@@ -120,7 +125,8 @@ class _Steps:
         if isinstance(operation, ActivationQuantizeWrapper) and operation.gate_quantizer is not None:
             gate = self._fake_quantize(call, operation.gate_quantizer)
             return lambda x, **kwargs: x * gate(keras.ops.sigmoid(x))
-        if isinstance(operation, BaseQuantizeWrapper) and (affine := read_affine(call)) is not None:
+        affine = read_affine(call)
+        if affine is not None and quantizer_of(call.inputs[0]) is not None:
             return _depthwise(affine)
         if _is_plain_reshape(call):
             step: Step = _reshape(call.outputs[0].shape)
@@ -222,6 +228,20 @@ def _fake_quantize(quantizer: ActivationQuantizer) -> Callable[[Any], Any]:
     return quantize
 
 
+def _rescale(call: Call) -> Step:
+    """From the scale of the input of `call` to that of its output, where they differ.
+
+    By a convolution of one pixel with weights of one. For two quantizers in a row the converter puts in an operator of
+    its own, whose kernel is less exact, or it fails where several others read the result.
+    """
+    before, after = quantizer_of(call.inputs[0]), call.operation.output_quantizer
+    channels = call.outputs[0].shape[-1]
+    if before is None or after is None or channels is None or before.parameters() == after.parameters():
+        return _identity
+    quantize, copy = _fake_quantize(before), _depthwise(Affine(np.ones(channels), np.zeros(channels)))
+    return lambda x, **kwargs: copy(quantize(x))
+
+
 def _identity(x, **kwargs):
     return x
 
@@ -239,6 +259,8 @@ def _values(operation: Any) -> dict[str, np.ndarray]:
 
 def _layer(layer: keras.layers.Layer, values: dict[str, np.ndarray]) -> Step:
     """The layer with constants in the place of its variables."""
+    if (product := product_of(layer)) is not None:
+        return partial(product, layer, values)
 
     def step(*args, **kwargs):
         mapping = [(v, keras.ops.convert_to_tensor(values[v.path], v.dtype)) for v in layer.variables]

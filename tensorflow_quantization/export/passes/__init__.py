@@ -5,6 +5,7 @@ from tensorflow_quantization.export.passes.dead_code import remove_dead_code
 from tensorflow_quantization.export.passes.drop_clips import drop_clips
 from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_norm
 from tensorflow_quantization.export.passes.fold_padding import fold_padding
+from tensorflow_quantization.export.passes.integer_bias import integer_bias
 from tensorflow_quantization.export.passes.merge_quantizers import merge_quantizers
 from tensorflow_quantization.export.passes.merge_reshapes import merge_reshapes
 from tensorflow_quantization.export.passes.reduction_axes import reduction_axes
@@ -25,7 +26,7 @@ PASSES = (
 
 #: Afterwards, for a runtime: what it executes faster in another form.
 TARGET_PASSES = {
-    "onnxruntime": (merge_quantizers, unsigned_activations),
+    "onnxruntime": (merge_quantizers, unsigned_activations, integer_bias),
     "openvino": (merge_quantizers, strided_pointwise),
 }
 

@@ -1,0 +1,153 @@
+"""Layers that are made of other layers and of `keras.ops`: their `call` is traced, and what it calls is written.
+
+So a layer of the user's needs no emitter if `call` is such code. It is traced as it runs at inference, under a scope that
+keeps its variables as they are; a layer that changes one while it runs, its random state for example, is not made of
+what it calls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import keras
+from keras import tree
+from keras.src.backend.common import global_state  # has no public name
+from keras.src.layers.layer import CallContext  # has no public name
+from keras.src.models.functional import Functional  # has no public name
+from keras.src.random.seed_generator import global_seed_generator  # has no public name
+
+from tensorflow_quantization.export.refusals import refusal
+from tensorflow_quantization.export.registry import find_emitter
+from tensorflow_quantization.graph import Call, LayerGraph, Tensor, names_of_its_own, removing_nodes, substitute
+
+#: Layers that hold a Python function, which may be code of the backend: nothing to look into.
+_OPAQUE = frozenset({"Lambda"})
+_CONTEXT = "current_call_ctx"
+
+
+def expand_composites(graph: LayerGraph) -> tuple[LayerGraph, dict[str, str]]:
+    """Put in the place of each layer without an emitter what its `call` is made of.
+
+    Args:
+        graph: flat; its calls and tensors become those of the result.
+
+    Returns:
+        The graph, and for each layer that stays without an emitter, by its path, why it cannot be looked into.
+    """
+    reasons: dict[str, str] = {}
+    replaced: dict[int, Tensor] = {}
+    calls: list[Call] = []
+    for call in graph.calls:
+        calls += _expand(_rewired(call, replaced), replaced, reasons)
+    if len(calls) == len(graph.calls) and not replaced:
+        return graph, reasons
+
+    def current(t: Tensor) -> Tensor:
+        return replaced.get(id(t), t)
+
+    outputs = [current(t) for t in graph.outputs]
+    structure = substitute(graph.output_structure, current)
+    return LayerGraph(graph.model, graph.inputs, outputs, graph.input_structure, structure, calls), reasons
+
+
+def _expand(call: Call, replaced: dict[int, Tensor], reasons: dict[str, str]) -> list[Call]:
+    """The calls that a call is made of; itself if it has an emitter or cannot be looked into."""
+    operation = call.operation
+    if find_emitter(operation) is not None or not call.is_layer or call.class_name in _OPAQUE or refusal(operation):
+        return [call]
+    try:
+        traced, inputs = _trace(call)
+        # One level only: what a sublayer without an emitter is made of is found in the same way.
+        inner, inner_reasons = expand_composites(traced.flatten())
+    except Exception as error:
+        reasons[call.path] = _reason(error)
+        return [call]
+    reasons.update(inner_reasons)
+    known = {id(x): call.inputs[i] for x, i in zip(inner.inputs, inputs, strict=True)}
+    calls = [_rewired(inner_call, known) for inner_call in inner.calls]
+    for old, new in zip(call.outputs, inner.outputs, strict=True):
+        replaced[id(old)] = known.get(id(new), new)
+    return calls
+
+
+def _rewired(call: Call, replaced: dict[int, Tensor]) -> Call:
+    """The call with other tensors as its inputs."""
+    if not any(id(t) in replaced for t in call.inputs):
+        return call
+
+    def current(t: Tensor) -> Tensor:
+        return replaced.get(id(t), t)
+
+    new = replace(
+        call,
+        args=substitute(call.args, current),
+        kwargs=substitute(call.kwargs, current),
+        inputs=[current(t) for t in call.inputs],
+    )
+    for tensor in new.outputs:
+        tensor.producer = new
+    return new
+
+
+def _reason(error: Exception) -> str:
+    first = str(error).strip().split("\n")[0]
+    return first if isinstance(error, _UntraceableError) else f"{type(error).__name__}: {first}"
+
+
+class _UntraceableError(Exception):
+    """A clause that follows the layer's name."""
+
+
+def _trace(call: Call) -> tuple[LayerGraph, list[int]]:
+    """The graph of a layer's `call`, and which input of the call each of its inputs is."""
+    layer: Any = call.operation
+    known: dict[int, keras.KerasTensor] = {}
+
+    def as_input(t: Tensor) -> keras.KerasTensor:
+        if id(t) not in known:
+            known[id(t)] = keras.Input(batch_shape=t.shape, dtype=t.dtype)
+        return known[id(t)]
+
+    args = substitute(call.args, as_input)
+    kwargs = {k: v for k, v in substitute(call.kwargs, as_input).items() if k != "training"}
+    if "training" in layer._call_signature.parameters:
+        kwargs["training"] = False
+    with names_of_its_own(layer), removing_nodes(layer), _at_inference(layer), _unchanged(layer):
+        outputs = layer.call(*args, **kwargs)
+        if not all(isinstance(y, keras.KerasTensor) for y in tree.flatten(outputs)):
+            raise _UntraceableError("returns something that is not computed from its inputs by Keras operations")
+        functional = Functional(list(known.values()), outputs, name=f"{layer.name}_trace")
+        traced = LayerGraph.read(functional, prefix=f"{call.path}/")
+    positions = {key: i for i, key in reversed(list(enumerate(map(id, call.inputs))))}
+    return traced, [positions[key] for key in known]
+
+
+@contextlib.contextmanager
+def _at_inference(layer: keras.layers.Layer) -> Iterator[None]:
+    """What sublayers ask for `training` when nobody tells them: that the call around them is no training."""
+    before = global_state.get_global_attribute(_CONTEXT)
+    context = CallContext(entry_layer=layer)
+    context.training = False
+    global_state.set_global_attribute(_CONTEXT, context)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(_CONTEXT, before)
+
+
+@contextlib.contextmanager
+def _unchanged(layer: keras.layers.Layer) -> Iterator[None]:
+    """Keeps variables as they are, and raises if the layer would have changed one.
+
+    Raises:
+        _UntraceableError: then what was traced is what happened once, not what the layer does.
+    """
+    variables = [*layer.variables, global_seed_generator().state]
+    with keras.StatelessScope() as scope:
+        yield
+    changed = [v.path for v in variables if scope.get_current_value(v) is not None]
+    if changed:
+        raise _UntraceableError(f"changes {changed[0]} while it runs, at inference too")

@@ -1,0 +1,103 @@
+"""EinsumDense: a matrix product between reshapes where the equation is one, else ONNX' own Einsum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from tensorflow_quantization.export.emission import Emission
+from tensorflow_quantization.export.emitters.reshaping import permute
+from tensorflow_quantization.export.errors import NotExpressibleError
+from tensorflow_quantization.export.registry import emitter
+from tensorflow_quantization.export.values import Value, stored_array
+
+
+@dataclass(frozen=True)
+class Equation:
+    """An equation of a tensor and a kernel, a letter an axis.
+
+    Attributes:
+        inputs, kernel, output: the letters of each.
+        free: those that the tensor hands on to the output.
+        summed: those that tensor and kernel share, in the kernel's order.
+        made: those that the kernel adds to the output.
+    """
+
+    inputs: str
+    kernel: str
+    output: str
+
+    @property
+    def free(self) -> str:
+        return "".join(a for a in self.inputs if a not in self.kernel)
+
+    @property
+    def summed(self) -> str:
+        return "".join(a for a in self.kernel if a in self.inputs)
+
+    @property
+    def made(self) -> str:
+        return "".join(a for a in self.kernel if a not in self.inputs)
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is a product of two matrices, once axes are moved and joined."""
+        distinct = all(len(set(term)) == len(term) for term in (self.inputs, self.kernel, self.output))
+        return distinct and bool(self.summed) and set(self.output) == set(self.free + self.made)
+
+    @classmethod
+    def parse(cls, text: str, rank: int) -> Equation:
+        """Read "...x,xy->...y" for a tensor of `rank` axes; the dots get letters of their own."""
+        text = text.replace(" ", "")
+        operands, output = text.split("->")
+        inputs, kernel = operands.split(",")
+        unused = [a for a in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" if a not in text]
+        hidden = "".join(unused[: rank - len(inputs.replace("...", ""))])
+        return cls(inputs.replace("...", hidden), kernel.replace("...", ""), output.replace("...", hidden))
+
+
+@emitter("EinsumDense")
+def einsum_dense(e: Emission, layer, x: Value) -> Value:
+    if getattr(layer, "lora_enabled", False):
+        raise NotExpressibleError("has LoRA weights; merge them into the kernel first")
+    equation = Equation.parse(layer.equation, x.rank)
+    y = _product(e, equation, x) if equation.is_product else _einsum(e, equation, x)
+    bias = e.array("bias")
+    if bias is not None:
+        bias_weight = e.builder.shared_initializer(f"{e.path}/bias", stored_array(bias, y))
+        y = y.with_onnx(e.op("Add", y, bias_weight))
+    return e.activate(y)
+
+
+def _product(e: Emission, equation: Equation, x: Value) -> Value:
+    sizes = dict(zip(equation.kernel, e.operation.kernel.shape, strict=True))
+    summed = [sizes[a] for a in equation.summed]
+    made = [sizes[a] for a in equation.made]
+
+    def matrix(kernel: np.ndarray) -> np.ndarray:
+        axes = [equation.kernel.index(a) for a in equation.summed + equation.made]
+        return kernel.transpose(axes).reshape(math.prod(summed), math.prod(made))
+
+    x = e.arrange(x, tuple(equation.inputs.index(a) for a in equation.free + equation.summed))
+    free = [0] * len(equation.free)
+    joined: Value | ir.Value = x if len(summed) == 1 else e.reshape(x, [*free, math.prod(summed)])
+    y = e.op("MatMul", joined, e.weight("kernel", matrix, axis=1))
+    if len(made) != 1:
+        y = e.reshape(y, [*free, *made])
+    computed = equation.free + equation.made
+    # Of the tensor, because Keras may promise another shape for an equation with dots.
+    shape = (*(x.shape[equation.inputs.index(a)] for a in equation.free), *made)
+    product = Value(y, shape, e.outputs[0].dtype)
+    return permute(product, [computed.index(a) for a in equation.output])
+
+
+def _einsum(e: Emission, equation: Equation, x: Value) -> Value:
+    if e.is_quantized("kernel"):
+        raise NotExpressibleError(
+            f"has the equation {e.operation.equation!r}, which is no matrix product, so its kernel cannot be quantized"
+        )
+    text = f"{equation.inputs},{equation.kernel}->{equation.output}"
+    return e.output(e.op("Einsum", x, e.weight("kernel"), equation=text))

@@ -1,0 +1,53 @@
+"""For ONNX Runtime: a product with a quantized matrix that gives floats, as Gemm with an integer bias.
+
+With a bias of floats it is computed in floats; with one of int32, at the scale of the products, in integers. That scale
+is so fine that rounding the bias to it is below what float32 rounds in the sum.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from tensorflow_quantization.export.builder import Builder
+from tensorflow_quantization.export.passes._graph import array, is_private, operand, producer, replace
+
+
+def integer_bias(builder: Builder) -> None:
+    for add in list(builder.graph):
+        product = producer(operand(add, 0), "MatMul") if add.op_type == "Add" else None
+        bias = array(operand(add, 1)) if product is not None else None
+        if product is None or bias is None or bias.ndim != 1 or not is_private(product.outputs[0]):
+            continue
+        data, weight = (producer(x, "DequantizeLinear") for x in product.inputs)
+        if data is None or weight is None or any(use.node.op_type == "QuantizeLinear" for use in add.outputs[0].uses()):
+            continue
+        integers, scales = array(operand(weight, 0)), [array(operand(n, 1)) for n in (data, weight)]
+        shape = product.inputs[0].shape
+        if integers is None or integers.ndim != 2 or any(s is None for s in scales) or shape is None or len(shape) != 2:
+            continue
+        scale = np.broadcast_to(scales[0] * scales[1], bias.shape).astype(np.float32)
+        _make_gemm(builder, add, product, _dequantized(builder, add, bias, scale))
+
+
+def _dequantized(builder: Builder, add: ir.Node, bias: np.ndarray, scale: np.ndarray) -> ir.Node:
+    limits = np.iinfo(np.int32)
+    rounded = np.clip(np.round(bias.astype(np.float64) / scale), limits.min, limits.max).astype(np.int32)
+    prefix = f"{(add.name or '').rsplit('/', 1)[0]}/bias"
+    arguments = [
+        builder.initializer(f"{prefix}_integers", rounded),
+        builder.initializer(f"{prefix}_scale", scale),
+        builder.initializer(f"{prefix}_zero_point", np.zeros_like(rounded)),
+    ]
+    name = builder.unique(f"{prefix}/DequantizeLinear")
+    return ir.node("DequantizeLinear", arguments, {"axis": 0}, outputs=[ir.Value(name=name)], name=name)
+
+
+def _make_gemm(builder: Builder, add: ir.Node, product: ir.Node, bias: ir.Node) -> None:
+    """Turn the Add into a Gemm; the MatMul then is read by nobody."""
+    name = builder.unique(f"{(product.name or '').rsplit('/', 1)[0]}/Gemm")
+    gemm = ir.node("Gemm", [*product.inputs, bias.outputs[0]], outputs=[ir.Value(name=name)], name=name)
+    builder.graph.insert_after(add, [bias, gemm])
+    old, new = add.outputs[0], gemm.outputs[0]
+    new.shape, new.type = old.shape, old.type
+    replace(old, new)

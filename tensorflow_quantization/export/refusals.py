@@ -1,0 +1,45 @@
+"""Keras layers that are not exported, and why: read by the error message and by the page on coverage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_STRINGS = "works on strings or hash tables, which runtimes for ONNX do not have; do this before the model"
+_FOREIGN = "holds a function of another framework, which has no Keras operations to write"
+_IMAGES = "changes an image by its own histogram; do this before the model"
+_SOUND = "needs a short-time Fourier transform; compute the spectrogram before the model"
+_CONVOLUTIONAL = "is a recurrence of convolutions, for which ONNX has no operator"
+_CELL = "is one step of a recurrence; put it into keras.layers.RNN"
+
+#: Class name to a clause that follows the layer's name.
+REFUSALS: dict[str, str] = {
+    "AutoContrast": _IMAGES,
+    "ContrastLimitedAdaptiveHistogramEqualization": _IMAGES,
+    "ConvLSTM1D": _CONVOLUTIONAL,
+    "ConvLSTM2D": _CONVOLUTIONAL,
+    "ConvLSTM3D": _CONVOLUTIONAL,
+    "FlaxLayer": _FOREIGN,
+    "GRUCell": _CELL,
+    "HashedCrossing": _STRINGS,
+    "Hashing": _STRINGS,
+    "IntegerLookup": _STRINGS,
+    "JaxLayer": _FOREIGN,
+    "LSTMCell": _CELL,
+    "MaxNumBoundingBoxes": "works on bounding boxes of training data; do this before the model",
+    "MelSpectrogram": _SOUND,
+    "STFTSpectrogram": _SOUND,
+    "SimpleRNNCell": _CELL,
+    "StackedRNNCells": _CELL,
+    "StringLookup": _STRINGS,
+    "TFSMLayer": _FOREIGN,
+    "TextVectorization": _STRINGS,
+    "TorchModuleWrapper": _FOREIGN,
+}
+
+
+def refusal(operation: Any) -> str:
+    """Why a layer of Keras, or one derived from it, is not exported; empty if nothing speaks against it."""
+    for base in type(operation).__mro__:
+        if base.__module__.startswith("keras.") and base.__name__ in REFUSALS:
+            return REFUSALS[base.__name__]
+    return ""

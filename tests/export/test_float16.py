@@ -1,0 +1,106 @@
+import keras
+import numpy as np
+import onnx
+import pytest
+import small_models
+from keras import layers
+from onnx_models import assert_agrees, export, op_counts
+from small_models import randomize
+
+from tensorflow_quantization import quantize_model
+from tensorflow_quantization.export import ExportError, OpsetError, export_onnx
+
+FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+
+
+def _calibrated(model, target=None):
+    quantized = quantize_model(model, target=target)
+    quantized(small_models.data_for(model), training=True)
+    return quantized
+
+
+def _model(layer, shape):
+    inputs = keras.Input(shape)
+    return randomize(keras.Model(inputs, layer(inputs)))
+
+
+@pytest.mark.parametrize("name", ["functional", "residual", "shared_layer", "operations", "dict"])
+def test_models_agree_to_the_precision_of_float16(tmp_path, name):
+    model = small_models.BUILDERS[name]()
+    proto = assert_agrees(model, tmp_path / "m.onnx", tolerance=2e-2, precision="float16")
+    assert all(i.data_type != FLOAT for i in proto.graph.initializer)
+    assert {v.type.tensor_type.elem_type for v in (*proto.graph.input, *proto.graph.output)} == {FLOAT}
+    assert op_counts(proto)["Cast"] == len(proto.graph.input) + len(proto.graph.output)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (layers.UpSampling2D(2), (4, 4, 3)),
+        (layers.Resizing(5, 7), (4, 4, 3)),
+        (layers.LayerNormalization(), (5, 8)),
+        (layers.GroupNormalization(2), (4, 4, 8)),
+        (layers.UnitNormalization(), (8,)),
+        (layers.RMSNormalization(), (8,)),
+        (layers.Softmax(), (8,)),
+        (layers.LSTM(4), (5, 3)),
+        (layers.Conv2DTranspose(4, 3, strides=2), (4, 4, 3)),
+        (layers.Activation("gelu"), (8,)),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_layers_agree_to_the_precision_of_float16(tmp_path, layer, shape):
+    assert_agrees(_model(layer, shape), tmp_path / "m.onnx", tolerance=2e-2, precision="float16")
+
+
+@pytest.mark.parametrize("target", [None, "tensorrt", "onnxruntime", "openvino"])
+def test_scales_are_float16_and_integers_stay(tmp_path, target):
+    model = _calibrated(small_models.residual(), target)
+    data = small_models.data_for(small_models.residual())
+    path = export_onnx(model, tmp_path / "m.onnx", precision="float16", verify_with=data)
+    proto = onnx.load(path)
+    onnx.checker.check_model(proto, full_check=True)
+    kinds = {i.name: i.data_type for i in proto.graph.initializer}
+    scales = {n.input[1] for n in proto.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")}
+    assert scales
+    assert {kinds[s] for s in scales} == {HALF}
+    assert proto.opset_import[0].version == 19
+
+
+def test_float16_scales_need_their_opset(tmp_path):
+    with pytest.raises(OpsetError, match="opset 19"):
+        export_onnx(_calibrated(small_models.cnn()), tmp_path / "m.onnx", precision="float16", opset=17)
+
+
+def test_an_unknown_precision(tmp_path):
+    with pytest.raises(ExportError, match="float16"):
+        export_onnx(small_models.cnn(), tmp_path / "m.onnx", precision="half")
+
+
+def test_a_weight_beyond_float16_names_its_layer(tmp_path):
+    model = small_models.cnn()
+    model.get_layer("dense").bias.assign(np.full(5, 1e6))
+    with pytest.raises(ExportError, match=r"(?s)dense: dense/bias .*1e\+06"):
+        export_onnx(model, tmp_path / "m.onnx", precision="float16")
+
+
+def test_a_scale_that_becomes_zero_names_its_layer(tmp_path):
+    model = _calibrated(small_models.cnn())
+    model.get_layer("quant_conv").input_quantizers[0].range.assign([-1e-7, 1e-7])
+    with pytest.raises(ExportError, match=r"(?s)quant_conv.*becomes zero"):
+        export_onnx(model, tmp_path / "m.onnx", precision="float16")
+
+
+def test_an_epsilon_does_not_become_zero(tmp_path):
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.UnitNormalization()(inputs))
+    export(model, tmp_path / "m.onnx", precision="float16")
+    assert_agrees(model, tmp_path / "m.onnx", [np.zeros((2, 4), "float32")], precision="float16")
+
+
+def test_metadata(tmp_path):
+    proto = export(_calibrated(small_models.cnn(), "openvino"), tmp_path / "m.onnx")
+    metadata = {p.key: p.value for p in proto.metadata_props}
+    assert metadata["target"] == "openvino"
+    assert metadata["keras_version"] == keras.__version__
+    assert "tensorflow_quantization_version" in metadata

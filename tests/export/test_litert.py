@@ -1,0 +1,265 @@
+import keras
+import numpy as np
+import pytest
+import small_models
+from keras import layers
+
+from tensorflow_quantization import QuantizationSpec, calibrate, quantize_model
+from tensorflow_quantization.export import ExportError, VerificationError
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("export_litert needs the TensorFlow backend", allow_module_level=True)
+pytest.importorskip("ai_edge_litert", reason="ai-edge-litert, which runs .tflite files, is not installed")
+
+from tensorflow_quantization.export.litert import export_litert
+from tensorflow_quantization.export.litert.file import operators
+from tensorflow_quantization.export.litert.verify import run_file, verify
+from tensorflow_quantization.graph import LayerGraph
+
+
+def quantized(model, x=None, **kwargs):
+    """`model` for LiteRT, calibrated."""
+    model = quantize_model(model, target="litert", **kwargs)
+    return calibrate(model, small_models.data_for(model) if x is None else x, verbose=0)
+
+
+def functional(*steps, shape=(8, 8, 3)):
+    """A model of layers or functions, one after the other, with random weights."""
+    inputs = x = keras.Input(shape, name="image")
+    for step in steps:
+        x = step(x)
+    return small_models.randomize(keras.Model(inputs, x))
+
+
+def kinds(path):
+    """The types of the operators of a file; every one of them is computed in integers."""
+    found = operators(path.read_bytes())
+    assert not [kind for kind, _, floats in found if floats]
+    return [kind for kind, _, _ in found]
+
+
+def assert_agrees(model, path, x=None):
+    """Export and compare each quantized tensor with Keras; the types of the operators."""
+    x = small_models.data_for(model) if x is None else x
+    export_litert(model, path, verify_with=x)
+    return kinds(path)
+
+
+@pytest.mark.parametrize("name", small_models.BUILDERS)
+def test_file_is_integer_and_agrees(tmp_path, name):
+    model = quantized(small_models.BUILDERS[name]())
+    found = assert_agrees(model, tmp_path / "m.tflite")
+    assert found.count("QUANTIZE") == len(model.inputs)
+    assert found.count("DEQUANTIZE") == len(model.outputs)
+
+
+def test_outputs_agree(tmp_path, cnn):
+    model = quantized(cnn)
+    x = small_models.data_for(model)
+    path = export_litert(model, tmp_path / "m.tflite")
+    found = run_file(path.read_bytes(), LayerGraph.trace(model), [x])
+    step = model.get_layer("quant_dense").output_quantizer.parameters()[0]
+    np.testing.assert_allclose(found["output_0"], model.predict(x, verbose=0), atol=1.01 * step)
+
+
+LAYERS = {
+    "grouped": lambda: layers.Conv2D(6, 3, groups=3, padding="same", strides=2),
+    "dilated": lambda: layers.Conv2D(4, 3, dilation_rate=2),
+    "dilated depthwise": lambda: layers.DepthwiseConv2D(3, dilation_rate=2, padding="same"),
+    "without bias": lambda: layers.Conv2D(4, 3, use_bias=False),
+    "depthwise": lambda: layers.DepthwiseConv2D(3, padding="same"),
+    "depthwise with multiplier": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
+    "transposed": lambda: layers.Conv2DTranspose(4, 3, strides=2),
+    "dense on images": lambda: layers.Dense(4),
+    "dense with activation": lambda: layers.Dense(4, activation="relu"),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_kernels(tmp_path, name, batch_norm):
+    activated = name == "dense with activation"
+    steps = [LAYERS[name]()] + [layers.BatchNormalization()] * batch_norm + [layers.ReLU()] * (not activated)
+    model = functional(*steps, shape=(8, 8, 6) if name == "grouped" else (8, 8, 3))
+    for variable in model.weights:
+        if variable.path.endswith("gamma"):  # negative ones turn the signs of integers
+            variable.assign(np.random.default_rng(0).normal(size=variable.shape))
+    found = assert_agrees(quantized(model), tmp_path / "m.tflite")
+    assert "MUL" not in found and "RELU" not in found
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (layers.BatchNormalization, (8, 8, 3)),
+        (lambda: keras.Sequential([layers.BatchNormalization(), layers.ReLU()]), (8, 8, 3)),
+        (layers.BatchNormalization, (5, 3)),
+        (layers.BatchNormalization, (3,)),
+        (lambda: layers.Rescaling(1 / 255, offset=-0.5), (8, 8, 3)),
+        (lambda: layers.Rescaling([0.5, 1.0, 2.0]), (8, 8, 3)),
+        (lambda: layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0]), (8, 8, 3)),
+    ],
+)
+def test_scaled_channels_are_a_convolution_of_one_pixel(tmp_path, layer, shape):
+    model = quantized(functional(layer(), shape=shape))
+    assert "DEPTHWISE_CONV_2D" in assert_agrees(model, tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize(
+    "activation", ["gelu", "hard_silu", "leaky_relu", "relu6", "sigmoid", "silu", "softmax", "tanh"]
+)
+def test_activations(tmp_path, activation):
+    model = quantized(functional(layers.Conv2D(4, 3), layers.BatchNormalization(), layers.Activation(activation)))
+    assert_agrees(model, tmp_path / "m.tflite")
+
+
+def test_activation_with_weights(tmp_path):
+    model = functional(layers.Conv2D(4, 3), layers.PReLU(shared_axes=[1, 2]))
+    assert "PRELU" in assert_agrees(quantized(model), tmp_path / "m.tflite")
+
+
+def test_squeeze_and_excite(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, activation="swish")(inputs)
+    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Conv2D(8, 1, activation="sigmoid")(layers.Conv2D(2, 1, activation="swish")(gate))
+    model = quantized(small_models.randomize(keras.Model(inputs, layers.Multiply()([x, gate]))))
+    found = assert_agrees(model, tmp_path / "m.tflite")
+    assert found.count("QUANTIZE") == 1
+
+
+def test_parts_of_a_concatenation_that_others_read_too(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    pooled = layers.MaxPooling2D(2)(x)
+    y = layers.Conv2D(4, 3, padding="same", activation="relu")(pooled)
+    joined = layers.Concatenate()([pooled, y])
+    z = layers.Conv2D(4, 3, padding="same")(joined)
+    outer = layers.Concatenate()([layers.Concatenate()([z, joined]), layers.AveragePooling2D(2, 1, "same")(joined)])
+    model = quantized(small_models.randomize(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(outer)))))
+    assert_agrees(model, tmp_path / "m.tflite")
+
+
+def test_activation_behind_a_concatenation_and_a_pooling(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    parts = [layers.Conv2D(4, 3)(inputs), layers.Conv2D(4, 3)(inputs)]
+    pooled = layers.ReLU()(layers.AveragePooling2D(2)(layers.ReLU()(layers.Concatenate()(parts))))
+    assert_agrees(quantized(small_models.randomize(keras.Model(inputs, pooled))), tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize("ranges", ["ema", "learned"])
+def test_trained_ranges(tmp_path, images, ranges):
+    model = quantize_model(small_models.cnn(), target="litert", ranges=ranges)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(*images, batch_size=4, verbose=0)
+    assert_agrees(model, tmp_path / "m.tflite", images[0])
+
+
+def test_integers_in_and_out(tmp_path, cnn):
+    model = quantized(cnn)
+    x = small_models.data_for(model)
+    path = export_litert(model, tmp_path / "m.tflite", io_dtype="int8", verify_with=x)
+    assert not {"QUANTIZE", "DEQUANTIZE"} & set(kinds(path))
+
+
+def test_same_weights_give_the_same_file(tmp_path, cnn):
+    model = quantized(cnn)
+    first = export_litert(model, tmp_path / "a.tflite").read_bytes()
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert export_litert(loaded, tmp_path / "b.tflite").read_bytes() == first
+
+
+def test_what_stays_float_is_named(tmp_path):
+    model = functional(layers.Conv2D(4, 3, name="conv"), layers.LayerNormalization(name="norm"), layers.ReLU())
+    with pytest.warns(UserWarning, match=r"compute in floats.* in 'quant_norm'"):
+        export_litert(quantized(model), tmp_path / "m.tflite")
+
+
+def test_switched_off_layer_stays_float(tmp_path, cnn):
+    spec = QuantizationSpec()
+    spec.add("dense", quantize_input=False, quantize_weight=False)
+    with pytest.warns(UserWarning, match="FULLY_CONNECTED in 'dense'"):
+        export_litert(quantized(cnn, quantization_spec=spec), tmp_path / "m.tflite")
+
+
+def test_ranges_without_data_are_named(tmp_path, cnn):
+    with pytest.warns(UserWarning, match="never saw data"):
+        export_litert(quantize_model(cnn, target="litert"), tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: small_models.cnn(), 'no activation quantizers.*target="litert"'),
+        (lambda: quantize_model(small_models.cnn()), "quantized for target 'default'"),
+        (lambda: quantize_model(small_models.cnn(), target="openvino"), "quantized for target 'openvino'"),
+        (lambda: quantize_model(small_models.cnn(), target="litert", weight_bits=4), "conv: 4 bits"),
+        (lambda: quantize_model(small_models.cnn(), target="litert", input_bits=6), "quant_relu: 6 bits"),
+    ],
+)
+def test_unsuitable_models_are_refused(tmp_path, make, message):
+    with pytest.raises(ExportError, match=f"(?s){message}"):
+        export_litert(make(), tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_precision_is_refused(tmp_path):
+    model = functional(layers.Conv2D(4, 3, dtype="mixed_float16", name="conv"))
+    with pytest.raises(ExportError, match=r"conv.*float16"):
+        export_litert(quantized(model), tmp_path / "m.tflite")
+
+
+def test_other_backends_are_refused(tmp_path, cnn, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ExportError, match="KERAS_BACKEND=tensorflow"):
+        export_litert(quantize_model(cnn, target="litert"), tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize(
+    ("path", "error"), [("", IsADirectoryError), ("nowhere/m.tflite", FileNotFoundError)], ids=["directory", "nowhere"]
+)
+def test_bad_paths(tmp_path, cnn, path, error):
+    with pytest.raises(error):
+        export_litert(quantize_model(cnn, target="litert"), tmp_path / path)
+
+
+def test_unknown_io_dtype(tmp_path, cnn):
+    with pytest.raises(ExportError, match="Did you mean 'int8'"):
+        export_litert(cnn, tmp_path / "m.tflite", io_dtype="uint8")
+
+
+def test_no_keras_model(tmp_path):
+    with pytest.raises(TypeError, match="Expected a keras"):
+        export_litert(object(), tmp_path / "m.tflite")
+
+
+def test_disagreement_is_found_and_nothing_written(tmp_path, cnn, monkeypatch):
+    model = quantized(cnn)
+    x = small_models.data_for(model)
+    graph = LayerGraph.trace(model)
+    data = export_litert(model, tmp_path / "m.tflite").read_bytes()
+    assert verify(data, graph, x).distance < 1
+    model.get_layer("quant_dense").layer.bias.assign(np.ones(5))
+    with pytest.raises(VerificationError, match="output_0"):
+        verify(data, graph, x)
+    # A converter that takes other weights than Keras has.
+    from tensorflow_quantization.export.litert import function
+
+    monkeypatch.setattr(function, "_float32", lambda array: np.float32(array) * np.float32(1.1))
+    with pytest.raises(VerificationError, match=r"most at 'quant_dense'.*allowed"):
+        export_litert(model, tmp_path / "other.tflite", verify_with=x)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.tflite"]
+
+
+def test_input_that_does_not_fit(tmp_path, cnn):
+    with pytest.raises(ExportError, match="verify_with"):
+        export_litert(quantized(cnn), tmp_path / "m.tflite", verify_with=np.zeros((1, 8, 8)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_converter_failure_names_its_reason(tmp_path):
+    model = functional(layers.Conv2D(4, 3), lambda x: keras.ops.slogdet(keras.ops.transpose(x, (0, 3, 1, 2)))[1])
+    with pytest.raises(ExportError, match="converter cannot convert"):
+        export_litert(quantized(model), tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())

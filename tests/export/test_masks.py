@@ -1,0 +1,88 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from onnx_models import assert_agrees, export
+from small_models import randomize
+
+from tensorflow_quantization.export import UnsupportedLayerError
+
+TOKENS = np.asarray([[1, 2, 3, 4, 5], [3, 1, 0, 0, 0], [0, 2, 0, 1, 0]], "int32")
+
+
+def tokens_model(function, **arguments):
+    inputs = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 4, mask_zero=True, **arguments)(inputs)
+    return randomize(keras.Model(inputs, keras.tree.flatten(function(x))))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x,
+        lambda x: layers.Dense(3)(x),
+        lambda x: layers.LSTM(3)(x),
+        lambda x: layers.GRU(3, return_sequences=True)(layers.Dropout(0.1)(layers.Dense(3)(x))),
+        lambda x: layers.SimpleRNN(2)(layers.LSTM(3, return_sequences=True)(x)),
+        lambda x: layers.Bidirectional(layers.LSTM(3))(x),
+        lambda x: layers.LSTM(2)(layers.Bidirectional(layers.LSTM(3, return_sequences=True))(x)),
+        lambda x: layers.GlobalAveragePooling1D()(x),
+        lambda x: layers.GlobalAveragePooling1D(keepdims=True)(x),
+        lambda x: layers.MultiHeadAttention(2, 3)(x, x),
+        lambda x: layers.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True),
+        lambda x: layers.MultiHeadAttention(2, 3)(x, x, return_attention_scores=True),
+        lambda x: layers.GroupQueryAttention(3, 4, 2)(x, x),
+        lambda x: layers.Attention()([x, x]),
+        lambda x: layers.AdditiveAttention()([x, x]),
+        lambda x: layers.LSTM(3)(layers.Attention()([x, x])),
+        lambda x: layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 3)(x, x)),
+        lambda x: layers.LSTM(3)(layers.Add()([x, layers.Dense(4)(x)])),
+        lambda x: layers.LSTM(3)(layers.Concatenate()([x, layers.Dense(4)(x)])),
+        lambda x: layers.LSTM(3)(layers.Add()([x, ops.relu(x)])),
+        lambda x: layers.LSTM(3)(layers.TimeDistributed(layers.Dense(2))(x)),
+        lambda x: layers.LSTM(3)(layers.LayerNormalization()(x)),
+        lambda x: layers.Attention()([layers.Add()([x, layers.Dense(4)(x)]), x]),
+    ],
+)
+def test_masks_of_tokens(tmp_path, function):
+    assert_agrees(tokens_model(function), tmp_path / "m.onnx", [TOKENS])
+
+
+def test_layers_behind_multi_head_attention_see_no_mask_of_its_input(tmp_path):
+    def function(x):
+        y = layers.MultiHeadAttention(2, 3)(x, x)
+        z = layers.LayerNormalization()(layers.Add()([x, y]))
+        return layers.Attention()([z, z])
+
+    assert_agrees(tokens_model(function), tmp_path / "m.onnx", [TOKENS])
+
+
+@pytest.mark.parametrize("value", [0.0, 2.0])
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: x, lambda x: layers.GRU(3)(x), lambda x: layers.GlobalAveragePooling1D()(x),
+     lambda x: layers.Attention()([x, x])],
+)  # fmt: skip
+def test_masking(tmp_path, value, function):
+    inputs = keras.Input((4, 3))
+    x = np.random.default_rng(0).normal(size=(3, 4, 3)).astype("float32")
+    x[0, 2] = x[1, :2] = x[2, 1, 0] = value
+    model = randomize(keras.Model(inputs, function(layers.Masking(value)(inputs))))
+    assert_agrees(model, tmp_path / "m.onnx", [x])
+
+
+@pytest.mark.parametrize("dtype", ["bool", "float32"])
+def test_softmax(tmp_path, dtype):
+    inputs, mask = keras.Input((2, 5)), keras.Input((2, 5), dtype="int32")
+    y = layers.Softmax()(inputs, mask=ops.cast(mask, dtype))
+    arrays = [np.random.default_rng(0).normal(size=(2, 2, 5)).astype("float32"), TOKENS[[0, 1, 2, 0]].reshape(2, 2, 5)]
+    arrays[1] = (arrays[1] > 0).astype("int32")
+    arrays[1][0, 0] = 0
+    assert_agrees(keras.Model([inputs, mask], y), tmp_path / "m.onnx", arrays)
+
+
+@pytest.mark.parametrize("kind", [layers.Multiply, layers.Maximum, layers.Minimum])
+def test_layers_that_leave_out_masked_steps(tmp_path, kind):
+    model = tokens_model(lambda x: kind()([x, layers.Dense(4)(x)]))
+    with pytest.raises(UnsupportedLayerError, match="masked steps"):
+        export(model, tmp_path / "m.onnx")

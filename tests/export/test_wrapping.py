@@ -1,0 +1,52 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from onnx_models import assert_agrees, export, layer_model
+from small_models import randomize
+
+from tensorflow_quantization.export import UnsupportedLayerError
+
+
+@pytest.mark.parametrize("steps", [3, None])
+@pytest.mark.parametrize(
+    ("inner", "shape"),
+    [
+        (lambda: layers.Dense(5, activation="relu"), (4,)),
+        (lambda: layers.Conv2D(4, 3, padding="same"), (6, 5, 3)),
+        (lambda: layers.Flatten(), (4, 3)),
+        (lambda: layers.LSTM(3), (4, 3)),
+        (lambda: keras.Sequential([keras.Input((6, 5, 3)), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(2)]),
+         (6, 5, 3)),
+    ],
+)  # fmt: skip
+def test_time_distributed(tmp_path, inner, shape, steps):
+    x = np.random.default_rng(0).normal(size=(2, 3, *shape)).astype("float32")
+    model = layer_model(layers.TimeDistributed(inner()), (steps, *shape))
+    assert_agrees(model, tmp_path / "m.onnx", [x])
+
+
+def test_frames_for_a_recurrent_layer(tmp_path):
+    inputs = keras.Input((3, 6, 6, 2))
+    x = layers.TimeDistributed(layers.Conv2D(4, 3, activation="relu"))(inputs)
+    x = layers.TimeDistributed(layers.GlobalAveragePooling2D())(x)
+    assert_agrees(randomize(keras.Model(inputs, layers.GRU(3)(x))), tmp_path / "m.onnx")
+
+
+def test_a_mask_for_the_inner_layer(tmp_path):
+    inputs = keras.Input((3, 4, 2))
+    mask = keras.Input((3, 4), dtype="bool")
+    y = layers.TimeDistributed(layers.LSTM(2))(inputs, mask=mask)
+    with pytest.raises(UnsupportedLayerError, match="mask"):
+        export(keras.Model([inputs, mask], y), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("inner", [lambda: layers.Dense(4), lambda: layers.Conv2D(4, 3)])
+def test_spectral_normalization(tmp_path, inner):
+    layer = layers.SpectralNormalization(inner())
+    assert_agrees(layer_model(layer, (6, 6, 3)), tmp_path / "m.onnx")
+
+
+def test_pipeline(tmp_path):
+    layer = layers.Pipeline([layers.Rescaling(1 / 255), layers.RandomFlip(), layers.CenterCrop(4, 3)])
+    assert_agrees(layer_model(layer, (6, 6, 3)), tmp_path / "m.onnx")

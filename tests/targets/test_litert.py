@@ -1,0 +1,126 @@
+import keras
+import numpy as np
+import pytest
+import small_models
+from keras import layers
+
+from tensorflow_quantization import calibrate, quantize_model
+from tensorflow_quantization.plan import attached_plan
+from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.targets import TARGETS
+
+
+def quantized(model, **kwargs):
+    return quantize_model(model, target="litert", **kwargs)
+
+
+def outputs(model):
+    """The inputs, layers and operations whose output gets a quantizer."""
+    return [layer.path for layer in attached_plan(quantized(model)) if layer.output]
+
+
+def functional(*steps, shape=(8, 8, 3)):
+    """A model of layers or functions, one after the other."""
+    inputs = x = keras.Input(shape, name="image")
+    for step in steps:
+        x = step(x)
+    return keras.Model(inputs, x)
+
+
+def quantizers(model):
+    return [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+
+
+def test_integers_are_those_of_the_specification():
+    target = TARGETS["litert"]
+    assert (target.activations.qmin, target.activations.qmax, target.activations.symmetric) == (-128, 127, False)
+    assert (target.weights.qmin, target.weights.qmax, target.weights.symmetric) == (-127, 127, True)
+
+
+def test_every_kernel_has_its_inputs_and_its_output_quantized(cnn):
+    # The ReLU is part of the convolution, and pooling keeps the integers.
+    assert outputs(cnn) == ["image", "relu", "gap", "dense"]
+
+
+def test_pooling_and_concatenation_take_in_no_activation():
+    inputs = keras.Input((8, 8, 3), name="image")
+    pooled = layers.ReLU(name="relu")(layers.GlobalAveragePooling2D(name="gap")(inputs))
+    joined = layers.ReLU(name="last")(
+        layers.Concatenate(name="concat")([pooled, layers.Dense(4, name="dense")(pooled)])
+    )
+    assert outputs(keras.Model(inputs, joined)) == ["image", "gap", "relu", "concat", "last"]
+
+
+def test_residual_add_takes_in_its_relu(residual):
+    assert outputs(residual) == ["image", "stem", "bn", "relu", "gap", "dense"]
+
+
+def test_batch_normalization_is_a_kernel_only_where_no_convolution_takes_it_in():
+    model = functional(
+        layers.Conv2D(4, 3, name="conv"),
+        layers.BatchNormalization(name="folded"),
+        layers.Activation("relu", name="relu"),
+        layers.BatchNormalization(name="alone"),
+        layers.Activation("relu", name="last"),
+    )
+    assert outputs(model) == ["image", "relu", "last"]
+    assert [layer.path for layer in attached_plan(quantized(model)) if layer.weights] == ["conv"]
+
+
+def test_input_preprocessing_is_computed_in_integers():
+    model = functional(layers.Rescaling(1 / 255, name="rescaling"), layers.Conv2D(4, 3, name="conv"))
+    assert outputs(model) == ["image", "rescaling", "conv"]
+
+
+def test_arithmetic_with_numbers_is_computed_in_integers():
+    model = functional(lambda x: x * 2.0, lambda x: x - 1.0, layers.Conv2D(4, 3, name="conv"))
+    assert outputs(model) == ["image", "multiply", "subtract", "conv"]
+
+
+def test_activations_that_no_kernel_takes_in_are_kernels():
+    model = functional(layers.Conv2D(4, 3, name="conv"), layers.LeakyReLU(name="leaky"), layers.Softmax(name="soft"))
+    assert outputs(model) == ["image", "conv", "leaky", "soft"]
+
+
+def test_concatenation_shares_its_scale_with_its_parts():
+    inputs = keras.Input((8, 8, 3), name="image")
+    parts = [layers.Conv2D(4, 3, activation="relu", name=f"conv_{i}")(inputs) for i in range(2)]
+    model = keras.Model(inputs, layers.Concatenate(name="concat")(parts))
+    assert outputs(model) == ["image", "concat"]
+
+
+@pytest.mark.parametrize(
+    ("activation", "scale", "zero_point"),
+    [("softmax", 1 / 256, -128), ("sigmoid", 1 / 256, -128), ("tanh", 1 / 128, 0)],
+)
+@pytest.mark.parametrize("ranges", ["ema", "learned"])
+def test_scale_that_the_runtime_demands(activation, scale, zero_point, ranges):
+    model = small_models.randomize(functional(layers.Dense(4, activation=activation), shape=(3,)))
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    model = quantized(model, ranges=ranges)
+    calibrate(model, x, verbose=0)
+    model.compile("sgd", "mse")
+    model.fit(x, np.zeros((8, 4)), verbose=0)
+    last = quantizers(model)[-1]
+    assert last.parameters() == (np.float32(scale), zero_point)
+    multiples = model.predict(x, verbose=0) / np.float32(scale)
+    np.testing.assert_allclose(multiples, np.round(multiples), atol=1e-4)
+
+
+def test_silu_has_the_gate_of_a_sigmoid():
+    model = quantized(functional(layers.Conv2D(4, 3), layers.Activation("silu", name="silu")))
+    wrapper = model.get_layer("quant_silu")
+    assert wrapper.gate_quantizer.parameters() == (np.float32(1 / 256), -128)
+    assert wrapper.output_quantizer.scheme.fixed is None
+
+
+def test_demanded_scale_survives_saving(tmp_path):
+    model = quantized(functional(layers.Dense(4, activation="tanh"), shape=(3,)))
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert [q.scheme for q in quantizers(loaded)] == [q.scheme for q in quantizers(model)]
+
+
+def test_demanded_scale_is_of_8_bits_only():
+    model = quantized(functional(layers.Dense(4, activation="tanh"), shape=(3,)), input_bits=4)
+    assert [q.scheme.fixed for q in quantizers(model)] == [None] * 3
