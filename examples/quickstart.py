@@ -11,8 +11,7 @@ import keras
 
 from fashion_mnist import load_fashion_mnist
 from report import evaluate, print_table
-from tensorflow_quantization import calibrate, describe, export_onnx, quantize_model
-from tensorflow_quantization.custom_qdq_cases import ResNetV1QDQCase
+from tensorflow_quantization import calibrate, describe, export_onnx, quantize_model, runtime_report
 
 OUTPUT = pathlib.Path("quickstart_output")
 
@@ -55,7 +54,7 @@ def main() -> None:
     results = [evaluate("float", model, OUTPUT / "float.onnx", x_test, y_test)]
 
     print("\n2. Quantize it, and calibrate the ranges of its activations: no training")
-    quantized = quantize_model(model, custom_qdq_cases=[ResNetV1QDQCase()])
+    quantized = quantize_model(model, target="onnxruntime")
     calibrate(quantized, x_train[:3200], method="percentile")
     (OUTPUT / "layers.md").write_text(describe(quantized).to_markdown())
     export_onnx(quantized, OUTPUT / "int8_calibrated.onnx", verify_with=x_test[:100])
@@ -68,14 +67,8 @@ def main() -> None:
     quantized.save(OUTPUT / "int8_fine_tuned.keras")
 
     print_table(results, x_test[:1])
-    print(
-        "\ndiffer: images that ONNX Runtime puts in another class than Keras. biases kept: the same without its"
-        "\noptimizer that rounds the biases of quantized convolutions to integers, which the file does not ask for."
-        f"\nWhat was quantized in which layer, and why, is in {OUTPUT / 'layers.md'}."
-        "\nQ/DQ are placed for TensorRT, which runs these convolutions in integers. ONNX Runtime on a CPU does so only"
-        "\nwhere the output is quantized too: here INT8 saves size, but no time. For its placement, there is"
-        '\nquantize_model(model, target="onnxruntime").'
-    )
+    print(f"\nWhat was quantized in which layer, and why, is in {OUTPUT / 'layers.md'}.")
+    print(runtime_report(OUTPUT / "int8_fine_tuned.onnx", runtime="onnxruntime"))
 
 
 if __name__ == "__main__":

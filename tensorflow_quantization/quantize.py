@@ -46,9 +46,9 @@ def quantize_model(
             "partial" only what spec and cases name.
         quantization_spec: what to do with single layers or classes.
         custom_qdq_cases: rules that decide by the model's structure; where two speak of a layer, the later one counts.
-        target: the runtime that the model is for: "tensorrt", "onnxruntime", "openvino", "litert", or a `Target` of your own. It
-            decides what is quantized unasked, where the quantizers go, and in which integers; spec and cases still
-            win. `None` is the documented default table.
+        target: the runtime that the model is for: "tensorrt", "onnxruntime", "openvino", "litert", or a `Target` of
+            your own. It decides what is quantized unasked, where the quantizers go, and in which integers; spec and
+            cases still win. `None` is the documented default table.
         ranges: how activation ranges follow training: "ema" (moving average), "last" (the last batch) or "learned"
             (trained step sizes, LSQ, arXiv:1902.08153).
         weight_bits, input_bits: 2 to 8, for all layers; an entry of the spec may say otherwise for its own.

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 
-from tensorflow_quantization.checks import onnxruntime, openvino, tensorrt
+from tensorflow_quantization.checks.onnxruntime import RULES as ONNXRUNTIME
+from tensorflow_quantization.checks.openvino import RULES as OPENVINO
 from tensorflow_quantization.checks.qdq_graph import QdqGraph, name_of
 from tensorflow_quantization.checks.report import Finding, Report
 from tensorflow_quantization.checks.rule import Rule
+from tensorflow_quantization.checks.tensorrt import RULES as TENSORRT
 from tensorflow_quantization.graph import did_you_mean
 
 #: The rules by target: a new runtime is a new file with a tuple of rules, and a line here.
 RULES: dict[str, tuple[Rule, ...]] = {
-    "tensorrt": tensorrt.RULES,
-    "onnxruntime": onnxruntime.RULES,
-    "openvino": openvino.RULES,
+    "tensorrt": TENSORRT,
+    "onnxruntime": ONNXRUNTIME,
+    "openvino": OPENVINO,
 }
 
 

@@ -1,8 +1,8 @@
 """Layers that are made of other layers and of `keras.ops`: their `call` is traced, and what it calls is written.
 
-So a layer of the user's needs no emitter if `call` is such code. It is traced as it runs at inference, under a scope that
-keeps its variables as they are; a layer that changes one while it runs, its random state for example, is not made of
-what it calls.
+So a layer of the user's needs no emitter if `call` is such code. It is traced as it runs at inference, under a scope
+that keeps its variables as they are; a layer that changes one while it runs, its random state for example, is not made
+of what it calls.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _expand(call: Call, replaced: dict[int, Tensor], reasons: dict[str, str]) ->
         # One level only: what a sublayer without an emitter is made of is found in the same way.
         inner, inner_reasons = expand_composites(traced.flatten())
     except Exception as error:
-        reasons[call.path] = _reason(error)
+        reasons[call.path] = f"Keras cannot trace its `call`: {_reason(error)}"
         return [call]
     reasons.update(inner_reasons)
     known = {id(x): call.inputs[i] for x, i in zip(inner.inputs, inputs, strict=True)}
@@ -118,7 +118,7 @@ def _trace(call: Call) -> tuple[LayerGraph, list[int]]:
     with names_of_its_own(layer), removing_nodes(layer), _at_inference(layer), _unchanged(layer):
         outputs = layer.call(*args, **kwargs)
         if not all(isinstance(y, keras.KerasTensor) for y in tree.flatten(outputs)):
-            raise _UntraceableError("returns something that is not computed from its inputs by Keras operations")
+            raise _UntraceableError("it returns something that is not computed from its inputs by Keras operations")
         functional = Functional(list(known.values()), outputs, name=f"{layer.name}_trace")
         traced = LayerGraph.read(functional, prefix=f"{call.path}/")
     positions = {key: i for i, key in reversed(list(enumerate(map(id, call.inputs))))}
@@ -145,9 +145,19 @@ def _unchanged(layer: keras.layers.Layer) -> Iterator[None]:
     Raises:
         _UntraceableError: then what was traced is what happened once, not what the layer does.
     """
-    variables = [*layer.variables, global_seed_generator().state]
     with keras.StatelessScope() as scope:
         yield
-    changed = [v.path for v in variables if scope.get_current_value(v) is not None]
+    changed = changed_variables(layer, scope)
     if changed:
-        raise _UntraceableError(f"changes {changed[0]} while it runs, at inference too")
+        raise _UntraceableError(changes(changed))
+
+
+def changed_variables(operation: keras.Operation, scope: keras.StatelessScope) -> list[str]:
+    """The paths of the variables that an operation assigned to in a scope, its random state among them."""
+    variables = [*getattr(operation, "variables", []), global_seed_generator().state]
+    return [v.path for v in variables if scope.get_current_value(v) is not None]
+
+
+def changes(variables: list[str]) -> str:
+    """The reason not to write an operation that changes variables."""
+    return f"it changes {variables[0]} while it runs, at inference too"

@@ -17,19 +17,17 @@ class Unsupported:
         path: the layer's name with the models around it, "backbone/my_layer".
         class_name: of the layer.
         reason: what about it, a clause; empty where the class has no emitter at all.
-        untraceable: why a layer without an emitter is not written as what its `call` is made of.
+        attempts: of a layer without an emitter, what else was tried and why it failed, a clause.
     """
 
     path: str
     class_name: str
     reason: str = ""
-    untraceable: str = ""
+    attempts: str = ""
 
     def __str__(self) -> str:
         reason = self.reason or "its class has no emitter"
-        return f"{self.path} ({self.class_name}): {reason}" + (
-            f", and Keras cannot trace its `call`: {self.untraceable}" if self.untraceable else ""
-        )
+        return f"{self.path} ({self.class_name}): {reason}" + (f", and {self.attempts}" if self.attempts else "")
 
 
 class UnsupportedLayerError(ExportError):
@@ -51,7 +49,8 @@ class UnsupportedLayerError(ExportError):
                 "    from tensorflow_quantization.export import emitter\n\n"
                 f"    @emitter({name})\n"
                 f"    def emit(e, layer, x):\n"
-                '        return e.op("Relu", x)  # the ONNX operators that compute it'
+                '        return e.op("Relu", x)  # the ONNX operators that compute it\n\n'
+                "or, with the TensorFlow backend, `pip install tf2onnx`, which converts such a layer alone."
             )
         super().__init__(message)
 
@@ -61,6 +60,10 @@ class NotExpressibleError(Exception):
 
     The message is a clause that follows the layer's name, "uses bicubic interpolation, which ...".
     """
+
+
+class NoEmitterError(NotExpressibleError):
+    """The layer has no emitter, and what else was tried failed: a clause that says what and why."""
 
 
 class OpsetError(ExportError):

@@ -33,10 +33,11 @@ def export_onnx(
 ) -> Path:
     """Write a Keras model, float or quantized, as an ONNX file.
 
-    The file computes in float32 (a mixed-precision model too: its variables are float32), or in float16 if asked to, and,
-    where the model is quantized, holds QuantizeLinear and DequantizeLinear pairs and int8 weights. Batch normalization is folded into
-    what it follows. Node names start with the name of the Keras layer. The batch size stays dynamic and is called
-    "batch", unless the model fixes it. The same model gives the same bytes on every Keras backend.
+    The file computes in float32 (a mixed-precision model too: its variables are float32), or in float16 if asked to,
+    and, where the model is quantized, holds QuantizeLinear and DequantizeLinear pairs and int8 weights. A layer of
+    your own that is made of layers and `keras.ops` is written as these. Batch normalization is folded into what it
+    follows. Node names start with the name of the Keras layer. The batch size stays dynamic and is called "batch",
+    unless the model fixes it. The same model gives the same bytes on every Keras backend.
 
     Args:
         model: any built Keras 3 model.
@@ -49,8 +50,9 @@ def export_onnx(
             quantized for. Another one gets the same integers in its own encoding where that is exact; a warning names
             the tensors that it would want quantized too, for which training gave no range.
         precision: "float32" or "float16": in what the file computes where it does not compute in integers, and in what
-            it holds weights and scales. Inputs and outputs are float32 in both, cast where they enter and leave, so that
-            one file can stand in for the other. Float16 scales need opset 19.
+            it holds weights and scales. Inputs and outputs are float32 in both, cast where they enter and leave, so
+            that one file can stand in for the other. Float16 scales need opset 19. Weights that float16 cannot hold,
+            and scales that would become zero, are an error.
         verify_with: input as `predict` takes it; the file is run on it in ONNX Runtime and compared with Keras, see
             `tensorflow_quantization.export.verify`.
 

@@ -11,7 +11,14 @@ import onnx_ir as ir
 from tensorflow_quantization.export import emitters  # noqa: F401  (registers them)
 from tensorflow_quantization.export.builder import DTYPES, Builder
 from tensorflow_quantization.export.emission import Emission, plain_name
-from tensorflow_quantization.export.errors import ExportError, NotExpressibleError, Unsupported, UnsupportedLayerError
+from tensorflow_quantization.export.errors import (
+    ExportError,
+    NoEmitterError,
+    NotExpressibleError,
+    Unsupported,
+    UnsupportedLayerError,
+)
+from tensorflow_quantization.export.fallback import can_fall_back, convert_call
 from tensorflow_quantization.export.masks import Masks
 from tensorflow_quantization.export.refusals import refusal
 from tensorflow_quantization.export.registry import find_emitter
@@ -89,14 +96,22 @@ def lower(
     for call in graph.calls:
         try:
             results = _emit(lowered, call, values, masks)
+        except NoEmitterError as error:
+            unsupported.append(Unsupported(call.path, call.class_name, attempts=str(error)))
+            results = _missing(call)
         except NotExpressibleError as error:
             unsupported.append(Unsupported(call.path, call.class_name, str(error)))
-            results = [Value(ir.Value(), t.shape, t.dtype) for t in call.outputs]
+            results = _missing(call)
         values.update((id(t), v) for t, v in zip(call.outputs, results, strict=True))
     if unsupported:
         raise UnsupportedLayerError(unsupported)
     _set_outputs(lowered, graph, values, output_names or names_of_outputs(graph))
     return lowered
+
+
+def _missing(call: Call) -> list[Value]:
+    """What stands for the outputs of a call that cannot be written, to find all there are."""
+    return [Value(ir.Value(), t.shape, t.dtype) for t in call.outputs]
 
 
 def names_of_outputs(graph: LayerGraph) -> list[str]:
@@ -105,7 +120,7 @@ def names_of_outputs(graph: LayerGraph) -> list[str]:
 
 
 def unsupported_layers(graph: LayerGraph, reasons: dict[str, str]) -> list[Unsupported]:
-    """The layers whose class has no emitter, each once.
+    """The layers whose class has no emitter and that cannot be converted without one, each once.
 
     Args:
         reasons: why layers could not be taken apart, by their paths.
@@ -113,6 +128,8 @@ def unsupported_layers(graph: LayerGraph, reasons: dict[str, str]) -> list[Unsup
     found = {}
     for call in graph.calls:
         if find_emitter(call.operation) is None:
+            if can_fall_back() and not refusal(call.operation):
+                continue
             found[call.path] = Unsupported(
                 call.path, call.class_name, refusal(call.operation), reasons.get(call.path, "")
             )
@@ -179,13 +196,13 @@ def _has_channels_first(graph: LayerGraph) -> bool:
 
 def _emit(lowered: Lowered, call: Call, values: dict[int, Value], masks: Masks) -> list[Value]:
     entry = find_emitter(call.operation)
-    if entry is None:
-        raise NotExpressibleError("")
 
     def record(quantizer: ActivationQuantizer, integers: Value) -> None:
         lowered.quantized.append(QuantizedTensor(call, quantizer, integers))
 
     emission = Emission(lowered.builder, plain_name(call.path), call.operation, call.outputs, record=record)
+    if entry is None:
+        return convert_call(emission, call, values)
     args = substitute(call.args, lambda t: values[id(t)])
     kwargs = substitute(call.kwargs, lambda t: values[id(t)])
     kwargs = {**_meaningful(kwargs), **masks.arguments(call)}

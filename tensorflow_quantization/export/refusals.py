@@ -40,6 +40,8 @@ REFUSALS: dict[str, str] = {
 def refusal(operation: Any) -> str:
     """Why a layer of Keras, or one derived from it, is not exported; empty if nothing speaks against it."""
     for base in type(operation).__mro__:
-        if base.__module__.startswith("keras.") and base.__name__ in REFUSALS:
+        # On JAX, all layers of Keras have a base of the backend's that is called JaxLayer, too.
+        of_keras = base.__module__.startswith("keras.") and not base.__module__.startswith("keras.src.backend.")
+        if of_keras and base.__name__ in REFUSALS:
             return REFUSALS[base.__name__]
     return ""

@@ -87,6 +87,14 @@ def emitter(*keys: Any, layout: str | LayoutRule = "keras", structural: bool = F
     return register
 
 
+def is_registered(cls: type) -> bool:
+    """Whether a class has an emitter, of its own or of a base that computes the same."""
+    return any(
+        (_REGISTRY.get(base) or _by_name(base)) is not None and not _computes_differently(cls, base)
+        for base in cls.__mro__
+    )
+
+
 def find_emitter(operation: Any) -> Emitter | None:
     """The emitter of a layer, operation or activation function; `None` if it has none."""
     if not isinstance(operation, type) and operation.__class__.__name__ in ("function", "builtin_function_or_method"):

@@ -24,8 +24,8 @@ def check_retargeted(path: Path, target: str) -> None:
         lines = "\n".join(f"  {finding.nodes[0]}: {finding.what}" for finding in floats[:10])
         more = f"\n  and {len(floats) - 10} more" if len(floats) > 10 else ""
         warnings.warn(
-            f"{target} will run {len(floats)} operators of this file in float, for want of quantizers that the model was "
-            f"not trained with:\n{lines}{more}\n{advice}",
+            f"{target} will run {len(floats)} operators of this file in float, for want of quantizers that the model "
+            f"was not trained with:\n{lines}{more}\n{advice}",
             UserWarning,
             stacklevel=3,
         )

@@ -26,10 +26,11 @@ import onnx
 from keras import tree
 
 from tensorflow_quantization.export.errors import VerificationError
-from tensorflow_quantization.export.lower import Lowered
+from tensorflow_quantization.export.lower import Lowered, QuantizedTensor
 from tensorflow_quantization.export.passes.fold_padding import FOLDED_PADS
+from tensorflow_quantization.export.passes.unsigned_activations import OFFSET
 from tensorflow_quantization.export.pieces import model_inputs, run_pieces
-from tensorflow_quantization.export.values import Value, flattened_permutation, stored_dtype
+from tensorflow_quantization.export.values import flattened_permutation, stored_dtype
 from tensorflow_quantization.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
@@ -59,7 +60,7 @@ def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any, tolerance: f
     results = _run(path, _feeds(lowered, inputs), names)
     count = len(lowered.output_names)
     integers = {
-        (id(q.call), id(q.quantizer)): _in_keras_order(array, q.integers, int(q.quantizer.parameters()[1]))
+        (id(q.call), id(q.quantizer)): _in_keras_order(_in_scheme(array, q), q)
         for q, array in zip(lowered.quantized, results[count:], strict=True)
     }
     problems: list[tuple[float, str]] = []
@@ -115,10 +116,21 @@ def _run(path: Path, feeds: dict[str, np.ndarray], further_outputs: list[str]) -
         exposed.unlink(missing_ok=True)
 
 
-def _in_keras_order(array: np.ndarray, value: Value, zero_point: int) -> np.ndarray:
+def _in_scheme(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray:
+    """Integers of the file, which may be in another runtime's encoding, as the quantizer has them."""
+    offset = quantized.integers.onnx.meta.get(OFFSET)
+    if offset is None:
+        return array
+    scheme = quantized.quantizer.scheme
+    return np.clip(array.astype(np.int32) - offset, scheme.qmin, scheme.qmax)
+
+
+def _in_keras_order(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray:
     """A tensor of the file as Keras has it, padding that was folded away put back."""
+    value = quantized.integers
     pads = value.onnx.meta.get(FOLDED_PADS)
     if pads is not None:
+        _, zero_point = quantized.quantizer.parameters()
         array = np.pad(array, np.reshape(pads, (2, -1)).T, constant_values=zero_point)
     if array.ndim != value.rank:  # quantized before the Reshape that Keras has before it
         array = array.reshape([len(array), *(-1 if d is None else d for d in value.stored_shape[1:])])

@@ -48,7 +48,7 @@ class TensorRules:
         numbers: whether sums and products with a number are computed in integers too.
         not_fusing: classes whose kernels take in no activation.
         outputs: whether a kernel runs in integers only if its output, after what is fused, is quantized too.
-        float_products: but a product with a matrix of more than two axes may give floats, where floats are wanted.
+        float_products: but a product with a matrix gives floats where no integer kernel reads it.
     """
 
     weighted: frozenset[str]
@@ -184,7 +184,7 @@ def _taken_in(graph: LayerGraph, call: Call, rules: TensorRules) -> list[Call]:
 
 
 def _is_float_product(graph: LayerGraph, call: Call, rules: TensorRules) -> bool:
-    """Whether `call` is a product of more than two axes that nothing computed in integers reads."""
+    """Whether `call` is a product with a matrix that nothing computed in integers reads."""
     if not _matches(call, ("Dense", "EinsumDense")):
         return False
     readers = graph.consumers(_end_of_kernel(graph, call, rules))

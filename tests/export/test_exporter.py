@@ -15,6 +15,7 @@ from tensorflow_quantization.export import (
     emitter,
     export_onnx,
     exporter,
+    fallback,
     registry,
 )
 
@@ -51,7 +52,10 @@ def test_file_says_what_made_it(tmp_path, cnn):
     proto = export(cnn, tmp_path / "m.onnx")
     assert proto.producer_name == "tensorflow_quantization"
     assert proto.producer_version == tensorflow_quantization.__version__
-    assert {p.key: p.value for p in proto.metadata_props} == {"keras_version": keras.__version__}
+    assert {p.key: p.value for p in proto.metadata_props} == {
+        "tensorflow_quantization_version": tensorflow_quantization.__version__,
+        "keras_version": keras.__version__,
+    }
     assert proto.opset_import[0].version == 13
 
 
@@ -259,7 +263,8 @@ class RenamedDense(layers.Dense):
         super().__init__(units, **kwargs)
 
 
-def test_all_layers_that_cannot_be_written_are_named_at_once(old_file):
+def test_all_layers_that_cannot_be_written_are_named_at_once(old_file, monkeypatch):
+    monkeypatch.setattr(fallback, "PACKAGE", "a_package_that_is_not_installed")
     inputs = keras.Input((4,))
     x = Unknown(name="first")(inputs)
     x = layers.Lambda(lambda x: x * 2, name="second")(x)

@@ -124,7 +124,14 @@ def test_integers(tmp_path, function):
 
 def test_special_numbers(tmp_path):
     x = np.array([[math.nan, math.inf, -math.inf, 0.0]], "float32")
-    functions = [ops.isnan, ops.isinf, ops.isposinf, ops.isneginf, ops.isfinite, lambda x: ops.nan_to_num(x, 1.0, 2.0, 3.0)]
+    functions = [
+        ops.isnan,
+        ops.isinf,
+        ops.isposinf,
+        ops.isneginf,
+        ops.isfinite,
+        lambda x: ops.nan_to_num(x, 1.0, 2.0, 3.0),
+    ]
     for function in functions:
         assert_agrees(_model(function, (4,)), tmp_path / "m.onnx", [x])
 

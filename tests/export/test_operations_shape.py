@@ -119,7 +119,12 @@ def test_the_layout_of_the_convolutions_is_kept(tmp_path, function):
 
 def test_an_axis_of_unknown_size(tmp_path):
     inputs = keras.Input((None, 3))
-    outputs = [ops.flip(inputs, 1), ops.roll(inputs, 2, axis=1), ops.repeat(inputs, 2, axis=1), ops.sort(inputs, axis=1)]
+    outputs = [
+        ops.flip(inputs, 1),
+        ops.roll(inputs, 2, axis=1),
+        ops.repeat(inputs, 2, axis=1),
+        ops.sort(inputs, axis=1),
+    ]
     assert_agrees(keras.Model(inputs, outputs), tmp_path / "m.onnx")
 
 

@@ -150,7 +150,9 @@ def binary(e: Emission, op_type: str, x1: Any, x2: Any, dtype: str | None = None
 def common_dtype(*arguments: Any) -> str:
     """The dtype in which Keras combines tensors, arrays and numbers; integers where it would be boolean."""
     kinds = [v.dtype if isinstance(v, Value) else getattr(v, "dtype", type(v)) for v in arguments]
-    dtype = keras.backend.result_type(*(k if isinstance(k, str | type) else keras.backend.standardize_dtype(k) for k in kinds))
+    dtype = keras.backend.result_type(
+        *(k if isinstance(k, str | type) else keras.backend.standardize_dtype(k) for k in kinds)
+    )
     return "int32" if dtype == "bool" else dtype
 
 

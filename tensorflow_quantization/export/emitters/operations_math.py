@@ -32,10 +32,10 @@ _FUNCTIONS: dict[str, Callable[[Emission, Value], Any]] = {
     "Arcsinh": lambda e, x: e.op("Asinh", x),
     "Arccosh": lambda e, x: e.op("Acosh", x),
     "Arctanh": lambda e, x: e.op("Atanh", x),
+    "Tan": lambda e, x: e.op("Tan", x),
+    "Sinh": lambda e, x: e.op("Sinh", x),
+    "Cosh": lambda e, x: e.op("Cosh", x),
 }
-for _name in ("Tan", "Sinh", "Cosh"):
-    _FUNCTIONS[_name] = lambda e, x, op_type=_name: e.op(op_type, x)
-
 for _name, _function in _FUNCTIONS.items():
 
     @emitter(_name, layout="any")
@@ -140,8 +140,8 @@ def arctan2(e: Emission, operation, x1: Any, x2: Any) -> Value:
 
 @emitter("Hypot", layout="any")
 def hypot(e: Emission, operation, x1: Any, x2: Any) -> Value:
-    squares = [binary(e, "Mul", v, v) if isinstance(v, Value) else np.square(np.asarray(v)) for v in (x1, x2)]
-    return _with(binary(e, "Add", *squares), lambda y: e.op("Sqrt", y))
+    first, second = [binary(e, "Mul", v, v) if isinstance(v, Value) else np.square(np.asarray(v)) for v in (x1, x2)]
+    return _with(binary(e, "Add", first, second), lambda y: e.op("Sqrt", y))
 
 
 @emitter("Logaddexp", layout="any")
@@ -189,8 +189,7 @@ def f32(x: float) -> np.float32:
 
 
 def _is_infinite(e: Emission, x: Value, signs: Sequence[int]) -> ir.Value:
-    attributes = {"detect_positive": int(1 in signs), "detect_negative": int(-1 in signs)}
-    return e.op("IsInf", x, **attributes)
+    return e.op("IsInf", x, detect_positive=int(1 in signs), detect_negative=int(-1 in signs))
 
 
 @emitter("Isnan", layout="any")
@@ -218,7 +217,7 @@ def nan_to_num(e: Emission, operation, x: Value) -> Value:
     limits = np.finfo(np.float32)
     y: Any = e.op("Where", e.op("IsNaN", x), f32(operation.nan), x)
     for sign, given, limit in ((1, operation.posinf, limits.max), (-1, operation.neginf, limits.min)):
-        y = e.op("Where", _is_infinite(e, x, (sign,)), f32(limit if given is None else given), y)
+        y = e.op("Where", _is_infinite(e, x, (sign,)), f32(float(limit) if given is None else given), y)
     return e.output(y, x)
 
 
@@ -226,7 +225,9 @@ def nan_to_num(e: Emission, operation, x: Value) -> Value:
 def heaviside(e: Emission, operation, x1: Any, x2: Any) -> Value:
     f = e.outputs[0].dtype
     x = e.cast(x1, f) if isinstance(x1, Value) else e.value(x1, f)
-    positive = x.with_onnx(e.op("Cast", e.op("Greater", x, np.zeros((), f)), to=ir.DataType.from_numpy(np.dtype(f)).value))
+    positive = x.with_onnx(
+        e.op("Cast", e.op("Greater", x, np.zeros((), f)), to=ir.DataType.from_numpy(np.dtype(f)).value)
+    )
     zero = Value(e.op("Equal", x, np.zeros((), f)), x.shape, "bool", x.order, x.flattened)
     return elementwise(e, "Where", [zero, x2, positive], [None, f, f])
 

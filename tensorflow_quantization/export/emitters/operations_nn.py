@@ -1,4 +1,4 @@
-"""Convolutions, pooling, normalization and attention as operations of `keras.ops`, their weights tensors or constants."""
+"""Convolutions, pooling, normalization and attention of `keras.ops`, their weights tensors or constants."""
 
 from __future__ import annotations
 

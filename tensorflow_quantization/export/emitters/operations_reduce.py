@@ -98,7 +98,9 @@ def norm(e: Emission, operation, x: Value) -> Value:
     x = e.cast(x if x.flattened is None else e.arrange(x), "float32")
     axes = list(range(x.rank)) if operation.axis is None else list(np.atleast_1d(operation.axis))
     if len(axes) > 2 or (len(axes) == 2 and operation.ord not in (None, "fro")):
-        raise NotExpressibleError(f"has ord={operation.ord!r} over the axes {axes}; matrix norms other than 'fro' are not exported")
+        raise NotExpressibleError(
+            f"has ord={operation.ord!r} over the axes {axes}; matrix norms other than 'fro' are not exported"
+        )
     return norm_over(e, x, axes, 2 if operation.ord in (None, "fro") else operation.ord, operation.keepdims)
 
 

@@ -134,7 +134,9 @@ def flip(e: Emission, operation, x: Value) -> Value:
     axes = range(x.rank) if axis is None else np.atleast_1d(axis).tolist()
     stored = sorted({x.position(a) for a in axes})
     count = len(stored)
-    return e.output(e.op("Slice", x, _int64(*[-1] * count), _int64(*[-_END] * count), _int64(*stored), _int64(*[-1] * count)), x)
+    return e.output(
+        e.op("Slice", x, _int64(*[-1] * count), _int64(*[-_END] * count), _int64(*stored), _int64(*[-1] * count)), x
+    )
 
 
 @emitter("Roll", layout="any")

@@ -94,7 +94,10 @@ def _infer_dtypes(builder: Builder) -> dict[ir.Value, ir.DataType]:
                 dtypes[value] = ir.DataType(to.as_int())
             elif parameter.type_str in known:
                 dtypes[value] = known[parameter.type_str]
-            elif parameter.type_str == "tensor(float)" or node.op_type == "ConstantOfShape":
+            elif node.op_type == "ConstantOfShape":
+                fill = node.attributes.get("value")
+                dtypes[value] = _FLOAT if fill is None else fill.as_tensor().dtype
+            elif parameter.type_str == "tensor(float)":
                 dtypes[value] = _FLOAT
     return dtypes
 
@@ -117,8 +120,10 @@ def _check(graph: ir.Graph) -> None:
         if largest > _LARGEST and not all(node.op_type in _LIMITS for node in nodes):
             problems.append(f"  {_layer(nodes[0])}: {value.name} has values up to {largest:.3g}")
         scales = [use.node for use in value.uses() if use.node.op_type in _QUANTIZERS and use.idx == 1]
-        if scales and not constant.astype(np.float16).all():
-            problems.append(f"  {_layer(scales[0])}: {value.name}, a scale of {float(constant.min()):.3g}, becomes zero")
+        if scales and float(np.abs(constant).min()) <= _SMALLEST / 2:
+            problems.append(
+                f"  {_layer(scales[0])}: {value.name}, a scale of {float(constant.min()):.3g}, becomes zero"
+            )
     if problems:
         raise ExportError(
             f'precision="float16" cannot hold these numbers, whose sizes have to lie between {_SMALLEST:.1g} and '

@@ -22,12 +22,16 @@ def integer_bias(builder: Builder) -> None:
         data, weight = (producer(x, "DequantizeLinear") for x in product.inputs)
         if data is None or weight is None or any(use.node.op_type == "QuantizeLinear" for use in add.outputs[0].uses()):
             continue
-        integers, scales = array(operand(weight, 0)), [array(operand(n, 1)) for n in (data, weight)]
-        shape = product.inputs[0].shape
-        if integers is None or integers.ndim != 2 or any(s is None for s in scales) or shape is None or len(shape) != 2:
+        integers, data_scale, scales = array(operand(weight, 0)), array(operand(data, 1)), array(operand(weight, 1))
+        if integers is None or integers.ndim != 2 or data_scale is None or scales is None or not _is_matrix(product):
             continue
-        scale = np.broadcast_to(scales[0] * scales[1], bias.shape).astype(np.float32)
+        scale = np.broadcast_to(data_scale * scales, bias.shape).astype(np.float32)
         _make_gemm(builder, add, product, _dequantized(builder, add, bias, scale))
+
+
+def _is_matrix(product: ir.Node) -> bool:
+    source = operand(product, 0)
+    return source is not None and source.shape is not None and len(source.shape) == 2
 
 
 def _dequantized(builder: Builder, add: ir.Node, bias: np.ndarray, scale: np.ndarray) -> ir.Node:

@@ -14,6 +14,9 @@ from tensorflow_quantization.export.passes._graph import array, operand, produce
 from tensorflow_quantization.export.passes.nonnegative import find_nonnegative
 from tensorflow_quantization.export.passes.repeat_quantizers import MOVING
 
+#: Of the meta data of integers: what was added to them.
+OFFSET = "offset"
+
 
 def unsigned_activations(builder: Builder) -> None:
     nonnegative = find_nonnegative(builder.graph)
@@ -30,6 +33,7 @@ def unsigned_activations(builder: Builder) -> None:
         clips = positive and not _repeats(quantize)
         quantize.replace_input_with(2, new)
         integers.type = None
+        integers.meta[OFFSET] = 0 if positive else 128
         if clips:
             integers = _clip(builder, quantize)
         for reader in readers:

@@ -1,0 +1,111 @@
+"""Layers that have no emitter and are not made of layers that have: converted alone by tf2onnx, and put in their place.
+
+It is optional, and needs the TensorFlow backend, for it converts what TensorFlow records.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import keras
+import onnx
+import onnx_ir as ir
+from keras import tree
+
+from tensorflow_quantization.export.builder import AUTOMATIC_OPSET
+from tensorflow_quantization.export.composite import changed_variables, changes
+from tensorflow_quantization.export.emission import Emission
+from tensorflow_quantization.export.errors import NoEmitterError
+from tensorflow_quantization.export.values import Value
+from tensorflow_quantization.graph import Call, substitute
+
+#: What to install; the error message says so.
+PACKAGE = "tf2onnx"
+
+
+def can_fall_back() -> bool:
+    """Whether layers without an emitter can be converted all the same."""
+    return keras.backend.backend() == "tensorflow" and importlib.util.find_spec(PACKAGE) is not None
+
+
+def convert_call(e: Emission, call: Call, values: dict[int, Value]) -> list[Value]:
+    """Write one call through tf2onnx.
+
+    Args:
+        e: the emission of the call.
+        call: of a layer or an operation.
+        values: those of its input tensors.
+
+    Raises:
+        NoEmitterError: tf2onnx cannot convert it; with its reason.
+        OpsetError: an opset was asked for that is older than what it converts to.
+    """
+    tensors = list({id(t): t for t in call.inputs}.values())
+    e.builder.require(AUTOMATIC_OPSET, f"{call.path!r}, which tf2onnx converts,")
+    try:
+        model = _converted(call, [id(t) for t in tensors], [values[id(t)] for t in tensors])
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise NoEmitterError(f"tf2onnx cannot convert it: {type(error).__name__}: {reason}") from error
+    results = _inline(e, model.graph, [e.arrange(values[id(t)]).onnx for t in tensors])
+    return [Value(y, t.shape, t.dtype) for y, t in zip(results, call.outputs, strict=True)]
+
+
+def _converted(call: Call, keys: list[int], values: list[Value]) -> ir.Model:
+    import tensorflow as tf
+    from tf2onnx import convert
+
+    operation: Any = call.operation
+    changed: list[str] = []
+
+    def run(*arrays: Any) -> list[Any]:
+        given = dict(zip(keys, arrays, strict=True))
+        args = substitute(call.args, lambda t: given[id(t)])
+        kwargs = substitute(call.kwargs, lambda t: given[id(t)])
+        if call.is_layer and operation._call_has_training_arg:
+            kwargs["training"] = False
+        with keras.StatelessScope() as scope:
+            outputs = operation(*args, **kwargs)
+        changed.extend(changed_variables(operation, scope))
+        return tree.flatten(outputs)
+
+    signature = [tf.TensorSpec(v.shape, v.dtype, name=f"x{i}") for i, v in enumerate(values)]
+    proto, _ = convert.from_function(
+        tf.function(run, input_signature=signature), input_signature=signature, opset=AUTOMATIC_OPSET
+    )
+    if changed:
+        raise ValueError(changes(changed))
+    unknown = sorted({n.op_type for n in proto.graph.node if not onnx.defs.has(n.op_type, AUTOMATIC_OPSET, n.domain)})
+    if unknown:
+        raise ValueError(f"ONNX has no operator for {', '.join(unknown)}")
+    return ir.from_proto(proto)
+
+
+def _inline(e: Emission, inner: ir.Graph, inputs: list[ir.Value]) -> list[ir.Value]:
+    """Moves the nodes and constants of a graph into the one that is written, named after the layer."""
+    builder = e.builder
+    outputs = list(inner.outputs)
+    # An input that nothing reads is no longer among those of the converted graph.
+    by_name = dict(zip((f"x{i}" for i in range(len(inputs))), inputs, strict=True))
+    for value in list(inner.inputs):
+        ir.convenience.replace_all_uses_with(value, by_name[(value.name or "").split(":")[0]])
+    for name, value in list(inner.initializers.items()):
+        del inner.initializers[name]
+        value.name = builder.unique(f"{e.path}/{_last(name)}")
+        builder.graph.register_initializer(value)
+    results = [by_name.get((y.name or "").split(":")[0], y) if y.is_graph_input() else y for y in outputs]
+    inner.outputs.clear()
+    for node in list(inner):
+        inner.remove(node)
+        node.name = builder.unique(f"{e.path}/{_last(node.name or node.op_type)}")
+        for index, value in enumerate(node.outputs):
+            value.name = node.name if index == 0 else builder.unique(f"{node.name}_{index}")
+            value.shape = None  # its unknown axes have names of their own
+            value.type = None
+        builder.graph.append(node)
+    return results
+
+
+def _last(name: str) -> str:
+    return name.split("/")[-1].split(":")[0]

@@ -1,0 +1,141 @@
+"""Each target on small networks: where the quantizers go, and that its runtime then computes in integers."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from small_models import randomize
+
+from tensorflow_quantization import QuantizationSpec, calibrate, check_onnx, export_onnx, quantize_model, runtime_report
+from tensorflow_quantization.plan import attached_plan
+from tensorflow_quantization.targets import TARGETS, Placement, Target, find_target
+
+SHAPE = (16, 16, 8)
+
+
+def convolution(x, filters, size=3, activation="relu", **kwargs):
+    x = layers.Conv2D(filters, size, padding="same", use_bias=False, **kwargs)(x)
+    x = layers.BatchNormalization()(x)
+    return x if activation is None else layers.Activation(activation)(x)
+
+
+def residual(x):
+    shortcut = convolution(x, 8)
+    x = layers.Add()([shortcut, convolution(convolution(shortcut, 8), 8, activation=None)])
+    return layers.ReLU()(x)
+
+
+def strided_residual(x):
+    x = convolution(x, 8)
+    y = convolution(convolution(x, 8, 1, strides=2), 16, activation=None)
+    return layers.ReLU()(layers.Add()([convolution(x, 16, 1, activation=None, strides=2), y]))
+
+
+def squeeze_and_excitation(x):
+    x = convolution(x, 8, activation="swish")
+    gate = layers.Reshape((1, 1, 8))(layers.GlobalAveragePooling2D()(x))
+    gate = layers.Conv2D(4, 1, activation="swish")(gate)
+    return convolution(layers.Multiply()([x, layers.Conv2D(8, 1, activation="sigmoid")(gate)]), 8)
+
+
+def inception(x):
+    x = convolution(x, 8)
+    pooled = convolution(layers.AveragePooling2D(3, 1, padding="same")(x), 8, 1)
+    return convolution(layers.Concatenate()([convolution(x, 8, 1), convolution(x, 8, 5), pooled]), 8)
+
+
+def inverted_bottleneck(x):
+    y = layers.ReLU(6.0)(convolution(x, 16, 1, activation=None))
+    y = layers.ZeroPadding2D(1)(y)
+    y = layers.BatchNormalization()(layers.DepthwiseConv2D(3)(y))
+    return layers.Add()([x, convolution(layers.ReLU(6.0)(y), 8, 1, activation=None)])
+
+
+BLOCKS = [residual, strided_residual, squeeze_and_excitation, inception, inverted_bottleneck]
+
+
+def network(block):
+    inputs = keras.Input(SHAPE, name="image")
+    x = layers.GlobalAveragePooling2D()(block(inputs))
+    return randomize(keras.Model(inputs, layers.Dense(5, activation="softmax", name="dense")(x)))
+
+
+def images(count=8):
+    return np.random.default_rng(0).normal(size=(count, *SHAPE)).astype("float32")
+
+
+@pytest.fixture(params=BLOCKS, ids=lambda block: block.__name__)
+def model(request):
+    return network(request.param)
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+def test_all_multiplications_run_in_integers(model, target, tmp_path):
+    quantized = calibrate(quantize_model(model, target=target), images(), verbose=0)
+    path = export_onnx(quantized, tmp_path / "m.onnx", verify_with=images(2))
+    report = runtime_report(path, runtime=target)
+    assert report.integer_share == 1.0, str(report)
+
+
+def test_tensorrt_files_have_no_findings(model, tmp_path):
+    quantized = calibrate(quantize_model(model, target="tensorrt"), images(), verbose=0)
+    path = export_onnx(quantized, tmp_path / "m.onnx", verify_with=images(2))
+    report = check_onnx(path, target="tensorrt")
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "onnxruntime", "openvino"])
+def test_saved_model_of_a_target_exports_the_same_file(target, tmp_path):
+    quantized = calibrate(quantize_model(network(squeeze_and_excitation), target=target), images(), verbose=0)
+    quantized.save(tmp_path / "m.keras")
+    export_onnx(quantized, tmp_path / "before.onnx")
+    export_onnx(keras.models.load_model(tmp_path / "m.keras"), tmp_path / "after.onnx")
+    assert (tmp_path / "before.onnx").read_bytes() == (tmp_path / "after.onnx").read_bytes()
+
+
+def test_model_of_a_target_trains():
+    quantized = quantize_model(network(squeeze_and_excitation), target="onnxruntime")
+    quantized.compile("adam", "sparse_categorical_crossentropy")
+    labels = np.arange(32) % 5
+    history = quantized.fit(images(32), labels, epochs=3, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+
+
+def test_one_quantizer_serves_all_readers_for_onnxruntime():
+    quantized = quantize_model(network(residual), target="onnxruntime")
+    with_output = [layer.path for layer in attached_plan(quantized) if layer.output]
+    assert with_output[0] == "image"
+    assert not any(layer.inputs for layer in attached_plan(quantized))
+
+
+def test_residual_convolution_stays_unquantized_before_the_add_for_tensorrt():
+    plan = attached_plan(quantize_model(network(residual), target="tensorrt"))
+    (add,) = [layer for layer in plan if layer.class_name == "Add"]
+    assert add.inputs == (0,)
+
+
+def test_entry_of_the_user_wins_over_the_target():
+    spec = QuantizationSpec()
+    spec.add("dense", quantize_input=False, quantize_weight=False)
+    plan = attached_plan(quantize_model(network(residual), quantization_spec=spec, target="onnxruntime"))
+    assert not plan["dense"].quantized
+    assert "switched off" in plan["dense"].reason
+
+
+def test_target_of_ones_own():
+    def place(graph, switched_off):
+        return {call.path: Placement(weights=True, reason="mine") for call in graph.calls if call.class_name == "Dense"}
+
+    plan = attached_plan(quantize_model(network(residual), target=Target("mine", place)))
+    assert [layer.path for layer in plan if layer.quantized] == ["dense"]
+    assert plan["dense"].reason == "mine"
+
+
+def test_targets_are_found_by_name():
+    assert set(TARGETS) == {"tensorrt", "onnxruntime", "openvino", "litert"}
+    assert all(find_target(name) is target for name, target in TARGETS.items())
+
+
+def test_unknown_target_names_the_closest():
+    with pytest.raises(ValueError, match="Did you mean 'onnxruntime'"):
+        quantize_model(network(residual), target="onnx-runtime")
