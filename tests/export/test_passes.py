@@ -3,9 +3,8 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx_models import op_counts, run
+from onnx_graphs import Graph
 
-from tensorflow_quantization.export.builder import Builder
 from tensorflow_quantization.export.passes.dead_code import remove_dead_code
 from tensorflow_quantization.export.passes.drop_clips import drop_clips
 from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_norm
@@ -13,55 +12,6 @@ from tensorflow_quantization.export.passes.fold_padding import fold_padding
 from tensorflow_quantization.export.passes.merge_reshapes import merge_reshapes
 from tensorflow_quantization.export.passes.nonnegative import find_nonnegative
 from tensorflow_quantization.export.passes.reduction_axes import reduction_axes
-from tensorflow_quantization.export.writing import to_model
-
-RNG = np.random.default_rng(0)
-
-
-class Graph:
-    """Builds a graph op by op; `check` runs it before and after a pass."""
-
-    def __init__(self, *shape, opset=17):
-        self.builder = Builder(opset)
-        self.builder.graph.opset_imports[""] = opset
-        self.x = self.builder.input("x", (None, *shape), "float32")
-        self.shape = shape
-
-    def op(self, op_type, *inputs, **attributes):
-        inputs = [np.asarray(i, np.float32) if isinstance(i, float | list) else i for i in inputs]
-        return self.builder.node(op_type, inputs, attributes, op_type)[0]
-
-    def quantized(self, x, scale=0.02, zero_point=0, dtype=np.int8):
-        parameters = (np.float32(scale), np.asarray(zero_point, dtype))
-        return self.op("DequantizeLinear", self.op("QuantizeLinear", x, *parameters), *parameters)
-
-    def weight(self, *shape):
-        return RNG.normal(size=shape).astype("float32")
-
-    def int8_weight(self, *shape, axis=None):
-        scale = RNG.uniform(0.01, 0.02, shape[axis]) if axis is not None else np.asarray(0.015)
-        zero_point = np.zeros(scale.shape, np.int8)
-        integers = RNG.integers(-127, 128, shape).astype(np.int8)
-        return self.op("DequantizeLinear", integers, scale.astype("float32"), zero_point, axis=axis)
-
-    def batch_norm(self, x, channels, gamma=None):
-        gamma = RNG.normal(size=channels) if gamma is None else np.asarray(gamma)
-        others = RNG.normal(size=channels), RNG.normal(size=channels), RNG.uniform(0.5, 2, channels)
-        return self.op("BatchNormalization", x, *(a.astype("float32") for a in (gamma, *others)), epsilon=1e-3)
-
-    def check(self, tmp_path, y, function, tolerance=1e-5):
-        """Operator counts after the pass; the results are the same as before."""
-        y.type, y.shape = ir.TensorType(ir.DataType.FLOAT), None
-        self.builder.graph.outputs.append(y)
-        data = RNG.normal(size=(3, *self.shape)).astype("float32")
-        results = []
-        for apply in (lambda builder: None, function, remove_dead_code):
-            apply(self.builder)
-            ir.save(to_model(self.builder.graph), tmp_path / "m.onnx")
-            results.append(run(tmp_path / "m.onnx", [data], optimize=False)[0])
-        for after in results[1:]:
-            np.testing.assert_allclose(after, results[0], rtol=tolerance, atol=tolerance * np.abs(results[0]).max())
-        return op_counts(ir.to_proto(to_model(self.builder.graph)))
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -1,61 +1,19 @@
 """The passes that move or re-encode quantizers, on tiny graphs: the nodes that are left, the same numbers as before."""
 
-import collections
-
 import numpy as np
 import onnx_ir as ir
 import pytest
-from onnx_models import run
+from onnx_graphs import RNG, Graph
 
-from tensorflow_quantization.export.builder import Builder
-from tensorflow_quantization.export.passes.dead_code import remove_dead_code
 from tensorflow_quantization.export.passes.integer_bias import integer_bias
 from tensorflow_quantization.export.passes.merge_quantizers import merge_quantizers
-from tensorflow_quantization.export.passes.repeat_quantizers import SHARED, repeat_quantizers
+from tensorflow_quantization.export.passes.repeat_quantizers import repeat_quantizers
 from tensorflow_quantization.export.passes.strided_pointwise import strided_pointwise
 from tensorflow_quantization.export.passes.unsigned_activations import unsigned_activations
-from tensorflow_quantization.export.writing import to_model
-
-RNG = np.random.default_rng(0)
 
 
-class Graph:
-    """Builds a graph op by op; `check` runs it before and after a pass."""
-
-    def __init__(self, *shape):
-        self.builder = Builder(17)
-        self.builder.graph.opset_imports[""] = 17
-        self.x = self.builder.input("x", (None, *shape), "float32")
-        self.shape = shape
-
-    def op(self, op_type, *inputs, **attributes):
-        return self.builder.node(op_type, inputs, attributes, f"layer/{op_type}")[0]
-
-    def quantized(self, x, scale=0.02, zero_point=0, dtype=np.int8, shared=False):
-        parameters = (np.asarray(scale, np.float32), np.asarray(zero_point, dtype))
-        integers = self.op("QuantizeLinear", x, *parameters)
-        integers.meta[SHARED] = shared
-        return self.op("DequantizeLinear", integers, *parameters)
-
-    def conv(self, x, channels_in, channels_out, size=1, **attributes):
-        weight = RNG.normal(size=(channels_out, channels_in, size, size)).astype("float32")
-        return self.op("Conv", x, weight, kernel_shape=[size, size], **attributes)
-
-    def check(self, tmp_path, outputs, function, tolerance=0.0):
-        """Operator counts after the pass; the results are the same as before."""
-        for y in outputs:
-            y.type, y.shape = ir.TensorType(ir.DataType.FLOAT), None
-            self.builder.graph.outputs.append(y)
-        data = RNG.normal(size=(3, *self.shape)).astype("float32")
-        results = []
-        for apply in (lambda builder: None, function):
-            apply(self.builder)
-            remove_dead_code(self.builder)
-            ir.save(to_model(self.builder.graph), tmp_path / "m.onnx")
-            results.append(run(tmp_path / "m.onnx", [data], optimize=False))
-        for before, after in zip(*results, strict=True):
-            np.testing.assert_allclose(after, before, atol=tolerance, rtol=0)
-        return collections.Counter(node.op_type for node in self.builder.graph)
+def conv(g, x, channels_in, channels_out, size=1, **attributes):
+    return g.op("Conv", x, g.weight(channels_out, channels_in, size, size), kernel_shape=[size, size], **attributes)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +26,7 @@ class Graph:
 )
 def test_quantizer_is_repeated_behind_what_moves_integers(tmp_path, moving):
     g = Graph(2, 6, 6)
-    counts = g.check(tmp_path, [g.conv(moving(g, g.quantized(g.x)), 2, 3)], repeat_quantizers)
+    counts = g.check(tmp_path, [conv(g, moving(g, g.quantized(g.x)), 2, 3)], repeat_quantizers)
     assert counts["QuantizeLinear"] == counts["DequantizeLinear"] == 2
 
 
@@ -81,33 +39,33 @@ def test_quantizer_is_not_repeated_for_floats_only(tmp_path):
 def test_padding_with_another_number_is_no_moving(tmp_path):
     g = Graph(2, 6, 6)
     padded = g.op("Pad", g.quantized(g.x), np.array([0, 0, 1, 1, 0, 0, 1, 1]), np.float32(0.013))
-    assert g.check(tmp_path, [g.conv(padded, 2, 3)], repeat_quantizers)["QuantizeLinear"] == 1
+    assert g.check(tmp_path, [conv(g, padded, 2, 3)], repeat_quantizers)["QuantizeLinear"] == 1
 
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_shared_quantizer_of_a_concatenation_is_that_of_its_parts(tmp_path, shared):
     g = Graph(2, 4, 4)
     joined = g.op("Concat", g.op("Relu", g.x), g.op("Sigmoid", g.x), axis=1)
-    counts = g.check(tmp_path, [g.conv(g.quantized(joined, shared=shared), 4, 3)], repeat_quantizers)
+    counts = g.check(tmp_path, [conv(g, g.quantized(joined, shared=shared), 4, 3)], repeat_quantizers)
     assert counts["QuantizeLinear"] == (3 if shared else 1)
 
 
 def test_equal_quantizers_of_one_tensor_become_one(tmp_path):
     g = Graph(2, 4, 4)
-    outputs = [g.conv(g.quantized(g.x), 2, 3), g.conv(g.quantized(g.x), 2, 3)]
+    outputs = [conv(g, g.quantized(g.x), 2, 3), conv(g, g.quantized(g.x), 2, 3)]
     assert g.check(tmp_path, outputs, merge_quantizers)["QuantizeLinear"] == 1
 
 
 def test_quantizers_that_differ_stay_apart(tmp_path):
     g = Graph(2, 4, 4)
-    outputs = [g.conv(g.quantized(g.x), 2, 3), g.conv(g.quantized(g.x, scale=0.03), 2, 3)]
+    outputs = [conv(g, g.quantized(g.x), 2, 3), conv(g, g.quantized(g.x, scale=0.03), 2, 3)]
     assert g.check(tmp_path, outputs, merge_quantizers)["QuantizeLinear"] == 2
 
 
 def test_strides_of_pointwise_convolutions_become_a_pool(tmp_path):
     g = Graph(2, 6, 6)
     x = g.quantized(g.x)
-    counts = g.check(tmp_path, [g.conv(x, 2, 3, strides=[2, 2]) for _ in range(2)], strided_pointwise, 1e-6)
+    counts = g.check(tmp_path, [conv(g, x, 2, 3, strides=[2, 2]) for _ in range(2)], strided_pointwise, 1e-6)
     assert counts["MaxPool"] == 1
 
 
@@ -115,20 +73,20 @@ def test_strides_of_pointwise_convolutions_become_a_pool(tmp_path):
 def test_strides_stay_where_another_convolution_reads_the_tensor(tmp_path, other):
     g = Graph(2, 6, 6)
     x = g.quantized(g.x)
-    outputs = [g.conv(x, 2, 3, strides=[2, 2]), g.conv(x, 2, 3, **other)]
+    outputs = [conv(g, x, 2, 3, strides=[2, 2]), conv(g, x, 2, 3, **other)]
     assert g.check(tmp_path, outputs, strided_pointwise)["MaxPool"] == 0
 
 
 def test_signed_integers_become_unsigned_around_128(tmp_path):
     g = Graph(2, 4, 4)
-    counts = g.check(tmp_path, [g.conv(g.quantized(g.x), 2, 3)], unsigned_activations)
+    counts = g.check(tmp_path, [conv(g, g.quantized(g.x), 2, 3)], unsigned_activations)
     assert counts["Clip"] == 0
     assert zero_points(g) == {128}
 
 
 def test_integers_of_nothing_negative_keep_zero_point_0_and_their_upper_limit(tmp_path):
     g = Graph(2, 4, 4)
-    y = g.conv(g.quantized(g.op("Relu", g.x), scale=0.01), 2, 3)  # 127 * 0.01 is exceeded by the data
+    y = conv(g, g.quantized(g.op("Relu", g.x), scale=0.01), 2, 3)  # 127 * 0.01 is exceeded by the data
     assert g.check(tmp_path, [y], unsigned_activations)["Clip"] == 1
     assert zero_points(g) == {0}
 
