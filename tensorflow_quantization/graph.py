@@ -6,18 +6,16 @@ Functional, Sequential, subclassed and nested models look the same to it.
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 from keras import tree
-from keras.src.backend.common import global_state  # has no public name
-from keras.src.models.functional import Functional  # has no public name
+
+from tensorflow_quantization.functional import as_functional
 
 #: Layers whose output a runtime fuses with what follows: the start of a fusable chain.
 CONVOLUTIONS = frozenset(
@@ -205,7 +203,7 @@ class _Tracer:
 
     def trace(self, model: keras.Model, prefix: str, input_specs: Any = None) -> LayerGraph:
         if id(model) not in self.graphs:
-            with _as_functional(model, input_specs) as functional:
+            with as_functional(model, input_specs) as functional:
                 self.graphs[id(model)] = self.read(model, functional, prefix)
         return self.graphs[id(model)]
 
@@ -254,117 +252,6 @@ class _Tracer:
             specs = node.arguments.args[0] if node.arguments.args else None
             call.subgraph = self.trace(operation, f"{path}/", specs)
         return call
-
-
-@contextlib.contextmanager
-def _as_functional(model: keras.Model, input_specs: Any) -> Iterator[Any]:
-    """The functional form of any Keras model; nodes that tracing adds to its layers are removed again."""
-    if isinstance(model, keras.Sequential):
-        if getattr(model, "_functional", None) is None:
-            raise ValueError(_not_built(model))
-        yield model._functional
-        return
-    if isinstance(model, Functional) and type(model).call is Functional.call:
-        yield model
-        return
-
-    with names_of_its_own(model):
-        yield from _trace_call(model, input_specs)
-
-
-def _trace_call(model: keras.Model, input_specs: Any) -> Iterator[Any]:
-    args, kwargs = _subclassed_inputs(model, input_specs)
-    with removing_nodes(model):
-        try:
-            outputs = model.call(*args, **kwargs)
-            functional = Functional(args[0] if args else kwargs, outputs, name=f"{model.name}_trace")
-        except Exception as error:
-            raise ValueError(
-                f"The subclassed model {model.name!r} ({type(model).__name__}) cannot be traced: its `call` raised "
-                f"{type(error).__name__} at {_where(error, model)}: {error}\nWrite that line with keras.layers or "
-                "keras.ops on the tensor it gets (no Python control flow on values, no functions of one backend), or "
-                "move it into a keras.layers.Layer of its own, which is then left as it is."
-            ) from error
-        yield functional
-
-
-@contextlib.contextmanager
-def removing_nodes(layer: keras.layers.Layer) -> Iterator[None]:
-    """Takes off again the nodes that calls within add to the layers that a layer or model holds."""
-    counts = [(x, len(x._inbound_nodes), len(x._outbound_nodes)) for x in layer._flatten_layers(include_self=False)]
-    try:
-        yield
-    finally:
-        for inner, inbound, outbound in counts:
-            del inner._inbound_nodes[inbound:], inner._outbound_nodes[outbound:]
-
-
-@contextlib.contextmanager
-def names_of_its_own(model: keras.layers.Layer) -> Iterator[None]:
-    """Keras numbers what tracing makes as if nothing but the model's layers had been made before.
-
-    So operations have the same names each time the model is traced.
-    """
-    counters = global_state.get_global_attribute("object_name_uids", collections.defaultdict(int), True)
-    before = dict(counters)
-    counters.clear()
-    for layer in model._flatten_layers(include_self=False):
-        base, _, number = layer.name.rpartition("_")
-        counters[layer.name] = max(counters[layer.name], 1)
-        if number.isdigit():
-            counters[base] = max(counters[base], int(number) + 1)
-    try:
-        yield
-    finally:
-        counters.clear()
-        counters.update(before)
-
-
-def _subclassed_inputs(model: keras.Model, input_specs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Fresh inputs as the arguments of `call`: one structure of them, or each as an argument of its own."""
-
-    def as_input(shape, dtype=None):
-        return keras.Input(batch_shape=(None, *shape[1:]), dtype=dtype)
-
-    if input_specs is not None:
-        return (tree.map_structure(lambda x: as_input(x.shape, x.dtype), input_specs),), {}
-    shapes = getattr(model, "_build_shapes_dict", None)
-    if not shapes:
-        raise ValueError(_not_built(model))
-    if len(shapes) > 1:
-        return (), {name.removesuffix("_shape"): as_input(shape) for name, shape in shapes.items()}
-    required = [p.name for p in model._call_signature.parameters.values() if p.default is p.empty and p.kind < 2]
-    if len(required) > 1:
-        raise ValueError(
-            f"`call` of the subclassed model {model.name!r} ({type(model).__name__}) takes {', '.join(required)}, but "
-            f"only the shape of {required[0]!r} is known. Give the model a "
-            f"build(self, {', '.join(f'{name}_shape' for name in required)}), or take one list of inputs."
-        )
-    (shape,) = shapes.values()
-    return (tree.map_shape_structure(as_input, shape),), {}
-
-
-def _not_built(model: keras.Model) -> str:
-    return (
-        f"Model {model.name!r} is not built: its input shape is not known. Call it once on a batch of data, or call "
-        "model.build(input_shape), or give a Sequential model a keras.Input as its first layer."
-    )
-
-
-def _where(error: BaseException, model: keras.Model) -> str:
-    """File and line of the innermost frame of the user's model code."""
-    import inspect
-
-    try:
-        source = inspect.getsourcefile(type(model))
-    except TypeError:
-        source = None
-    traceback, line = error.__traceback__, None
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == source:
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
-    return f"{source}, line {line}" if line else "an unknown line"
 
 
 def substitute(structure: Any, replace: Callable[[Tensor], Any]) -> Any:

@@ -21,7 +21,8 @@ from keras.src.random.seed_generator import global_seed_generator  # has no publ
 
 from tensorflow_quantization.export.refusals import refusal
 from tensorflow_quantization.export.registry import find_emitter
-from tensorflow_quantization.graph import Call, LayerGraph, Tensor, names_of_its_own, removing_nodes, substitute
+from tensorflow_quantization.functional import names_of_its_own, removing_nodes
+from tensorflow_quantization.graph import Call, LayerGraph, Tensor, substitute
 
 #: Layers that hold a Python function, which may be code of the backend: nothing to look into.
 _OPAQUE = frozenset({"Lambda"})
