@@ -8,7 +8,7 @@ import keras
 
 from tensorflow_quantization.plan import LayerPlan, QuantizationPlan
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
-from tensorflow_quantization.wrappers.library import ActivationQuantizeWrapper
+from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
 
 
 def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges: str) -> Sequence[keras.Operation]:

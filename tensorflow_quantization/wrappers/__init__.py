@@ -1,6 +1,6 @@
 """The Keras wrapper layers that apply quantizers to a layer's inputs, weights and output."""
 
-from tensorflow_quantization.wrappers import library
+from tensorflow_quantization.wrappers import layers
 from tensorflow_quantization.wrappers.base import (
     BaseQuantizeWrapper,
     NonWeightedBaseQuantizeWrapper,
@@ -15,5 +15,5 @@ __all__ = [
     "WeightedBaseQuantizeWrapper",
     "activation_quantizers",
     "find_wrapper",
-    "library",
+    "layers",
 ]

@@ -13,7 +13,7 @@ from tensorflow_quantization import (
 )
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.wrappers import find_wrapper
-from tensorflow_quantization.wrappers.library import (
+from tensorflow_quantization.wrappers.layers import (
     AddQuantizeWrapper,
     BatchNormalizationQuantizeWrapper,
     Conv2DQuantizeWrapper,

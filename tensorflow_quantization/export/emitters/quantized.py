@@ -15,7 +15,7 @@ from tensorflow_quantization.export.registry import emitter, find_emitter
 from tensorflow_quantization.export.values import Value
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
-from tensorflow_quantization.wrappers.library import ActivationQuantizeWrapper
+from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
 
 
 def _as_it_comes(layer: Any, values: Sequence[Value]) -> None:

@@ -24,7 +24,7 @@ from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 from tensorflow_quantization.targets.tensors import JOINING, MOVING
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.base import output_channel_axis
-from tensorflow_quantization.wrappers.library import ActivationQuantizeWrapper
+from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
 
 #: What the runtime computes at one scale for input and output.
 AT_ONE_SCALE = (keras.layers.AveragePooling2D, keras.layers.UpSampling2D)

@@ -13,7 +13,8 @@ from tensorflow_quantization import (
     quantize_model,
 )
 from tensorflow_quantization.quantizers import QuantizationScheme
-from tensorflow_quantization.wrappers import find_wrapper, library
+from tensorflow_quantization.wrappers import find_wrapper
+from tensorflow_quantization.wrappers import layers as wrapper_layers
 
 IMAGE, VOLUME, SEQUENCE, VECTOR = (6, 6, 3), (4, 4, 4, 2), (8, 3), (5,)
 #: Layer, shape of its input, kernels with their channel axes (counted from the end).
@@ -59,7 +60,7 @@ def data(shape, seed=0):
 
 
 def test_table_above_is_complete():
-    wrappers = {name for name in vars(library) if name.endswith("QuantizeWrapper") and "Base" not in name}
+    wrappers = {name for name in vars(wrapper_layers) if name.endswith("QuantizeWrapper") and "Base" not in name}
     tested = {find_wrapper(make()).__name__ for make, *_ in [*WEIGHTED.values(), *UNWEIGHTED.values()]}
     assert tested == wrappers
     assert wrappers <= set(BaseQuantizeWrapper.CHILD_WRAPPERS)
