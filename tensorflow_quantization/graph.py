@@ -39,6 +39,26 @@ DROPOUTS = frozenset(
     }
 )
 
+#: Layers and operations that hand integers on as they are.
+MOVING = DROPOUTS | {
+    "Cropping1D",
+    "Cropping2D",
+    "ExpandDims",
+    "Flatten",
+    "GetItem",
+    "MaxPooling1D",
+    "MaxPooling2D",
+    "MaxPooling3D",
+    "Permute",
+    "RepeatVector",
+    "Reshape",
+    "Squeeze",
+    "Transpose",
+    "ZeroPadding1D",
+    "ZeroPadding2D",
+    "ZeroPadding3D",
+}
+
 
 @dataclass(eq=False)
 class Tensor:
@@ -179,6 +199,20 @@ class LayerGraph:
                     return None
         call = tensor.producer
         return call if call is not None and not CONVOLUTIONS.isdisjoint(call.class_names) else None
+
+    def fused_with_sum(self, call: Call) -> Tensor | None:
+        """The input of an Add that a runtime fuses with the convolution it comes from; `None` if there is none.
+
+        A convolution computes it (then maybe batch normalization, activation, dropout) and only this Add reads it; of
+        several such inputs, the last.
+        """
+        if "Add" not in call.class_names:
+            return None
+        for tensor in reversed(call.inputs):
+            private = len(self.consumers(tensor)) == 1 and not self.is_output(tensor)
+            if private and self.fusable_convolution(tensor) is not None:
+                return tensor
+        return None
 
     def __repr__(self) -> str:
         rows = [f"LayerGraph of {self.model.name!r}: {len(self.calls)} calls"]

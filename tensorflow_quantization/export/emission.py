@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -28,6 +28,7 @@ class Emission:
         outputs: for each output of the call its shape and dtype, by attributes of these names.
         weight_quantizers: the quantizers of the layer's weights, by attribute name.
         record: called with each activation quantizer that is written, what it quantizes and the integers.
+        arrays: what is written for some of the layer's weights, by attribute name, in place of the weights.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Emission:
         outputs: Sequence[Any],
         weight_quantizers: dict[str, WeightQuantizer] | None = None,
         record: Callable[[ActivationQuantizer, Value], None] | None = None,
+        arrays: Mapping[str, np.ndarray] | None = None,
     ):
         self.builder = builder
         self.path = path
@@ -45,6 +47,7 @@ class Emission:
         self.outputs = outputs
         self._weight_quantizers = weight_quantizers or {}
         self._record = record
+        self._arrays = arrays or {}
 
     # What the emitters of most layers need.
 
@@ -71,6 +74,8 @@ class Emission:
 
     def array(self, name: str) -> np.ndarray | None:
         """A weight attribute of the layer as float32; `None` if the layer has none."""
+        if name in self._arrays:
+            return self._arrays[name]
         variable = getattr(self.operation, name, None)
         return None if variable is None else to_numpy(variable, "float32")
 
@@ -212,9 +217,11 @@ class Emission:
             self.builder.annotate(value)
         return values if several else values[0]
 
-    def wrapped(self, operation: Any, weight_quantizers: dict[str, WeightQuantizer]) -> Emission:
-        """An emission for the layer inside a wrapper, with quantized weights."""
-        return Emission(self.builder, self.path, operation, self.outputs, weight_quantizers, self._record)
+    def wrapped(
+        self, operation: Any, weight_quantizers: dict[str, WeightQuantizer], arrays: Mapping[str, np.ndarray]
+    ) -> Emission:
+        """An emission for the layer inside a wrapper, with quantized weights, and some replaced."""
+        return Emission(self.builder, self.path, operation, self.outputs, weight_quantizers, self._record, arrays)
 
     def record(self, quantizer: ActivationQuantizer, integers: Value) -> None:
         """Note that `integers` is what `quantizer` computes, for verification."""

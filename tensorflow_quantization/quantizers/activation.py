@@ -100,6 +100,14 @@ class ActivationQuantizer(keras.layers.Layer):
             scale = _learned_scale(scale, self.step_change, ops)
         return scale, zero_point
 
+    def scale(self):
+        """The scale as it is now, a float32 tensor."""
+        return self._scale_and_zero_point()[0]
+
+    def is_seen(self):
+        """`seen` as a tensor, for use in compiled functions."""
+        return ops.ones((), "bool") if self.scheme.fixed is not None else ops.convert_to_tensor(self.batches) > 0
+
     @property
     def learns(self) -> bool:
         """Whether the step size is a trained weight."""
@@ -108,7 +116,7 @@ class ActivationQuantizer(keras.layers.Layer):
     @property
     def seen(self) -> bool:
         """Whether the range comes from data, of training or of calibration, or needs none."""
-        return self.scheme.fixed is not None or float(self.batches.numpy()) > 0
+        return bool(self.is_seen())
 
     def set_range(self, low: float, high: float) -> None:
         """Set the range as if data had given it; learning, if any, starts anew from it."""

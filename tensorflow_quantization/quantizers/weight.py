@@ -29,6 +29,11 @@ class WeightQuantizer(keras.layers.Layer):
         low, high = numerics.weight_range(keras.ops.stop_gradient(weight), self.scheme)
         return fake_quantize(weight, *numerics.scale_from_range(low, high, self.scheme), self.scheme)
 
+    def scale(self, weight):
+        """The scale of a weight, a float32 tensor with size 1 on the axes that share one."""
+        low, high = numerics.weight_range(float32(weight), self.scheme)
+        return numerics.scale_from_range(low, high, self.scheme)[0]
+
     def parameters(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Scale (float32) and zero point (integer dtype of the scheme), with size 1 on the axes that share a scale."""
         low, high = numerics.weight_range(np.asarray(weight, np.float32), self.scheme, np)

@@ -10,28 +10,8 @@ from dataclasses import dataclass, field, replace
 
 import keras
 
-from tensorflow_quantization.graph import DROPOUTS, NORMALIZATIONS, Call, LayerGraph, Tensor
+from tensorflow_quantization.graph import DROPOUTS, MOVING, NORMALIZATIONS, Call, LayerGraph, Tensor
 from tensorflow_quantization.targets.target import Placement, PlacementRule
-
-#: Layers and operations that hand integers on as they are; a quantizer belongs before them.
-MOVING = DROPOUTS | {
-    "Cropping1D",
-    "Cropping2D",
-    "ExpandDims",
-    "Flatten",
-    "GetItem",
-    "MaxPooling1D",
-    "MaxPooling2D",
-    "MaxPooling3D",
-    "Permute",
-    "RepeatVector",
-    "Reshape",
-    "Squeeze",
-    "Transpose",
-    "ZeroPadding1D",
-    "ZeroPadding2D",
-    "ZeroPadding3D",
-}
 
 
 @dataclass(frozen=True)
@@ -49,6 +29,8 @@ class TensorRules:
         not_fusing: classes whose kernels take in no activation.
         outputs: whether a kernel runs in integers only if its output, after what is fused, is quantized too.
         float_products: but a product with a matrix gives floats where no integer kernel reads it.
+        fused_sums: the kernel of a convolution adds to its products what an Add joins with them, without rounding them
+            first.
     """
 
     weighted: frozenset[str]
@@ -56,6 +38,7 @@ class TensorRules:
     fused: frozenset[str]
     outputs: bool
     float_products: bool = False
+    fused_sums: bool = False
     gated: frozenset[str] = frozenset()
     alone: frozenset[str] = frozenset()
     fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
@@ -113,7 +96,8 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
             if _matches(call, rules.weighted):
                 update(call.path, "computed in integers", weights=True)
             for tensor in call.inputs:
-                want(tensor, f"read by {call.path}")
+                if not (rules.fused_sums and _is_unrounded(graph, call, tensor)):
+                    want(tensor, f"read by {call.path}")
             if rules.outputs and not (rules.float_products and _is_float_product(graph, call, rules)):
                 own = _own_activation(call)
                 if own not in rules.fused and own != "linear":
@@ -150,6 +134,11 @@ def origin(tensor: Tensor) -> Tensor:
     while tensor.producer is not None and _matches(tensor.producer, MOVING) and len(tensor.producer.inputs) == 1:
         tensor = tensor.producer.inputs[0]
     return tensor
+
+
+def _is_unrounded(graph: LayerGraph, call: Call, tensor: Tensor) -> bool:
+    """Whether `call` adds something to the products of a convolution, which `tensor` is."""
+    return graph.fused_with_sum(call) is tensor and _last_activation(origin(tensor)) == "linear"
 
 
 def _is_joined(graph: LayerGraph, tensor: Tensor) -> bool:

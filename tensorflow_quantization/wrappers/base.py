@@ -11,6 +11,7 @@ from keras.src.backend import AutocastScope, get_stateless_scope, in_stateless_s
 
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
 from tensorflow_quantization.quantizers.activation import check_ranges
+from tensorflow_quantization.wrappers.bias import add_to_channels, integer_bias
 
 _SUFFIX = "QuantizeWrapper"
 _PACKAGE = "tensorflow_quantization"
@@ -164,15 +165,21 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         return tree.pack_sequence_as(inputs, quantized)
 
     def _call_layer(self, inputs, training, **kwargs):
-        """Calls the layer with its kernels replaced by their fake-quantized values."""
-        del training  # the layer has it from the call around it, if it takes it
+        """Calls the layer with its kernels and bias replaced by what an integer kernel holds.
+
+        The layer itself has `training` from the call around it, if it takes it.
+        """
         if not self.weight_quantizers:
             return self.layer(inputs, **kwargs)
         with AutocastScope(None):  # the scope takes values in the dtype of the variables
             values = {id(v): ops.convert_to_tensor(v) for v in self.layer.variables}
+            bias = None if training else integer_bias(self)
             for kernel, quantizer in self.weight_quantizers.items():
                 key = id(getattr(self.layer, kernel))
                 values[key] = quantizer(values[key])
+        own_bias = getattr(self.layer, "bias", None)
+        if bias is not None and own_bias is not None:
+            values[id(own_bias)] = bias
         # A scope hides the one around it (a training step of JAX is one), so it gets all variables of the layer, and
         # what the layer assigned or lost within is handed on afterwards.
         mapping = [(v, values[id(v)]) for v in self.layer.variables]
@@ -188,7 +195,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         elif get_stateless_scope().collect_losses:
             # The layers that added them know them by identity: added here too, they would count twice.
             get_stateless_scope().losses.extend(scope.losses)
-        return outputs
+        return outputs if bias is None or own_bias is not None else add_to_channels(self, outputs, bias)
 
     def compute_output_spec(self, inputs, training=None, **kwargs):
         """That of the layer: quantization changes neither shape nor dtype."""

@@ -247,7 +247,7 @@ def test_disagreement_is_found_and_nothing_written(tmp_path, cnn, monkeypatch):
     from tensorflow_quantization.export.litert import function
 
     monkeypatch.setattr(function, "_float32", lambda array: np.float32(array) * np.float32(1.1))
-    with pytest.raises(VerificationError, match=r"most at 'quant_dense'.*allowed"):
+    with pytest.raises(VerificationError, match=r"most at 'quant_relu'.*allowed"):
         export_litert(model, tmp_path / "other.tflite", verify_with=x)
     assert [p.name for p in tmp_path.iterdir()] == ["m.tflite"]
 

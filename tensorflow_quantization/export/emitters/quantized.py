@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from keras import tree
 
-from tensorflow_quantization.export.emission import Emission
+from tensorflow_quantization.export.emission import Emission, to_numpy
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.passes.repeat_quantizers import SHARED
 from tensorflow_quantization.export.registry import emitter, find_emitter
 from tensorflow_quantization.export.values import Value
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers.bias import integer_bias
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
 
 
@@ -39,7 +40,9 @@ def quantize_wrapper(e: Emission, wrapper, inputs: Any, **kwargs: Any) -> Any:
         return x if quantizer is None else quantize(e, quantizer, x, name)
 
     inputs = tree.map_structure(quantized, inputs)
-    result = e.wrapped(layer, wrapper.weight_quantizers).run(entry, (inputs,), kwargs)
+    bias = integer_bias(wrapper)
+    arrays = {} if bias is None else {"bias": to_numpy(bias, "float32")}
+    result = e.wrapped(layer, wrapper.weight_quantizers, arrays).run(entry, (inputs,), kwargs)
     if wrapper.output_quantizer is None:
         return result
     if isinstance(result, list):

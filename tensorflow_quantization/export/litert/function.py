@@ -19,11 +19,12 @@ from keras import tree
 from tensorflow_quantization.export.emission import plain_name, to_numpy
 from tensorflow_quantization.export.litert.affine import Affine, folded_normalizations, inner_layer, read_affine
 from tensorflow_quantization.export.litert.products import product_of
-from tensorflow_quantization.graph import Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.graph import MOVING, Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
-from tensorflow_quantization.targets.tensors import JOINING, MOVING
+from tensorflow_quantization.targets.tensors import JOINING
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.base import output_channel_axis
+from tensorflow_quantization.wrappers.bias import integer_bias
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
 
 #: What the runtime computes at one scale for input and output.
@@ -247,14 +248,21 @@ def _identity(x, **kwargs):
 
 
 def _values(operation: Any) -> dict[str, np.ndarray]:
-    """The variables of a layer, or of that in a wrapper, by path; kernels as they are once quantized."""
+    """The variables of a layer, or of that in a wrapper, by path; kernels and bias as they are once quantized."""
     layer = inner_layer(operation)
     values = {v.path: to_numpy(v, v.dtype) for v in layer.variables}
     for name, quantizer in getattr(operation, "weight_quantizers", {}).items():
         path = getattr(layer, name).path
         scale, zero_point = (np.float32(p) for p in quantizer.parameters(values[path]))
         values[path] = numerics.dequantize(np.float32(quantizer.integers(values[path])), scale, zero_point)
+    if getattr(layer, "bias", None) is not None and (bias := _integer_bias(operation)) is not None:
+        values[layer.bias.path] = bias
     return values
+
+
+def _integer_bias(operation: Any) -> np.ndarray | None:
+    bias = integer_bias(operation) if isinstance(operation, BaseQuantizeWrapper) else None
+    return None if bias is None else to_numpy(bias, "float32")
 
 
 def _layer(layer: keras.layers.Layer, values: dict[str, np.ndarray]) -> Step:
@@ -281,10 +289,11 @@ def _folded(wrapper: BaseQuantizeWrapper, affine: Affine) -> Step:
     if layer.use_bias:
         values[layer.bias.path] = _float32(values[layer.bias.path] * affine.factor + affine.shift)
         return _layer(layer, values)
-    product = _layer(layer, values)
+    product, bias = _layer(layer, values), _integer_bias(wrapper)
+    shift = _float32(affine.shift if bias is None else affine.shift + bias * affine.factor)
 
     def step(x, **kwargs):
-        return product(x, **kwargs) + _float32(affine.shift)
+        return product(x, **kwargs) + shift
 
     return step
 
