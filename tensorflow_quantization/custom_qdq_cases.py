@@ -101,14 +101,8 @@ class ResidualConnectionQDQCase(_GraphCase):
     def inputs(self, graph, call):
         if "Add" not in call.class_names:
             return []
-        fused = [
-            index
-            for index, tensor in enumerate(call.inputs)
-            if len(graph.consumers(tensor)) == 1
-            and not graph.is_output(tensor)
-            and graph.fusable_convolution(tensor) is not None
-        ]
-        return [index for index in range(len(call.inputs)) if index not in fused[-1:]]
+        fused = graph.fused_with_sum(call)
+        return [index for index, tensor in enumerate(call.inputs) if tensor is not fused]
 
 
 class _Cases(_GraphCase):

@@ -1,4 +1,8 @@
-"""OpenVINO on a CPU: one uint8 quantizer a tensor that integer kernels read, int8 weights; activations are fused."""
+"""OpenVINO on a CPU: one uint8 quantizer a tensor that integer kernels read, int8 weights; activations are fused.
+
+A residual sum becomes part of the convolution on its one side, which adds before it rounds: a quantizer on that side is
+clipped to but not rounded to (seen in OpenVINO 2026.4), so there is none, with the same kernels.
+"""
 
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.target import Target
@@ -17,6 +21,7 @@ _RULES = TensorRules(
     unweighted=frozenset({"Add", "AveragePooling2D", "GlobalAveragePooling2D", "Multiply"}),
     fused=frozenset(),
     outputs=False,
+    fused_sums=True,
 )
 
 OPENVINO = Target(

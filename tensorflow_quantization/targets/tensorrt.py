@@ -5,11 +5,14 @@ From its documentation, "Working with quantized types", and its ONNX importer; n
 
 from dataclasses import replace
 
+import keras
+
 from tensorflow_quantization.custom_qdq_cases import (
     BNQDQCase,
     EfficientNetQDQCase,
     MaxPoolQDQCase,
 )
+from tensorflow_quantization.graph import NORMALIZATIONS
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.table import LayerRule, by_table
 from tensorflow_quantization.targets.target import Placement, Target
@@ -37,9 +40,20 @@ def _place(graph, switched_off):
     placements = _TABLE(graph, switched_off)
     for call in graph.calls:
         inputs = next((found for case in _CASES if (found := case.inputs(graph, call))), None)
-        if inputs and call.is_layer and not switched_off(call):
+        if inputs and call.is_layer and not switched_off(call) and not _folds_into_product(graph, call):
             placements[call.path] = Placement(tuple(inputs))
     return {path: replace(placement, reason="runs in INT8") for path, placement in placements.items()}
+
+
+def _folds_into_product(graph, call):
+    """Whether `call` is a normalization that export folds into the Dense before it."""
+    if NORMALIZATIONS.isdisjoint(call.class_names):
+        return False
+    (tensor,) = call.inputs
+    product = tensor.producer
+    if product is None or "Dense" not in product.class_names or len(graph.consumers(tensor)) != 1:
+        return False
+    return product.operation.activation is keras.activations.linear and not graph.is_output(tensor)
 
 
 TENSORRT = Target(

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from keras import layers
 from small_models import randomize
@@ -112,6 +113,45 @@ def test_residual_convolution_stays_unquantized_before_the_add_for_tensorrt():
     plan = attached_plan(quantize_model(network(residual), target="tensorrt"))
     (add,) = [layer for layer in plan if layer.class_name == "Add"]
     assert add.inputs == (0,)
+
+
+def test_sum_is_taken_into_a_convolution_unrounded_for_openvino(tmp_path):
+    """OpenVINO adds the shortcut to the products themselves, so a quantizer in between would not round there."""
+    import openvino
+
+    quantized = calibrate(quantize_model(network(residual), target="openvino"), images(), verbose=0)
+    plan = attached_plan(quantized)
+    # The last normalization, which goes straight into the sum, has no quantizer; the shortcut has.
+    assert not plan["batch_normalization_2"].quantized
+    assert plan["activation"].output
+    path = export_onnx(quantized, tmp_path / "m.onnx")
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    kinds = [node.get_rt_info()["layerType"].astype(str) for node in compiled.get_runtime_model().get_ordered_ops()]
+    assert not {"Eltwise", "Subgraph"} & set(kinds)
+    x = images(64)
+    # Rounded in between, none of them would be; some image may have a value between two integers.
+    assert np.isclose(compiled(x)[0], quantized.predict(x, verbose=0), atol=1e-5).all(axis=1).mean() > 0.9
+
+
+def test_sum_of_activations_is_quantized_for_openvino():
+    inputs = keras.Input(SHAPE)
+    x = convolution(inputs, 8)
+    x = layers.Add(name="add")([convolution(x, 8), x])
+    plan = attached_plan(quantize_model(keras.Model(inputs, convolution(x, 8)), target="openvino"))
+    assert [layer.path for layer in plan if layer.output] == ["keras_tensor", "activation", "activation_1", "add"]
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_normalization_after_a_dense_is_folded_for_tensorrt(activation, tmp_path):
+    inputs = keras.Input((6,))
+    x = layers.Dense(4, activation=activation, name="dense")(inputs)
+    model = randomize(keras.Model(inputs, layers.Dense(3, name="head")(layers.BatchNormalization(name="bn")(x))))
+    data = np.random.default_rng(0).normal(size=(8, 6))
+    quantized = calibrate(quantize_model(model, target="tensorrt"), data, verbose=0)
+    assert attached_plan(quantized)["bn"].quantized == (activation is not None)
+    export_onnx(quantized, tmp_path / "m.onnx")
+    operators = {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
+    assert ("BatchNormalization" in operators) == (activation is not None)
 
 
 def test_entry_of_the_user_wins_over_the_target():
