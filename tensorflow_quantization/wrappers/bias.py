@@ -71,7 +71,10 @@ def following_normalization(wrapper: Any) -> keras.layers.BatchNormalization | N
     (reader,) = readers.values()
     if not any(getattr(reader, "input_quantizers", ())):
         reader = getattr(reader, "layer", reader)
-    return reader if isinstance(reader, keras.layers.BatchNormalization) else None
+    rank = len(wrapper._outbound_nodes[0].input_tensors[0].shape)
+    channels = 1 if getattr(wrapper.layer, "data_format", None) == "channels_first" else rank - 1
+    is_one = isinstance(reader, keras.layers.BatchNormalization) and reader.axis % rank == channels
+    return reader if is_one else None
 
 
 def input_quantizer(wrapper: Any) -> ActivationQuantizer | None:

@@ -5,6 +5,7 @@ import onnx_ir as ir
 import pytest
 from onnx_graphs import Graph
 
+from tensorflow_quantization.export.passes.clip_to_max import clip_to_max
 from tensorflow_quantization.export.passes.dead_code import remove_dead_code
 from tensorflow_quantization.export.passes.drop_clips import drop_clips
 from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_norm
@@ -88,6 +89,14 @@ def test_batch_norm_stays_where_the_convolution_has_another_reader(tmp_path, als
         conv.type = ir.TensorType(ir.DataType.FLOAT)
         g.builder.graph.outputs.append(conv)
     assert g.check(tmp_path, y, fold_batch_norm)["BatchNormalization"] == 1
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_batch_norm_over_another_axis_than_a_product_s_stays(tmp_path, bias):
+    g = Graph(4, 6, 5)
+    y = g.op("MatMul", g.x, g.weight(5, 4))
+    y = g.op("Add", y, g.weight(4)) if bias else y
+    assert g.check(tmp_path, g.batch_norm(y, 4), fold_batch_norm)["BatchNormalization"] == 1
 
 
 PADS = np.asarray([0, 0, 1, 0, 0, 0, 2, 1])
@@ -174,6 +183,21 @@ def test_a_clip_without_effect_is_removed(tmp_path, ops, clips):
         x = g.op(op_type, x, *more, **attributes.get(op_type, {}))
     y = g.quantized(g.op("Clip", x, -2.54))
     assert g.check(tmp_path, y, drop_clips)["Clip"] == clips
+
+
+def test_limit_in_front_of_a_matrix_product_is_a_max(tmp_path):
+    g = Graph(4)
+    y = g.op("MatMul", g.quantized(g.op("Clip", g.x, -0.1)), g.int8_weight(4, 3, axis=1))
+    counts = g.check(tmp_path, y, clip_to_max)
+    assert counts["Max"] == 1
+    assert counts["Clip"] == 0
+
+
+@pytest.mark.parametrize("limits", [(-0.1, 0.1), (None, 0.1)])
+def test_other_limits_in_front_of_it_stay(tmp_path, limits):
+    g = Graph(4)
+    y = g.op("MatMul", g.quantized(g.op("Clip", g.x, *limits)), g.int8_weight(4, 3, axis=1))
+    assert g.check(tmp_path, y, clip_to_max)["Clip"] == 1
 
 
 def test_a_clip_that_also_limits_above_stays(tmp_path):

@@ -202,6 +202,13 @@ def test_normalization_that_is_not_alone_is_not_part_of_the_kernel():
     assert following_normalization(model.get_layer("quant_c")) is None
 
 
+def test_normalization_of_another_axis_is_not_part_of_the_kernel():
+    model = calibrated(image(layers.Dense(4, name="d"), normalization(axis=1), shape=(5, 5, 3)))
+    wrapper = model.get_layer("quant_d")
+    assert following_normalization(wrapper) is None
+    assert integer_bias(wrapper).shape == (4,)
+
+
 def test_quantizer_of_the_producer_is_found_through_what_moves_values():
     inputs = keras.Input((8, 8, 3))
     x = layers.ReLU(name="relu")(layers.Conv2D(4, 3, name="first")(inputs))

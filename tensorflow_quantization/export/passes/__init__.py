@@ -1,6 +1,7 @@
 """What is done to the graph once all layers are in it: one pass a file, each a function of the `Builder`."""
 
 from tensorflow_quantization.export.builder import Builder
+from tensorflow_quantization.export.passes.clip_to_max import clip_to_max
 from tensorflow_quantization.export.passes.dead_code import remove_dead_code
 from tensorflow_quantization.export.passes.drop_clips import drop_clips
 from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_norm
@@ -21,6 +22,7 @@ PASSES = (
     merge_reshapes,
     repeat_quantizers,
     reduction_axes,
+    clip_to_max,
 )
 
 

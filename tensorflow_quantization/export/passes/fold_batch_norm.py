@@ -63,6 +63,10 @@ def _read_batch_norm(node: ir.Node) -> _Affine | None:
     weights = [array(operand(node, i)) for i in range(1, 5)]
     if source is None or any(w is None for w in weights):
         return None
+    add = producer(source, "Add")
+    product = producer(operand(add, 0) if add is not None else source, "MatMul")
+    if product is not None and not _has_rows(source, operand(product, 0)):
+        return None  # the channels of a matrix product are its last axis, those of this operator the second
     gamma, beta, mean, variance = (np.asarray(w, np.float64) for w in weights)
     factor = gamma / np.sqrt(variance + node.attributes["epsilon"].as_float())
     return _Affine(source, node.outputs[0], [node], factor, beta - mean * factor)
@@ -103,6 +107,12 @@ def _find_linear(affine: _Affine) -> _Linear | None:
         if bias is not None and bias.ndim == 1:
             return _Linear(product, node, 1, 1)
     return None
+
+
+def _has_rows(*values: ir.Value | None) -> bool:
+    """Whether the first of these whose shape is known has two axes."""
+    shapes = [value.shape for value in values if value is not None and value.shape is not None]
+    return bool(shapes) and len(shapes[0]) == 2
 
 
 def _is_matrix(product: ir.Node) -> bool:
