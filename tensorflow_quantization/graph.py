@@ -7,7 +7,6 @@ Functional, Sequential, subclassed and nested models look the same to it.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ import keras
 from keras import tree
 
 from tensorflow_quantization.functional import as_functional
+from tensorflow_quantization.messages import did_you_mean
 
 #: Layers whose output a runtime fuses with what follows: the start of a fusable chain.
 CONVOLUTIONS = frozenset(
@@ -221,12 +221,6 @@ class LayerGraph:
             shapes = ", ".join(str(t.shape) for t in call.outputs)
             rows.append(f"  {call.path} ({call.class_name}) <- {inputs} -> {shapes}")
         return "\n".join(rows)
-
-
-def did_you_mean(name: str, existing: list[str]) -> str:
-    """A sentence with the existing names closest to `name`, or an empty string. Starts with a space."""
-    close = difflib.get_close_matches(name, list(dict.fromkeys(existing)), n=3, cutoff=0.5)
-    return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 
 class _Tracer:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import keras
 
-from tensorflow_quantization.graph import Call, LayerGraph, Tensor, did_you_mean
+from tensorflow_quantization.graph import Call, LayerGraph, Tensor
+from tensorflow_quantization.messages import did_you_mean
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.spec import LayerConfig, QuantizationSpec, SpecIndex
 from tensorflow_quantization.targets import Placement, Target

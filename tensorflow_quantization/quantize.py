@@ -9,7 +9,8 @@ import keras
 
 from tensorflow_quantization.apply import apply_plan, quantize_input
 from tensorflow_quantization.custom_qdq_cases import CustomQDQInsertionCase
-from tensorflow_quantization.graph import LayerGraph, did_you_mean
+from tensorflow_quantization.graph import LayerGraph
+from tensorflow_quantization.messages import did_you_mean
 from tensorflow_quantization.plan import FULL, PARTIAL, attach_plan, make_plan
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges

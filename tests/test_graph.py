@@ -4,7 +4,7 @@ import pytest
 import small_models
 from keras import layers, ops
 
-from tensorflow_quantization.graph import LayerGraph, did_you_mean, substitute
+from tensorflow_quantization.graph import LayerGraph, substitute
 
 
 def paths(graph):
@@ -179,11 +179,6 @@ def test_convolution_that_is_an_output_of_the_model_is_not_fusable_further_on():
 def test_find_names_the_closest(residual):
     with pytest.raises(ValueError, match=r"no layer 'dens'\. Did you mean 'dense'"):
         LayerGraph.trace(residual).find("dens")
-
-
-def test_nothing_close_gives_no_hint():
-    assert did_you_mean("xyz", ["conv", "dense"]) == ""
-    assert did_you_mean("conv_1", ["conv_1a", "conv_1b", "dense"]).startswith(" Did you mean 'conv_1")
 
 
 def test_substitute_reaches_into_structures(residual):

@@ -9,7 +9,8 @@ from typing import Any
 
 import keras
 
-from tensorflow_quantization.graph import Call, LayerGraph, did_you_mean
+from tensorflow_quantization.graph import Call, LayerGraph
+from tensorflow_quantization.messages import did_you_mean
 from tensorflow_quantization.plan import attached_plan, make_plan
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from tensorflow_quantization.tables import markdown_table, text_table

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from tensorflow_quantization.checks.onnx_file import with_shapes
 from tensorflow_quantization.checks.qdq_graph import attribute, input_of
-from tensorflow_quantization.graph import did_you_mean
+from tensorflow_quantization.messages import did_you_mean
 
 InputShapes = Mapping[str, Sequence[int]] | Sequence[int]
 

@@ -29,7 +29,7 @@ from tensorflow_quantization.checks.qdq_graph import (
     name_of,
 )
 from tensorflow_quantization.checks.report import Finding
-from tensorflow_quantization.graph import did_you_mean
+from tensorflow_quantization.messages import did_you_mean, must_be_one_of
 from tensorflow_quantization.tables import markdown_table, text_table
 
 #: A runtime is a module with `installed_version` and `executed`; its rules are those of the same name in `check_onnx`.
@@ -217,8 +217,7 @@ def runtime_report(
             dimensions besides the first and `input_shapes` does not say what they are.
     """
     if runtime not in RUNTIMES:
-        known = sorted(RUNTIMES)
-        raise ValueError(f"There is no runtime {runtime!r}; there are {known}.{did_you_mean(runtime, known)}")
+        raise ValueError(must_be_one_of("runtime", RUNTIMES, runtime))
     proto = read_onnx(path)
     counted = to_ir(with_input_shapes(proto, input_shapes), path)
     # After the errors that the file can have on its own.

@@ -15,7 +15,7 @@ from tensorflow_quantization.calibration.estimator import RangeEstimator
 from tensorflow_quantization.calibration.max import Max
 from tensorflow_quantization.calibration.mse import MSE
 from tensorflow_quantization.calibration.percentile import Percentile
-from tensorflow_quantization.graph import did_you_mean
+from tensorflow_quantization.messages import must_be_one_of
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
 ESTIMATORS: dict[str, type[RangeEstimator]] = {"max": Max, "percentile": Percentile, "mse": MSE}
@@ -80,8 +80,7 @@ def _estimator(method):
     if callable(method):
         return method
     if method not in ESTIMATORS:
-        hint = did_you_mean(str(method), list(ESTIMATORS))
-        raise ValueError(f"method must be one of {', '.join(map(repr, ESTIMATORS))}, got {method!r}.{hint}")
+        raise ValueError(must_be_one_of("method", ESTIMATORS, method))
     return ESTIMATORS[method]
 
 

@@ -10,7 +10,7 @@ from tensorflow_quantization.checks.qdq_graph import QdqGraph, name_of
 from tensorflow_quantization.checks.report import Finding, Report
 from tensorflow_quantization.checks.rule import Rule
 from tensorflow_quantization.checks.tensorrt import RULES as TENSORRT
-from tensorflow_quantization.graph import did_you_mean
+from tensorflow_quantization.messages import must_be_one_of
 
 #: The rules by target: a new runtime is a new file with a tuple of rules, and a line here.
 RULES: dict[str, tuple[Rule, ...]] = {
@@ -48,9 +48,7 @@ def check_onnx(path: str | os.PathLike, target: str = "tensorrt") -> Report:
             "Its rules act when a model is quantized with target='litert'."
         )
     if target not in RULES:
-        raise ValueError(
-            f"There is no target {target!r}; there are {sorted(RULES)}.{did_you_mean(target, list(RULES))}"
-        )
+        raise ValueError(must_be_one_of("target", RULES, target))
     return Report(os.fspath(path), target, check_graph(QdqGraph.load(path), target))
 
 

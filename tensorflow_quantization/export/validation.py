@@ -15,7 +15,8 @@ from tensorflow_quantization.export.emission import to_numpy
 from tensorflow_quantization.export.errors import ExportError, OpsetError
 from tensorflow_quantization.export.lower import INPUT_LAYOUTS
 from tensorflow_quantization.export.verify import TOLERANCES
-from tensorflow_quantization.graph import LayerGraph, did_you_mean
+from tensorflow_quantization.graph import LayerGraph
+from tensorflow_quantization.messages import must_be_one_of
 from tensorflow_quantization.targets import TARGETS
 from tensorflow_quantization.wrappers import activation_quantizers
 
@@ -39,19 +40,13 @@ def check_path(path: str | os.PathLike) -> Path:
 def check_input_layout(input_layout: str) -> None:
     """Raises: ExportError: it is not one that is known."""
     if input_layout not in INPUT_LAYOUTS:
-        raise ExportError(
-            f"input_layout must be one of {', '.join(map(repr, INPUT_LAYOUTS))}, got {input_layout!r}."
-            f"{did_you_mean(str(input_layout), list(INPUT_LAYOUTS))}"
-        )
+        raise ExportError(must_be_one_of("input_layout", INPUT_LAYOUTS, input_layout))
 
 
 def check_precision(precision: str) -> None:
     """Raises: ExportError: it is not one that is known."""
     if precision not in TOLERANCES:
-        raise ExportError(
-            f"precision must be one of {', '.join(map(repr, TOLERANCES))}, got {precision!r}."
-            f"{did_you_mean(str(precision), list(TOLERANCES))}"
-        )
+        raise ExportError(must_be_one_of("precision", TOLERANCES, precision))
 
 
 def check_opset(opset: int | None) -> None:
@@ -71,10 +66,7 @@ def check_target(target: str | None) -> None:
     if target == "litert":
         raise ExportError("LiteRT reads .tflite files: use export_litert(model, path).")
     if target is not None and target not in TARGETS:
-        raise ExportError(
-            f"target must be one of {', '.join(map(repr, TARGETS))}, got {target!r}."
-            f"{did_you_mean(target, list(TARGETS))}"
-        )
+        raise ExportError(must_be_one_of("target", TARGETS, target))
 
 
 def check_finite(graph: LayerGraph) -> None:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tensorflow_quantization.messages import must_be_one_of
 from tensorflow_quantization.quantizers import numerics
 from tensorflow_quantization.quantizers.fake_quantize import fake_quantize, fake_quantize_learned, float32
 from tensorflow_quantization.quantizers.observers import OBSERVERS
@@ -152,7 +153,7 @@ def check_ranges(ranges: str) -> str:
         ValueError: it is not.
     """
     if ranges not in RANGES:
-        raise ValueError(f"ranges must be one of {', '.join(map(repr, RANGES))}, got {ranges!r}.")
+        raise ValueError(must_be_one_of("ranges", RANGES, ranges))
     return ranges
 
 

@@ -1,6 +1,6 @@
 """One file a runtime: where it wants quantizers, and in which integers."""
 
-from tensorflow_quantization.graph import did_you_mean
+from tensorflow_quantization.messages import must_be_one_of
 from tensorflow_quantization.targets.default import DEFAULT
 from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.targets.onnxruntime import ONNXRUNTIME
@@ -25,6 +25,5 @@ def find_target(target: str | Target | None) -> Target:
     if isinstance(target, Target):
         return target
     if target not in TARGETS:
-        hint = did_you_mean(str(target), list(TARGETS))
-        raise ValueError(f"target must be one of {', '.join(map(repr, TARGETS))}, or a Target, got {target!r}.{hint}")
+        raise ValueError(must_be_one_of("target", TARGETS, target, besides="a Target"))
     return TARGETS[target]

@@ -162,7 +162,7 @@ def test_file_is_not_touched(tmp_path):
 
 
 def test_unknown_runtime_names_the_nearest(tmp_path):
-    with pytest.raises(ValueError, match=r"no runtime 'openvio'; there are .*Did you mean 'openvino'"):
+    with pytest.raises(ValueError, match=r"runtime must be one of .*got 'openvio'\. Did you mean 'openvino'"):
         runtime_report(tmp_path / "m.onnx", "openvio")
 
 

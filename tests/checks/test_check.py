@@ -119,7 +119,7 @@ def _branch(graph):
 
 
 def test_unknown_target_names_the_nearest(tmp_path):
-    with pytest.raises(ValueError, match=r"no target 'onnxrt'; there are .*Did you mean 'onnxruntime'"):
+    with pytest.raises(ValueError, match=r"target must be one of .*got 'onnxrt'\. Did you mean 'onnxruntime'"):
         check_onnx(tmp_path / "m.onnx", "onnxrt")
 
 

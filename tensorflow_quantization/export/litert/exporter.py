@@ -17,7 +17,8 @@ from tensorflow_quantization.export.litert.file import float_operators
 from tensorflow_quantization.export.litert.function import make_function
 from tensorflow_quantization.export.litert.verify import verify
 from tensorflow_quantization.export.writing import replacing
-from tensorflow_quantization.graph import LayerGraph, did_you_mean
+from tensorflow_quantization.graph import LayerGraph
+from tensorflow_quantization.messages import must_be_one_of
 from tensorflow_quantization.targets import DEFAULT, TARGETS
 from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
@@ -74,10 +75,7 @@ def export_litert(
 
 def _check_io_dtype(io_dtype: str) -> None:
     if io_dtype not in IO_DTYPES:
-        raise ExportError(
-            f"io_dtype must be one of {', '.join(map(repr, IO_DTYPES))}, got {io_dtype!r}."
-            f"{did_you_mean(str(io_dtype), list(IO_DTYPES))}"
-        )
+        raise ExportError(must_be_one_of("io_dtype", IO_DTYPES, io_dtype))
 
 
 def _check_backend() -> None:
