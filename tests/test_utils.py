@@ -5,9 +5,10 @@ import small_models
 from keras import layers
 
 import tensorflow_quantization
-from tensorflow_quantization import CreateAssetsFolders, utils
+from tensorflow_quantization import CreateAssetsFolders, quantize_model, utils
 from tensorflow_quantization.utils import (
     KerasModelTraveller,
+    convert_keras_model_to_onnx,
     convert_saved_model_to_onnx,
     ensure_and_clean_dir,
     find_my_predecessors,
@@ -160,6 +161,12 @@ def test_traveller_looks_into_nested_models_and_lists_shared_layers_once():
         *["gap", "head"],
     ]
     assert KerasModelTraveller(small_models.siamese()).get_layer_names().count("conv") == 1
+
+
+def test_ranges_without_data_are_warned_of_at_the_line_of_the_user(tmp_path, cnn):
+    with pytest.warns(UserWarning, match="never saw data") as found:
+        convert_keras_model_to_onnx(quantize_model(cnn), tmp_path / "m.onnx")
+    assert {w.filename for w in found if "never saw data" in str(w.message)} == {__file__}
 
 
 def test_saved_model_that_is_not_there_is_named(tmp_path):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 from tensorflow_quantization.checks import check_onnx
 from tensorflow_quantization.export.errors import ExportError
+from tensorflow_quantization.warn import warn_user
 
 
 def check_retargeted(path: Path, target: str) -> None:
@@ -23,9 +23,7 @@ def check_retargeted(path: Path, target: str) -> None:
     if floats:
         lines = "\n".join(f"  {finding.nodes[0]}: {finding.what}" for finding in floats[:10])
         more = f"\n  and {len(floats) - 10} more" if len(floats) > 10 else ""
-        warnings.warn(
+        warn_user(
             f"{target} will run {len(floats)} operators of this file in float, for want of quantizers that the model "
-            f"was not trained with:\n{lines}{more}\n{advice}",
-            UserWarning,
-            stacklevel=3,
+            f"was not trained with:\n{lines}{more}\n{advice}"
         )

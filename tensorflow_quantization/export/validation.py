@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 
 import keras
@@ -18,6 +17,7 @@ from tensorflow_quantization.export.verify import TOLERANCES
 from tensorflow_quantization.graph import LayerGraph
 from tensorflow_quantization.messages import must_be_one_of
 from tensorflow_quantization.targets import TARGETS
+from tensorflow_quantization.warn import warn_user
 from tensorflow_quantization.wrappers import activation_quantizers
 
 
@@ -94,9 +94,7 @@ def warn_unseen(graph: LayerGraph) -> None:
     names = list(dict.fromkeys(unseen))
     if names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        warnings.warn(
+        warn_user(
             f"{len(names)} quantized layers never saw data, so their ranges are the initial ones: "
-            f"{', '.join(names[:5])}{more}. Run calibrate(model, data) or model.fit before the export.",
-            UserWarning,
-            stacklevel=3,
+            f"{', '.join(names[:5])}{more}. Run calibrate(model, data) or model.fit before the export."
         )

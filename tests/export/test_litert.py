@@ -172,8 +172,9 @@ def test_same_weights_give_the_same_file(tmp_path, cnn):
 
 def test_what_stays_float_is_named(tmp_path):
     model = functional(layers.Conv2D(4, 3, name="conv"), layers.LayerNormalization(name="norm"), layers.ReLU())
-    with pytest.warns(UserWarning, match=r"compute in floats.* in 'quant_norm'"):
+    with pytest.warns(UserWarning, match=r"compute in floats.* in 'quant_norm'") as found:
         export_litert(quantized(model), tmp_path / "m.tflite")
+    assert {w.filename for w in found if "compute in floats" in str(w.message)} == {__file__}
 
 
 def test_switched_off_layer_stays_float(tmp_path, cnn):

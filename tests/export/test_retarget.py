@@ -44,8 +44,9 @@ def test_tensorrt_integers_are_the_same_numbers_for_onnxruntime_and_run_in_integ
 
 
 def test_missing_quantizers_are_named(tmp_path):
-    with pytest.warns(UserWarning, match="quant_conv/Conv.*without a quantizer"):
+    with pytest.warns(UserWarning, match="quant_conv/Conv.*without a quantizer") as found:
         export_onnx(quantized(residual(), "tensorrt"), tmp_path / "m.onnx", target="onnxruntime")
+    assert {w.filename for w in found if "without a quantizer" in str(w.message)} == {__file__}
 
 
 def test_integers_that_the_runtime_rejects_are_an_error_and_leave_no_file(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from tensorflow_quantization.graph import LayerGraph
 from tensorflow_quantization.messages import must_be_one_of
 from tensorflow_quantization.targets import DEFAULT, TARGETS
 from tensorflow_quantization.targets.litert import LITERT
+from tensorflow_quantization.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 
 IO_DTYPES = ("float32", "int8")
@@ -126,9 +126,7 @@ def _check_precision(graph: LayerGraph) -> None:
 def _warn_floats(operators: list[str]) -> None:
     if operators:
         more = f" and {len(operators) - 5} more" if len(operators) > 5 else ""
-        warnings.warn(
+        warn_user(
             f"{len(operators)} operators of the file compute in floats, because LiteRT has no integer kernel for them "
-            f"or the model does not quantize what they read and write: {', '.join(operators[:5])}{more}.",
-            UserWarning,
-            stacklevel=3,
+            f"or the model does not quantize what they read and write: {', '.join(operators[:5])}{more}."
         )
