@@ -86,9 +86,7 @@ def _weights_of_the_file(operation: Any) -> list[tuple[Any, Any]]:
     values = []
     for name, quantizer in operation.weight_quantizers.items():
         variable = getattr(operation.layer, name)
-        weight = to_numpy(variable, "float32")
-        parameters = (p.astype(np.float32) for p in quantizer.parameters(weight))
-        weight = numerics.dequantize(quantizer.integers(weight).astype(np.float32), *parameters)
+        weight = quantizer.dequantized(to_numpy(variable, "float32"))
         values.append((variable, keras.ops.convert_to_tensor(weight, dtype=variable.dtype)))
     return values
 

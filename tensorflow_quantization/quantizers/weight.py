@@ -46,6 +46,11 @@ class WeightQuantizer(keras.layers.Layer):
         q = numerics.quantize(np.asarray(weight, np.float32), scale, zero_point, self.scheme, np)
         return q.astype(self.scheme.dtype)
 
+    def dequantized(self, weight: np.ndarray) -> np.ndarray:
+        """What the integers stand for (float32), as a runtime computes it from a file."""
+        scale, zero_point = (np.float32(p) for p in self.parameters(weight))
+        return numerics.dequantize(np.float32(self.integers(weight)), scale, zero_point)
+
     def compute_output_shape(self, input_shape):
         return input_shape
 

@@ -33,6 +33,17 @@ def test_training_and_file_have_the_same_integers(weight, bits, symmetric, narro
     np.testing.assert_array_equal(from_training, integers)
 
 
+@given(weights, bits, st.booleans())
+def test_dequantized_weight_is_what_the_integers_stand_for(weight, bits, symmetric):
+    quantizer = WeightQuantizer(QuantizationScheme(bits, symmetric=symmetric, axis=-1))
+    scale, zero_point = (p.astype("float64") for p in quantizer.parameters(weight))
+    dequantized = quantizer.dequantized(weight)
+    assert dequantized.dtype == np.float32
+    np.testing.assert_allclose(dequantized, (quantizer.integers(weight) - zero_point) * scale, rtol=1e-6)
+    if symmetric:  # an affine range may end between two integers, and then shrinks
+        np.testing.assert_array_equal(quantizer.integers(dequantized), quantizer.integers(weight))
+
+
 @given(weights, bits)
 def test_greatest_magnitude_of_a_channel_is_the_last_integer(weight, bits):
     quantizer = WeightQuantizer(QuantizationScheme(bits, axis=-1))

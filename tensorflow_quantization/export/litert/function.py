@@ -20,7 +20,7 @@ from tensorflow_quantization.export.emission import plain_name, to_numpy
 from tensorflow_quantization.export.litert.affine import Affine, folded_normalizations, inner_layer, read_affine
 from tensorflow_quantization.export.litert.products import product_of
 from tensorflow_quantization.graph import MOVING, Call, LayerGraph, Tensor, substitute
-from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
+from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.tensors import JOINING
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.base import output_channel_axis
@@ -253,8 +253,7 @@ def _values(operation: Any) -> dict[str, np.ndarray]:
     values = {v.path: to_numpy(v, v.dtype) for v in layer.variables}
     for name, quantizer in getattr(operation, "weight_quantizers", {}).items():
         path = getattr(layer, name).path
-        scale, zero_point = (np.float32(p) for p in quantizer.parameters(values[path]))
-        values[path] = numerics.dequantize(np.float32(quantizer.integers(values[path])), scale, zero_point)
+        values[path] = quantizer.dequantized(values[path])
     if getattr(layer, "bias", None) is not None and (bias := _integer_bias(operation)) is not None:
         values[layer.bias.path] = bias
     return values
