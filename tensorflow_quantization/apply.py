@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -49,6 +50,9 @@ def _wrap(
 ) -> keras.layers.Layer:
     assert plan.wrapper is not None
     chosen = plan.placement.inputs
+    kwargs: dict[str, Any] = {}
+    if plan.placement.one_scale and chosen:
+        kwargs["one_scale"] = True
     return plan.wrapper(
         layer,
         quantize_inputs=bool(chosen),
@@ -59,6 +63,7 @@ def _wrap(
         output_scheme=output_scheme,
         ranges=ranges,
         target=plan.target,
+        **kwargs,
     )
 
 

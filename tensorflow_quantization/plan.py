@@ -245,8 +245,8 @@ def _wished(
         inputs = [i for i in floating if i in entry.quantization_index]
     else:
         inputs = floating if entry.quantize_input else []
-    # An input that a shared quantizer serves already needs none of its own.
-    inputs = [i for i in inputs if not _quantized_at_its_source(call.inputs[i], placements)]
+    # An input that a shared quantizer serves already needs none of its own, unless the target gives it one.
+    inputs = [i for i in inputs if i in placed.inputs or not _quantized_at_its_source(call.inputs[i], placements)]
     weights = entry.quantize_weight and not issubclass(wrapper, NonWeightedBaseQuantizeWrapper)
     placement = replace(
         placed, inputs=tuple(inputs), weights=weights, output=placed.output or entry.quantize_output, reason=source

@@ -58,10 +58,13 @@ def calibrate(
     make_estimator = _estimator(method)
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}.")
-    estimators = [_Checked(make_estimator(), quantizer.path) for quantizer in quantizers]
-    with _observing(model, quantizers, estimators):
+    ranged = [quantizer for quantizer in quantizers if quantizer.has_own_range]
+    estimators = [_Checked(make_estimator(), quantizer.path) for quantizer in ranged]
+    with _observing(model, quantizers, dict(zip(ranged, estimators, strict=True))):
         _run(model, data, steps, batch_size, verbose)
-    _set_ranges(quantizers, estimators)
+    _set_ranges(ranged, estimators)
+    for quantizer in quantizers:
+        quantizer.frozen = quantizer.ranges != "learned"
     return model
 
 
@@ -107,13 +110,13 @@ class _Checked:
 
 
 @contextlib.contextmanager
-def _observing(model, quantizers, estimators) -> Iterator[None]:
+def _observing(model, quantizers, estimators: dict) -> Iterator[None]:
     """Within it the model runs eagerly, as observers see values and not symbols."""
     eagerly = model.run_eagerly
     model.run_eagerly = True
     _forget_compiled_functions(model)
-    for quantizer, estimator in zip(quantizers, estimators, strict=True):
-        quantizer.observer = estimator
+    for quantizer in quantizers:
+        quantizer.observer = estimators.get(quantizer, _passing)
     try:
         yield
     finally:
@@ -121,6 +124,10 @@ def _observing(model, quantizers, estimators) -> Iterator[None]:
             quantizer.observer = None
         model.run_eagerly = eagerly
         _forget_compiled_functions(model)
+
+
+def _passing(tensor: Any) -> Any:
+    return tensor
 
 
 def _forget_compiled_functions(model: keras.Model) -> None:
@@ -155,4 +162,3 @@ def _set_ranges(quantizers, estimators) -> None:
     ranges = [c.estimator.range(q.scheme) for q, c in zip(quantizers, estimators, strict=True)]
     for quantizer, (low, high) in zip(quantizers, ranges, strict=True):
         quantizer.set_range(low, high)
-        quantizer.frozen = quantizer.ranges != "learned"

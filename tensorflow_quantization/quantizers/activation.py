@@ -33,12 +33,25 @@ class ActivationQuantizer(keras.layers.Layer):
         ranges: "ema" (moving average), "last" (last batch) or "learned": the step size is a trained weight that starts
             from the first batch, at 2 * mean|x| / sqrt(qmax) as in LSQ (arXiv:1902.08153), or from calibration.
         frozen: the range stays as it is.
+        same_as: a quantizer whose range this one has too, and leaves alone; scheme and `ranges` must be the same.
 
     Raises:
         ValueError: unknown `ranges`, or a scheme with a channel axis.
     """
 
-    def __init__(self, scheme: QuantizationScheme, ranges: str = "ema", frozen: bool = False, **kwargs):
+    range: keras.Variable  # least and greatest value
+    batches: keras.Variable  # how many it comes from
+    step_change: keras.Variable
+
+    def __init__(
+        self,
+        scheme: QuantizationScheme,
+        ranges: str = "ema",
+        frozen: bool = False,
+        *,
+        same_as: ActivationQuantizer | None = None,
+        **kwargs,
+    ):
         kwargs.setdefault("dtype", "float32")
         super().__init__(autocast=False, **kwargs)  # the output has the dtype of the input
         self.scheme = QuantizationScheme.from_config(scheme)
@@ -49,6 +62,16 @@ class ActivationQuantizer(keras.layers.Layer):
         # Stands in for quantization, outside of compiled functions: a function of the tensor that returns what goes on.
         self.observer: Callable[[Any], Any] | None = None
         self.supports_masking = True
+        self.has_own_range = same_as is None
+        if same_as is None:
+            self._add_range()
+        else:
+            self.range, self.batches = same_as.range, same_as.batches
+            if self.learns:
+                self.step_change = same_as.step_change
+        self.built = True
+
+    def _add_range(self):
         self.range = self.add_weight(
             name="range", shape=(2,), initializer=_initial_range, trainable=False, autocast=False
         )
@@ -57,13 +80,12 @@ class ActivationQuantizer(keras.layers.Layer):
             # What training added to the step size. Kept apart from its start, because a backend may forbid to assign
             # to a trained weight within a training step; the gradient is the same.
             self.step_change = self.add_weight(name="step_change", initializer="zeros", autocast=False)
-        self.built = True
 
     def call(self, x, training=None):
         if self.observer is not None:
             return self.observer(x)
         x32 = float32(x)
-        if training and not self.frozen and self.scheme.fixed is None:
+        if training and self.has_own_range and not self.frozen and self.scheme.fixed is None:
             self._follow(ops.stop_gradient(x32))
         scale, zero_point = self._scale_and_zero_point()
         if self.learns:

@@ -8,6 +8,9 @@ from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.target import Target
 from tensorflow_quantization.targets.tensors import TensorRules, at_tensors
 
+#: "Input and outputs must all have same scale/zero_point", says the specification of their kernels.
+_ONE_SCALE = frozenset({"AveragePooling1D", "AveragePooling2D", "UpSampling2D"})
+
 _RULES = TensorRules(
     weighted=frozenset(
         {
@@ -22,7 +25,7 @@ _RULES = TensorRules(
     unweighted=frozenset(
         {
             "Add",
-            "AveragePooling2D",
+            *_ONE_SCALE,
             # Where no kernel takes it in, a convolution of one pixel, as the other layers that scale channels.
             "BatchNormalization",
             "Concatenate",
@@ -32,13 +35,11 @@ _RULES = TensorRules(
             "Normalization",
             "Rescaling",
             "Subtract",
-            "UpSampling2D",
         }
     ),
     fused=frozenset({"relu", "relu6"}),
-    not_fusing=frozenset(
-        {"AveragePooling2D", "Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "UpSampling2D"}
-    ),
+    not_fusing=_ONE_SCALE | {"Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D"},
+    one_scale=_ONE_SCALE,
     outputs=True,
     numbers=True,
     gated=frozenset({"silu"}),

@@ -19,6 +19,7 @@ class Placement:
         output: one quantizer on the output, for all that read it.
         before_activation: the output quantizer goes between the layer and its `activation` argument, which becomes a
             layer of its own.
+        one_scale: quantize the output too, with the range of the input.
         gate: of an activation that is a product with a gate (SiLU is x * sigmoid(x)): quantize the gate too.
         fixed_output, fixed_gate: the scale and zero point that the runtime demands of output and gate; `None`: by
             range. The output is that of the activation, where there is one.
@@ -29,6 +30,7 @@ class Placement:
     weights: bool = False
     output: bool = False
     before_activation: bool = False
+    one_scale: bool = False
     gate: bool = False
     fixed_output: tuple[float, int] | None = None
     fixed_gate: tuple[float, int] | None = None

@@ -27,6 +27,7 @@ class TensorRules:
         fixed: the scale and zero point that the runtime demands of the output of an activation, by its name.
         numbers: whether sums and products with a number are computed in integers too.
         not_fusing: classes whose kernels take in no activation.
+        one_scale: classes that compute new values at the scale of their input: one quantizer, of their own, for both.
         outputs: whether a kernel runs in integers only if its output, after what is fused, is quantized too.
         float_products: but a product with a matrix gives floats where no integer kernel reads it.
         fused_sums: the kernel of a convolution adds to its products what an Add joins with them, without rounding them
@@ -44,6 +45,7 @@ class TensorRules:
     fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     numbers: bool = False
     not_fusing: frozenset[str] = frozenset()
+    one_scale: frozenset[str] = frozenset()
 
 
 #: Their output's quantizer serves their inputs too, unless something else reads these.
@@ -71,6 +73,8 @@ _ACTIVATION_CLASSES = {
 def at_tensors(rules: TensorRules) -> PlacementRule:
     """The placement rule that gives each tensor between integer kernels one quantizer."""
 
+    keeping = JOINING | rules.one_scale
+
     def place(graph: LayerGraph, switched_off: Callable[[Call], bool]) -> dict[str, Placement]:
         placements: dict[str, Placement] = {}
 
@@ -81,10 +85,13 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
             if not keras.backend.is_float_dtype(tensor.dtype):
                 return
             tensor = origin(tensor)
-            if _is_joined(graph, tensor):
+            fixed = rules.fixed.get(_last_activation(tensor))
+            reader = _only_reader(graph, tensor)
+            # A reader that keeps the scale of what it reads brings the quantizer for it.
+            if fixed is None and reader and _matches(reader, keeping) and not switched_off(reader):
                 return
             path = tensor.producer.path if tensor.producer else tensor.name
-            update(path, reason, output=True, fixed_output=rules.fixed.get(_last_activation(tensor)))
+            update(path, reason, output=True, fixed_output=fixed)
 
         kernels = [call for call in graph.calls if _is_integer(call, rules)]
         taken_in = {id(inner) for call in kernels for inner in _taken_in(graph, call, rules)}
@@ -95,6 +102,9 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
                 update(call.path, "computed in integers", gate=True, output=True, fixed_gate=rules.fixed.get(_GATE))
             if _matches(call, rules.weighted):
                 update(call.path, "computed in integers", weights=True)
+            if _matches(call, rules.one_scale):
+                update(call.path, "computed in integers", inputs=(0,), output=True, one_scale=True)
+                continue
             for tensor in call.inputs:
                 if not (rules.fused_sums and _is_unrounded(graph, call, tensor)):
                     want(tensor, f"read by {call.path}")
@@ -141,10 +151,10 @@ def _is_unrounded(graph: LayerGraph, call: Call, tensor: Tensor) -> bool:
     return graph.fused_with_sum(call) is tensor and _last_activation(origin(tensor)) == "linear"
 
 
-def _is_joined(graph: LayerGraph, tensor: Tensor) -> bool:
-    """Whether only a concatenation reads `tensor`, whose own quantizer is then that of its parts."""
+def _only_reader(graph: LayerGraph, tensor: Tensor) -> Call | None:
+    """The one call that reads `tensor`; `None` if something else needs it too."""
     readers = graph.consumers(tensor)
-    return len(readers) == 1 and _matches(readers[0], JOINING) and not graph.is_output(tensor)
+    return readers[0] if len(readers) == 1 and not graph.is_output(tensor) else None
 
 
 def _end_of_kernel(graph: LayerGraph, call: Call, rules: TensorRules) -> Tensor:
@@ -159,8 +169,7 @@ def _taken_in(graph: LayerGraph, call: Call, rules: TensorRules) -> list[Call]:
     normalized = not _matches(call, rules.weighted)
     activated = _own_activation(call) != "linear" or activation_name(call) is not None
     activated = activated or _matches(call, rules.not_fusing)
-    while not graph.is_output(tensor) and len(graph.consumers(tensor)) == 1:
-        (reader,) = graph.consumers(tensor)
+    while reader := _only_reader(graph, tensor):
         if _matches(reader, NORMALIZATIONS) and not normalized and not activated:
             normalized = True
         elif activation_name(reader) in rules.fused and not activated:

@@ -32,6 +32,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         input_scheme, weight_scheme: `QuantizationScheme` of activations and weights (the axis of the latter is
             replaced by the kernel's own); 8 bits, signed, symmetric, narrow range by default.
         output_scheme: `QuantizationScheme` of the output, which is fake-quantized only if one is given.
+        one_scale: fake-quantize the output too, with the range of the only input, for runtimes whose kernel leaves the
+            scale as it is.
         ranges: how activation ranges follow training: "ema", "last" or "learned".
         frozen: activation ranges stay as they are.
         target: the name of the runtime that the model is quantized for, which its export then suits.
@@ -64,6 +66,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         input_scheme: QuantizationScheme | dict | None = None,
         weight_scheme: QuantizationScheme | dict | None = None,
         output_scheme: QuantizationScheme | dict | None = None,
+        one_scale: bool = False,
         ranges: str = "ema",
         frozen: bool = False,
         target: str | None = None,
@@ -79,6 +82,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         self.input_scheme = QuantizationScheme.from_config(input_scheme or QuantizationScheme())
         self.weight_scheme = QuantizationScheme.from_config(weight_scheme or QuantizationScheme())
         self.output_scheme = QuantizationScheme.from_config(output_scheme) if output_scheme else None
+        self.one_scale = one_scale
         self.ranges = check_ranges(ranges)
         self._frozen = frozen
         self.target = target
@@ -122,7 +126,12 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
                 axis = self._kernel_axis(kernel)
                 scheme = QuantizationScheme(**{**self.weight_scheme.get_config(), "axis": axis})
                 self.weight_quantizers[kernel] = WeightQuantizer(scheme, name=f"{kernel}_quantizer")
-        if self.output_scheme is not None:
+        if self.one_scale:
+            if len(self.input_quantizers) != 1 or self.input_quantizers[0] is None:
+                raise ValueError(f"one_scale is for layers with one input, which is quantized; {self.name!r} is none.")
+            (same,) = self.input_quantizers
+            self.output_quantizer = self._activation_quantizer(self.input_scheme, "output_quantizer", same_as=same)
+        elif self.output_scheme is not None:
             self.output_quantizer = self._activation_quantizer(self.output_scheme, "output_quantizer")
         self.built = True
 
@@ -141,8 +150,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
                 self._activation_quantizer(self.input_scheme, name) if index in chosen else None
             )
 
-    def _activation_quantizer(self, scheme: QuantizationScheme, name: str) -> ActivationQuantizer:
-        return ActivationQuantizer(scheme, self.ranges, self._frozen, name=name, trainable=self.trainable)
+    def _activation_quantizer(self, scheme: QuantizationScheme, name: str, **kwargs) -> ActivationQuantizer:
+        return ActivationQuantizer(scheme, self.ranges, self._frozen, name=name, trainable=self.trainable, **kwargs)
 
     def _kernel_axis(self, kernel: str) -> tuple[int, ...]:
         if self.channel_axis is None or isinstance(self.kernel_type, tuple):
@@ -213,6 +222,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             input_scheme=self.input_scheme.get_config(),
             weight_scheme=self.weight_scheme.get_config(),
             output_scheme=self.output_scheme.get_config() if self.output_scheme else None,
+            one_scale=self.one_scale,
             ranges=self.ranges,
             frozen=self.frozen,
             target=self.target,

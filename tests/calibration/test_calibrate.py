@@ -67,6 +67,22 @@ def test_calibrated_int8_model_is_close_to_the_float_one(method, images, cnn):
     assert after <= before
 
 
+@pytest.mark.parametrize("method", ESTIMATORS)
+def test_shared_range_is_that_of_the_tensor_that_has_it(method, images):
+    inputs = keras.Input((8, 8, 3))
+    before, after = [
+        quantize_model(keras.Model(inputs, layers.AveragePooling2D(2)(inputs)), target=target, input_bits=6)
+        for target in (None, "litert")
+    ]
+    for model in (before, after):
+        calibrate(model, images[0], method=method, verbose=0)
+    alone, (first, second) = quantizers_of(before), quantizers_of(after)
+    if method != "mse":  # which heeds the scheme
+        assert_same_arrays(first.range, alone[0].range)
+    assert second.range is first.range
+    assert first.seen and first.frozen and second.frozen
+
+
 def test_nothing_but_the_ranges_changes(images, cnn):
     q_model = quantize_model(cnn)
     others = [w for w in q_model.weights if "quantizer" not in w.path]

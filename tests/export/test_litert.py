@@ -70,6 +70,8 @@ LAYERS = {
     "depthwise": lambda: layers.DepthwiseConv2D(3, padding="same"),
     "depthwise with multiplier": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
     "transposed": lambda: layers.Conv2DTranspose(4, 3, strides=2),
+    "sequence": lambda: layers.Conv1D(4, 3),
+    "depthwise sequence": lambda: layers.DepthwiseConv1D(3, use_bias=False),
     "dense on images": lambda: layers.Dense(4),
     "dense with activation": lambda: layers.Dense(4, activation="relu"),
 }
@@ -80,12 +82,13 @@ LAYERS = {
 def test_kernels(tmp_path, name, batch_norm):
     activated = name == "dense with activation"
     steps = [LAYERS[name]()] + [layers.BatchNormalization()] * batch_norm + [layers.ReLU()] * (not activated)
-    model = functional(*steps, shape=(8, 8, 6) if name == "grouped" else (8, 8, 3))
+    shape = {"grouped": (8, 8, 6)}.get(name, (9, 3) if "sequence" in name else (8, 8, 3))
+    model = functional(*steps, shape=shape)
     for variable in model.weights:
         if variable.path.endswith("gamma"):  # negative ones turn the signs of integers
             variable.assign(np.random.default_rng(0).normal(size=variable.shape))
     found = assert_agrees(quantized(model), tmp_path / "m.tflite")
-    assert "MUL" not in found and "RELU" not in found
+    assert not {"ADD", "MUL", "RELU"} & set(found)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +140,46 @@ def test_parts_of_a_concatenation_that_others_read_too(tmp_path):
     z = layers.Conv2D(4, 3, padding="same")(joined)
     outer = layers.Concatenate()([layers.Concatenate()([z, joined]), layers.AveragePooling2D(2, 1, "same")(joined)])
     model = quantized(small_models.randomize(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(outer)))))
+    assert_agrees(model, tmp_path / "m.tflite")
+
+
+POOLINGS = {
+    "average": lambda: layers.AveragePooling2D(2),
+    "average, same": lambda: layers.AveragePooling2D(3, strides=1, padding="same"),
+    "average, sequence": lambda: keras.Sequential([layers.Reshape((64, 3)), layers.AveragePooling1D(2)]),
+    "maximum": lambda: layers.MaxPooling2D(2),
+    "maximum, sequence": lambda: keras.Sequential([layers.Reshape((64, 3)), layers.MaxPooling1D(2)]),
+    "bilinear": lambda: layers.UpSampling2D(2, interpolation="bilinear"),
+    "nearest": lambda: layers.UpSampling2D(2),
+    "mean": lambda: layers.GlobalAveragePooling2D(),
+    "mean of a sequence": lambda: keras.Sequential([layers.Reshape((64, 3)), layers.GlobalAveragePooling1D()]),
+}
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+@pytest.mark.parametrize("activation", [None, "relu", "relu6"])
+def test_poolings(tmp_path, name, activation):
+    steps = [layers.Conv2D(3, 1), POOLINGS[name]()] + [layers.Activation(activation)] * (activation is not None)
+    assert_agrees(quantized(functional(*steps)), tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize("ranges", ["ema", "last", "learned"])
+def test_average_pooling_beside_another_reader_after_training(tmp_path, images, ranges):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    pooled = layers.Conv2D(4, 1)(layers.AveragePooling2D(3, 1, "same")(x))
+    joined = layers.Concatenate()([pooled, layers.Conv2D(4, 3, padding="same")(x)])
+    x = layers.Dense(5)(layers.Flatten()(layers.AveragePooling2D(2)(joined)))
+    model = quantize_model(small_models.randomize(keras.Model(inputs, x)), target="litert", ranges=ranges)
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(*images, batch_size=4, epochs=2, verbose=0)
+    assert_agrees(model, tmp_path / "m.tflite", images[0])
+
+
+def test_concatenation_of_a_demanded_scale(tmp_path):
+    inputs = keras.Input((8,))
+    parts = [layers.Dense(4, activation=name)(inputs) for name in ("sigmoid", "relu", "tanh")]
+    model = quantized(small_models.randomize(keras.Model(inputs, layers.Dense(2)(layers.Concatenate()(parts)))))
     assert_agrees(model, tmp_path / "m.tflite")
 
 

@@ -51,6 +51,21 @@ def test_ema_averages_the_batches():
     np.testing.assert_allclose(range_of(quantizer), [-2, 1.5])
 
 
+@pytest.mark.parametrize("ranges", RANGES)
+def test_shared_range_follows_one_of_two_tensors(ranges):
+    first = ActivationQuantizer(INT8, ranges)
+    second = ActivationQuantizer(INT8, ranges, same_as=first)
+    assert not second.seen
+    first(batch(-1, 2), training=True)
+    before = variables_of(first)
+    second(batch(-100, 100), training=True)
+    assert variables_of(first) == variables_of(second) == before
+    assert second.seen
+    assert second.parameters() == first.parameters()
+    both = keras.Sequential([keras.Input((32,)), first, second])
+    assert len(both.variables) == len(first.variables)
+
+
 def test_last_takes_the_last_batch():
     quantizer = ActivationQuantizer(INT8, "last")
     for low, high in ((-1, 1), (-3, 2)):

@@ -4,7 +4,7 @@ import pytest
 import small_models
 from keras import layers
 
-from tensorflow_quantization import calibrate, quantize_model
+from tensorflow_quantization import QuantizationSpec, calibrate, quantize_model
 from tensorflow_quantization.plan import attached_plan
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets import TARGETS
@@ -49,6 +49,45 @@ def test_pooling_and_concatenation_take_in_no_activation():
         layers.Concatenate(name="concat")([pooled, layers.Dense(4, name="dense")(pooled)])
     )
     assert outputs(keras.Model(inputs, joined)) == ["image", "gap", "relu", "concat", "last"]
+
+
+def test_average_pooling_has_one_quantizer_for_what_it_reads_and_writes():
+    model = functional(layers.Conv2D(4, 3, name="conv"), layers.AveragePooling2D(2, name="pool"))
+    assert outputs(model) == ["image", "pool"]
+    wrapper = quantized(model).get_layer("quant_pool")
+    assert wrapper.output_quantizer.range is wrapper.input_quantizers[0].range
+
+
+def test_average_pooling_beside_another_reader_has_the_range_of_both(images):
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    pooled = layers.AveragePooling2D(1, name="pool")(x)
+    model = small_models.randomize(keras.Model(inputs, layers.Add(name="add")([x, pooled])))
+    assert outputs(model) == ["image", "conv", "pool", "add"]
+    model = calibrate(quantized(model), images[0], verbose=0)
+    pool, conv = model.get_layer("quant_pool"), model.get_layer("quant_conv")
+    assert pool.input_quantizers[0].parameters() == conv.output_quantizer.parameters()
+
+
+def test_switched_off_pooling_leaves_its_input_quantized():
+    spec = QuantizationSpec()
+    spec.add("pool", quantize_input=False)
+    model = functional(layers.Conv2D(4, 3, name="conv"), layers.AveragePooling2D(2, name="pool"))
+    plan = attached_plan(quantized(model, quantization_spec=spec))
+    assert [layer.path for layer in plan if layer.output] == ["image", "conv"]
+
+
+def test_spec_for_weights_keeps_what_the_target_asks_of_the_pooling():
+    spec = QuantizationSpec()
+    spec.add("pool")
+    model = functional(layers.Conv2D(4, 3, name="conv"), layers.AveragePooling2D(2, name="pool"))
+    assert quantized(model, quantization_spec=spec).get_layer("quant_pool").one_scale
+
+
+def test_demanded_scale_stays_in_front_of_a_concatenation():
+    inputs = keras.Input((4,), name="image")
+    parts = [layers.Dense(4, activation=name, name=name)(inputs) for name in ("sigmoid", "relu")]
+    assert outputs(keras.Model(inputs, layers.Concatenate(name="concat")(parts))) == ["image", "sigmoid", "concat"]
 
 
 def test_residual_add_takes_in_its_relu(residual):

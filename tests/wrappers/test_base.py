@@ -15,6 +15,7 @@ from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.wrappers import find_wrapper
 from tensorflow_quantization.wrappers.layers import (
     AddQuantizeWrapper,
+    AveragePooling2DQuantizeWrapper,
     BatchNormalizationQuantizeWrapper,
     Conv2DQuantizeWrapper,
     DenseQuantizeWrapper,
@@ -76,6 +77,49 @@ def test_output_is_quantized_if_a_scheme_is_given(x):
     expected = rounded(ops.convert_to_numpy(wrapper.layer(x)), 6 / 127)
     np.testing.assert_allclose(ops.convert_to_numpy(wrapper(x)), expected, rtol=1e-5, atol=1e-6)
     assert wrapper.activation_quantizers == [wrapper.output_quantizer]
+
+
+def pooling(**arguments):
+    return AveragePooling2DQuantizeWrapper(layers.AveragePooling2D(2), one_scale=True, **arguments)
+
+
+def test_output_at_the_scale_of_the_input():
+    x = np.random.default_rng(0).uniform(-1, 2, (2, 4, 4, 3)).astype("float32")
+    wrapper = pooling()
+    wrapper(x, training=True)
+    scale = np.abs(x).max() / 127
+    mean = rounded(x, scale).reshape(2, 2, 2, 2, 2, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(ops.convert_to_numpy(wrapper(x)), rounded(mean, scale), atol=1e-5)
+    assert wrapper.output_quantizer.parameters() == wrapper.input_quantizers[0].parameters()
+
+
+@pytest.mark.parametrize("ranges", ["ema", "learned"])
+def test_one_scale_survives_training_saving_and_cloning(tmp_path, ranges):
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, layers.Dense(2)(pooling(ranges=ranges)(inputs)))
+    x = np.random.default_rng(0).normal(size=(8, 4, 4, 3)).astype("float32")
+    model.compile("sgd", "mse")
+    model.fit(x, np.zeros((8, 2, 2, 2)), verbose=0)
+    model.save(tmp_path / "m.keras")
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    for copy in (keras.models.load_model(tmp_path / "m.keras"), clone):
+        assert_same_arrays(copy.predict(x, verbose=0), model.predict(x, verbose=0))
+        wrapper = copy.layers[1]
+        assert wrapper.output_quantizer.seen
+        assert wrapper.output_quantizer.range is wrapper.input_quantizers[0].range
+
+
+@pytest.mark.parametrize(
+    ("wrapper", "shape"),
+    [
+        (lambda: pooling(quantize_inputs=False), (None, 4, 4, 3)),
+        (lambda: AddQuantizeWrapper(layers.Add(name="sum"), one_scale=True), [(None, 3), (None, 3)]),
+    ],
+)
+def test_one_scale_is_for_one_quantized_input(wrapper, shape):
+    with pytest.raises(ValueError, match="one_scale is for layers with one input"):
+        wrapper().build(shape)
 
 
 def test_schemes_reach_their_quantizers(x):

@@ -8,7 +8,7 @@ of each channel, and the converter, which takes the largest weight of a channel 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,14 +21,18 @@ from tensorflow_quantization.export.litert.affine import Affine, folded_normaliz
 from tensorflow_quantization.export.litert.products import product_of
 from tensorflow_quantization.graph import MOVING, Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.quantizers import ActivationQuantizer
-from tensorflow_quantization.targets.tensors import JOINING
+from tensorflow_quantization.targets.tensors import JOINING, activation_name
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.base import output_channel_axis
 from tensorflow_quantization.wrappers.bias import integer_bias
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
 
-#: What the runtime computes at one scale for input and output.
-AT_ONE_SCALE = (keras.layers.AveragePooling2D, keras.layers.UpSampling2D)
+_POOLINGS = (
+    keras.layers.AveragePooling1D,
+    keras.layers.AveragePooling2D,
+    keras.layers.MaxPooling1D,
+    keras.layers.MaxPooling2D,
+)
 #: Computes a call from its arguments, on tensors of TensorFlow.
 Step = Callable[..., Any]
 
@@ -105,14 +109,16 @@ class _Steps:
             return self._fake_quantize(call, operation)
         if not isinstance(operation, BaseQuantizeWrapper):
             return self._inner_step(call)
-        inputs = [self._fake_quantize(call, quantizer) for quantizer in operation.input_quantizers]
+        inputs = [
+            self._requantize(call, tensor, quantizer)
+            for tensor, quantizer in zip(call.inputs, operation.input_quantizers, strict=True)
+        ]
         inner = self._inner_step(call)
         output = self._fake_quantize(call, operation.output_quantizer)
-        rescale = _rescale(call) if isinstance(operation.layer, AT_ONE_SCALE) else _identity
 
         def step(x, **kwargs):
             flat = [quantize(value) for quantize, value in zip(inputs, tree.flatten(x), strict=True)]
-            return output(rescale(inner(tree.pack_sequence_as(x, flat), **kwargs)))
+            return output(inner(tree.pack_sequence_as(x, flat), **kwargs))
 
         return step
 
@@ -140,19 +146,36 @@ class _Steps:
             # Else the converter may give what is moved the integers of what reads it.
             quantize = _fake_quantize(moved)
             return lambda *args, **kwargs: quantize(step(*args, **kwargs))
+        if _activates_a_pooling(call):
+            # Else the converter makes the two one operator, which has no scale for each.
+            copy = _copy(call.inputs[0])
+            return lambda x, **kwargs: step(copy(x), **kwargs)
         return step
 
     def _fake_quantize(self, call: Call, quantizer: ActivationQuantizer | None) -> Step:
-        if quantizer is None:
-            return _identity
-        quantize = _fake_quantize(quantizer)
+        return _identity if quantizer is None else self._recorded(call, quantizer, _fake_quantize(quantizer))
 
+    def _recorded(self, call: Call, quantizer: ActivationQuantizer, quantize: Callable[[Any], Any]) -> Step:
         def step(x, **kwargs):
             y = quantize(x)
             self.quantized.append((call, quantizer, y))
             return y
 
         return step
+
+    def _requantize(self, call: Call, tensor: Tensor, quantizer: ActivationQuantizer | None) -> Step:
+        """From the integers that `tensor` has already, if it has, to those of an input of `call`.
+
+        For two quantizers in a row the converter puts in an operator of its own, whose kernel is less exact, or it
+        fails where several others read the result.
+        """
+        before = quantizer_of(tensor)
+        if quantizer is None or before is None:
+            return self._fake_quantize(call, quantizer)
+        if before.parameters() == quantizer.parameters():
+            return self._recorded(call, quantizer, _identity)
+        quantize, copy = self._fake_quantize(call, quantizer), _copy(tensor)
+        return lambda x, **kwargs: quantize(copy(x))
 
 
 def _is_plain_reshape(call: Call) -> bool:
@@ -198,7 +221,17 @@ def _shared_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | No
     (reader,) = readers
     if isinstance(reader.operation, ActivationQuantizer):
         return reader.operation
+    inputs = getattr(reader.operation, "input_quantizers", [])
+    if any(inputs):
+        return inputs[reader.inputs.index(call.outputs[0])]
     return _shared_quantizer(graph, reader) if _is_moving(reader) or _is_joining(reader) else None
+
+
+def _activates_a_pooling(call: Call) -> bool:
+    source = call.inputs[0].producer
+    if source is None or not isinstance(inner_layer(source.operation), _POOLINGS):
+        return False
+    return activation_name(replace(call, operation=inner_layer(call.operation))) in ("relu", "relu6")
 
 
 def _joined(step: Step, quantize: Callable[[Any], Any], quantized: list[bool]) -> Step:
@@ -227,20 +260,6 @@ def _fake_quantize(quantizer: ActivationQuantizer) -> Callable[[Any], Any]:
         return tf.quantization.fake_quant_with_min_max_args(x, min=low, max=high, num_bits=8)
 
     return quantize
-
-
-def _rescale(call: Call) -> Step:
-    """From the scale of the input of `call` to that of its output, where they differ.
-
-    By a convolution of one pixel with weights of one. For two quantizers in a row the converter puts in an operator of
-    its own, whose kernel is less exact, or it fails where several others read the result.
-    """
-    before, after = quantizer_of(call.inputs[0]), call.operation.output_quantizer
-    channels = call.outputs[0].shape[-1]
-    if before is None or after is None or channels is None or before.parameters() == after.parameters():
-        return _identity
-    quantize, copy = _fake_quantize(before), _depthwise(Affine(np.ones(channels), np.zeros(channels)))
-    return lambda x, **kwargs: copy(quantize(x))
 
 
 def _identity(x, **kwargs):
@@ -295,6 +314,12 @@ def _folded(wrapper: BaseQuantizeWrapper, affine: Affine) -> Step:
         return product(x, **kwargs) + shift
 
     return step
+
+
+def _copy(tensor: Tensor) -> Step:
+    """`tensor`, for an output of another scale: a convolution of one pixel with weights of one."""
+    channels = tensor.shape[-1]
+    return _identity if channels is None else _depthwise(Affine(np.ones(channels), np.zeros(channels)))
 
 
 def _depthwise(affine: Affine) -> Step:

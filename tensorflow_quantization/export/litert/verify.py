@@ -5,9 +5,8 @@ model is converted once more with each quantized tensor as a further output; the
 outputs.
 
 LiteRT computes in fixed point: a bias is rounded to an integer, and ties to another side than in Keras. So an integer
-may be off by one. Pooling and joining have one scale for inputs and output; where the model has two, the result is
-rounded twice, and may be off by half a quantum and half a step of the input more. If parts of the file compute in
-floats, other operators may be merged there than with all tensors exposed, and its outputs are not compared.
+may be off by one. If parts of the file compute in floats, other operators may be merged there than with all tensors
+exposed, and its outputs are not compared.
 """
 
 from __future__ import annotations
@@ -16,15 +15,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import keras
 import numpy as np
 
 from tensorflow_quantization.export.emission import plain_name
 from tensorflow_quantization.export.errors import VerificationError
-from tensorflow_quantization.export.litert.affine import inner_layer
 from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.file import is_integer
-from tensorflow_quantization.export.litert.function import AT_ONE_SCALE, make_function, quantizer_of
+from tensorflow_quantization.export.litert.function import make_function
 from tensorflow_quantization.export.pieces import model_inputs, run_pieces
 from tensorflow_quantization.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
@@ -39,15 +36,15 @@ class Agreement:
 
     Attributes:
         tensors: of each the layer, the greatest distance of an integer from Keras' value in quanta (half a quantum is
-            rounding), what is allowed, and the share of integers that are not those of Keras.
+            rounding), and the share of integers that are not those of Keras.
     """
 
-    tensors: list[tuple[str, float, float, float]] = field(default_factory=list)
+    tensors: list[tuple[str, float, float]] = field(default_factory=list)
 
     @property
     def distance(self) -> float:
         """The greatest distance of all, in quanta."""
-        return max((distance for _, distance, _, _ in self.tensors), default=0.0)
+        return max((distance for _, distance, _ in self.tensors), default=0.0)
 
     @property
     def unequal(self) -> float:
@@ -90,13 +87,13 @@ def verify(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
     values = {(id(c), id(q)): results[f"quantized_{i}"] for i, (c, q) in enumerate(function.quantized)}
     agreement = Agreement()
     run_pieces(graph, inputs, partial(_integers, values, agreement))
-    wrong = sorted((t for t in agreement.tensors if not t[1] <= t[2]), key=lambda t: t[2] - t[1])
+    wrong = [t for t in agreement.tensors if not t[1] <= ONE_QUANTUM]
     if wrong:
-        path, distance, allowed, share = wrong[0]
+        path, distance, share = max(wrong, key=lambda t: t[1])
         rest = f" {len(wrong) - 1} more tensors deviate." if len(wrong) > 1 else ""
         raise VerificationError(
             f"LiteRT and Keras disagree, most at {path!r}: {share:.2%} of its integers differ, by up to {distance:.3g} "
-            f"quanta (allowed: {allowed:.3g}).{rest} No file was written. Please report this with the model's "
+            f"quanta (allowed: {ONE_QUANTUM}).{rest} No file was written. Please report this with the model's "
             "configuration."
         )
     return agreement
@@ -157,13 +154,5 @@ def _integers(
     wanted = np.clip(exact / scale + zero_point, limits.min, limits.max)
     distance = float(np.abs(found - wanted).max(initial=0.0))
     unequal = float(np.mean(found != np.round(wanted))) if exact.size else 0.0
-    agreement.tensors.append((call.path, distance, _allowed(call, float(scale)), unequal))
+    agreement.tensors.append((call.path, distance, unequal))
     return found
-
-
-def _allowed(call: Call, scale: float) -> float:
-    if not isinstance(inner_layer(call.operation), (keras.layers.Concatenate, *AT_ONE_SCALE)):
-        return ONE_QUANTUM
-    sources = [quantizer_of(tensor) for tensor in call.inputs]
-    steps = [float(source.parameters()[0]) / scale for source in sources if source is not None]
-    return ONE_QUANTUM + 0.5 + 0.5 * max(steps, default=0.0)
