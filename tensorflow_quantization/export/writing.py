@@ -1,4 +1,8 @@
-"""Writes the file beside its place and moves it there when it is complete."""
+"""Writes the file beside its place and moves it there when it is complete.
+
+Weights go to the file one by one: `onnx` would first copy all of them into a protobuf message, and then once more into
+the bytes of that message.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import keras
 import onnx
@@ -36,8 +41,56 @@ def to_model(graph: ir.Graph, target: str | None = None) -> ir.Model:
 
 def save(model: ir.Model, path: Path) -> None:
     """Write `model`; what is too large for one file has its weights in `<path>.data`."""
-    size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
-    ir.save(model, path, external_data=f"{path.name}.data" if size > _LARGEST_FILE else None)
+    weights = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
+    if sum(weight.nbytes for weight in weights) > _LARGEST_FILE:
+        ir.save(model, path, external_data=f"{path.name}.data")
+        return
+    with path.open("wb") as file:
+        _write(model, file)
+
+
+def _write(model: ir.Model, file: BinaryIO) -> None:
+    """Write the protobuf message of `model`.
+
+    A message is the sequence of its fields, in any order. So the graph's are written as two groups: all but the
+    weights, and then each weight, which is a message of its own that ends with its data.
+    https://protobuf.dev/programming-guides/encoding/
+    """
+    initializers = dict(model.graph.initializers)
+    model.graph.initializers.clear()
+    try:
+        message = ir.to_proto(model)
+    finally:
+        model.graph.initializers.update(initializers)
+    graph = message.graph.SerializeToString()
+    message.ClearField("graph")
+    weights = [(_without_data(v), v.const_value) for v in initializers.values() if v.const_value is not None]
+    prefixes = [_prefix(onnx.GraphProto.INITIALIZER_FIELD_NUMBER, len(head) + w.nbytes) + head for head, w in weights]
+    size = len(graph) + sum(map(len, prefixes)) + sum(weight.nbytes for _, weight in weights)
+    file.write(message.SerializeToString() + _prefix(onnx.ModelProto.GRAPH_FIELD_NUMBER, size) + graph)
+    for prefix, (_, weight) in zip(prefixes, weights, strict=True):
+        file.write(prefix)
+        file.write(weight.tobytes())
+
+
+def _without_data(value: ir.Value) -> bytes:
+    """The message of a constant, up to its data."""
+    tensor = value.const_value
+    assert tensor is not None
+    head = onnx.TensorProto(name=value.name, data_type=tensor.dtype.value, dims=tensor.shape.numpy())
+    return head.SerializeToString() + _prefix(onnx.TensorProto.RAW_DATA_FIELD_NUMBER, tensor.nbytes)
+
+
+def _prefix(field: int, length: int) -> bytes:
+    """What stands before the `length` bytes of a field: its number, its kind, and the length, 7 bits a byte."""
+    numbers = [field << 3 | 2, length]
+    encoded = bytearray()
+    for number in numbers:
+        while number > 0x7F:
+            encoded.append(number & 0x7F | 0x80)
+            number >>= 7
+        encoded.append(number)
+    return bytes(encoded)
 
 
 @contextlib.contextmanager
