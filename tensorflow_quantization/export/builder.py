@@ -149,9 +149,9 @@ class Builder:
         key = (id(value.onnx), order, None)
         if key not in self._arranged:
             plain = self._unflatten(value, path) if value.flattened is not None else value
-            self._arranged[key] = self._reorder(plain, order, path)
+            back = self._arranged[key] = self._reorder(plain, order, path)
+            self.annotate(back)
             # Whoever wants the original back gets it.
-            back = self._arranged[key]
             self._arranged.setdefault((id(back.onnx), value.order, value.flattened), value)
         return self._arranged[key]
 

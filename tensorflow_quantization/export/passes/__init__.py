@@ -5,6 +5,7 @@ from tensorflow_quantization.export.passes.clip_to_max import clip_to_max
 from tensorflow_quantization.export.passes.dead_code import remove_dead_code
 from tensorflow_quantization.export.passes.drop_clips import drop_clips
 from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_norm
+from tensorflow_quantization.export.passes.fold_input_scaling import fold_input_scaling
 from tensorflow_quantization.export.passes.fold_padding import fold_padding
 from tensorflow_quantization.export.passes.integer_bias import integer_bias
 from tensorflow_quantization.export.passes.merge_quantizers import merge_quantizers
@@ -18,6 +19,7 @@ from tensorflow_quantization.export.passes.unsigned_activations import unsigned_
 PASSES = (
     fold_padding,
     fold_batch_norm,
+    fold_input_scaling,
     drop_clips,
     merge_reshapes,
     repeat_quantizers,

@@ -18,7 +18,7 @@ FOLDED_PADS = "folded_pads"
 
 def fold_padding(builder: Builder) -> None:
     nonnegative = find_nonnegative(builder.graph)
-    for node in builder.graph:
+    for node in list(builder.graph):
         if node.op_type not in ("Conv", "AveragePool", "MaxPool") or "auto_pad" in node.attributes:
             continue
         chain = _chain_to_pad(node)
@@ -36,6 +36,8 @@ def fold_padding(builder: Builder) -> None:
         for link in chain:
             if link.op_type == "QuantizeLinear":
                 link.outputs[0].meta[FOLDED_PADS] = pads
+        if not pad.outputs[0].uses() and not pad.outputs[0].is_graph_output():
+            builder.graph.remove(pad, safe=True)  # now: to the passes that follow it would be a reader
 
 
 def _chain_to_pad(node: ir.Node) -> list[ir.Node]:
