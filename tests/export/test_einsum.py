@@ -31,6 +31,17 @@ def test_a_matrix_product(tmp_path, equation, output_shape, _, bias, shape):
     assert counts["MatMul"] == 1 and not counts["Einsum"]
 
 
+def test_a_bias_of_what_the_kernel_makes_comes_right_behind_the_product(tmp_path):
+    model = layer_model(make("abc,cde->abde", (None, 2, 3), "de"), (5, 4))
+    proto = assert_agrees(model, tmp_path / "m.onnx")
+    assert [node.op_type for node in proto.graph.node] == ["MatMul", "Add", "Reshape"]
+
+
+@pytest.mark.parametrize("bias", ["b", "bd", "e", "bde"])
+def test_bias_of_other_axes(tmp_path, bias):
+    assert_agrees(layer_model(make("abc,cde->abde", (5, 2, 3), bias), (5, 4)), tmp_path / "m.onnx")
+
+
 def test_sequences_of_any_length(tmp_path):
     assert_agrees(layer_model(make("abc,cde->abde", (None, 2, 3), "de"), (None, 4)), tmp_path / "m.onnx")
 

@@ -64,12 +64,7 @@ def einsum_dense(e: Emission, layer, x: Value) -> Value:
     if getattr(layer, "lora_enabled", False):
         raise NotExpressibleError("has LoRA weights; merge them into the kernel first")
     equation = Equation.parse(layer.equation, x.rank)
-    y = _product(e, equation, x) if equation.is_product else _einsum(e, equation, x)
-    bias = e.array("bias")
-    if bias is not None:
-        bias_weight = e.builder.shared_initializer(f"{e.path}/bias", stored_array(bias, y))
-        y = y.with_onnx(e.op("Add", y, bias_weight))
-    return e.activate(y)
+    return e.activate(_product(e, equation, x) if equation.is_product else _einsum(e, equation, x))
 
 
 def _product(e: Emission, equation: Equation, x: Value) -> Value:
@@ -85,13 +80,25 @@ def _product(e: Emission, equation: Equation, x: Value) -> Value:
     free = [0] * len(equation.free)
     joined: Value | ir.Value = x if len(summed) == 1 else e.reshape(x, [*free, math.prod(summed)])
     y = e.op("MatMul", joined, e.weight("kernel", matrix, axis=1))
-    if len(made) != 1:
-        y = e.reshape(y, [*free, *made])
     computed = equation.free + equation.made
     # Of the tensor, because Keras may promise another shape for an equation with dots.
     shape = (*(x.shape[equation.inputs.index(a)] for a in equation.free), *made)
-    product = Value(y, shape, e.outputs[0].dtype)
-    return permute(product, [computed.index(a) for a in equation.output])
+    product = permute(Value(y, shape, e.outputs[0].dtype), [computed.index(a) for a in equation.output])
+    bias = _bias(e, product)
+    if bias is not None and bias.ndim <= len(made):
+        # Runtimes add a bias while they multiply, if it is a vector and comes next.
+        y, bias = e.op("Add", y, _named(e, np.broadcast_to(bias, made).ravel())), None
+    product = product.with_onnx(y if len(made) == 1 else e.reshape(y, [*free, *made]))
+    return product if bias is None else product.with_onnx(e.op("Add", product, _named(e, bias)))
+
+
+def _bias(e: Emission, like: Value) -> np.ndarray | None:
+    bias = e.array("bias")
+    return None if bias is None else stored_array(bias, like)
+
+
+def _named(e: Emission, bias: np.ndarray) -> ir.Value:
+    return e.builder.shared_initializer(f"{e.path}/bias", bias)
 
 
 def _einsum(e: Emission, equation: Equation, x: Value) -> Value:
@@ -100,4 +107,6 @@ def _einsum(e: Emission, equation: Equation, x: Value) -> Value:
             f"has the equation {e.operation.equation!r}, which is no matrix product, so its kernel cannot be quantized"
         )
     text = f"{equation.inputs},{equation.kernel}->{equation.output}"
-    return e.output(e.op("Einsum", x, e.weight("kernel"), equation=text))
+    y = e.output(e.op("Einsum", x, e.weight("kernel"), equation=text))
+    bias = _bias(e, y)
+    return y if bias is None else y.with_onnx(e.op("Add", y, _named(e, bias)))
