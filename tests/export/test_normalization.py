@@ -45,9 +45,12 @@ def test_group_normalization(tmp_path, shape, axis, groups, scale, center):
     assert_agrees(layer_model(layer, shape), tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize("axis", [-1, (1, 2)])
-def test_rms_normalization(tmp_path, axis):
-    assert_agrees(layer_model(layers.RMSNormalization(axis=axis), (4, 6)), tmp_path / "m.onnx")
+@pytest.mark.parametrize("opset", [None, 23])
+@pytest.mark.parametrize("axis", [-1, 1, (1, 2)])
+def test_rms_normalization(tmp_path, axis, opset):
+    model = layer_model(layers.RMSNormalization(axis=axis), (6, 6))
+    proto = assert_agrees(model, tmp_path / "m.onnx", opset=opset)
+    assert op_counts(proto)["RMSNormalization"] == (opset == 23 and axis != 1)
 
 
 @pytest.mark.parametrize("axis", [-1, 1, (1, 2)])

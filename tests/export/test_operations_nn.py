@@ -57,6 +57,14 @@ def test_on_images(tmp_path, function, behind_a_convolution):
     assert_agrees(model, tmp_path / "m.onnx")
 
 
+@pytest.mark.parametrize("scale", [None, "constant", "tensor"])
+def test_rms_normalization_as_one_operator(tmp_path, scale):
+    inputs = [keras.Input((5, 4)), keras.Input((1, 4))]
+    factor = {None: None, "constant": array(4), "tensor": inputs[1]}[scale]
+    model = keras.Model(inputs, ops.rms_normalization(inputs[0], factor, axis=-1) + inputs[1])
+    assert op_counts(assert_agrees(model, tmp_path / "m.onnx", opset=23))["RMSNormalization"] == 1
+
+
 def test_average_pooling_does_not_count_padding(tmp_path):
     skip_on_torch("average pooling counts it")
     inputs = keras.Input((8, 7, 4))

@@ -43,6 +43,7 @@ for _op_type, _keys in _OPERATORS.items():
 _register(lambda e, x: x, _a.linear)
 _register(lambda e, x: e.op("Clip", x, 0.0, 6.0), "Relu6", _a.relu6, _o.relu6)
 _register(lambda e, x: e.op("Clip", x, -1.0, 1.0), "HardTanh", _a.hard_tanh, _o.hard_tanh)
+# Also where the opset has Swish: ONNX Runtime has a kernel for these two together, and none for that one.
 _register(lambda e, x: e.op("Mul", x, e.op("Sigmoid", x)), "Silu", _a.silu, _o.silu)
 _register(lambda e, x: e.op("Sub", x, e.op("Tanh", x)), "TanhShrink", _a.tanh_shrink, _o.tanh_shrink)
 _register(lambda e, x: e.op("Neg", e.op("Softplus", e.op("Neg", x))), "LogSigmoid", _a.log_sigmoid, _o.log_sigmoid)

@@ -18,7 +18,7 @@ from tensorflow_quantization.export.emitters.convolution import (
     transpose_convolve,
 )
 from tensorflow_quantization.export.emitters.merging import binary
-from tensorflow_quantization.export.emitters.normalization import normalize_layer
+from tensorflow_quantization.export.emitters.normalization import normalize_layer, normalize_rms
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Order, Value, channels_first, keras_order
@@ -119,12 +119,11 @@ def layer_norm(e: Emission, operation, x: Value, gamma: Any = None, beta: Any = 
 
 @emitter("RMSNorm", layout="any")
 def rms_norm(e: Emission, operation, x: Value, scale: Any = None) -> Value:
-    x = e.cast(x if x.flattened is None else e.arrange(x), "float32")
-    stored = sorted(x.position(a) for a in np.atleast_1d(operation.axis).tolist())
-    mean = e.op("ReduceMean", e.op("Mul", x, x), axes=stored, keepdims=1)
-    root = e.op("Sqrt", e.op("Add", mean, float(operation.epsilon or keras.config.epsilon())))
-    y = x.with_onnx(e.op("Div", x, root))
-    return y if scale is None else binary(e, "Mul", y, scale)
+    axes = np.atleast_1d(operation.axis).tolist()
+    epsilon = operation.epsilon or keras.config.epsilon()
+    if isinstance(scale, Value):
+        return binary(e, "Mul", normalize_rms(e, x, axes, epsilon, None), scale)
+    return normalize_rms(e, x, axes, epsilon, _constant_or_none(scale))
 
 
 @emitter("BatchNorm", layout="any")
