@@ -11,6 +11,7 @@ from tensorflow_quantization.export.passes.drop_clips import drop_clips
 from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_norm
 from tensorflow_quantization.export.passes.fold_input_scaling import fold_input_scaling
 from tensorflow_quantization.export.passes.fold_padding import fold_padding
+from tensorflow_quantization.export.passes.merge_concatenations import merge_concatenations
 from tensorflow_quantization.export.passes.merge_reshapes import merge_reshapes
 from tensorflow_quantization.export.passes.nonnegative import find_nonnegative
 from tensorflow_quantization.export.passes.reduction_axes import reduction_axes
@@ -141,7 +142,13 @@ def test_layers_that_are_called_again_share_their_folded_weight(tmp_path):
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", ["Conv", "depthwise", "grouped", "Gemm", "MatMul"])
 def test_batch_norm_is_folded_into_what_reads_it(tmp_path, kind, bias):
-    shapes = {"Conv": (5, 4, 2, 2), "depthwise": (8, 1, 2, 2), "grouped": (6, 2, 2, 2), "Gemm": (4, 5), "MatMul": (4, 5)}
+    shapes = {
+        "Conv": (5, 4, 2, 2),
+        "depthwise": (8, 1, 2, 2),
+        "grouped": (6, 2, 2, 2),
+        "Gemm": (4, 5),
+        "MatMul": (4, 5),
+    }
     shape = shapes[kind]
     g = Graph(*((4, 5, 5) if len(shape) == 4 else (4,)))
     b = g.weight(shape[1] if len(shape) == 2 else shape[0]) if bias else None
@@ -366,6 +373,23 @@ def test_a_reshape_to_the_shape_that_is_there_is_removed(tmp_path):
     g = Graph(3, 4)
     y = g.op("Relu", g.op("Reshape", g.op("Reshape", g.x, np.asarray([0, -1])), np.asarray([0, 3, 4])))
     assert g.check(tmp_path, y, merge_reshapes) == {"Relu": 1}
+
+
+def test_concatenations_of_one_axis_are_merged(tmp_path):
+    g = Graph(3, 4)
+    relu, tanh = g.op("Relu", g.x), g.op("Tanh", g.x)
+    inner = g.op("Concat", g.op("Concat", relu, tanh, axis=1), g.x, axis=1)
+    y = g.op("Concat", inner, g.op("Concat", relu, g.x, axis=1), relu, axis=1)
+    assert g.check(tmp_path, y, merge_concatenations)["Concat"] == 1
+    assert len(y.producer().inputs) == 6
+
+
+@pytest.mark.parametrize("other", ["axis", "reader"])
+def test_concatenations_of_another_axis_or_with_another_reader_stay(tmp_path, other):
+    g = Graph(3, 4)
+    inner = g.op("Concat", g.x, g.op("Relu", g.x), axis=2 if other == "axis" else 1)
+    outputs = [g.op("Concat", inner, g.op("Tanh", inner), axis=1)]
+    assert g.check(tmp_path, outputs, merge_concatenations)["Concat"] == 2
 
 
 @pytest.mark.parametrize("opset", [17, 18])

@@ -1,8 +1,8 @@
 """Folds factors and sums of channels into the convolutions and matrix products that read them.
 
-So the batch normalization, Rescaling or Normalization before a convolution vanishes. A convolution pads with zeros after
-them, so where it pads, what is added to the channels has to stay, as one Add; the factors go into its weight all the
-same. So it is where much is added: what a subtraction takes away should be gone before float32 rounds products of it.
+So the batch normalization, Rescaling or Normalization before a convolution vanishes. A convolution pads with zeros
+after them, so where it pads, what is added to the channels has to stay, as one Add; the factors go into its weight all
+the same. Likewise where much is added: what is subtracted has to be gone before float32 rounds products of it.
 
 Only into float weights: integers of one scale an output channel cannot take up a factor an input channel. And never
 through a quantizer, which rounds and saturates between the two.
