@@ -5,6 +5,7 @@ import onnx_ir as ir
 import pytest
 from onnx_graphs import RNG, Graph
 
+from tensorflow_quantization.export.passes import run_passes
 from tensorflow_quantization.export.passes.integer_bias import integer_bias
 from tensorflow_quantization.export.passes.merge_quantizers import merge_quantizers
 from tensorflow_quantization.export.passes.repeat_quantizers import repeat_quantizers
@@ -54,6 +55,15 @@ def test_equal_quantizers_of_one_tensor_become_one(tmp_path):
     g = Graph(2, 4, 4)
     outputs = [conv(g, g.quantized(g.x), 2, 3), conv(g, g.quantized(g.x), 2, 3)]
     assert g.check(tmp_path, outputs, merge_quantizers)["QuantizeLinear"] == 1
+
+
+@pytest.mark.parametrize(("target", "pairs"), [(None, 2), ("tensorrt", 2), ("onnxruntime", 1), ("openvino", 1)])
+def test_each_reader_has_a_quantizer_of_its_own_but_where_the_runtime_wants_one(tmp_path, target, pairs):
+    g = Graph(2, 4, 4)
+    outputs = [conv(g, g.quantized(g.x), 2, 3), conv(g, g.quantized(g.x), 2, 3)]
+    counts = g.check(tmp_path, outputs, lambda builder: run_passes(builder, target))
+    assert counts["QuantizeLinear"] == pairs
+    assert counts["DequantizeLinear"] == pairs
 
 
 def test_quantizers_that_differ_stay_apart(tmp_path):

@@ -1,4 +1,7 @@
-"""Lets quantizers of one tensor with the same scale and zero point be one, for runtimes that fuse only then."""
+"""Lets quantizers of one tensor with the same scale and zero point be one, for runtimes that fuse only then.
+
+Not for TensorRT, which fuses each with what reads it: there a pair for each reader is the safer form.
+"""
 
 from __future__ import annotations
 
