@@ -11,7 +11,7 @@ from tensorflow_quantization.export.passes.drop_clips import drop_clips
 from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_norm
 from tensorflow_quantization.export.passes.fold_input_scaling import fold_input_scaling
 from tensorflow_quantization.export.passes.fold_padding import fold_padding
-from tensorflow_quantization.export.passes.merge_concatenations import merge_concatenations
+from tensorflow_quantization.export.passes.merge_concats import merge_concats
 from tensorflow_quantization.export.passes.merge_reshapes import merge_reshapes
 from tensorflow_quantization.export.passes.nonnegative import find_nonnegative
 from tensorflow_quantization.export.passes.reduction_axes import reduction_axes
@@ -380,7 +380,7 @@ def test_concatenations_of_one_axis_are_merged(tmp_path):
     relu, tanh = g.op("Relu", g.x), g.op("Tanh", g.x)
     inner = g.op("Concat", g.op("Concat", relu, tanh, axis=1), g.x, axis=1)
     y = g.op("Concat", inner, g.op("Concat", relu, g.x, axis=1), relu, axis=1)
-    assert g.check(tmp_path, y, merge_concatenations)["Concat"] == 1
+    assert g.check(tmp_path, y, merge_concats)["Concat"] == 1
     assert len(y.producer().inputs) == 6
 
 
@@ -389,7 +389,7 @@ def test_concatenations_of_another_axis_or_with_another_reader_stay(tmp_path, ot
     g = Graph(3, 4)
     inner = g.op("Concat", g.x, g.op("Relu", g.x), axis=2 if other == "axis" else 1)
     outputs = [g.op("Concat", inner, g.op("Tanh", inner), axis=1)]
-    assert g.check(tmp_path, outputs, merge_concatenations)["Concat"] == 2
+    assert g.check(tmp_path, outputs, merge_concats)["Concat"] == 2
 
 
 @pytest.mark.parametrize("opset", [17, 18])

@@ -8,7 +8,7 @@ from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_nor
 from tensorflow_quantization.export.passes.fold_input_scaling import fold_input_scaling
 from tensorflow_quantization.export.passes.fold_padding import fold_padding
 from tensorflow_quantization.export.passes.integer_bias import integer_bias
-from tensorflow_quantization.export.passes.merge_concatenations import merge_concatenations
+from tensorflow_quantization.export.passes.merge_concats import merge_concats
 from tensorflow_quantization.export.passes.merge_quantizers import merge_quantizers
 from tensorflow_quantization.export.passes.merge_reshapes import merge_reshapes
 from tensorflow_quantization.export.passes.reduction_axes import reduction_axes
@@ -23,7 +23,7 @@ PASSES = (
     fold_input_scaling,
     drop_clips,
     merge_reshapes,
-    merge_concatenations,
+    merge_concats,
     repeat_quantizers,
     reduction_axes,
     clip_to_max,

@@ -29,12 +29,12 @@ def read_affine(node: ir.Node, axis: int) -> Affine | None:
         axis: that of the channels, counted from the last one: -1 is that.
     """
     if node.op_type == "BatchNormalization":
-        return _read_batch_norm(node)
+        return read_batch_norm(node)
     if node.op_type not in _ARITHMETIC:
         return None
     first, second = (_per_channel(operand(node, i), axis) for i in (0, 1))
     number, source = (second, operand(node, 0)) if second is not None else (first, operand(node, 1))
-    if number is None or source is None or (node.op_type == "Div" and second is None):
+    if number is None or source is None or (node.op_type == "Div" and (second is None or not number.all())):
         return None
     one, zero = np.ones_like(number), np.zeros_like(number)
     if node.op_type == "Mul":
@@ -45,10 +45,13 @@ def read_affine(node: ir.Node, axis: int) -> Affine | None:
         factor, shift = one, number
     else:
         factor, shift = (one, -number) if second is not None else (-one, number)
-    return Affine(source, node.outputs[0], factor, shift) if np.isfinite(factor).all() else None
+    return Affine(source, node.outputs[0], factor, shift)
 
 
-def _read_batch_norm(node: ir.Node) -> Affine | None:
+def read_batch_norm(node: ir.Node) -> Affine | None:
+    """What a BatchNormalization with constant weights does to each channel, the second axis."""
+    if node.op_type != "BatchNormalization":
+        return None
     source = operand(node, 0)
     weights = [array(operand(node, i)) for i in range(1, 5)]
     if source is None or any(w is None for w in weights):

@@ -8,7 +8,7 @@ from tensorflow_quantization.export.builder import Builder
 from tensorflow_quantization.export.passes._graph import integer, is_private, producer
 
 
-def merge_concatenations(builder: Builder) -> None:
+def merge_concats(builder: Builder) -> None:
     for node in list(builder.graph):
         if node.op_type != "Concat":
             continue
