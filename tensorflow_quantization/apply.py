@@ -9,7 +9,7 @@ import keras
 
 from tensorflow_quantization.plan import LayerPlan, QuantizationPlan
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
-from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
+from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper, SeparableBaseQuantizeWrapper
 
 
 def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges: str) -> Sequence[keras.Operation]:
@@ -51,6 +51,9 @@ def _wrap(
     assert plan.wrapper is not None
     chosen = plan.placement.inputs
     kwargs: dict[str, Any] = {}
+    separable = issubclass(plan.wrapper, SeparableBaseQuantizeWrapper) and plan.wrapper.divides(layer)
+    if plan.placement.inner and separable:
+        kwargs["inner_scheme"] = plan.activation_scheme
     if plan.placement.one_scale and chosen:
         kwargs["one_scale"] = True
     return plan.wrapper(

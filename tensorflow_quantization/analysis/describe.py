@@ -23,7 +23,8 @@ class QuantizerDescription:
     """One quantizer.
 
     Attributes:
-        what: "input", "input 1", "output", or the name of a weight.
+        what: "input", "input 1", "output", or the name of a weight; "inner" is what flows between the kernels of a
+            separable convolution, "gate" the sigmoid of a SiLU.
         bits: of the integers.
         dtype: "int8" or "uint8".
         axis: the channel axes of a weight; `None`: one scale for the whole tensor.
@@ -165,8 +166,9 @@ def _quantizers(wrapper: BaseQuantizeWrapper) -> Iterator[QuantizerDescription]:
             yield _describe_activation(quantizer, _input_name(wrapper, index))
     for kernel, weight_quantizer in wrapper.weight_quantizers.items():
         yield _describe_weight(weight_quantizer, kernel)
-    if wrapper.output_quantizer is not None:
-        yield _describe_activation(wrapper.output_quantizer, "output")
+    for quantizer in wrapper.activation_quantizers:
+        if quantizer not in wrapper.input_quantizers:
+            yield _describe_activation(quantizer, quantizer.name.removesuffix("_quantizer"))
 
 
 def _input_name(wrapper: BaseQuantizeWrapper, index: int) -> str:

@@ -6,7 +6,7 @@ integers. The kernels take in batch normalization (as weights) and ReLU; every o
 
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.target import Target
-from tensorflow_quantization.targets.tensors import TensorRules, at_tensors
+from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_tensors
 
 #: "Input and outputs must all have same scale/zero_point", says the specification of their kernels.
 _ONE_SCALE = frozenset({"AveragePooling1D", "AveragePooling2D", "UpSampling2D"})
@@ -20,6 +20,7 @@ _RULES = TensorRules(
             "Dense",
             "DepthwiseConv1D",
             "DepthwiseConv2D",
+            *SEPARABLE,
         }
     ),
     unweighted=frozenset(

@@ -6,10 +6,12 @@ before QuantizeLinear disappears only if the zero point is the least integer, wh
 
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.target import Target
-from tensorflow_quantization.targets.tensors import TensorRules, at_tensors
+from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_tensors
 
 _RULES = TensorRules(
-    weighted=frozenset({"Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D", "Dense", "EinsumDense"}),
+    weighted=frozenset(
+        {"Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D", "Dense", "EinsumDense", *SEPARABLE}
+    ),
     unweighted=frozenset(
         {
             "Add",

@@ -6,7 +6,7 @@ clipped to but not rounded to (seen in OpenVINO 2026.4), so there is none, with 
 
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.target import Target
-from tensorflow_quantization.targets.tensors import TensorRules, at_tensors
+from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_tensors
 
 _RULES = TensorRules(
     weighted=frozenset(
@@ -16,6 +16,7 @@ _RULES = TensorRules(
             "DepthwiseConv2D",
             "Dense",
             "EinsumDense",
+            *SEPARABLE,
         }
     ),
     unweighted=frozenset({"Add", "AveragePooling2D", "GlobalAveragePooling2D", "Multiply"}),

@@ -16,11 +16,13 @@ class LayerRule:
         inputs: all of its inputs.
         weights: its kernels.
         why_not: where both are off: the reason, and what turns it on.
+        inner: what flows between its kernels, of a layer that has two.
     """
 
     inputs: bool = True
     weights: bool = True
     why_not: str = ""
+    inner: bool = False
 
 
 def by_table(table: Mapping[str, LayerRule]) -> PlacementRule:
@@ -33,7 +35,7 @@ def by_table(table: Mapping[str, LayerRule]) -> PlacementRule:
             if rule is None or not call.is_layer or switched_off(call):
                 continue
             inputs = tuple(range(len(call.inputs))) if rule.inputs else ()
-            placement = Placement(inputs, rule.weights, reason="default")
+            placement = Placement(inputs, rule.weights, inner=rule.inner, reason="default")
             placements[call.path] = placement if placement else replace(placement, reason=rule.why_not)
         return placements
 

@@ -19,6 +19,7 @@ class Placement:
         output: one quantizer on the output, for all that read it.
         before_activation: the output quantizer goes between the layer and its `activation` argument, which becomes a
             layer of its own.
+        inner: of a separable convolution: quantize what flows between its two kernels.
         one_scale: quantize the output too, with the range of the input.
         gate: of an activation that is a product with a gate (SiLU is x * sigmoid(x)): quantize the gate too.
         fixed_output, fixed_gate: the scale and zero point that the runtime demands of output and gate; `None`: by
@@ -30,6 +31,7 @@ class Placement:
     weights: bool = False
     output: bool = False
     before_activation: bool = False
+    inner: bool = False
     one_scale: bool = False
     gate: bool = False
     fixed_output: tuple[float, int] | None = None

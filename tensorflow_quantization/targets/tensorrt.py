@@ -16,6 +16,7 @@ from tensorflow_quantization.graph import NORMALIZATIONS
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.table import LayerRule, by_table
 from tensorflow_quantization.targets.target import Placement, Target
+from tensorflow_quantization.targets.tensors import SEPARABLE
 
 _WEIGHTED = (
     *(f"Conv{rank}D{suffix}" for rank in (1, 2, 3) for suffix in ("", "Transpose")),
@@ -29,6 +30,7 @@ _POOLINGS = (f"{scope}AveragePooling{rank}D" for rank in (1, 2, 3) for scope in 
 _TABLE = by_table(
     {
         **dict.fromkeys(_WEIGHTED, LayerRule()),
+        **dict.fromkeys(SEPARABLE, LayerRule(inner=True)),
         **dict.fromkeys(_POOLINGS, LayerRule(weights=False)),
     }
 )

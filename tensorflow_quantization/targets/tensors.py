@@ -48,6 +48,8 @@ class TensorRules:
     one_scale: frozenset[str] = frozenset()
 
 
+#: Two kernels in one layer: what flows between them is quantized as what flows between layers.
+SEPARABLE = frozenset({"SeparableConv1D", "SeparableConv2D"})
 #: Their output's quantizer serves their inputs too, unless something else reads these.
 JOINING = frozenset({"Concatenate"})
 _MERGING = frozenset({"Add", "Multiply", "Concatenate", "Subtract"})
@@ -101,7 +103,7 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
             if activation_name(call) in rules.gated:
                 update(call.path, "computed in integers", gate=True, output=True, fixed_gate=rules.fixed.get(_GATE))
             if _matches(call, rules.weighted):
-                update(call.path, "computed in integers", weights=True)
+                update(call.path, "computed in integers", weights=True, inner=_matches(call, SEPARABLE))
             if _matches(call, rules.one_scale):
                 update(call.path, "computed in integers", inputs=(0,), output=True, one_scale=True)
                 continue

@@ -29,10 +29,10 @@ def integer_bias(wrapper: Any) -> Any:
 
     Returns:
         A float32 tensor of the bias' shape, or of (channels,) for a layer without one that a normalization follows;
-        `None` where nothing is rounded: no kernel or several, an input without a quantizer, no bias at all.
+        `None` where nothing is rounded: no kernel, or one whose input has no quantizer, no bias at all.
     """
-    quantizer = input_quantizer(wrapper)
-    if quantizer is None or len(wrapper.weight_quantizers) != 1:
+    quantizer, kernel = _last_product(wrapper)
+    if quantizer is None or kernel is None:
         return None
     bias, normalization = getattr(wrapper.layer, "bias", None), following_normalization(wrapper)
     if bias is not None:
@@ -41,8 +41,8 @@ def integer_bias(wrapper: Any) -> Any:
         own = ops.zeros(normalization.moving_mean.shape)
     else:
         return None
-    ((kernel, weight_quantizer),) = wrapper.weight_quantizers.items()
-    step = ops.reshape(quantizer.scale() * weight_quantizer.scale(getattr(wrapper.layer, kernel)), (-1,))
+    weight_scale = wrapper.weight_quantizers[kernel].scale(getattr(wrapper.layer, kernel))
+    step = ops.reshape(quantizer.scale() * weight_scale, (-1,))
     if step.shape[0] not in (1, math.prod(own.shape)):
         return None
     steps = (ops.reshape(own, (-1,)) + _offset(normalization)) / step
@@ -75,6 +75,15 @@ def following_normalization(wrapper: Any) -> keras.layers.BatchNormalization | N
     channels = 1 if getattr(wrapper.layer, "data_format", None) == "channels_first" else rank - 1
     is_one = isinstance(reader, keras.layers.BatchNormalization) and reader.axis % rank == channels
     return reader if is_one else None
+
+
+def _last_product(wrapper: Any) -> tuple[ActivationQuantizer | None, str | None]:
+    """The quantizer and the kernel of the product that the bias is added to."""
+    kernels = list(wrapper.weight_quantizers)
+    inner = getattr(wrapper, "inner_quantizer", None)  # of a separable convolution, between its two kernels
+    if inner is not None:
+        return inner, kernels[-1] if kernels else None
+    return input_quantizer(wrapper), kernels[0] if len(kernels) == 1 else None
 
 
 def input_quantizer(wrapper: Any) -> ActivationQuantizer | None:

@@ -6,9 +6,12 @@ Which of them `quantize_model` uses unasked is the target's business (`targets/`
 from __future__ import annotations
 
 import keras
+from keras import ops
+from keras.src.backend import AutocastScope  # has no public name
 
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
 from tensorflow_quantization.wrappers.base import NonWeightedBaseQuantizeWrapper, WeightedBaseQuantizeWrapper
+from tensorflow_quantization.wrappers.bias import add_to_channels, integer_bias
 
 _DEPTHWISE = "depthwise_kernel"
 _SEPARABLE = (_DEPTHWISE, "pointwise_kernel")
@@ -48,18 +51,83 @@ class DepthwiseConv2DQuantizeWrapper(WeightedBaseQuantizeWrapper):
         super().__init__(layer, kernel_type=kernel_type, **kwargs)
 
 
-class SeparableConv1DQuantizeWrapper(WeightedBaseQuantizeWrapper):
-    """`keras.layers.SeparableConv1D`: both kernels; what flows between them stays float."""
+class SeparableBaseQuantizeWrapper(WeightedBaseQuantizeWrapper):
+    """Base class for a depthwise convolution and one of single pixels in one layer.
 
-    def __init__(self, layer, kernel_type=_SEPARABLE, **kwargs):
+    Args:
+        layer: the layer to wrap.
+        kernel_type: the names of both kernels.
+        inner_scheme: the integers of what flows between the two, which stays float if none is given.
+        **kwargs: those of `BaseQuantizeWrapper`.
+
+    Raises:
+        ValueError: `inner_scheme` for a layer with a `call` of its own.
+    """
+
+    def __init__(
+        self, layer, kernel_type=_SEPARABLE, *, inner_scheme: QuantizationScheme | dict | None = None, **kwargs
+    ):
         super().__init__(layer, kernel_type=tuple(kernel_type), **kwargs)
+        if inner_scheme is not None and not self.divides(layer):
+            raise ValueError(
+                f"{type(layer).__name__} {layer.name!r} has a `call` of its own, so inner_scheme cannot apply."
+            )
+        self.inner_scheme = QuantizationScheme.from_config(inner_scheme) if inner_scheme else None
+        self.inner_quantizer: ActivationQuantizer | None = None
+
+    @staticmethod
+    def divides(layer: keras.layers.Layer) -> bool:
+        """Whether a layer computes what Keras' own does, and can be taken apart."""
+        return type(layer).call is keras.layers.SeparableConv2D.call
+
+    def build(self, input_shape=None):
+        super().build(input_shape)
+        if self.inner_scheme is not None:
+            self.inner_quantizer = self._activation_quantizer(self.inner_scheme, "inner_quantizer")
+
+    def _inner_quantizers(self):
+        return [self.inner_quantizer] if self.inner_quantizer is not None else []
+
+    def _call_layer(self, inputs, training, **kwargs):
+        if self.inner_quantizer is None:
+            return super()._call_layer(inputs, training, **kwargs)
+        layer = self.layer
+        depthwise, pointwise = (ops.cast(self._kernel(name), inputs.dtype) for name in self.kernels)
+        form = {"data_format": layer.data_format, "dilation_rate": layer.dilation_rate}
+        x = ops.depthwise_conv(inputs, depthwise, layer.strides, layer.padding, **form)
+        x = self.inner_quantizer(x, training=training)
+        x = ops.conv(x, pointwise, data_format=layer.data_format)
+        bias = None if training else integer_bias(self)
+        if layer.use_bias:
+            bias = ops.cast(layer.bias if bias is None else bias, x.dtype)
+            x = x + (bias if layer.data_format == "channels_last" else ops.reshape(bias, (-1, *[1] * layer.rank)))
+        elif bias is not None:
+            x = add_to_channels(self, x, bias)
+        if layer.activation is not None:
+            x = layer.activation(x)
+        if layer.activity_regularizer is not None:
+            self.add_loss(layer.activity_regularizer(x))
+        return x
+
+    def _kernel(self, name: str):
+        """A kernel of the layer as its quantizer, if it has one, leaves it."""
+        with AutocastScope(None):  # weights are rounded as they are stored, not as the layer computes
+            kernel = ops.convert_to_tensor(getattr(self.layer, name))
+        quantizer = self.weight_quantizers.get(name)
+        return kernel if quantizer is None else quantizer(kernel)
+
+    def get_config(self):
+        config = super().get_config()
+        config["inner_scheme"] = self.inner_scheme.get_config() if self.inner_scheme else None
+        return config
 
 
-class SeparableConv2DQuantizeWrapper(WeightedBaseQuantizeWrapper):
-    """`keras.layers.SeparableConv2D`: both kernels; what flows between them stays float."""
+class SeparableConv1DQuantizeWrapper(SeparableBaseQuantizeWrapper):
+    """`keras.layers.SeparableConv1D`."""
 
-    def __init__(self, layer, kernel_type=_SEPARABLE, **kwargs):
-        super().__init__(layer, kernel_type=tuple(kernel_type), **kwargs)
+
+class SeparableConv2DQuantizeWrapper(SeparableBaseQuantizeWrapper):
+    """`keras.layers.SeparableConv2D`."""
 
 
 class Conv1DTransposeQuantizeWrapper(WeightedBaseQuantizeWrapper):

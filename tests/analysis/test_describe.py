@@ -48,6 +48,15 @@ def test_axes_of_a_depthwise_kernel():
     assert quantizers(q_model, "quant_depthwise")[1] == "kernel int8 per channel (axis -2, -1)"
 
 
+def test_quantizers_within_a_layer_are_named():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Activation("silu", name="silu")(layers.SeparableConv2D(4, 3, name="separable")(inputs))
+    description = describe(quantize_model(keras.Model(inputs, x), target="litert"))
+    named = {layer.name: [q.what for q in layer.quantizers] for layer in description}
+    assert named["quant_separable"] == ["depthwise_kernel", "pointwise_kernel", "inner", "output"]
+    assert named["quant_silu"] == ["gate", "output"]
+
+
 def test_inputs_of_a_layer_with_several_are_numbered(residual):
     q_model = quantize_model(residual, custom_qdq_cases=[ResNetV1QDQCase()])
     assert quantizers(q_model, "quant_add") == ["input 0 int8 [-6, 6], never saw data"]

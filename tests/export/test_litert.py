@@ -69,9 +69,12 @@ LAYERS = {
     "without bias": lambda: layers.Conv2D(4, 3, use_bias=False),
     "depthwise": lambda: layers.DepthwiseConv2D(3, padding="same"),
     "depthwise with multiplier": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
+    "separable": lambda: layers.SeparableConv2D(4, 3, padding="same", strides=2),
+    "dilated separable": lambda: layers.SeparableConv2D(4, 3, dilation_rate=2, depth_multiplier=2, use_bias=False),
     "transposed": lambda: layers.Conv2DTranspose(4, 3, strides=2),
     "sequence": lambda: layers.Conv1D(4, 3),
     "depthwise sequence": lambda: layers.DepthwiseConv1D(3, use_bias=False),
+    "separable sequence": lambda: layers.SeparableConv1D(4, 3, strides=2, use_bias=False),
     "dense on images": lambda: layers.Dense(4),
     "dense with activation": lambda: layers.Dense(4, activation="relu"),
 }
@@ -180,6 +183,12 @@ def test_concatenation_of_a_demanded_scale(tmp_path):
     inputs = keras.Input((8,))
     parts = [layers.Dense(4, activation=name)(inputs) for name in ("sigmoid", "relu", "tanh")]
     model = quantized(small_models.randomize(keras.Model(inputs, layers.Dense(2)(layers.Concatenate()(parts)))))
+    assert_agrees(model, tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize("layer", [layers.SeparableConv2D, layers.Conv2D])
+def test_channels_first(tmp_path, layer):
+    model = quantized(functional(layer(4, 3, data_format="channels_first"), shape=(3, 8, 8)))
     assert_agrees(model, tmp_path / "m.tflite")
 
 

@@ -102,6 +102,28 @@ def test_separable_convolution_has_two_quantized_kernels(tmp_path):
     assert op_counts(proto) == {"Transpose": 2, "Clip": 1, "QuantizeLinear": 1, "DequantizeLinear": 3, "Conv": 2}
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (layers.SeparableConv2D(4, 3, strides=2, padding="same", depth_multiplier=2, activation="relu"), (7, 6, 3)),
+        (layers.SeparableConv2D(4, 3, dilation_rate=2, data_format="channels_first"), (3, 7, 6)),
+        (layers.SeparableConv1D(4, 3, padding="same", use_bias=False), (7, 3)),
+    ],
+)
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_what_flows_within_a_separable_convolution_is_quantized(tmp_path, layer, shape, batch_norm):
+    layer = type(layer).from_config(layer.get_config())
+    scheme = QuantizationScheme(narrow_range=False)
+    model = wrap(layer, shape, batch_norm=batch_norm, input_scheme=scheme, inner_scheme=scheme)
+    proto = export(model, tmp_path / "m.onnx", verify_with=data(model)[0])
+    counts = op_counts(proto)
+    assert (counts["QuantizeLinear"], counts["DequantizeLinear"], counts["Conv"]) == (2, 4, 2)
+    producers = {output: node.op_type for node in proto.graph.node for output in node.output}
+    for node in proto.graph.node:
+        if node.op_type == "Conv":
+            assert [producers[i] for i in node.input[:2]] == ["DequantizeLinear"] * 2
+
+
 @pytest.mark.parametrize("indices", [None, [0], [1]])
 @pytest.mark.parametrize("layer", [layers.Add, layers.Multiply, layers.Concatenate])
 def test_chosen_inputs_of_a_merge(tmp_path, layer, indices):

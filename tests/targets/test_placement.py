@@ -52,7 +52,14 @@ def inverted_bottleneck(x):
     return layers.Add()([x, convolution(layers.ReLU(6.0)(y), 8, 1, activation=None)])
 
 
-BLOCKS = [residual, strided_residual, squeeze_and_excitation, inception, inverted_bottleneck]
+def separable(x):
+    y = layers.SeparableConv2D(16, 3, padding="same", use_bias=False)(convolution(x, 8))
+    y = layers.ReLU()(layers.BatchNormalization()(y))
+    y = layers.SeparableConv2D(8, 3, padding="same", depth_multiplier=2, activation="relu")(y)
+    return layers.Add()([x, y])
+
+
+BLOCKS = [residual, strided_residual, squeeze_and_excitation, inception, inverted_bottleneck, separable]
 
 
 def network(block):

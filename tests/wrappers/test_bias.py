@@ -35,7 +35,7 @@ def steps_in_file(path):
     makers = {name: node for node in graph.node for name in node.output}
     found = []
     for node in graph.node:
-        if node.op_type in ("Conv", "ConvTranspose"):
+        if node.op_type in ("Conv", "ConvTranspose") and len(node.input) == 3:
             product, bias = node, node.input[2]
         elif node.op_type == "Add" and getattr(makers.get(node.input[0]), "op_type", "") == "MatMul":
             product, bias = makers[node.input[0]], node.input[1]
@@ -62,6 +62,8 @@ NETWORKS = {
     "three dimensions": lambda: image(layers.Conv3D(4, 3, use_bias=False), normalization(), shape=(8, 8, 8, 3)),
     "depthwise": lambda: image(layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False), normalization()),
     "transposed": lambda: image(layers.Conv2DTranspose(4, 3, use_bias=False), normalization()),
+    "separable": lambda: image(layers.SeparableConv2D(4, 3), layers.ReLU()),
+    "separable, normalized": lambda: image(layers.SeparableConv2D(4, 3, use_bias=False), normalization()),
     "dense": lambda: image(layers.Dense(4, use_bias=False), normalization(), shape=(6,)),
     "sequential": lambda: keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), normalization()]),
 }

@@ -103,6 +103,84 @@ def test_output_channels_do_not_share_a_scale(name):
     assert np.abs(found - small[tuple(index)]).max() <= greatest / 127 * 0.501
 
 
+SEPARABLE = {
+    "plain": {},
+    "strided": {"strides": 2, "padding": "same"},
+    "dilated": {"dilation_rate": 2, "activation": "relu"},
+    "with multiplier": {"depth_multiplier": 2, "use_bias": False, "activation": "tanh"},
+}
+
+
+@pytest.mark.parametrize("name", SEPARABLE)
+@pytest.mark.parametrize("rank", [1, 2])
+def test_what_flows_within_a_separable_convolution_is_rounded(name, rank):
+    layer = getattr(layers, f"SeparableConv{rank}D")(4, 3, **SEPARABLE[name])
+    x = data((8, 9, 3)[-rank - 1 :])
+    wrapper = find_wrapper(layer)(layer, quantize_inputs=False, inner_scheme=QuantizationScheme(bits=4))
+    y = ops.convert_to_numpy(wrapper(x, training=True))
+    low, high = (float(v) for v in wrapper.inner_quantizer.range.numpy())
+
+    # The halves as layers of their own.
+    kernels = {kernel: q(getattr(layer, kernel).value) for kernel, q in wrapper.weight_quantizers.items()}
+    arguments = {"strides": layer.strides, "padding": layer.padding, "dilation_rate": layer.dilation_rate}
+    depthwise = getattr(layers, f"DepthwiseConv{rank}D")(
+        3, depth_multiplier=layer.depth_multiplier, use_bias=False, **arguments
+    )
+    pointwise = getattr(layers, f"Conv{rank}D")(4, 1, use_bias=False, activation=layer.activation)
+    depthwise.build((None, *x.shape[1:]))
+    depthwise.kernel.assign(kernels["depthwise_kernel"])
+    between = ops.convert_to_numpy(depthwise(x))
+    np.testing.assert_allclose([low, high], [between.min(), between.max()], rtol=1e-5)
+    scale = max(-low, high) / 7
+    between = np.rint(between / scale) * scale
+    pointwise.build(between.shape)
+    pointwise.kernel.assign(kernels["pointwise_kernel"])
+    np.testing.assert_allclose(y, ops.convert_to_numpy(pointwise(between)), atol=1e-5)
+
+
+def test_separable_convolution_of_ones_own_stays_in_one_piece():
+    class Doubled(layers.SeparableConv2D):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    with pytest.raises(ValueError, match="Doubled 'mine' has a `call` of its own"):
+        find_wrapper(Doubled(4, 3))(Doubled(4, 3, name="mine"), inner_scheme=QuantizationScheme())
+    model = keras.Sequential([keras.Input(IMAGE), Doubled(4, 3)])
+    x = data(IMAGE)
+    found = quantize_model(model, target="openvino")(x)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), ops.convert_to_numpy(model(x)), atol=0.1)
+
+
+def test_separable_convolution_rounds_weights_in_float32_and_computes_in_half():
+    found = []
+    for policy in ("float32", "mixed_bfloat16"):
+        keras.utils.set_random_seed(0)
+        layer = layers.SeparableConv2D(4, 3, dtype=policy)
+        wrapper = find_wrapper(layer)(layer, quantize_inputs=False, inner_scheme=QuantizationScheme())
+        y = wrapper(data(IMAGE))
+        assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
+        found.append(ops.convert_to_numpy(ops.cast(y, "float32")))
+    np.testing.assert_allclose(found[1], found[0], atol=0.05)
+
+
+def test_separable_convolution_with_inner_quantizer_trains_with_its_regularizers_and_saves(tmp_path):
+    inputs = keras.Input(IMAGE)
+    layer = layers.SeparableConv2D(4, 3, depthwise_regularizer="l2", activity_regularizer="l2")
+    layer = find_wrapper(layer)(layer, inner_scheme=QuantizationScheme())
+    model = keras.Model(inputs, layer(inputs))
+    x = data(IMAGE)
+    model(x)
+    assert len(model.losses) == 2
+    before = [ops.convert_to_numpy(w).copy() for w in model.trainable_weights]
+    model.compile("sgd", "mse")
+    model.fit(x, ops.convert_to_numpy(model(x)) + 1, verbose=0)
+    for weight, old in zip(model.trainable_weights, before, strict=True):
+        assert np.abs(ops.convert_to_numpy(weight) - old).max() > 0, weight.path
+    assert layer.inner_quantizer.seen
+    model.save(tmp_path / "m.keras")
+    assert_same_arrays(keras.models.load_model(tmp_path / "m.keras").predict(x, verbose=0), model.predict(x, verbose=0))
+
+
 @pytest.mark.parametrize("name", UNWEIGHTED)
 def test_inputs_are_quantized_and_nothing_else(name):
     make, shapes = UNWEIGHTED[name]

@@ -73,10 +73,22 @@ def depthwise(e: Emission, layer, x: Value) -> Value:
 
 @emitter("SeparableConv1D", "SeparableConv2D", layout="channels_first")
 def separable(e: Emission, layer, x: Value) -> Value:
+    return pointwise_half(e, layer, depthwise_half(e, layer, x))
+
+
+def depthwise_half(e: Emission, layer, x: Value) -> Value:
+    """What flows between the two kernels of a separable convolution."""
     weight = e.weight("depthwise_kernel", depthwise_kernel_to_onnx, axis=0)
     y = convolve(e, layer, x, weight, None, layer.kernel_size, _channels(x))
-    pointwise = e.weight("pointwise_kernel", kernel_to_onnx, axis=0)
-    y = e.op("Conv", y, pointwise, e.weight("bias"), kernel_shape=[1] * len(layer.kernel_size))
+    shape = list(e.outputs[0].shape)
+    shape[x.order[1]] = _channels(x) * layer.depth_multiplier
+    return Value(y, tuple(shape), x.dtype, x.order)
+
+
+def pointwise_half(e: Emission, layer, x: Value) -> Value:
+    """What a separable convolution makes of that."""
+    weight = e.weight("pointwise_kernel", kernel_to_onnx, axis=0)
+    y = e.op("Conv", x, weight, e.weight("bias"), kernel_shape=[1] * len(layer.kernel_size))
     return e.activate(e.output(y, x))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from keras import tree
 
 from tensorflow_quantization.export.emission import Emission, to_numpy
+from tensorflow_quantization.export.emitters.convolution import depthwise_half, pointwise_half
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.passes.repeat_quantizers import SHARED
 from tensorflow_quantization.export.registry import emitter, find_emitter
@@ -16,7 +17,7 @@ from tensorflow_quantization.export.values import Value
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 from tensorflow_quantization.wrappers.bias import integer_bias
-from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
+from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper, SeparableBaseQuantizeWrapper
 
 
 def _as_it_comes(layer: Any, values: Sequence[Value]) -> None:
@@ -40,9 +41,7 @@ def quantize_wrapper(e: Emission, wrapper, inputs: Any, **kwargs: Any) -> Any:
         return x if quantizer is None else quantize(e, quantizer, x, name)
 
     inputs = tree.map_structure(quantized, inputs)
-    bias = integer_bias(wrapper)
-    arrays = {} if bias is None else {"bias": to_numpy(bias, "float32")}
-    result = e.wrapped(layer, wrapper.weight_quantizers, arrays).run(entry, (inputs,), kwargs)
+    result = _within(e, wrapper).run(entry, (inputs,), kwargs)
     if wrapper.output_quantizer is None:
         return result
     if isinstance(result, list):
@@ -61,9 +60,31 @@ def gated_activation(e: Emission, wrapper, x: Value, **kwargs: Any) -> Any:
     return y if wrapper.output_quantizer is None else quantize(e, wrapper.output_quantizer, y, "output")
 
 
+@emitter(SeparableBaseQuantizeWrapper, layout=_as_it_comes, structural=True)
+def separable_convolution(e: Emission, wrapper, x: Value) -> Any:
+    layer = wrapper.layer
+    entry = find_emitter(layer)
+    if entry is None or wrapper.inner_quantizer is None:
+        return quantize_wrapper(e, wrapper, x)
+    (x,), _ = e.arrange_inputs(entry, layer, (x,), {})
+    (quantizer,) = wrapper.input_quantizers
+    x = x if quantizer is None else quantize(e, quantizer, x, "input")
+    inner = _within(e, wrapper)
+    x = quantize(e, wrapper.inner_quantizer, depthwise_half(inner, layer, x), "inner")
+    y = pointwise_half(inner, layer, x)
+    return y if wrapper.output_quantizer is None else quantize(e, wrapper.output_quantizer, y, "output")
+
+
 @emitter(ActivationQuantizer, layout="any")
 def activation_quantizer(e: Emission, quantizer: ActivationQuantizer, x: Value) -> Value:
     return quantize(e, quantizer, x, "output")
+
+
+def _within(e: Emission, wrapper: BaseQuantizeWrapper) -> Emission:
+    """An emission for the layer in a wrapper, with quantized kernels and the bias that integer kernels hold."""
+    bias = integer_bias(wrapper)
+    arrays = {} if bias is None else {"bias": to_numpy(bias, "float32")}
+    return e.wrapped(wrapper.layer, wrapper.weight_quantizers, arrays)
 
 
 def _input_names(count: int) -> list[str]:

@@ -127,8 +127,9 @@ class _Steps:
         operation = call.operation
         if id(call) in self._taken_up:
             return _identity
+        inner = self._fake_quantize(call, getattr(operation, "inner_quantizer", None))
         if id(call) in self._folded:
-            return _folded(operation, self._folded[id(call)][1])
+            return _folded(operation, self._folded[id(call)][1], inner)
         if isinstance(operation, ActivationQuantizeWrapper) and operation.gate_quantizer is not None:
             gate = self._fake_quantize(call, operation.gate_quantizer)
             return lambda x, **kwargs: x * gate(keras.ops.sigmoid(x))
@@ -138,7 +139,7 @@ class _Steps:
         if _is_plain_reshape(call):
             step: Step = _reshape(call.outputs[0].shape)
         else:
-            step = _layer(inner_layer(operation), _values(operation)) if call.is_layer else operation
+            step = _layer(inner_layer(operation), _values(operation), inner) if call.is_layer else operation
         if _is_joining(call) and (shared := _shared_quantizer(self._graph, call)) is not None:
             # The runtime joins integers as they are, so the parts need the scale of the whole.
             return _joined(step, _fake_quantize(shared), [quantizer_of(t) is not None for t in call.inputs])
@@ -283,9 +284,9 @@ def _integer_bias(operation: Any) -> np.ndarray | None:
     return None if bias is None else to_numpy(bias, "float32")
 
 
-def _layer(layer: keras.layers.Layer, values: dict[str, np.ndarray]) -> Step:
-    """The layer with constants in the place of its variables."""
-    if (product := product_of(layer)) is not None:
+def _layer(layer: keras.layers.Layer, values: dict[str, np.ndarray], inner: Step) -> Step:
+    """The layer with constants in the place of its variables; for `inner` see `product_of`."""
+    if (product := product_of(layer, inner)) is not None:
         return partial(product, layer, values)
 
     def step(*args, **kwargs):
@@ -296,7 +297,7 @@ def _layer(layer: keras.layers.Layer, values: dict[str, np.ndarray]) -> Step:
     return step
 
 
-def _folded(wrapper: BaseQuantizeWrapper, affine: Affine) -> Step:
+def _folded(wrapper: BaseQuantizeWrapper, affine: Affine, inner: Step) -> Step:
     """The layer in a wrapper, with the normalization that follows it in its last kernel and its bias."""
     layer, values, name = wrapper.layer, _values(wrapper), wrapper.kernels[-1]
     path = getattr(layer, name).path
@@ -306,8 +307,8 @@ def _folded(wrapper: BaseQuantizeWrapper, affine: Affine) -> Step:
     values[path] = _float32(values[path] * affine.factor.reshape(shape))
     if layer.use_bias:
         values[layer.bias.path] = _float32(values[layer.bias.path] * affine.factor + affine.shift)
-        return _layer(layer, values)
-    product, bias = _layer(layer, values), _integer_bias(wrapper)
+        return _layer(layer, values, inner)
+    product, bias = _layer(layer, values, inner), _integer_bias(wrapper)
     shift = _float32(affine.shift if bias is None else affine.shift + bias * affine.factor)
 
     def step(x, **kwargs):

@@ -6,19 +6,29 @@ The converter leaves such operators where they are, between the product and its 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
+from tensorflow_quantization.wrappers.layers import SeparableBaseQuantizeWrapper
+
 #: Gets a layer, its variables by path, and the input.
 Product = Callable[..., Any]
 
 
-def product_of(layer: keras.layers.Layer) -> Product | None:
-    """What computes `layer` in the place of its own `call`; `None` where that is as good."""
+def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any]) -> Product | None:
+    """What computes `layer` in the place of its own `call`; `None` where that is as good.
+
+    Args:
+        layer: not in a wrapper.
+        inner: computes what flows on between the two kernels of a separable convolution.
+    """
     if type(layer) is keras.layers.Dense and not getattr(layer, "lora_enabled", False):
         return _dense
+    if SeparableBaseQuantizeWrapper.divides(layer):
+        return partial(_separable, inner)
     if getattr(layer, "data_format", None) != "channels_last" or max(np.ravel(getattr(layer, "dilation_rate", 1))) == 1:
         return None
     if type(layer) is keras.layers.Conv2D and layer.groups == 1:
@@ -41,17 +51,38 @@ def _dilated(layer: Any, values: dict[str, np.ndarray], x: Any, **kwargs: Any) -
 
 
 def _dilated_depthwise(layer: Any, values: dict[str, np.ndarray], x: Any, **kwargs: Any) -> Any:
+    return _finish(layer, values, _depthwise(layer, x, values[layer.kernel.path]))
+
+
+def _separable(inner: Callable[[Any], Any], layer: Any, values: dict[str, np.ndarray], x: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
-    # Not tf.nn.depthwise_conv2d, which rearranges the image instead.
-    y = tf.raw_ops.DepthwiseConv2dNative(
-        input=x,
-        filter=values[layer.kernel.path],
-        strides=[1, *layer.strides, 1],
+    def from_keras(x: Any) -> Any:
+        return x if layer.data_format == "channels_last" else keras.ops.moveaxis(x, 1, -1)
+
+    def to_keras(x: Any) -> Any:
+        return x if layer.data_format == "channels_last" else keras.ops.moveaxis(x, -1, 1)
+
+    depthwise, pointwise = values[layer.depthwise_kernel.path], values[layer.pointwise_kernel.path]
+    image = from_keras(x) if layer.rank == 2 else tf.expand_dims(from_keras(x), 1)
+    y = _depthwise(layer, image, depthwise.reshape(-1, *depthwise.shape[-3:]))
+    y = from_keras(inner(to_keras(y)))
+    y = _finish(layer, values, tf.nn.conv2d(y, pointwise.reshape(1, 1, *pointwise.shape[-2:]), 1, "VALID"))
+    return to_keras(y if layer.rank == 2 else tf.squeeze(y, 1))
+
+
+def _depthwise(layer: Any, image: Any, kernel: np.ndarray) -> Any:
+    import tensorflow as tf
+
+    # Not tf.nn.depthwise_conv2d, which rearranges a dilated image instead. A row of pixels has the strides of its
+    # columns, as there is a kernel for equal strides only.
+    return tf.raw_ops.DepthwiseConv2dNative(
+        input=image,
+        filter=kernel,
+        strides=[1, layer.strides[0], layer.strides[-1], 1],
         padding=layer.padding.upper(),
-        dilations=[1, *layer.dilation_rate, 1],
+        dilations=[1, layer.dilation_rate[0], layer.dilation_rate[-1], 1],
     )
-    return _finish(layer, values, y)
 
 
 def _finish(layer: Any, values: dict[str, np.ndarray], y: Any) -> Any:
