@@ -9,12 +9,8 @@ from typing import Any
 import keras
 
 from tensorflow_quantization.export.values import Order, Value, channels_first, keras_order
+from tensorflow_quantization.inheritance import computes_differently, is_of_keras
 
-#: Methods a subclass may override without changing what it computes at inference.
-_CONFIGURATION = frozenset(
-    {"build", "build_from_config", "get_config", "from_config", "get_build_config", "compute_output_shape"}
-    | {"compute_output_spec", "compute_mask", "save_own_variables", "load_own_variables", "add_weight", "quantize"}
-)
 _REGISTRY: dict[Any, Emitter] = {}
 
 #: Gets the layer and its input values; the order wanted of each, `None` to take them as they come.
@@ -90,7 +86,7 @@ def emitter(*keys: Any, layout: str | LayoutRule = "keras", structural: bool = F
 def is_registered(cls: type) -> bool:
     """Whether a class has an emitter, of its own or of a base that computes the same."""
     return any(
-        (_REGISTRY.get(base) or _by_name(base)) is not None and not _computes_differently(cls, base)
+        (_REGISTRY.get(base) or _by_name(base)) is not None and not computes_differently(cls, base)
         for base in cls.__mro__
     )
 
@@ -103,22 +99,12 @@ def find_emitter(operation: Any) -> Emitter | None:
     for base in cls.__mro__:
         entry = _REGISTRY.get(base) or _by_name(base)
         if entry is not None:
-            return entry if entry.structural or not _computes_differently(cls, base) else None
+            return entry if entry.structural or not computes_differently(cls, base) else None
     return None
 
 
 def _by_name(cls: type) -> Emitter | None:
     entry = _REGISTRY.get(cls.__name__)
-    if entry is not None and entry.built_in and not cls.__module__.startswith("keras."):
+    if entry is not None and entry.built_in and not is_of_keras(cls):
         return None  # a class of the user's that happens to be called like one of Keras'
     return entry
-
-
-def _computes_differently(cls: type, base: type) -> bool:
-    """Whether `cls` overrides a method of `base` other than those of its configuration."""
-    for between in cls.__mro__[: cls.__mro__.index(base)]:
-        for name, member in vars(between).items():
-            dunder = name.startswith("__") and name != "__call__"
-            if callable(member) and hasattr(base, name) and not dunder and name not in _CONFIGURATION:
-                return True
-    return False
