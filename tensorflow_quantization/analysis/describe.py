@@ -23,8 +23,8 @@ class QuantizerDescription:
     """One quantizer.
 
     Attributes:
-        what: "input", "input 1", "output", or the name of a weight; "inner" is what flows between the kernels of a
-            separable convolution, "gate" the sigmoid of a SiLU.
+        what: "input", "input 1", "output", the name of a weight, or of what flows within the layer ("gate", "inner",
+            "probability"); before that the name of a projection of an attention layer: "query kernel".
         bits: of the integers.
         dtype: "int8" or "uint8".
         axis: the channel axes of a weight; `None`: one scale for the whole tensor.
@@ -166,8 +166,11 @@ def _quantizers(wrapper: BaseQuantizeWrapper) -> Iterator[QuantizerDescription]:
             yield _describe_activation(quantizer, _input_name(wrapper, index))
     for kernel, weight_quantizer in wrapper.weight_quantizers.items():
         yield _describe_weight(weight_quantizer, kernel)
+    for name, part in wrapper.parts.items():
+        yield from (dataclasses.replace(quantizer, what=f"{name} {quantizer.what}") for quantizer in _quantizers(part))
+    described = [*wrapper.input_quantizers, *(q for part in wrapper.parts.values() for q in part.activation_quantizers)]
     for quantizer in wrapper.activation_quantizers:
-        if quantizer not in wrapper.input_quantizers:
+        if quantizer not in described:
             yield _describe_activation(quantizer, quantizer.name.removesuffix("_quantizer"))
 
 

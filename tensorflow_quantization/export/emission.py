@@ -29,6 +29,8 @@ class Emission:
         weight_quantizers: the quantizers of the layer's weights, by attribute name.
         record: called with each activation quantizer that is written, what it quantizes and the integers.
         arrays: what is written for some of the layer's weights, by attribute name, in place of the weights.
+        stand_ins: by the id of a layer within this one, what is emitted in its place: its wrapper.
+        within: by name, what is done to tensors within the layer, see `apply`.
     """
 
     def __init__(
@@ -40,6 +42,8 @@ class Emission:
         weight_quantizers: dict[str, WeightQuantizer] | None = None,
         record: Callable[[ActivationQuantizer, Value], None] | None = None,
         arrays: Mapping[str, np.ndarray] | None = None,
+        stand_ins: Mapping[int, Any] | None = None,
+        within: Mapping[str, Callable[[Value], Value]] | None = None,
     ):
         self.builder = builder
         self.path = path
@@ -48,6 +52,8 @@ class Emission:
         self._weight_quantizers = weight_quantizers or {}
         self._record = record
         self._arrays = arrays or {}
+        self._stand_ins = stand_ins or {}
+        self._within = within or {}
 
     # What the emitters of most layers need.
 
@@ -186,6 +192,7 @@ class Emission:
         Raises:
             NotExpressibleError: it has no emitter.
         """
+        operation = self._stand_ins.get(id(operation), operation)
         entry = find_emitter(operation)
         if entry is None:
             name = getattr(operation, "__name__", type(operation).__name__)
@@ -216,6 +223,10 @@ class Emission:
         for value in values:
             self.builder.annotate(value)
         return values if several else values[0]
+
+    def apply(self, name: str, x: Value) -> Value:
+        """A tensor within the layer, or what a wrapper makes of it: quantized."""
+        return self._within[name](x) if name in self._within else x
 
     def wrapped(
         self, operation: Any, weight_quantizers: dict[str, WeightQuantizer], arrays: Mapping[str, np.ndarray]

@@ -25,7 +25,7 @@ from tensorflow_quantization.export.registry import find_emitter
 from tensorflow_quantization.export.values import Value, channels_first, keras_order, stored_dtype
 from tensorflow_quantization.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.quantizers import ActivationQuantizer
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers import inner_layer
 
 INPUT_LAYOUTS = ("channels_last", "channels_first")
 
@@ -167,7 +167,7 @@ def _is_image(graph: LayerGraph, tensor: Tensor) -> bool:
         readers = graph.consumers(tensor)
         if len(readers) != 1:
             return False
-        layer = _unwrapped(readers[0])
+        layer = inner_layer(readers[0].operation)
         entry = find_emitter(layer)
         if entry is None:
             return False
@@ -183,14 +183,9 @@ def _is_image(graph: LayerGraph, tensor: Tensor) -> bool:
     return False
 
 
-def _unwrapped(call: Call) -> Any:
-    """The layer of a call, the inner one of a wrapper."""
-    return call.operation.layer if isinstance(call.operation, BaseQuantizeWrapper) else call.operation
-
-
 def _has_channels_first(graph: LayerGraph) -> bool:
     """Whether the layers that know of channels all hold them first already."""
-    formats = {getattr(_unwrapped(call), "data_format", None) for call in graph.calls} - {None}
+    formats = {getattr(inner_layer(call.operation), "data_format", None) for call in graph.calls} - {None}
     return formats == {"channels_first"}
 
 

@@ -18,7 +18,7 @@ from tensorflow_quantization.export.emission import Emission
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.values import Value
 from tensorflow_quantization.graph import Call, Tensor
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, inner_layer
 
 _layers = keras.layers
 _ATTENTION = (_layers.Attention, _layers.AdditiveAttention)
@@ -41,7 +41,7 @@ class Masks:
         given = call.kwargs
         names = list(layer._call_signature.parameters)
         bound = {n: a for n, a in [*zip(names, call.args, strict=False), *given.items()] if _is_tensors(a)}
-        if isinstance(layer, _layers.MultiHeadAttention):
+        if isinstance(inner_layer(layer), _layers.MultiHeadAttention):
             # It looks at the tensor only, not at the argument.
             given = {k: v for k, v in given.items() if k != "query_mask"}
         if len(bound) == 1:
@@ -70,7 +70,7 @@ class Masks:
         before = [self._of(t) for t in _first_tensors(call)]
         if made is None and any(m is not None for m in before) and layer.supports_masking:
             made = _handed_on(e, layer, before, _first_tensors(call))
-        if isinstance(layer, _layers.MultiHeadAttention):
+        if isinstance(inner_layer(layer), _layers.MultiHeadAttention):
             for tensor in call.inputs:  # Keras takes the masks off its inputs, for later layers too
                 self._masks.pop(id(tensor), None)
         if made is not None:

@@ -19,7 +19,7 @@ from tensorflow_quantization.export.emission import to_numpy
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.graph import Call, LayerGraph, substitute
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers, wrappers_in
 
 #: Gets a call, one of its quantizers and Keras' values (float32); returns the integers of the file there, as numbers.
 Integers = Callable[[Call, ActivationQuantizer, np.ndarray], np.ndarray]
@@ -68,24 +68,22 @@ def run_pieces(graph: LayerGraph, inputs: list[np.ndarray], integers: Integers) 
             dequantized = numerics.dequantize(found, *(p.astype(np.float32) for p in quantizer.parameters()))
             return keras.ops.cast(keras.ops.convert_to_tensor(dequantized), x.dtype)
 
-        weights = keras.StatelessScope(_weights_of_the_file(call.operation))
+        weights = keras.StatelessScope([v for w in wrappers_in(call.operation) for v in _weights_of_the_file(w)])
         with weights, _standing_in(activation_quantizers(call.operation), exchange):
             result = call.operation(*args, **kwargs)
         values.update((id(t), y) for t, y in zip(call.outputs, tree.flatten(result), strict=True))
     return [keras.ops.convert_to_numpy(values[id(t)]) for t in graph.outputs]
 
 
-def _weights_of_the_file(operation: Any) -> list[tuple[Any, Any]]:
+def _weights_of_the_file(wrapper: BaseQuantizeWrapper) -> list[tuple[Any, Any]]:
     """Quantized weights of a wrapper, each with the value that its integers in the file stand for.
 
     A backend may divide by multiplying with the reciprocal (XLA does), and then find the other integer for a weight on
     the edge between two. Of values that lie on integers all find the same.
     """
-    if not isinstance(operation, BaseQuantizeWrapper):
-        return []
     values = []
-    for name, quantizer in operation.weight_quantizers.items():
-        variable = getattr(operation.layer, name)
+    for name, quantizer in wrapper.weight_quantizers.items():
+        variable = getattr(wrapper.layer, name)
         weight = quantizer.dequantized(to_numpy(variable, "float32"))
         values.append((variable, keras.ops.convert_to_tensor(weight, dtype=variable.dtype)))
     return values

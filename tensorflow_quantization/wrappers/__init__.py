@@ -1,12 +1,14 @@
 """The Keras wrapper layers that apply quantizers to a layer's inputs, weights and output."""
 
-from tensorflow_quantization.wrappers import layers
+from tensorflow_quantization.wrappers import attention, layers
 from tensorflow_quantization.wrappers.base import (
     BaseQuantizeWrapper,
     NonWeightedBaseQuantizeWrapper,
     WeightedBaseQuantizeWrapper,
     activation_quantizers,
     find_wrapper,
+    inner_layer,
+    wrappers_in,
 )
 
 __all__ = [
@@ -14,6 +16,9 @@ __all__ = [
     "NonWeightedBaseQuantizeWrapper",
     "WeightedBaseQuantizeWrapper",
     "activation_quantizers",
+    "attention",
     "find_wrapper",
+    "inner_layer",
     "layers",
+    "wrappers_in",
 ]

@@ -56,6 +56,11 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         if not cls.__name__.endswith(f"Base{_SUFFIX}"):
             BaseQuantizeWrapper.CHILD_WRAPPERS[cls.__name__] = cls
 
+    @classmethod
+    def suits(cls, layer: keras.layers.Layer) -> bool:
+        """Whether it can wrap a layer of the class that it is named after, or of a subclass."""
+        return True
+
     def __init__(
         self,
         layer: keras.layers.Layer,
@@ -91,6 +96,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         self.input_quantizers: list[ActivationQuantizer | None] = []
         self.weight_quantizers: dict[str, WeightQuantizer] = {}
         self.output_quantizer: ActivationQuantizer | None = None
+        # Wrappers of layers within the layer, by name; a subclass that has some fills it when it is built.
+        self.parts: dict[str, BaseQuantizeWrapper] = {}
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -103,7 +110,9 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
     @property
     def activation_quantizers(self) -> list[ActivationQuantizer]:
         """The quantizers that hold a range: those of the inputs, those within the layer, that of the output."""
-        return [q for q in [*self.input_quantizers, *self._inner_quantizers(), self.output_quantizer] if q is not None]
+        of_parts = [quantizer for part in self.parts.values() for quantizer in part.activation_quantizers]
+        quantizers = [*self.input_quantizers, *of_parts, *self._inner_quantizers(), self.output_quantizer]
+        return [quantizer for quantizer in quantizers if quantizer is not None]
 
     @property
     def frozen(self) -> bool:
@@ -136,7 +145,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         self.built = True
 
     def _inner_quantizers(self) -> list[ActivationQuantizer]:
-        """The quantizers of what flows within the layer; a subclass that has some overrides this."""
+        """The quantizers of what flows between the parts of the layer; a subclass that has some overrides this."""
         return []
 
     def _build_input_quantizers(self, inputs: int) -> None:
@@ -269,8 +278,9 @@ class NonWeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
 def find_wrapper(layer: Any) -> type[BaseQuantizeWrapper] | None:
     """The registered wrapper of a layer's class, or of the nearest base class that has one."""
     for base in type(layer).__mro__:
-        if f"{base.__name__}{_SUFFIX}" in BaseQuantizeWrapper.CHILD_WRAPPERS:
-            return BaseQuantizeWrapper.CHILD_WRAPPERS[f"{base.__name__}{_SUFFIX}"]
+        wrapper = BaseQuantizeWrapper.CHILD_WRAPPERS.get(f"{base.__name__}{_SUFFIX}")
+        if wrapper is not None and wrapper.suits(layer):
+            return wrapper
     return None
 
 
@@ -279,6 +289,17 @@ def activation_quantizers(operation: Any) -> list[ActivationQuantizer]:
     if isinstance(operation, ActivationQuantizer):
         return [operation]
     return operation.activation_quantizers if isinstance(operation, BaseQuantizeWrapper) else []
+
+
+def inner_layer(operation: Any) -> Any:
+    """The layer in a wrapper; every other operation is it itself."""
+    return operation.layer if isinstance(operation, BaseQuantizeWrapper) else operation
+
+
+def wrappers_in(operation: Any) -> list[BaseQuantizeWrapper]:
+    """The wrapper that an operation is, and those that it holds."""
+    layers = operation._flatten_layers() if isinstance(operation, keras.layers.Layer) else []
+    return [layer for layer in layers if isinstance(layer, BaseQuantizeWrapper)]
 
 
 def output_channel_axis(layer: keras.layers.Layer, kernel: str) -> tuple[int, ...]:

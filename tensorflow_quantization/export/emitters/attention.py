@@ -62,11 +62,10 @@ def _attend(e: Emission, heads: Sequence[Value], scale: float, mask: Any, zeroed
     query, key, value = heads
     scores = e.op("MatMul", e.arrange(query, _HEADS_FIRST), e.arrange(key, (0, 2, 3, 1)))
     weights = _masked_softmax(e, e.op("Mul", scores, scale), mask, zeroed)
-    seen = e.op("MatMul", weights, e.arrange(value, _HEADS_FIRST))
-    shape = (*query.shape[:3], value.shape[3])
     # Keras may promise another shape for the weights, so it is not taken from there.
     seen_by = Value(weights, (query.shape[0], query.shape[2], query.shape[1], key.shape[1]))
-    return Value(seen, shape, "float32", _HEADS_FIRST), seen_by
+    seen = e.op("MatMul", e.apply("probability", seen_by), e.arrange(value, _HEADS_FIRST))
+    return Value(seen, (*query.shape[:3], value.shape[3]), "float32", _HEADS_FIRST), seen_by
 
 
 def _attend_over(e: Emission, layer, heads: Sequence[Value], mask: Any) -> tuple[Value, Value]:
@@ -82,8 +81,9 @@ def _attend_over(e: Emission, layer, heads: Sequence[Value], mask: Any) -> tuple
     weights = softmax(e, layer._softmax, spec.with_onnx(scores))
     if mask is not None:
         weights = e.op("Where", mask, weights, 0.0)
-    seen = e.op("Einsum", weights, value, equation=layer._combine_equation)
-    return Value(seen, (*query.shape[:-1], value.shape[-1])), spec.with_onnx(weights)
+    seen_by = spec.with_onnx(weights)
+    seen = e.op("Einsum", e.apply("probability", seen_by), value, equation=layer._combine_equation)
+    return Value(seen, (*query.shape[:-1], value.shape[-1])), seen_by
 
 
 @emitter("MultiHeadAttention")
@@ -202,7 +202,8 @@ def attention(
     if seen is not None:
         scores = e.op("Where", seen, scores, e.op("Add", scores, MASKED_SCORE))
     weights = e.op("Softmax", scores, axis=-1)
-    y = e.op("MatMul", weights, value)
+    probabilities = e.apply("probability", Value(weights, (*query.shape[:-1], key.shape[-2])))
+    y = e.op("MatMul", probabilities, value)
     if query_mask is not None:
         y = e.op("Where", unsqueeze(e, boolean(e, query_mask), [query_mask.rank]), y, 0.0)
     return [e.output(y), e.output(weights, index=1)] if return_attention_scores else e.output(y)

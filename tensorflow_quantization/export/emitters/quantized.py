@@ -34,7 +34,7 @@ def quantize_wrapper(e: Emission, wrapper, inputs: Any, **kwargs: Any) -> Any:
     # First the layout that the layer wants, so that nothing stands between its DequantizeLinear and its operator.
     (inputs,), kwargs = e.arrange_inputs(entry, layer, (inputs,), kwargs)
     quantizers = iter(wrapper.input_quantizers)
-    names = iter(_input_names(len(wrapper.input_quantizers)))
+    names = iter(input_names(len(wrapper.input_quantizers)))
 
     def quantized(x: Value) -> Value:
         quantizer, name = next(quantizers), next(names)
@@ -87,7 +87,8 @@ def _within(e: Emission, wrapper: BaseQuantizeWrapper) -> Emission:
     return e.wrapped(wrapper.layer, wrapper.weight_quantizers, arrays)
 
 
-def _input_names(count: int) -> list[str]:
+def input_names(count: int) -> list[str]:
+    """What the inputs of a layer with so many are called, within the layer."""
     return ["input"] if count == 1 else [f"input_{i}" for i in range(count)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from tensorflow_quantization.export.emission import to_numpy
 from tensorflow_quantization.graph import Call, LayerGraph
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, inner_layer
 
 _LINEAR = (
     keras.layers.Conv1D,
@@ -33,11 +33,6 @@ class Affine:
 
     factor: np.ndarray
     shift: np.ndarray
-
-
-def inner_layer(operation: Any) -> Any:
-    """The layer that a wrapper holds; any other operation itself."""
-    return operation.layer if isinstance(operation, BaseQuantizeWrapper) else operation
 
 
 def read_affine(call: Call) -> Affine | None:

@@ -1,0 +1,256 @@
+"""The wrappers of attention layers, which multiply activations with one another.
+
+One product is that of queries and keys, whose softmax says how much of each value a query sees; the other one is that
+of these probabilities and the values. Most attention layers have projections by matrices before and behind them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import keras
+from keras import ops
+from keras.src.backend import get_keras_mask, set_keras_mask  # have no public names
+
+from tensorflow_quantization.inheritance import computes_like
+from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
+from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers.layers import EinsumDenseQuantizeWrapper
+
+_PROJECTIONS = ("query", "key", "value", "gate", "output")
+#: Those whose outputs are factors of a product.
+_FACTORS = ("query", "key", "value")
+
+
+class AttentionBaseQuantizeWrapper(BaseQuantizeWrapper):
+    """Base class for attention layers.
+
+    The attention scores that a layer returns on request stay as they are; only what is multiplied with the values is
+    rounded.
+
+    Args:
+        layer: the layer to wrap. The backend's fused attention, which rounds nothing in between, is not used.
+        quantize_products: fake-quantize what is multiplied within the layer.
+        factor_scheme: the integers of projected queries, keys and values; by default `input_scheme`. Those of the
+            probabilities, which are never negative, are always `input_scheme` made symmetric.
+        **kwargs: those of `BaseQuantizeWrapper`.
+
+    Attributes:
+        probability_quantizer: of the softmax, before dropout.
+    """
+
+    def __init__(
+        self,
+        layer,
+        *,
+        quantize_products: bool = True,
+        factor_scheme: QuantizationScheme | dict | None = None,
+        **kwargs,
+    ):
+        super().__init__(layer, **kwargs)
+        self.quantize_products = quantize_products
+        self.factor_scheme = QuantizationScheme.from_config(factor_scheme or self.input_scheme)
+        self.probability_quantizer: ActivationQuantizer | None = None
+
+    def build(self, input_shape=None):
+        super().build(input_shape)
+        if self.quantize_products:
+            scheme = replace(self.input_scheme, symmetric=True)
+            self.probability_quantizer = self._activation_quantizer(scheme, "probability_quantizer")
+
+    def _inner_quantizers(self):
+        return [self.probability_quantizer] if self.probability_quantizer is not None else []
+
+    def _rounded(self, probabilities, training):
+        if self.probability_quantizer is None:
+            return probabilities
+        return self.probability_quantizer(probabilities, training=training)
+
+    def _outputs(self, outputs, scores, training, return_scores: bool):
+        """What the layer returns, its output quantized."""
+        if self.output_quantizer is not None:
+            outputs = self.output_quantizer(outputs, training=training)
+        return (outputs, scores) if return_scores else outputs
+
+    def compute_output_spec(self, *args, **kwargs):
+        """That of the layer: quantization changes neither shape nor dtype."""
+        return self.layer.compute_output_spec(*args, **kwargs)
+
+    def compute_output_shape(self, *args, **kwargs):
+        return self.layer.compute_output_shape(*args, **kwargs)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(quantize_products=self.quantize_products, factor_scheme=self.factor_scheme.get_config())
+        return config
+
+
+class AttentionQuantizeWrapper(AttentionBaseQuantizeWrapper):
+    """`keras.layers.Attention` whose scores are products: its inputs, which are factors, and the probabilities."""
+
+    @classmethod
+    def suits(cls, layer):
+        return computes_like(layer, "Attention") and layer.score_mode == "dot"
+
+    def call(  # type: ignore[override]
+        self, inputs, mask=None, training=None, return_attention_scores=False, use_causal_mask=False
+    ):
+        """Takes what the layer takes."""
+        layer: Any = self.layer
+        query, value, *keys = self._quantize_inputs(inputs, training)
+        query_mask, value_mask = (mask[0], mask[1]) if mask else (None, None)
+        scores = layer._calculate_scores(query, keys[0] if keys else value)
+        seen = layer._calculate_score_mask(scores, value_mask, use_causal_mask)
+        if seen is not None:
+            seen = ops.expand_dims(seen, -2) if len(seen.shape) == 2 else seen
+            scores = ops.where(seen, scores, scores + ops.cast(_lowest(scores), scores.dtype))
+        scores = ops.softmax(scores, axis=-1)
+        probabilities = self._rounded(scores, training)
+        if training and layer.dropout > 0:
+            probabilities = keras.random.dropout(probabilities, layer.dropout, seed=layer.seed_generator)
+        outputs = ops.matmul(probabilities, value)
+        if query_mask is not None:
+            outputs = ops.where(ops.expand_dims(query_mask, -1), outputs, ops.zeros_like(outputs))
+        return self._outputs(outputs, scores, training, return_attention_scores)
+
+
+class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
+    """Base class for attention layers with projections.
+
+    Fake-quantizes the inputs (query, value and, where it is given, key), the kernels of the projections, the factors of
+    both products, and the input of the last projection.
+
+    Args:
+        layer: the layer to wrap.
+        **kwargs: those of `AttentionBaseQuantizeWrapper`.
+
+    Attributes:
+        parts: a wrapper each for the layer's projections "query", "key", "value", "gate" (if it has one) and "output".
+    """
+
+    def build(self, query_shape, value_shape, key_shape=None):  # type: ignore[override]
+        if not self.layer.built:
+            self.layer.build(query_shape, value_shape, key_shape)
+        super().build([query_shape, value_shape] if key_shape is None else [query_shape, value_shape, key_shape])
+        for name in _PROJECTIONS:
+            dense = getattr(self.layer, f"_{name}_dense", None)
+            if dense is not None:
+                self.parts[name] = self._wrap(name, dense)
+
+    def _wrap(self, name: str, dense: keras.layers.EinsumDense) -> EinsumDenseQuantizeWrapper:
+        wrapper = EinsumDenseQuantizeWrapper(
+            dense,
+            quantize_inputs=self.quantize_products and name == "output",
+            quantize_weights=self.quantize_weights,
+            input_scheme=self.input_scheme,
+            weight_scheme=self.weight_scheme,
+            output_scheme=self.factor_scheme if self.quantize_products and name in _FACTORS else None,
+            ranges=self.ranges,
+            frozen=self._frozen,
+            target=self.target,
+        )
+        wrapper.build((None,) * dense.input_spec.ndim)
+        return wrapper
+
+    def call(  # type: ignore[override]
+        self,
+        query,
+        value,
+        key=None,
+        query_mask=None,
+        value_mask=None,
+        key_mask=None,
+        attention_mask=None,
+        return_attention_scores=False,
+        training=None,
+        use_causal_mask=False,
+    ):
+        """Takes what the layer takes."""
+        layer: Any = self.layer
+        inputs = [query, value] if key is None else [query, value, key]
+        mask = layer._compute_attention_mask(
+            query,
+            value,
+            query_mask=self._query_mask(inputs, query_mask),
+            value_mask=value_mask,
+            key_mask=key_mask,
+            attention_mask=attention_mask,
+            use_causal_mask=use_causal_mask,
+        )
+        query, value, *keys = self._quantize_inputs(inputs, training)
+        key = keys[0] if keys else value
+        gate = self.parts["gate"](query) if "gate" in self.parts else None
+        query, key, value = (self.parts[name](x) for name, x in zip(_FACTORS, (query, key, value), strict=True))
+        seen, scores = self._attend(query, key, value, mask, training, return_attention_scores)
+        outputs = self.parts["output"](seen if gate is None else seen * gate)
+        return self._outputs(outputs, scores, training, return_attention_scores)
+
+    def _query_mask(self, inputs, query_mask):
+        """The mask of the queries that the layer heeds."""
+        return query_mask
+
+    def _attend(self, query, key, value, mask, training, return_scores: bool):
+        """What the queries see, (batch, queries, heads, size), and the softmax (batch, heads, queries, values)."""
+        layer: Any = self.layer
+        # Keras chooses between two ways to compute, which treat a query that may see nothing differently.
+        step_by_step = layer._dropout_layer.rate > 0.0 or return_scores or len(query.shape) != 4
+        scores = self._softmax(self._products(query, key), mask, step_by_step)
+        probabilities = layer._dropout_layer(self._rounded(scores, training), training=training)
+        return ops.einsum(layer._combine_equation, probabilities, self._repeated(value)), scores
+
+    def _products(self, query, key):
+        """The scaled products of queries and keys."""
+        raise NotImplementedError
+
+    def _repeated(self, heads):
+        """Keys or values, each as often as there are heads of queries for it."""
+        return heads
+
+    def _softmax(self, scores, mask, step_by_step: bool):
+        layer: Any = self.layer
+        if mask is None or step_by_step:
+            return layer._masked_softmax(scores, mask)
+        # As `keras.ops.dot_product_attention`: a query that may see nothing sees everything, and not zeros.
+        while len(mask.shape) < len(scores.shape):
+            mask = ops.expand_dims(mask, -3)
+        return layer._softmax(ops.where(ops.cast(mask, "bool"), scores, ops.cast(_lowest(scores), scores.dtype)))
+
+
+class MultiHeadAttentionQuantizeWrapper(ProjectedAttentionBaseQuantizeWrapper):
+    """`keras.layers.MultiHeadAttention`."""
+
+    @classmethod
+    def suits(cls, layer):
+        return computes_like(layer, "MultiHeadAttention")
+
+    def _query_mask(self, inputs, query_mask):
+        # The layer looks at the tensor, not at the argument, and takes the masks off its inputs.
+        query_mask = get_keras_mask(inputs[0])
+        for x in inputs:
+            set_keras_mask(x, None)
+        return query_mask
+
+    def _products(self, query, key):
+        layer: Any = self.layer
+        return ops.einsum(layer._dot_product_equation, key, query) * layer._inverse_sqrt_key_dim
+
+
+class GroupedQueryAttentionQuantizeWrapper(ProjectedAttentionBaseQuantizeWrapper):
+    """`keras.layers.GroupQueryAttention`."""
+
+    @classmethod
+    def suits(cls, layer):
+        return computes_like(layer, "GroupedQueryAttention")
+
+    def _products(self, query, key):
+        layer: Any = self.layer
+        return ops.einsum(layer._dot_product_equation, query, self._repeated(key)) * layer._inverse_sqrt_head_dim
+
+    def _repeated(self, heads):
+        return ops.repeat(heads, self.layer.num_repeats, axis=2)
+
+
+def _lowest(scores) -> float:
+    """Keras' score of what a softmax must not see."""
+    return -3e4 if keras.backend.standardize_dtype(scores.dtype) == "float16" else -1e9
