@@ -7,8 +7,10 @@ from typing import Any
 
 import keras
 
+from tensorflow_quantization.graph import Call, Tensor
 from tensorflow_quantization.plan import LayerPlan, QuantizationPlan
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
+from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper, SeparableBaseQuantizeWrapper
 
 
@@ -25,7 +27,7 @@ def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges:
     if not placement:
         return [operation]
     if plan.wrapper is None:
-        return [operation, _quantizer(plan, operation.name, ranges)]
+        return [operation, _quantizer(plan, operation.name, ranges)] if placement.output else [operation]
     if placement.before_activation:
         return _split(plan, operation, inputs, ranges)
     if placement.gate:
@@ -39,6 +41,14 @@ def quantize_input(plan: QuantizationPlan, name: str, ranges: str) -> Sequence[k
     if decision is None or decision.class_name != "InputLayer":
         return []
     return [_quantizer(decision, name, ranges)]
+
+
+def quantize_operand(plan: LayerPlan, call: Call, tensor: Tensor, ranges: str) -> Sequence[keras.Operation]:
+    """The quantizer between `tensor` and an operation of `keras.ops` that reads it, if the plan has one."""
+    index = next((i for i in plan.inputs if call.operands[i] is tensor), None)
+    if index is None:
+        return []
+    return [ActivationQuantizer(plan.activation_scheme, ranges, name=f"quant_{call.name}_input_{index}")]
 
 
 def _quantizer(plan: LayerPlan, name: str, ranges: str) -> ActivationQuantizer:
@@ -56,6 +66,8 @@ def _wrap(
         kwargs["inner_scheme"] = plan.activation_scheme
     if plan.placement.one_scale and chosen:
         kwargs["one_scale"] = True
+    if issubclass(plan.wrapper, AttentionBaseQuantizeWrapper):
+        kwargs.update(quantize_products=plan.placement.products, factor_scheme=plan.factor_scheme)
     return plan.wrapper(
         layer,
         quantize_inputs=bool(chosen),

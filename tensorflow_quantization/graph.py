@@ -7,6 +7,7 @@ Functional, Sequential, subclassed and nested models look the same to it.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,11 +50,16 @@ MOVING = DROPOUTS | {
     "MaxPooling1D",
     "MaxPooling2D",
     "MaxPooling3D",
+    "Moveaxis",
     "Permute",
+    "Repeat",
     "RepeatVector",
     "Reshape",
+    "Split",
     "Squeeze",
+    "Swapaxes",
     "Transpose",
+    "Unstack",
     "ZeroPadding1D",
     "ZeroPadding2D",
     "ZeroPadding3D",
@@ -105,6 +111,22 @@ class Call:
     @property
     def is_layer(self) -> bool:
         return isinstance(self.operation, keras.layers.Layer)
+
+    @property
+    def arguments(self) -> dict[str, list[Tensor]]:
+        """The tensors that are computed with, by the parameters of `call` and in their order; masks are left out."""
+        bound = inspect.signature(self.operation.call).bind(*self.args, **self.kwargs).arguments
+        named = {
+            name: [x for x in tree.flatten(argument) if isinstance(x, Tensor)]
+            for name, argument in bound.items()
+            if not name.endswith("mask")
+        }
+        return {name: tensors for name, tensors in named.items() if tensors}
+
+    @property
+    def operands(self) -> list[Tensor]:
+        """The same in one list."""
+        return [tensor for tensors in self.arguments.values() for tensor in tensors]
 
 
 class LayerGraph:

@@ -15,6 +15,7 @@ from tensorflow_quantization.targets import Placement, Target
 from tensorflow_quantization.targets.tensors import origin
 from tensorflow_quantization.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, NonWeightedBaseQuantizeWrapper, find_wrapper
+from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 
 FULL, PARTIAL = "full", "partial"
 
@@ -29,6 +30,7 @@ class LayerPlan:
         placement: where quantizers go, and why.
         activation_scheme: the integers of its inputs and output.
         weight_scheme: the integers of its kernels.
+        factor_scheme: the integers of what is multiplied with another activation.
         wrapper: the wrapper class to do it with; `None` where it is no layer.
         target: the name of the runtime that it is for.
     """
@@ -38,6 +40,7 @@ class LayerPlan:
     placement: Placement = field(default=Placement())
     activation_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
     weight_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
+    factor_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
     wrapper: type[BaseQuantizeWrapper] | None = field(default=None, repr=False)
     target: str | None = None
 
@@ -48,6 +51,10 @@ class LayerPlan:
     @property
     def output_scheme(self) -> QuantizationScheme:
         """The integers of the output, of the activation where that is apart."""
+        if self.placement.factor == "any":
+            return self.factor_scheme
+        if self.placement.factor == "positive":
+            return replace(self.activation_scheme, symmetric=True)
         return self._fixed(self.placement.fixed_output)
 
     @property
@@ -82,6 +89,7 @@ class LayerPlan:
 
     def __str__(self) -> str:
         what = [f"input {list(self.inputs)}"] * bool(self.inputs) + ["weights"] * self.weights
+        what += ["products"] * self.placement.products
         what += ["output"] * (self.output or self.placement.before_activation)
         return f"{self.path} ({self.class_name}): {' and '.join(what) or 'float'}; {self.reason}"
 
@@ -121,6 +129,7 @@ def make_plan(
     case_specs: Iterable[tuple[str, QuantizationSpec]] = (),
     activation_scheme: QuantizationScheme = QuantizationScheme(),
     weight_scheme: QuantizationScheme = QuantizationScheme(),
+    factor_scheme: QuantizationScheme | None = None,
 ) -> QuantizationPlan:
     """Decide on every layer of a flat graph.
 
@@ -134,12 +143,23 @@ def make_plan(
         spec: the user's wishes.
         case_specs: (case name, what it asks), in the user's order.
         activation_scheme, weight_scheme: the integers where an entry does not say otherwise.
+        factor_scheme: those of what is multiplied with another activation; by default those of activations.
+
+    Raises:
+        ValueError: a layer is named that nothing can wrap.
     """
     spec = spec or QuantizationSpec()
     _warn_of_unknown_names(spec, graph)
     wishes = _Wishes(spec, list(case_specs))
     placements = {} if mode == PARTIAL else target.place(graph, wishes.switched_off)
-    plain = LayerPlan("", "", activation_scheme=activation_scheme, weight_scheme=weight_scheme, target=target.name)
+    plain = LayerPlan(
+        "",
+        "",
+        activation_scheme=activation_scheme,
+        weight_scheme=weight_scheme,
+        factor_scheme=factor_scheme or activation_scheme,
+        target=target.name,
+    )
     layers = {
         tensor.name: replace(plain, path=tensor.name, class_name="InputLayer", placement=placements[tensor.name])
         for tensor in graph.inputs
@@ -184,13 +204,16 @@ def _decide(
     placed = placements.get(call.path, Placement())
     entry, source = wishes.find(call)
     wrapper = find_wrapper(call.operation) if call.is_layer else None
+    takes_one_input = len(call.arguments) < 2
     if entry is not None:
-        wrapper = wrapper or NonWeightedBaseQuantizeWrapper
-        wished = _wished(call, entry, source, wrapper, placed, placements)
-        return replace(_with_bits(layer, entry), placement=wished, wrapper=wrapper if wished else None)
+        named = wrapper or NonWeightedBaseQuantizeWrapper
+        wished = _wished(call, entry, source, named, placed, placements)
+        if wished and wrapper is None and not takes_one_input:
+            raise ValueError(_needs_wrapper(call))
+        return replace(_with_bits(layer, entry), placement=wished, wrapper=named if wished else None)
     if placed:
-        if not call.is_layer:
-            return replace(layer, placement=placed)
+        if not call.is_layer or (wrapper is None and not takes_one_input):
+            return replace(layer, placement=placed)  # a quantizer behind it
         wrapper = wrapper or NonWeightedBaseQuantizeWrapper
         return replace(layer, placement=_only_floats(call, placed), wrapper=wrapper)
     if wrapper is not None and not placed.reason and mode != PARTIAL and not _is_ours(wrapper):
@@ -201,6 +224,14 @@ def _decide(
     if "BatchNormalization" in call.class_names and (convolution := graph.fusable_convolution(call.outputs[0])):
         reason = f"folded into {convolution.path}"
     return replace(layer, placement=Placement(reason=reason))
+
+
+def _needs_wrapper(call: Call) -> str:
+    return (
+        f"Layer {call.path!r} ({call.class_name}) is named to be quantized, but takes {', '.join(call.arguments)}, and "
+        "without a wrapper of its own a layer can have one input, or a list of them, only. Write a "
+        f"{call.class_name}QuantizeWrapper, or take the entry out of the spec."
+    )
 
 
 def _why_not(call: Call, wrapper: type[BaseQuantizeWrapper] | None, mode: str) -> str:
@@ -227,7 +258,7 @@ def _only_floats(call: Call, placement: Placement) -> Placement:
 
 
 def _floating(call: Call) -> list[int]:
-    return [i for i, tensor in enumerate(call.inputs) if keras.backend.is_float_dtype(tensor.dtype)]
+    return [i for i, tensor in enumerate(call.operands) if keras.backend.is_float_dtype(tensor.dtype)]
 
 
 def _wished(
@@ -246,11 +277,13 @@ def _wished(
     else:
         inputs = floating if entry.quantize_input else []
     # An input that a shared quantizer serves already needs none of its own, unless the target gives it one.
-    inputs = [i for i in inputs if i in placed.inputs or not _quantized_at_its_source(call.inputs[i], placements)]
+    inputs = [i for i in inputs if i in placed.inputs or not _quantized_at_its_source(call.operands[i], placements)]
     weights = entry.quantize_weight and not issubclass(wrapper, NonWeightedBaseQuantizeWrapper)
     placement = replace(
         placed, inputs=tuple(inputs), weights=weights, output=placed.output or entry.quantize_output, reason=source
     )
+    if issubclass(wrapper, AttentionBaseQuantizeWrapper):
+        placement = replace(placement, products=entry.quantize_input)
     if placement:
         return placement
     if call.inputs and not floating:
@@ -265,7 +298,7 @@ def _quantized_at_its_source(tensor: Tensor, placements: dict[str, Placement]) -
 
 
 def _warn_of_wrong_indices(call: Call, entry: LayerConfig) -> None:
-    count = len(call.inputs)
+    count = len(call.operands)
     wrong = [i for i in entry.quantization_index or [] if not 0 <= i < count]
     if wrong:
         warn_user(
@@ -276,7 +309,9 @@ def _warn_of_wrong_indices(call: Call, entry: LayerConfig) -> None:
 
 def _with_bits(layer: LayerPlan, entry: LayerConfig) -> LayerPlan:
     if entry.input_bits is not None:
-        layer = replace(layer, activation_scheme=replace(layer.activation_scheme, bits=entry.input_bits))
+        activations = replace(layer.activation_scheme, bits=entry.input_bits)
+        factors = replace(layer.factor_scheme, bits=entry.input_bits)
+        layer = replace(layer, activation_scheme=activations, factor_scheme=factors)
     if entry.weight_bits is not None:
         layer = replace(layer, weight_scheme=replace(layer.weight_scheme, bits=entry.weight_bits))
     return layer

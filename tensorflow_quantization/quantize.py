@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import keras
 
-from tensorflow_quantization.apply import apply_plan, quantize_input
+from tensorflow_quantization.apply import apply_plan, quantize_input, quantize_operand
 from tensorflow_quantization.custom_qdq_cases import CustomQDQInsertionCase
 from tensorflow_quantization.graph import LayerGraph
 from tensorflow_quantization.messages import did_you_mean
@@ -60,12 +60,12 @@ def quantize_model(
     Raises:
         TypeError: `model`, the spec or a case is of a wrong type, or a case returns one.
         ValueError: unknown mode, target or ranges, "partial" with nothing named, bits out of range, a model that is
-            not built or is quantized already, a layer that cannot be copied.
+            not built or is quantized already, a layer that cannot be copied, one that is named and cannot be wrapped.
     """
     check_ranges(ranges)
     cases = _check_arguments(quantization_mode, quantization_spec, custom_qdq_cases)
     target = find_target(target)
-    weight_scheme, activation_scheme = _schemes(target, weight_bits, input_bits)
+    schemes = _schemes(target, weight_bits, input_bits)
     graph = LayerGraph.trace(model)
     flat = graph.flatten()
     _check_not_quantized(model, flat)
@@ -75,13 +75,13 @@ def quantize_model(
         mode=quantization_mode,
         spec=quantization_spec,
         case_specs=[(type(case).__name__, _ask(case, model, quantization_spec)) for case in cases],
-        activation_scheme=activation_scheme,
-        weight_scheme=weight_scheme,
+        **schemes,
     )
     quantized = rewrite(
         graph,
-        lambda call, copy: apply_plan(plan[call.path], copy, len(call.inputs), ranges),
+        lambda call, copy: apply_plan(plan[call.path], copy, len(call.operands), ranges),
         lambda tensor: quantize_input(plan, tensor.name, ranges),
+        lambda call, tensor: quantize_operand(plan[call.path], call, tensor, ranges),
     )
     attach_plan(quantized, plan)
     return quantized
@@ -116,10 +116,8 @@ def _close_mode(mode) -> str:
     return did_you_mean(mode, [FULL, PARTIAL]) if isinstance(mode, str) else ""
 
 
-def _schemes(
-    target: Target, weight_bits: int | None, input_bits: int | None
-) -> tuple[QuantizationScheme, QuantizationScheme]:
-    """The schemes of weights and of activations."""
+def _schemes(target: Target, weight_bits: int | None, input_bits: int | None) -> dict[str, QuantizationScheme]:
+    """The schemes of weights, of activations, and of those that are multiplied, as arguments of `make_plan`."""
     import tensorflow_quantization as package  # the globals count as they are now, not as they were at import
 
     check_bits(package.G_NUM_BITS, "G_NUM_BITS")
@@ -132,7 +130,11 @@ def _schemes(
         wanted = wanted or by_globals
         return wanted if bits is None else replace(wanted, bits=check_bits(bits, argument))
 
-    return scheme(target.weights, weight_bits, "weight_bits"), scheme(target.activations, input_bits, "input_bits")
+    return {
+        "weight_scheme": scheme(target.weights, weight_bits, "weight_bits"),
+        "activation_scheme": scheme(target.activations, input_bits, "input_bits"),
+        "factor_scheme": scheme(target.factors or target.activations, input_bits, "input_bits"),
+    }
 
 
 def _check_not_quantized(model: keras.Model, flat: LayerGraph) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -21,9 +22,16 @@ _TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss")
 Replace = Callable[[Call, keras.Operation], Sequence[keras.Operation]]
 #: Gets an input of the model and returns layers to call on it.
 AfterInput = Callable[[Tensor], Sequence[keras.Operation]]
+#: Gets a call and one of the tensors that it reads, and returns layers to call on that before this call reads it.
+Before = Callable[[Call, Tensor], Sequence[keras.Operation]]
 
 
-def rewrite(graph: LayerGraph, replace: Replace, after_input: AfterInput = lambda tensor: ()) -> keras.Model:
+def rewrite(
+    graph: LayerGraph,
+    replace: Replace,
+    after_input: AfterInput = lambda tensor: (),
+    before: Before = lambda call, tensor: (),
+) -> keras.Model:
     """A new model that computes what `graph` does, with layers replaced.
 
     Nested models stay nested, shared layers shared, names, weights, `trainable` flags, the states of random seeds and
@@ -34,11 +42,12 @@ def rewrite(graph: LayerGraph, replace: Replace, after_input: AfterInput = lambd
         graph: of the old model; not flattened.
         replace: what to put in the place of each call.
         after_input: what to put behind each input of the model.
+        before: what to put between a tensor and a call of an operation of `keras.ops` that reads it.
 
     Raises:
         ValueError: a layer cannot be copied from its config; the message names it.
     """
-    rebuilder = _Rebuilder(graph, replace, after_input)
+    rebuilder = _Rebuilder(graph, replace, after_input, before)
     model = rebuilder.rebuild(graph)
     rebuilder.copy_variables()
     _copy_compile_state(graph.model, model)
@@ -46,10 +55,11 @@ def rewrite(graph: LayerGraph, replace: Replace, after_input: AfterInput = lambd
 
 
 class _Rebuilder:
-    def __init__(self, graph: LayerGraph, replace: Replace, after_input: AfterInput):
+    def __init__(self, graph: LayerGraph, replace: Replace, after_input: AfterInput, before: Before):
         self.graph = graph
         self.replace = replace
         self.after_input = after_input
+        self.before = before
         self.models: dict[int, keras.Model] = {}  # by id of the old one
         self.operations: dict[int, Sequence[keras.Operation]] = {}  # by id of the old one
         self.copies: list[tuple[keras.Operation, keras.Operation, str]] = []
@@ -78,7 +88,8 @@ class _Rebuilder:
 
         for call in graph.calls:
             operations = self._operations(call)
-            outputs = operations[0](*substitute(call.args, new), **substitute(call.kwargs, new))
+            read = new if call.is_layer else partial(self._read, call, new)
+            outputs = operations[0](*substitute(call.args, read), **substitute(call.kwargs, read))
             outputs = _chain(operations[1:], outputs)
             for tensor, output in zip(call.outputs, keras.tree.flatten(outputs), strict=True):
                 tensors[id(tensor)] = output
@@ -90,6 +101,9 @@ class _Rebuilder:
             name=old.name,
             trainable=old.trainable,
         )
+
+    def _read(self, call: Call, new: Callable[[Tensor], Any], tensor: Tensor) -> Any:
+        return _chain(self.before(call, tensor), new(tensor))
 
     def _outputs(self, graph: LayerGraph, new: Callable[[Tensor], Any]) -> Any:
         """The outputs of the new model, under their old names.

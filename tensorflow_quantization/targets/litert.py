@@ -5,6 +5,7 @@ integers. The kernels take in batch normalization (as weights) and ReLU; every o
 """
 
 from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.targets.products import ATTENTION
 from tensorflow_quantization.targets.target import Target
 from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_tensors
 
@@ -45,6 +46,7 @@ _RULES = TensorRules(
     numbers=True,
     gated=frozenset({"silu"}),
     alone=frozenset({"gelu", "hard_silu", "leaky_relu", "prelu", "relu", "relu6", "sigmoid", "softmax", "tanh"}),
+    why_not=dict.fromkeys(ATTENTION, "exported to LiteRT in floats"),
     fixed={"sigmoid": (1 / 256, -128), "softmax": (1 / 256, -128), "tanh": (1 / 128, 0)},
 )
 

@@ -5,6 +5,7 @@ before QuantizeLinear disappears only if the zero point is the least integer, wh
 """
 
 from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.targets.products import ATTENTION, PRODUCTS
 from tensorflow_quantization.targets.target import Target
 from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_tensors
 
@@ -21,9 +22,12 @@ _RULES = TensorRules(
             "Multiply",
         }
     ),
+    attention=ATTENTION,
+    products=PRODUCTS,
     fused=frozenset({"relu", "relu6"}),
     outputs=True,
     float_products=True,
+    float_sums=True,
     gated=frozenset({"silu"}),
 )
 

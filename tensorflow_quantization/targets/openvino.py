@@ -5,6 +5,7 @@ clipped to but not rounded to (seen in OpenVINO 2026.4), so there is none, with 
 """
 
 from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.targets.products import ATTENTION, PRODUCTS
 from tensorflow_quantization.targets.target import Target
 from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_tensors
 
@@ -20,6 +21,9 @@ _RULES = TensorRules(
         }
     ),
     unweighted=frozenset({"Add", "AveragePooling2D", "GlobalAveragePooling2D", "Multiply"}),
+    attention=ATTENTION,
+    products=PRODUCTS,
+    float_sums=True,
     fused=frozenset(),
     outputs=False,
     fused_sums=True,
@@ -30,4 +34,7 @@ OPENVINO = Target(
     place=at_tensors(_RULES),
     activations=QuantizationScheme(signed=False, symmetric=False, narrow_range=False),
     weights=QuantizationScheme(),
+    # Measured: of two activations in a MatMul the right one has to be int8 and symmetric, the left one to have no zero
+    # point; and what it fuses an attention to stays float if one of queries, keys and values is uint8.
+    factors=QuantizationScheme(narrow_range=False),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from tensorflow_quantization.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import QuantizationScheme
@@ -21,6 +22,9 @@ class Placement:
             layer of its own.
         inner: of a separable convolution: quantize what flows between its two kernels.
         one_scale: quantize the output too, with the range of the input.
+        products: of a layer that multiplies activations with one another, attention: quantize them.
+        factor: the output is a factor of a product of two activations, whose integers a runtime may want otherwise:
+            "any", or "positive" if it is never negative and the left one of the two.
         gate: of an activation that is a product with a gate (SiLU is x * sigmoid(x)): quantize the gate too.
         fixed_output, fixed_gate: the scale and zero point that the runtime demands of output and gate; `None`: by
             range. The output is that of the activation, where there is one.
@@ -33,13 +37,15 @@ class Placement:
     before_activation: bool = False
     inner: bool = False
     one_scale: bool = False
+    products: bool = False
+    factor: Literal["", "any", "positive"] = ""
     gate: bool = False
     fixed_output: tuple[float, int] | None = None
     fixed_gate: tuple[float, int] | None = None
     reason: str = ""
 
     def __bool__(self) -> bool:
-        return bool(self.inputs) or self.weights or self.output
+        return bool(self.inputs) or self.weights or self.output or self.products
 
 
 #: Decides on a whole graph: a placement a path of a call or name of a model input. It leaves out the calls that the
@@ -56,9 +62,12 @@ class Target:
         place: where it wants quantizers.
         activations: the integers of activations; `None`: those of the package's `G_*` globals.
         weights: the integers of weights; the channel axis is the layer's.
+        factors: the integers of what is multiplied with another activation; `None`: those of activations. The left
+            factor, where it is never negative, has those of activations made symmetric.
     """
 
     name: str
     place: PlacementRule
     activations: QuantizationScheme | None = None
     weights: QuantizationScheme | None = None
+    factors: QuantizationScheme | None = None

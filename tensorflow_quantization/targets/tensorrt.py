@@ -14,9 +14,10 @@ from tensorflow_quantization.custom_qdq_cases import (
 )
 from tensorflow_quantization.graph import NORMALIZATIONS
 from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.targets.products import PROJECTED_ATTENTION, attends, multiplies_activations
 from tensorflow_quantization.targets.table import LayerRule, by_table
 from tensorflow_quantization.targets.target import Placement, Target
-from tensorflow_quantization.targets.tensors import SEPARABLE
+from tensorflow_quantization.targets.tensors import IN_FLOATS, SEPARABLE, float_sums
 
 _WEIGHTED = (
     *(f"Conv{rank}D{suffix}" for rank in (1, 2, 3) for suffix in ("", "Transpose")),
@@ -25,7 +26,7 @@ _WEIGHTED = (
     "Dense",
     "EinsumDense",
 )
-_POOLINGS = (f"{scope}AveragePooling{rank}D" for rank in (1, 2, 3) for scope in ("", "Global"))
+_POOLINGS = tuple(f"{scope}AveragePooling{rank}D" for rank in (1, 2, 3) for scope in ("", "Global"))
 
 _TABLE = by_table(
     {
@@ -40,11 +41,25 @@ _CASES = (EfficientNetQDQCase(), BNQDQCase(), MaxPoolQDQCase())
 
 def _place(graph, switched_off):
     placements = _TABLE(graph, switched_off)
+    placements.update(_products(graph, switched_off))
+    in_floats = float_sums(graph, lambda call: call.path in placements)
     for call in graph.calls:
         inputs = next((found for case in _CASES if (found := case.inputs(graph, call))), None)
         if inputs and call.is_layer and not switched_off(call) and not _folds_into_product(graph, call):
-            placements[call.path] = Placement(tuple(inputs))
-    return {path: replace(placement, reason="runs in INT8") for path, placement in placements.items()}
+            placements[call.path] = Placement() if id(call) in in_floats else Placement(tuple(inputs))
+    return {path: replace(p, reason="runs in INT8" if p else IN_FLOATS) for path, p in placements.items()}
+
+
+def _products(graph, switched_off):
+    """The placements of what multiplies activations with one another."""
+    placements = {}
+    for call in graph.calls:
+        inputs = tuple(range(len(call.operands)))
+        if attends(call) and not switched_off(call):
+            placements[call.path] = Placement(inputs, weights=attends(call, PROJECTED_ATTENTION), products=True)
+        elif multiplies_activations(call) and not switched_off(call):
+            placements[call.path] = Placement(inputs)
+    return placements
 
 
 def _folds_into_product(graph, call):

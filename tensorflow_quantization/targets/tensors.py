@@ -5,12 +5,13 @@ The way of runtimes that compute whole chains (convolution, normalization, activ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import keras
 
 from tensorflow_quantization.graph import DROPOUTS, MOVING, NORMALIZATIONS, Call, LayerGraph, Tensor
+from tensorflow_quantization.targets.products import PROJECTED_ATTENTION, attends, multiplies_activations
 from tensorflow_quantization.targets.target import Placement, PlacementRule
 
 
@@ -21,6 +22,8 @@ class TensorRules:
     Attributes:
         weighted: classes of layers whose kernels are quantized.
         unweighted: further classes of layers and operations that are computed in integers.
+        attention: classes of Keras' layers whose projections, and products of activations, are computed in integers.
+        products: classes of layers and operations that multiply two activations in integers.
         fused: names of activations that are part of the kernel before them.
         gated: names of activations whose gate is quantized too, so that they are computed in integers.
         alone: names of activations that are integer kernels of their own where no kernel before them takes them in.
@@ -29,23 +32,29 @@ class TensorRules:
         not_fusing: classes whose kernels take in no activation.
         one_scale: classes that compute new values at the scale of their input: one quantizer, of their own, for both.
         outputs: whether a kernel runs in integers only if its output, after what is fused, is quantized too.
-        float_products: but a product with a matrix gives floats where no integer kernel reads it.
+        float_products: but a product of matrices gives floats where no integer kernel reads it.
+        float_sums: sums stay in floats where integers save nothing, see `float_sums`.
         fused_sums: the kernel of a convolution adds to its products what an Add joins with them, without rounding them
             first.
+        why_not: by class, why layers that could be quantized are not.
     """
 
     weighted: frozenset[str]
     unweighted: frozenset[str]
     fused: frozenset[str]
     outputs: bool
+    attention: frozenset[str] = frozenset()
+    products: frozenset[str] = frozenset()
     float_products: bool = False
     fused_sums: bool = False
+    float_sums: bool = False
     gated: frozenset[str] = frozenset()
     alone: frozenset[str] = frozenset()
     fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
     numbers: bool = False
     not_fusing: frozenset[str] = frozenset()
     one_scale: frozenset[str] = frozenset()
+    why_not: Mapping[str, str] = field(default_factory=dict)
 
 
 #: Two kernels in one layer: what flows between them is quantized as what flows between layers.
@@ -53,6 +62,9 @@ SEPARABLE = frozenset({"SeparableConv1D", "SeparableConv2D"})
 #: Their output's quantizer serves their inputs too, unless something else reads these.
 JOINING = frozenset({"Concatenate"})
 _MERGING = frozenset({"Add", "Multiply", "Concatenate", "Subtract"})
+_SUMS = frozenset({"Add"})
+#: Why a sum is left alone.
+IN_FLOATS = "stays in floats: no integer kernel computes it along, or reads it"
 #: What the gate of a SiLU is.
 _GATE = "sigmoid"
 #: Layers and operations that are always the same activation, by its name in `keras.activations`.
@@ -70,6 +82,10 @@ _ACTIVATION_CLASSES = {
     "Softmax": "softmax",
     "Tanh": "tanh",
 }
+#: Activations that only cut values off.
+_CLIPPING = frozenset({"relu", "relu6"})
+#: Activations that are never negative.
+_POSITIVE = frozenset({"exponential", "relu", "relu6", "sigmoid", "softmax", "softplus"})
 
 
 def at_tensors(rules: TensorRules) -> PlacementRule:
@@ -83,19 +99,30 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
         def update(path: str, reason: str, **changes) -> None:
             placements[path] = replace(placements.get(path, Placement(reason=reason)), **changes)
 
-        def want(tensor: Tensor, reason: str) -> None:
+        def want(tensor: Tensor, reason: str, factor: str = "") -> None:
             if not keras.backend.is_float_dtype(tensor.dtype):
                 return
             tensor = origin(tensor)
-            fixed = rules.fixed.get(_last_activation(tensor))
+            if _is_one_of_several(tensor):
+                return
+            activation = _last_activation(tensor)
+            fixed = rules.fixed.get(activation)
             reader = _only_reader(graph, tensor)
             # A reader that keeps the scale of what it reads brings the quantizer for it.
             if fixed is None and reader and _matches(reader, keeping) and not switched_off(reader):
                 return
             path = tensor.producer.path if tensor.producer else tensor.name
-            update(path, reason, output=True, fixed_output=fixed)
+            if factor == "left":
+                before = placements.get(path, Placement()).factor
+                factor = "positive" if activation in _POSITIVE and before != "any" else "any"
+            changes = {"factor": factor} if factor else {}
+            update(path, reason, output=True, fixed_output=fixed, **changes)
 
-        kernels = [call for call in graph.calls if _is_integer(call, rules)]
+        def is_integer(call: Call) -> bool:
+            return _is_integer(call, rules)
+
+        in_floats = float_sums(graph, is_integer) if rules.float_sums else set()
+        kernels = [call for call in graph.calls if is_integer(call) and id(call) not in in_floats]
         taken_in = {id(inner) for call in kernels for inner in _taken_in(graph, call, rules)}
         for call in kernels:
             if id(call) in taken_in or switched_off(call):
@@ -107,10 +134,14 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
             if _matches(call, rules.one_scale):
                 update(call.path, "computed in integers", inputs=(0,), output=True, one_scale=True)
                 continue
-            for tensor in call.inputs:
+            projects = attends(call, PROJECTED_ATTENTION)
+            if attends(call, rules.attention):
+                update(call.path, "computed in integers", weights=projects, products=True)
+            for index, tensor in enumerate(call.operands):
+                is_factor = _multiplies(call, rules) and not projects
                 if not (rules.fused_sums and _is_unrounded(graph, call, tensor)):
-                    want(tensor, f"read by {call.path}")
-            if rules.outputs and not (rules.float_products and _is_float_product(graph, call, rules)):
+                    want(tensor, f"read by {call.path}", ("any" if index else "left") if is_factor else "")
+            if rules.outputs and not (rules.float_products and _is_float_product(graph, call, rules, in_floats)):
                 own = _own_activation(call)
                 if own not in rules.fused and own != "linear":
                     gate = own in rules.gated
@@ -121,6 +152,11 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
                         update(call.path, "", gate=True, output=True, fixed_gate=rules.fixed.get(_GATE))
                 else:
                     want(_end_of_kernel(graph, call, rules), f"written by the kernel of {call.path}")
+        for call in graph.calls:
+            if id(call) in in_floats and call.path not in placements:
+                update(call.path, IN_FLOATS)
+            if call.class_name in rules.why_not:
+                update(call.path, rules.why_not[call.class_name])
         return placements
 
     return place
@@ -130,11 +166,16 @@ def _is_integer(call: Call, rules: TensorRules) -> bool:
     """Whether a call is computed in integers if its tensors are quantized."""
     if activation_name(call) in rules.gated:
         return call.is_layer
-    if activation_name(call) in rules.alone:
+    if activation_name(call) in rules.alone or _multiplies(call, rules):
         return True
     if not call.is_layer and _matches(call, _MERGING) and len(call.inputs) < 2:
         return rules.numbers  # the other operand is one
     return _matches(call, rules.weighted | rules.unweighted)
+
+
+def _multiplies(call: Call, rules: TensorRules) -> bool:
+    """Whether a product of activations, be it one within a layer, is computed in integers."""
+    return attends(call, rules.attention) or multiplies_activations(call, rules.products)
 
 
 def _matches(call: Call, classes: Iterable[str]) -> bool:
@@ -151,6 +192,41 @@ def origin(tensor: Tensor) -> Tensor:
 def _is_unrounded(graph: LayerGraph, call: Call, tensor: Tensor) -> bool:
     """Whether `call` adds something to the products of a convolution, which `tensor` is."""
     return graph.fused_with_sum(call) is tensor and _last_activation(origin(tensor)) == "linear"
+
+
+def _readers_of(graph: LayerGraph, tensor: Tensor) -> Iterator[Call]:
+    """The calls that compute with the values of `tensor`, moved, normalized or clipped before as they may be."""
+    for reader in graph.consumers(tensor):
+        if _matches(reader, MOVING | NORMALIZATIONS) or activation_name(reader) in _CLIPPING:
+            for output in reader.outputs:
+                yield from _readers_of(graph, output)
+        else:
+            yield reader
+
+
+def float_sums(graph: LayerGraph, is_integer: Callable[[Call], bool]) -> set[int]:
+    """The ids of the calls of sums that had better stay in floats: residual connections of transformers.
+
+    A convolution computes the sum behind it along, and a kernel of integers that reads it wants it in integers. Where
+    neither is so, between products of matrices and layer normalizations, integers save nothing, and a sum that goes
+    through the whole network would be rounded anew in each block.
+
+    Args:
+        is_integer: whether a call is computed in integers if its tensors are quantized.
+    """
+    found: set[int] = set()
+    for call in reversed(graph.calls):  # those that read a sum are known before it
+        if not _matches(call, _SUMS):
+            continue
+        convolved = any(graph.fusable_convolution(origin(tensor)) is not None for tensor in call.inputs)
+        readers = _readers_of(graph, call.outputs[0])
+        if not convolved and not any(is_integer(reader) and id(reader) not in found for reader in readers):
+            found.add(id(call))
+    return found
+
+
+def _is_one_of_several(tensor: Tensor) -> bool:
+    return tensor.producer is not None and len(tensor.producer.outputs) > 1
 
 
 def _only_reader(graph: LayerGraph, tensor: Tensor) -> Call | None:
@@ -183,12 +259,15 @@ def _taken_in(graph: LayerGraph, call: Call, rules: TensorRules) -> list[Call]:
     return taken_in
 
 
-def _is_float_product(graph: LayerGraph, call: Call, rules: TensorRules) -> bool:
-    """Whether `call` is a product with a matrix that nothing computed in integers reads."""
-    if not _matches(call, ("Dense", "EinsumDense")):
+def _is_float_product(graph: LayerGraph, call: Call, rules: TensorRules, in_floats: set[int]) -> bool:
+    """Whether `call` is a product of matrices that nothing computed in integers reads."""
+    if not _matches(call, ("Dense", "EinsumDense")) and not _multiplies(call, rules):
         return False
-    readers = graph.consumers(_end_of_kernel(graph, call, rules))
-    return not any(_is_integer(reader, rules) for reader in readers)
+    own = _own_activation(call)
+    if own != "linear" and own not in rules.fused | rules.gated | rules.alone:
+        return True  # the activation reads it
+    readers = _readers_of(graph, _end_of_kernel(graph, call, rules))
+    return not any(_is_integer(reader, rules) and id(reader) not in in_floats for reader in readers)
 
 
 def activation_name(call: Call) -> str | None:

@@ -22,6 +22,7 @@ from tensorflow_quantization.targets import DEFAULT, TARGETS
 from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
+from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 
 IO_DTYPES = ("float32", "int8")
 _ADVICE = 'Quantize the float model with quantize_model(model, target="litert") and train or calibrate it.'
@@ -51,7 +52,8 @@ def export_litert(
         TypeError, ValueError: `model` is no Keras model, not built, or cannot be traced.
         OSError: `path` cannot be written.
         ExportError: another Keras backend, a model that is not quantized for LiteRT, that computes in half precision,
-            has other than 8 bits or values that are not finite, or that the converter does not take.
+            has other than 8 bits, attention layers that are quantized inside or values that are not finite, or that the
+            converter does not take.
         VerificationError: the file disagrees with Keras. This and each of the above leave what was at `path`.
         ImportError: TensorFlow is not installed, or `verify_with` is given and `ai-edge-litert` is not.
     """
@@ -60,6 +62,7 @@ def export_litert(
     _check_backend()
     graph = LayerGraph.trace(model).flatten()
     _check_quantized(graph)
+    _check_attention(graph)
     _check_bits(graph)
     _check_precision(graph)
     validation.check_finite(graph)
@@ -97,6 +100,19 @@ def _check_quantized(graph: LayerGraph) -> None:
             f"Model {graph.model.name!r} is quantized for target {', '.join(map(repr, others))}, and LiteRT needs "
             f"quantizers in other places. {_ADVICE}"
         )
+
+
+def _check_attention(graph: LayerGraph) -> None:
+    for call in graph.calls:
+        wrapper = call.operation
+        if not isinstance(wrapper, AttentionBaseQuantizeWrapper):
+            continue
+        quantizers = [q for q in wrapper.activation_quantizers if q is not wrapper.output_quantizer]
+        if quantizers or any(part.weight_quantizers for part in wrapper.parts.values()):
+            raise ExportError(
+                f"Layer {call.path!r} is quantized inside, and attention is exported to LiteRT in floats only. Leave "
+                "its entry out of the QuantizationSpec."
+            )
 
 
 def _check_bits(graph: LayerGraph) -> None:

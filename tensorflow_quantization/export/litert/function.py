@@ -23,6 +23,7 @@ from tensorflow_quantization.graph import MOVING, Call, LayerGraph, Tensor, subs
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.tensors import JOINING, activation_name
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
+from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.base import output_channel_axis
 from tensorflow_quantization.wrappers.bias import integer_bias
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
@@ -109,6 +110,9 @@ class _Steps:
             return self._fake_quantize(call, operation)
         if not isinstance(operation, BaseQuantizeWrapper):
             return self._inner_step(call)
+        if isinstance(operation, AttentionBaseQuantizeWrapper):
+            attend, output = self._inner_step(call), self._fake_quantize(call, operation.output_quantizer)
+            return lambda *args, **kwargs: output(attend(*args, **kwargs))
         inputs = [
             self._requantize(call, tensor, quantizer)
             for tensor, quantizer in zip(call.inputs, operation.input_quantizers, strict=True)
@@ -204,7 +208,7 @@ def quantizer_of(tensor: Tensor) -> ActivationQuantizer | None:
 
 
 def _is_moving(call: Call) -> bool:
-    return type(inner_layer(call.operation)).__name__ in MOVING and len(call.inputs) == 1
+    return type(inner_layer(call.operation)).__name__ in MOVING and len(call.inputs) == len(call.outputs) == 1
 
 
 def _is_joining(call: Call) -> bool:

@@ -15,7 +15,9 @@ from tensorflow_quantization.export.passes._graph import array, operand, produce
 #: Of the meta data of integers: the quantizer is for all that read the tensor, not for one of them.
 SHARED = "shared_quantizer"
 #: Operators whose output holds elements of their first input and nothing else.
-MOVING = frozenset({"MaxPool", "Reshape", "Transpose", "Flatten", "Slice", "Squeeze", "Unsqueeze", "Gather", "Pad"})
+MOVING = frozenset(
+    {"MaxPool", "Reshape", "Transpose", "Flatten", "Slice", "Split", "Squeeze", "Unsqueeze", "Gather", "Pad"}
+)
 #: Operators that a runtime has an integer kernel of.
 _COMPUTING = frozenset(
     {"Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat"}
@@ -25,7 +27,8 @@ _COMPUTING = frozenset(
 def repeat_quantizers(builder: Builder) -> None:
     for node in list(builder.graph):
         if node.op_type in MOVING and _moves_only(node):
-            _repeat_behind(builder, node)
+            for output in node.outputs:
+                _repeat_behind(builder, node, output)
     for node in reversed(list(builder.graph)):
         if node.op_type == "Concat":
             _repeat_before(builder, node)
@@ -39,11 +42,10 @@ def _moves_only(node: ir.Node) -> bool:
     return value is None or (constant is not None and not constant.any())  # zero is an integer of every scheme
 
 
-def _repeat_behind(builder: Builder, node: ir.Node) -> None:
+def _repeat_behind(builder: Builder, node: ir.Node, output: ir.Value) -> None:
     dequantize = producer(operand(node, 0), "DequantizeLinear")
     if dequantize is None or array(operand(dequantize, 0)) is not None:
         return
-    output = node.outputs[0]
     readers = [use.node for use in output.uses()]
     if output.is_graph_output() or not any(r.op_type in _COMPUTING | MOVING for r in readers):
         return
