@@ -217,6 +217,17 @@ def test_batch_norm_stays_before_what_cannot_take_it_up(tmp_path, reader):
     assert g.check(tmp_path, y, fold_input_scaling)["BatchNormalization"] == 1
 
 
+def test_the_end_of_a_function_that_runtimes_know_stays(tmp_path):
+    g = Graph(3)
+    gelu = g.op("Mul", g.op("Mul", g.x, g.op("Add", g.op("Erf", g.op("Div", g.x, 2**0.5)), 1.0)), 0.5)
+    centered = g.op("Sub", gelu, g.op("ReduceMean", gelu, axes=[-1]))
+    deviation = g.op("Sqrt", g.op("Add", g.op("ReduceMean", g.op("Mul", centered, centered), axes=[-1]), 1e-3))
+    normalized = g.op("Add", g.op("Mul", g.op("Div", centered, deviation), g.weight(3)), g.weight(3))
+    outputs = [g.op("Gemm", gelu, g.weight(3, 4)), g.op("Gemm", normalized, g.weight(3, 4))]
+    counts = g.check(tmp_path, outputs, fold_input_scaling)
+    assert (counts["Mul"], counts["Add"]) == (4, 3)
+
+
 def test_scaling_that_makes_channels_of_one_stays(tmp_path):
     g = Graph(1, 6, 6)
     y = g.op("Conv", g.op("Mul", g.x, g.weight(3, 1, 1)), g.weight(4, 3, 3, 3))

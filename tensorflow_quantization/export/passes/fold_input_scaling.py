@@ -39,7 +39,7 @@ def fold_input_scaling(builder: Builder) -> None:
     for node in reversed(list(builder.graph)):
         readers = _find_readers(node.outputs[0]) if node not in removed else []
         chain = _read_chain(node.outputs[0], readers[0].channel_axis) if readers else None
-        if chain is None or not chain.nodes or not _spans_channels(chain, readers):
+        if chain is None or not chain.nodes or _ends_function(chain) or not _spans_channels(chain, readers):
             continue
         source, shift = chain.source, chain.shift
         if shift.any() and (np.abs(shift).max() > _LARGEST_SHIFT or any(map(_pads, readers))):
@@ -72,6 +72,15 @@ def _read_chain(value: ir.Value, axis: int) -> _Chain:
         chain.nodes.append(node)
         chain.source = affine.input
     return chain
+
+
+def _ends_function(chain: _Chain) -> bool:
+    """Whether it may belong to a GELU or a layer normalization in parts, for which runtimes have a kernel of their own.
+
+    These end with a product of tensors, scaled by a constant.
+    """
+    node = chain.source.producer()
+    return node is not None and node.op_type in ("Mul", "Div") and chain.nodes[-1].op_type != "BatchNormalization"
 
 
 def _spans_channels(chain: _Chain, readers: list[Linear]) -> bool:
