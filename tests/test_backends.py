@@ -1,6 +1,7 @@
-"""The core on JAX and PyTorch, in processes where TensorFlow cannot be imported."""
+"""The core on JAX and PyTorch, in processes where TensorFlow cannot be imported; the same file on each backend."""
 
 import importlib.util
+import json
 import os
 import pathlib
 import subprocess
@@ -113,3 +114,74 @@ def test_importing_the_package_imports_no_tensorflow(backend):
     path = os.pathsep.join([str(TESTS.parent), os.environ.get("PYTHONPATH", "")])
     run = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path, "KERAS_BACKEND": backend})
     assert run.returncode == 0
+
+
+#: Prints a hash of the file of each model, by its name; weights do not depend on the backend's random numbers.
+HASHES = """
+import hashlib
+import json
+import warnings
+
+import keras
+import onnx
+import small_models
+from keras import applications, layers
+
+from tensorflow_quantization import export_onnx, quantize_model
+
+warnings.filterwarnings("ignore", message=".*never saw data")  # ranges that a backend computes differ by its rounding
+
+
+def transformer():
+    inputs = keras.Input((7,), dtype="int32")
+    x = layers.Embedding(11, 8, mask_zero=True)(inputs)
+    y = layers.LayerNormalization()(x)
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 4)(y, y, use_causal_mask=True)])
+    return keras.Model(inputs, layers.Dense(8, activation="gelu")(layers.RMSNormalization()(x)))
+
+
+def recurrent():
+    inputs = keras.Input((None, 6))
+    x = layers.Bidirectional(layers.LSTM(4, return_sequences=True))(inputs)
+    return keras.Model(inputs, layers.GRU(3)(x))
+
+
+builders = {
+    **{name: small_models.BUILDERS[name] for name in ("residual", "nested", "siamese", "operations", "subclassed")},
+    "MobileNetV3Small": lambda: applications.MobileNetV3Small((32, 32, 3), alpha=0.5, weights=None, classes=3),
+    "transformer": transformer,
+    "recurrent": recurrent,
+}
+hashes = {}
+for name, build in builders.items():
+    keras.utils.clear_session()
+    model = small_models.randomize(build())
+    for kind, exported in {"float": model, "quantized": quantize_model(model)}.items():
+        export_onnx(exported, "model.onnx")
+        proto = onnx.load("model.onnx")
+        del proto.metadata_props[:]
+        hashes[f"{name}, {kind}"] = hashlib.sha256(proto.SerializeToString()).hexdigest()
+print(json.dumps(hashes))
+"""
+
+
+@pytest.mark.slow
+def test_the_same_file_on_each_backend(tmp_path):
+    backends = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
+    if len(backends) < 2:
+        pytest.skip(f"Only {backends[0]} is installed")
+    path = os.pathsep.join([str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")])
+    hashes = {}
+    for backend in backends:
+        run = subprocess.run(
+            [sys.executable, "-c", HASHES],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path, "KERAS_BACKEND": backend},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr[-4000:]
+        hashes[backend] = json.loads(run.stdout.splitlines()[-1])
+    first = hashes[backends[0]]
+    for backend in backends[1:]:
+        assert hashes[backend] == first
