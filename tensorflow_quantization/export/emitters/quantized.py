@@ -117,4 +117,6 @@ def quantize(e: Emission, quantizer: ActivationQuantizer, x: Value, name: str) -
     integers = e.op("QuantizeLinear", onnx, *constants, name=f"{name}/QuantizeLinear")
     integers.meta[SHARED] = name == "output"
     e.record(quantizer, x.with_onnx(integers, scheme.dtype))
-    return x.with_onnx(e.op("DequantizeLinear", integers, *constants, name=f"{name}/DequantizeLinear"))
+    result = x.with_onnx(e.op("DequantizeLinear", integers, *constants, name=f"{name}/DequantizeLinear"))
+    e.builder.annotate(result)
+    return result

@@ -42,3 +42,23 @@ def integer(node: ir.Node, attribute: str, default: int) -> int:
     """An attribute that is an integer."""
     found = node.attributes.get(attribute)
     return found.as_int() if found is not None else default
+
+
+def shape_of(value: ir.Value | None) -> tuple[int | None, ...] | None:
+    """What is known of the shape of `value`, looking back through quantizers, transpositions and reshapes."""
+    if value is None:
+        return None
+    if value.shape is not None:
+        return tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+    node = value.producer()
+    if node is None or node.op_type not in ("QuantizeLinear", "DequantizeLinear", "Transpose", "Reshape"):
+        return None
+    before = shape_of(operand(node, 0))
+    if before is None or node.op_type.endswith("Linear"):
+        return before
+    if node.op_type == "Transpose":
+        return tuple(before[axis] for axis in ints(node, "perm") or reversed(range(len(before))))
+    dims = array(operand(node, 1))
+    if dims is None:
+        return None
+    return tuple(before[i] if d == 0 else None if d < 0 else int(d) for i, d in enumerate(dims))

@@ -33,7 +33,8 @@ def fold_padding(builder: Builder) -> None:
         if node.op_type == "AveragePool":
             node.attributes["count_include_pad"] = ir.AttrInt64("count_include_pad", 1)
         chain[-1].replace_input_with(0, operand(pad, 0))
-        for link in chain:
+        for link in chain[1:]:
+            link.outputs[0].shape = None  # that of what was padded
             if link.op_type == "QuantizeLinear":
                 link.outputs[0].meta[FOLDED_PADS] = pads
         if not pad.outputs[0].uses() and not pad.outputs[0].is_graph_output():
