@@ -244,6 +244,22 @@ def pooling_unquantized(f, dtype=UINT8):
     return [f.op("GlobalAveragePool", f.pair(f.input(), dtype=dtype), name="victim")]
 
 
+def counted_padding(zero=0, before="", dtype=np.uint8):
+    """A builder: an average over padding, of its own or of the operators `before` it: "Pad", "Pad, Q, DQ"."""
+
+    def build(f):
+        x, pads = f.pair(f.input(), zero=zero, dtype=dtype), [0, 0, 1, 1]
+        if before:
+            x = f.op("Pad", x, f.ints(0, 0, *pads[:2], 0, 0, *pads[2:]))
+        if before == "Pad, Q, DQ":
+            x = f.pair(x, zero=zero, dtype=dtype)
+        attributes = {} if before else {"pads": pads, "count_include_pad": 1}
+        y = f.op("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2], name="victim", **attributes)
+        return [f.pair(y, zero=zero, dtype=dtype)]
+
+    return build
+
+
 def quantized(op_type, **attributes):
     """A builder: this operator with quantized input and output."""
 

@@ -144,6 +144,14 @@ RULES = (
         keeps_float=True,
     ),
     Rule(
+        "counted-padding",
+        "error",
+        "Where an AveragePool averages padding, the integer 0 is zero: OpenVINO pads with it whatever the zero point.",
+        "Put a Pad, a QuantizeLinear and a DequantizeLinear before it, or quantize with zero point 0.",
+        "Measured: OpenVINO 2026.4 gives wrong averages at the borders",
+        openvino_forms.counted_padding,
+    ),
+    Rule(
         "strided-pointwise",
         "warning",
         "Where only Convs of one point with strides read a DequantizeLinear, OpenVINO strides before it, without int8.",

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tensorflow_quantization.checks.qdq_graph import QdqGraph, Quantization, WeightedNode, attribute, constant, input_of
+from tensorflow_quantization.checks.qdq_graph import (
+    QdqGraph,
+    Quantization,
+    WeightedNode,
+    attribute,
+    constant,
+    input_of,
+    is_dequantize,
+)
 from tensorflow_quantization.checks.rule import Violation
 
 
@@ -38,6 +46,21 @@ def grouped_transposed(graph: QdqGraph) -> Iterator[Violation]:
         groups = attribute(weighted.node, "group", 1)
         if weighted.node.op_type == "ConvTranspose" and weighted.quantized and groups > 1:
             yield Violation((weighted.node,), f"it has {groups} groups")
+
+
+def counted_padding(graph: QdqGraph) -> Iterator[Violation]:
+    """AveragePools of integers whose zero is not the integer 0, that average padded zeros, of their own or of a Pad."""
+    for node in graph.nodes:
+        if node.op_type != "AveragePool":
+            continue
+        padded = bool(attribute(node, "count_include_pad", 0)) and any(attribute(node, "pads", ()))
+        source = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if source is not None and source.op_type == "Pad":
+            padded, source = True, source.inputs[0].producer() if source.inputs[0] is not None else None
+        if padded and source is not None and is_dequantize(source):
+            zero = Quantization.of(source).zero
+            if zero != 0:
+                yield Violation((node, source), f"it averages padding, and its input has zero point {zero}")
 
 
 def strided_pointwise(graph: QdqGraph) -> Iterator[Violation]:

@@ -6,13 +6,14 @@ import platform
 import numpy as np
 import pytest
 import qdq_violations as v
+from onnx_models import run
 from qdq_files import QdqFile
 
 from tensorflow_quantization.analysis.runtime_report import runtime_report
 from tensorflow_quantization.checks import check_onnx
 from tensorflow_quantization.checks.openvino import RULES
 
-pytest.importorskip("openvino")
+openvino = pytest.importorskip("openvino")
 pytestmark = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="rules of x86")
 
 grouped = functools.partial(v.conv_transpose, group=2)
@@ -42,6 +43,8 @@ BROKEN = [
     ("matmul-zero-points", v.product((np.int8, 0), (np.int8, 5)), "float"),
     ("matmul-zero-points", v.product((np.uint8, 0), (np.uint8, 0)), "float"),
     ("grouped-transposed", grouped, "float"),
+    ("counted-padding", v.counted_padding(128), ""),
+    ("counted-padding", v.counted_padding(128, "Pad"), ""),
     ("strided-pointwise", v.two_strided_pointwise, "float"),
     ("integer-operator", functools.partial(v.qlinear_conv, scales=8), "float"),
     ("integer-operator", v.matmul_integer, "float"),
@@ -65,6 +68,20 @@ def test_rule_is_found_and_the_runtime_agrees(rule, build, ran, tmp_path):
 
 def test_every_rule_has_a_graph_that_breaks_it():
     assert {rule.id for rule in RULES} == {rule for rule, _, _ in BROKEN}
+
+
+@pytest.mark.parametrize(
+    ("zero", "before", "wrong"),
+    [(128, "", True), (128, "Pad", True), (128, "Pad, Q, DQ", False), (0, "", False), (0, "Pad", False)],
+)
+def test_averages_over_padding_are_wrong_where_the_rule_is_broken(tmp_path, zero, before, wrong):
+    file = QdqFile()
+    path = file.save(tmp_path / "model.onnx", *v.counted_padding(zero, before)(file))
+    assert ["counted-padding"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
+    x = np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype("float32")
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    off = np.abs(compiled(x)[0] - run(path, [x], optimize=False)[0]).max()
+    assert off > 1 if wrong else off < 0.06  # a quantum is 0.05
 
 
 def strided_behind_max_pool(f):

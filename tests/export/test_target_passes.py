@@ -6,6 +6,7 @@ import pytest
 from onnx_graphs import RNG, Graph
 
 from tensorflow_quantization.export.passes import run_passes
+from tensorflow_quantization.export.passes.counted_padding import counted_padding
 from tensorflow_quantization.export.passes.integer_bias import integer_bias
 from tensorflow_quantization.export.passes.merge_quantizers import merge_quantizers
 from tensorflow_quantization.export.passes.repeat_quantizers import repeat_quantizers
@@ -85,6 +86,18 @@ def test_strides_stay_where_another_convolution_reads_the_tensor(tmp_path, other
     x = g.quantized(g.x)
     outputs = [conv(g, x, 2, 3, strides=[2, 2]), conv(g, x, 2, 3, **other)]
     assert g.check(tmp_path, outputs, strided_pointwise)["MaxPool"] == 0
+
+
+@pytest.mark.parametrize(
+    ("zero_point", "counted", "pads"), [(3, 1, 1), (0, 1, 0), (3, 0, 0)], ids=["offset", "symmetric", "not counted"]
+)
+def test_counted_padding_is_quantized_before_the_pool(tmp_path, zero_point, counted, pads):
+    g = Graph(2, 5, 5)
+    x = g.quantized(g.x, zero_point=zero_point)
+    y = g.op("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 1, 1], count_include_pad=counted)
+    counts = g.check(tmp_path, [y], counted_padding)
+    assert counts["Pad"] == pads
+    assert counts["QuantizeLinear"] == 1 + pads
 
 
 def test_signed_integers_become_unsigned_around_128(tmp_path):

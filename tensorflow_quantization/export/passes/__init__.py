@@ -2,6 +2,7 @@
 
 from tensorflow_quantization.export.builder import Builder
 from tensorflow_quantization.export.passes.clip_to_max import clip_to_max
+from tensorflow_quantization.export.passes.counted_padding import counted_padding
 from tensorflow_quantization.export.passes.dead_code import remove_dead_code
 from tensorflow_quantization.export.passes.drop_clips import drop_clips
 from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_norm
@@ -33,7 +34,7 @@ PASSES = (
 #: Afterwards, for a runtime: what it executes faster in another form.
 TARGET_PASSES = {
     "onnxruntime": (merge_quantizers, unsigned_activations, integer_bias),
-    "openvino": (merge_quantizers, strided_pointwise),
+    "openvino": (merge_quantizers, strided_pointwise, counted_padding),
 }
 
 

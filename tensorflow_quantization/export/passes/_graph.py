@@ -1,9 +1,11 @@
-"""Questions that passes ask about a graph."""
+"""What passes ask about a graph, and what several of them write."""
 
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+
+from tensorflow_quantization.export.builder import Builder
 
 
 def array(value: ir.Value | None) -> np.ndarray | None:
@@ -62,3 +64,14 @@ def shape_of(value: ir.Value | None) -> tuple[int | None, ...] | None:
     if dims is None:
         return None
     return tuple(before[i] if d == 0 else None if d < 0 else int(d) for i, d in enumerate(dims))
+
+
+def quantizer_pair(builder: Builder, value: ir.Value, like: ir.Node) -> list[ir.Node]:
+    """QuantizeLinear and DequantizeLinear of `value` with the scale and zero point of another such node."""
+    parameters = [operand(like, 1), operand(like, 2)]
+    pair, path = [], (value.name or "").rsplit("/", 1)[0]
+    for op_type in ("QuantizeLinear", "DequantizeLinear"):
+        name = builder.unique(f"{path}/{op_type}")
+        pair.append(ir.node(op_type, [value, *parameters], outputs=[ir.Value(name=name)], name=name))
+        value = pair[-1].outputs[0]
+    return pair

@@ -10,7 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from tensorflow_quantization.export.builder import Builder
-from tensorflow_quantization.export.passes._graph import array, operand, producer
+from tensorflow_quantization.export.passes._graph import array, operand, producer, quantizer_pair
 
 #: Of the meta data of integers: the quantizer is for all that read the tensor, not for one of them.
 SHARED = "shared_quantizer"
@@ -51,7 +51,7 @@ def _repeat_behind(builder: Builder, node: ir.Node, output: ir.Value) -> None:
         return
     if any(r.op_type == "QuantizeLinear" for r in readers):
         return
-    pair = _pair(builder, output, dequantize)
+    pair = quantizer_pair(builder, output, dequantize)
     builder.graph.insert_after(node, pair)
     for reader in readers:
         for index, value in enumerate(reader.inputs):
@@ -68,7 +68,7 @@ def _repeat_before(builder: Builder, node: ir.Node) -> None:
         dequantize = producer(value, "DequantizeLinear")
         if value is None or (dequantize is not None and _same_parameters(dequantize, quantize)):
             continue
-        pair = _pair(builder, value, quantize)
+        pair = quantizer_pair(builder, value, quantize)
         pair[0].outputs[0].meta[SHARED] = True
         builder.graph.insert_before(node, pair)
         node.replace_input_with(index, pair[1].outputs[0])
@@ -82,14 +82,3 @@ def _same_parameters(a: ir.Node, b: ir.Node) -> bool:
         and (x == y).all()
         for i in (1, 2)
     )
-
-
-def _pair(builder: Builder, value: ir.Value, like: ir.Node) -> list[ir.Node]:
-    """QuantizeLinear and DequantizeLinear of `value` with the scale and zero point of another such node."""
-    parameters = [operand(like, 1), operand(like, 2)]
-    pair, path = [], (value.name or "").rsplit("/", 1)[0]
-    for op_type in ("QuantizeLinear", "DequantizeLinear"):
-        name = builder.unique(f"{path}/{op_type}")
-        pair.append(ir.node(op_type, [value, *parameters], outputs=[ir.Value(name=name)], name=name))
-        value = pair[-1].outputs[0]
-    return pair
