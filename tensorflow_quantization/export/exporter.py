@@ -15,6 +15,7 @@ from tensorflow_quantization.export.lower import finish, lower, names_of_outputs
 from tensorflow_quantization.export.passes import run_passes
 from tensorflow_quantization.export.passes.float16 import require_scales, to_float16
 from tensorflow_quantization.export.retarget import check_retargeted
+from tensorflow_quantization.export.runtimes import RUNTIMES
 from tensorflow_quantization.export.verify import TOLERANCES, verify
 from tensorflow_quantization.export.writing import replacing, save, to_model
 from tensorflow_quantization.graph import LayerGraph
@@ -30,6 +31,7 @@ def export_onnx(
     target: str | None = None,
     precision: str = "float32",
     verify_with: Any = None,
+    verify_runtime: str = "onnxruntime",
 ) -> Path:
     """Write a Keras model, float or quantized, as an ONNX file.
 
@@ -53,8 +55,9 @@ def export_onnx(
             it holds weights and scales. Inputs and outputs are float32 in both, cast where they enter and leave, so
             that one file can stand in for the other. Float16 scales need opset 19. Weights that float16 cannot hold,
             and scales that would become zero, are an error.
-        verify_with: input as `predict` takes it; the file is run on it in ONNX Runtime and compared with Keras, see
+        verify_with: input as `predict` takes it; the file is run on it in a runtime and compared with Keras, see
             `tensorflow_quantization.export.verify`.
+        verify_runtime: which one, "onnxruntime" or "openvino".
 
     Returns:
         The path.
@@ -64,13 +67,14 @@ def export_onnx(
         OSError: `path` cannot be written.
         ExportError: in its subclasses `UnsupportedLayerError`, `OpsetError`, `VerificationError` or itself; see there.
             Each leaves what was at `path` as it was.
-        ImportError: `verify_with` is given and ONNX Runtime is not installed.
+        ImportError: `verify_with` is given and the runtime is not installed.
     """
     path = validation.check_path(path)
     validation.check_input_layout(input_layout)
     validation.check_opset(opset)
     validation.check_target(target)
     validation.check_precision(precision)
+    validation.check_verify_runtime(verify_runtime)
     graph = LayerGraph.trace(model).flatten()
     output_names = names_of_outputs(graph)
     validation.check_finite(graph)
@@ -90,7 +94,7 @@ def export_onnx(
     with replacing(path) as temporary:
         save(onnx_model, temporary)
         if verify_with is not None:
-            verify(temporary, graph, lowered, verify_with, TOLERANCES[precision])
+            verify(temporary, graph, lowered, verify_with, TOLERANCES[precision], RUNTIMES[verify_runtime])
         if target not in (None, _target(graph)):
             check_retargeted(temporary, target)
     return path

@@ -13,6 +13,7 @@ from tensorflow_quantization.export.builder import MIN_OPSET
 from tensorflow_quantization.export.emission import to_numpy
 from tensorflow_quantization.export.errors import ExportError, OpsetError
 from tensorflow_quantization.export.lower import INPUT_LAYOUTS
+from tensorflow_quantization.export.runtimes import RUNTIMES
 from tensorflow_quantization.export.verify import TOLERANCES
 from tensorflow_quantization.graph import LayerGraph
 from tensorflow_quantization.messages import must_be_one_of
@@ -47,6 +48,12 @@ def check_precision(precision: str) -> None:
     """Raises: ExportError: it is not one that is known."""
     if precision not in TOLERANCES:
         raise ExportError(must_be_one_of("precision", TOLERANCES, precision))
+
+
+def check_verify_runtime(runtime: str) -> None:
+    """Raises: ExportError: it is not one that is known."""
+    if runtime not in RUNTIMES:
+        raise ExportError(must_be_one_of("verify_runtime", RUNTIMES, runtime))
 
 
 def check_opset(opset: int | None) -> None:

@@ -1,11 +1,12 @@
-"""Runs a written file in ONNX Runtime beside the Keras model.
+"""Runs a written file in a runtime beside the Keras model.
 
 A float model has to agree in its outputs, to 1e-4 of the largest value of each.
 
 A quantized model cannot be held to that: where a value lies on the edge between two integers, float rounding decides,
 and every later layer sees the difference. So it is compared piece by piece. The file is run with the integers of every
-QuantizeLinear as further outputs, and without optimizations, for what an optimizer does is not the file's matter. Then
-Keras computes layer by layer, and at each quantizer
+QuantizeLinear as further outputs; ONNX Runtime without optimizations, for what an optimizer does is not the file's
+matter, and OpenVINO, which has no such switch, with its integer kernels. Then Keras computes layer by layer, and at
+each quantizer
 
 - the file's integers must be those of Keras' values: no further from value / scale + zero point than rounding allows,
   half a quantum, plus what the same 1e-4 of the tensor's largest value is in quanta, and never more than one quantum;
@@ -22,7 +23,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import onnx
 from keras import tree
 
 from tensorflow_quantization.export.errors import VerificationError
@@ -30,6 +30,7 @@ from tensorflow_quantization.export.lower import Lowered, QuantizedTensor
 from tensorflow_quantization.export.passes.fold_padding import FOLDED_PADS
 from tensorflow_quantization.export.passes.unsigned_activations import OFFSET
 from tensorflow_quantization.export.pieces import model_inputs, run_pieces
+from tensorflow_quantization.export.runtimes import RUNTIMES, Runtime
 from tensorflow_quantization.export.values import flattened_permutation, stored_dtype
 from tensorflow_quantization.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer
@@ -40,7 +41,14 @@ TOLERANCE = 1e-4
 TOLERANCES = {"float32": TOLERANCE, "float16": 2e-2}
 
 
-def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any, tolerance: float = TOLERANCE) -> None:
+def verify(
+    path: Path,
+    graph: LayerGraph,
+    lowered: Lowered,
+    x: Any,
+    tolerance: float = TOLERANCE,
+    runtime: Runtime = RUNTIMES["onnxruntime"],
+) -> None:
     """Compare the file at `path` with the Keras model.
 
     Args:
@@ -49,15 +57,16 @@ def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any, tolerance: f
         lowered: what the file was made from.
         x: input as `predict` takes it: an array, or a list or dict of them.
         tolerance: the deviation that is allowed.
+        runtime: what runs the file.
 
     Raises:
         VerificationError: they disagree; the message names where most, and by how much.
         ExportError: `x` does not fit the model's inputs.
-        ImportError: ONNX Runtime is not installed.
+        ImportError: the runtime is not installed.
     """
     inputs = model_inputs(graph, x)
     names = [q.integers.onnx.name or "" for q in lowered.quantized]
-    results = _run(path, _feeds(lowered, inputs), names)
+    results = runtime.run(path, _feeds(lowered, inputs), names)
     count = len(lowered.output_names)
     integers = {
         (id(q.call), id(q.quantizer)): _in_keras_order(_in_scheme(array, q), q)
@@ -77,7 +86,7 @@ def verify(path: Path, graph: LayerGraph, lowered: Lowered, x: Any, tolerance: f
         problems.sort(key=lambda p: np.inf if np.isnan(p[0]) else p[0], reverse=True)
         rest = f" {len(problems) - 1} more tensors deviate." if len(problems) > 1 else ""
         raise VerificationError(
-            f"ONNX Runtime and Keras disagree, most in {problems[0][1]} (allowed: {tolerance}).{rest} "
+            f"{runtime.title} and Keras disagree, most in {problems[0][1]} (allowed: {tolerance}).{rest} "
             "No file was written. Please report this with the model's configuration."
         )
 
@@ -87,33 +96,6 @@ def _feeds(lowered: Lowered, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
         value.onnx.name or "": array.transpose(value.order).astype(stored_dtype(value.dtype))
         for value, array in zip(lowered.inputs, inputs, strict=True)
     }
-
-
-def _run(path: Path, feeds: dict[str, np.ndarray], further_outputs: list[str]) -> list[np.ndarray]:
-    """The file's outputs in ONNX Runtime, and other tensors of its graph."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise ImportError(
-            "verify_with runs the file in ONNX Runtime, which is not installed: "
-            "pip install 'tensorflow-quantization[onnxruntime]'"
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if not further_outputs:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        return session.run(None, feeds)
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    model = onnx.load(path, load_external_data=False)
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in further_outputs)
-    # Beside the original, where its external data is.
-    exposed = path.with_name(f"exposed_{path.name}")
-    try:
-        onnx.save(model, exposed)
-        session = onnxruntime.InferenceSession(exposed, options, providers=["CPUExecutionProvider"])
-        return session.run(None, feeds)
-    finally:
-        exposed.unlink(missing_ok=True)
 
 
 def _in_scheme(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray:

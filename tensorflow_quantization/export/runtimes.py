@@ -1,0 +1,79 @@
+"""Runs a written file for verification, with tensors of its graph as further outputs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What runs a file.
+
+    Attributes:
+        title: its name, for people.
+        run: takes the path of a file, its inputs and the names of further tensors; returns the file's outputs in their
+            order, then these tensors. Raises ImportError where the runtime is not installed.
+    """
+
+    title: str
+    run: Callable[[Path, dict[str, np.ndarray], Sequence[str]], list[np.ndarray]]
+
+
+def _run_onnxruntime(path: Path, feeds: dict[str, np.ndarray], further: Sequence[str]) -> list[np.ndarray]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ImportError(_not_installed("ONNX Runtime", "onnxruntime")) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if further:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    with _exposing(path, further) as exposed:
+        session = onnxruntime.InferenceSession(exposed, options, providers=["CPUExecutionProvider"])
+        return session.run(None, feeds)
+
+
+def _run_openvino(path: Path, feeds: dict[str, np.ndarray], further: Sequence[str]) -> list[np.ndarray]:
+    try:
+        import openvino
+    except ImportError as error:
+        raise ImportError(_not_installed("OpenVINO", "openvino")) from error
+    with _exposing(path, further) as exposed:
+        # Where it computes in floats, with all their digits: by default it may take bfloat16.
+        compiled = openvino.compile_model(exposed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    results = compiled(feeds)
+    return [np.array(results[index]) for index in range(len(compiled.outputs))]
+
+
+def _not_installed(title: str, extra: str) -> str:
+    return (
+        f"verify_with runs the file in {title}, which is not installed: pip install 'tensorflow-quantization[{extra}]'"
+    )
+
+
+@contextlib.contextmanager
+def _exposing(path: Path, names: Sequence[str]) -> Iterator[Path]:
+    """The path of a file like that at `path`, with further outputs; it lies beside, where the external data is."""
+    if not names:
+        yield path
+        return
+    model = onnx.load(path, load_external_data=False)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    exposed = path.with_name(f"exposed_{path.name}")
+    try:
+        onnx.save(model, exposed)
+        yield exposed
+    finally:
+        exposed.unlink(missing_ok=True)
+
+
+RUNTIMES = {
+    "onnxruntime": Runtime("ONNX Runtime", _run_onnxruntime),
+    "openvino": Runtime("OpenVINO", _run_openvino),
+}
