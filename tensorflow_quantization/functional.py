@@ -58,15 +58,15 @@ def removing_nodes(layer: keras.layers.Layer) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def names_of_its_own(model: keras.layers.Layer) -> Iterator[None]:
-    """Keras numbers what tracing makes as if nothing but the model's layers had been made before.
+def names_of_its_own(model: keras.layers.Layer | None = None) -> Iterator[None]:
+    """Keras numbers what tracing makes as if nothing but the model's layers, if there is one, had been made before.
 
-    So operations have the same names each time the model is traced.
+    So operations have the same names each time the model, or the function that has no layers, is traced.
     """
     counters = global_state.get_global_attribute("object_name_uids", collections.defaultdict(int), True)
     before = dict(counters)
     counters.clear()
-    for layer in model._flatten_layers(include_self=False):
+    for layer in model._flatten_layers(include_self=False) if model is not None else ():
         base, _, number = layer.name.rpartition("_")
         counters[layer.name] = max(counters[layer.name], 1)
         if number.isdigit():

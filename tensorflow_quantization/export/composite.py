@@ -1,4 +1,4 @@
-"""Layers that are made of other layers and of `keras.ops`: their `call` is traced, and what it calls is written.
+"""Layers and functions that are made of layers and of `keras.ops`: they are traced, and what they call is written.
 
 So a layer of the user's needs no emitter if `call` is such code. It is traced as it runs at inference, under a scope
 that keeps its variables as they are; a layer that changes one while it runs, its random state for example, is not made
@@ -8,7 +8,7 @@ of what it calls.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,10 +19,13 @@ from keras.src.layers.layer import CallContext  # has no public name
 from keras.src.models.functional import Functional  # has no public name
 from keras.src.random.seed_generator import global_seed_generator  # has no public name
 
+from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.refusals import refusal
 from tensorflow_quantization.export.registry import find_emitter
+from tensorflow_quantization.export.values import Shape
 from tensorflow_quantization.functional import names_of_its_own, removing_nodes
 from tensorflow_quantization.graph import Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 #: Layers that hold a Python function, which may be code of the backend: nothing to look into.
 _OPAQUE = frozenset({"Lambda"})
@@ -54,10 +57,33 @@ def expand_composites(graph: LayerGraph) -> tuple[LayerGraph, dict[str, str]]:
     return LayerGraph(graph.model, graph.inputs, outputs, graph.input_structure, structure, calls), reasons
 
 
+def trace_function(function: Callable[[Any], Any], shape: Shape, dtype: str) -> LayerGraph:
+    """The graph of a function of one tensor, an activation of the user's own.
+
+    Args:
+        function: it.
+        shape, dtype: of the tensor.
+
+    Raises:
+        NotExpressibleError: Keras cannot trace it; with the reason.
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    try:
+        with names_of_its_own(), _unchanged(function):
+            x = keras.Input(batch_shape=shape, dtype=dtype)
+            functional = Functional(x, function(x), name=f"{name}_trace")
+            return LayerGraph.read(functional, prefix=f"{name}/").flatten()
+    except Exception as error:
+        raise NotExpressibleError(
+            f"uses {name}, which has no emitter and which Keras cannot trace: {_reason(error)}"
+        ) from error
+
+
 def _expand(call: Call, replaced: dict[int, Tensor], reasons: dict[str, str]) -> list[Call]:
     """The calls that a call is made of; itself if it has an emitter or cannot be looked into."""
     operation = call.operation
-    if find_emitter(operation) is not None or not call.is_layer or call.class_name in _OPAQUE or refusal(operation):
+    emitted = find_emitter(operation) is not None and not _quantizes_a_composite(operation)
+    if emitted or not call.is_layer or call.class_name in _OPAQUE or refusal(operation):
         return [call]
     try:
         traced, inputs = _trace(call)
@@ -72,6 +98,16 @@ def _expand(call: Call, replaced: dict[int, Tensor], reasons: dict[str, str]) ->
     for old, new in zip(call.outputs, inner.outputs, strict=True):
         replaced[id(old)] = known.get(id(new), new)
     return calls
+
+
+def _quantizes_a_composite(operation: keras.Operation) -> bool:
+    """Whether this is a wrapper whose layer has no emitter: then it is made of quantizers and that layer.
+
+    Not if weights are quantized, which go into the layer by another way than its call.
+    """
+    if not isinstance(operation, BaseQuantizeWrapper) or operation.weight_quantizers:
+        return False
+    return find_emitter(operation.layer) is None
 
 
 def _rewired(call: Call, replaced: dict[int, Tensor]) -> Call:
@@ -140,8 +176,8 @@ def _at_inference(layer: keras.layers.Layer) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _unchanged(layer: keras.layers.Layer) -> Iterator[None]:
-    """Keeps variables as they are, and raises if the layer would have changed one.
+def _unchanged(layer: Any) -> Iterator[None]:
+    """Keeps variables as they are, and raises if the layer or function would have changed one.
 
     Raises:
         _UntraceableError: then what was traced is what happened once, not what the layer does.

@@ -12,9 +12,11 @@ import onnx_ir as ir
 from keras import tree
 
 from tensorflow_quantization.export.builder import DTYPES, Builder, array_dtype
+from tensorflow_quantization.export.composite import trace_function
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import Emitter, find_emitter
 from tensorflow_quantization.export.values import Order, Value, keras_order, stored_array
+from tensorflow_quantization.graph import LayerGraph, substitute
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 
 
@@ -180,6 +182,8 @@ class Emission:
     ) -> Any:
         """Write another layer, operation or activation function, under this one's name.
 
+        A function of one tensor without an emitter is traced, and what it calls is written.
+
         Args:
             operation: it.
             *args, **kwargs: those of its `call`.
@@ -190,10 +194,13 @@ class Emission:
             One `Value`, or a list of them.
 
         Raises:
-            NotExpressibleError: it has no emitter.
+            NotExpressibleError: it has no emitter, and is no function that can be traced.
         """
         operation = self._stand_ins.get(id(operation), operation)
         entry = find_emitter(operation)
+        if entry is None and callable(operation) and not isinstance(operation, keras.Operation):
+            (x,) = args
+            return self.emit_graph(trace_function(operation, x.shape, x.dtype), x)
         if entry is None:
             name = getattr(operation, "__name__", type(operation).__name__)
             raise NotExpressibleError(f"uses {name}, which has no emitter")
@@ -201,6 +208,24 @@ class Emission:
         path = f"{self.path}/{plain_name(inner)}" if inner else self.path
         emission = Emission(self.builder, path, operation, outputs or [args[0]], record=self._record)
         return emission.run(entry, args, kwargs)
+
+    def emit_graph(self, graph: LayerGraph, x: Value) -> Value:
+        """Write what a flat graph of one input and one output computes, one call after the other.
+
+        Raises:
+            NotExpressibleError: the graph has several inputs or outputs, or one of its operations cannot be written.
+        """
+        if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+            raise NotExpressibleError("wraps a model with several inputs or outputs")
+        values = {id(graph.inputs[0]): x}
+        for call in graph.calls:
+            args = substitute(call.args, lambda t: values[id(t)])
+            kwargs = substitute(call.kwargs, lambda t: values[id(t)])
+            kwargs = {k: v for k, v in kwargs.items() if k != "training" and v is not None}
+            result = self.emit(call.operation, *args, outputs=call.outputs, inner=call.path, **kwargs)
+            results = result if isinstance(result, list) else [result]
+            values.update((id(t), v) for t, v in zip(call.outputs, results, strict=True))
+        return values[id(graph.outputs[0])]
 
     def arrange_inputs(self, entry: Emitter, operation: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments, their values stored as the emitter `entry` wants them."""

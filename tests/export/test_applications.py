@@ -1,68 +1,116 @@
-"""Whole networks of `keras.applications`, on small images."""
+"""Every network of `keras.applications` on the smallest images that it takes: float, and quantized for each runtime."""
+
+import inspect
 
 import keras
 import numpy as np
+import onnx
 import pytest
-from onnx_models import assert_agrees, export, op_counts
+from onnx_models import assert_agrees, export, op_counts, run
 
-from tensorflow_quantization import calibrate, quantize_model
+pytest.importorskip("openvino")
 
-NETWORKS = {
-    "ResNet50": 64,
-    "ResNet50V2": 64,
-    "MobileNet": 64,
-    "MobileNetV2": 64,
-    "MobileNetV3Small": 64,
-    "EfficientNetB0": 64,
-    "InceptionV3": 96,
-}
+from tensorflow_quantization import calibrate, check_onnx, export_onnx, quantize_model
+from tensorflow_quantization.graph import LayerGraph, substitute
+
+NETWORKS = [name for name, _ in inspect.getmembers(keras.applications, inspect.isfunction)]
+#: The smallest of each family, which is a module of `keras.applications`; the others are slow.
+SMALLEST = frozenset(
+    {"ConvNeXtTiny", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "InceptionResNetV2", "InceptionV3"}
+    | {"MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "ResNet50", "ResNet50V2"}
+    | {"VGG16", "VGG19", "Xception"}
+)
+#: Of these, the ones that are quantized in each run of the tests.
+QUICK = frozenset({"MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "ResNet50", "VGG16"})
+TARGETS = (None, "tensorrt", "onnxruntime", "openvino")
 
 
-def randomized(name, size):
-    """The network with batch normalization statistics that matter, and outputs of ordinary size."""
-    keras.utils.clear_session()
-    model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10)
+def slow_but(quick):
+    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in NETWORKS]
+
+
+def images(model, count=2):
+    return np.random.default_rng(1).uniform(0, 255, (count, *model.inputs[0].shape[1:])).astype("float32")
+
+
+def build(name):
+    """The network for the smallest images that it takes."""
+    constructor = getattr(keras.applications, name)
+    for size in range(32, 224):
+        try:
+            return constructor(weights=None, input_shape=(size, size, 3), classes=10)
+        except ValueError:  # the images are too small
+            continue
+    raise AssertionError(f"{name} takes no image smaller than 224")
+
+
+def settle(model):
+    """Random parameters of normalizations, with the size of what they normalize, as after training."""
     rng = np.random.default_rng(0)
     for weight in model.weights:
         kind = weight.path.rsplit("/", 1)[-1]
-        if kind in ("gamma", "moving_variance"):
+        if kind == "gamma":
             weight.assign(rng.uniform(0.5, 1.5, weight.shape))
-        elif kind in ("beta", "moving_mean", "bias"):
+        elif kind in ("beta", "bias"):
             weight.assign(rng.normal(0, 0.1, weight.shape))
+    graph = LayerGraph.trace(model).flatten()
+    values = {id(graph.inputs[0]): keras.ops.convert_to_tensor(images(model))}
+    for call in graph.calls:
+        args = substitute(call.args, lambda t: values[id(t)])
+        layer = call.operation
+        if isinstance(layer, keras.layers.BatchNormalization):
+            size = float(np.sqrt(np.mean(np.square(keras.ops.convert_to_numpy(args[0])))))
+            layer.moving_mean.assign(rng.normal(0, 0.1 * size, layer.moving_mean.shape))
+            layer.moving_variance.assign(rng.uniform(0.5, 1.5, layer.moving_variance.shape) * size**2)
+        values[id(call.outputs[0])] = layer(*args)
     return model
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_float_and_quantized_network(tmp_path, name):
-    size = NETWORKS[name]
-    model = randomized(name, size)
-    x = np.random.default_rng(1).uniform(0, 255, (2, size, size, 3)).astype("float32")
-    counts = op_counts(assert_agrees(model, tmp_path / "float.onnx", [x]))
-    assert counts["Transpose"] == 1
-    if name != "ResNet50V2":  # where they come before the convolutions
-        assert counts["BatchNormalization"] == counts["Pad"] == 0
+@pytest.fixture(scope="module")
+def network(request):
+    """One network after the other: the largest takes gigabytes."""
+    keras.utils.clear_session()
+    yield settle(build(request.param))
+    keras.utils.clear_session()
 
-    quantized = quantize_model(model)
-    calibrate(quantized, x)
-    proto = export(quantized, tmp_path / "int8.onnx", verify_with=x)
-    assert op_counts(proto)["Transpose"] == 1
+
+def test_each_family_is_in_each_run():
+    modules = {name: getattr(keras.applications, name).__module__ for name in NETWORKS}
+    assert sorted(modules[name] for name in SMALLEST) == sorted(set(modules.values()))
+    assert QUICK < SMALLEST
+
+
+@pytest.mark.parametrize("network", slow_but(SMALLEST), indirect=True)
+def test_float_file_agrees(network, tmp_path):
+    counts = op_counts(assert_agrees(network, tmp_path / "m.onnx", [images(network)]))
+    if not counts["LayerNormalization"]:  # which wants channels last
+        assert counts["Transpose"] == 1
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+@pytest.mark.parametrize("network", slow_but(QUICK), indirect=True)
+def test_quantized_file_agrees(network, target, tmp_path):
+    x = images(network)
+    quantized = calibrate(quantize_model(network, target=target), x, verbose=0)
+    path = export_onnx(quantized, tmp_path / "m.onnx", verify_with=x)
+    onnx.checker.check_model(path, full_check=True)
+    run(path, [x])  # it loads and runs as optimized by ONNX Runtime too
+    report = check_onnx(path, target or "tensorrt")
+    assert not report.errors, str(report)
+    if target == "openvino":
+        export_onnx(quantized, path, verify_with=x, verify_runtime="openvino")
+
+
+@pytest.mark.parametrize("network", sorted(QUICK), indirect=True)
+def test_all_is_folded_and_quantized(network, tmp_path):
+    float_path, path, x = tmp_path / "float.onnx", tmp_path / "int8.onnx", images(network)
+    export_onnx(network, float_path, verify_with=x, verify_runtime="openvino")
+    proto = export(calibrate(quantize_model(network), x, verbose=0), path)
+    counts = op_counts(proto)
+    assert counts["BatchNormalization"] == counts["Pad"] == 0
+    assert counts["Transpose"] == 1
     producers = {output: node.op_type for node in proto.graph.node for output in node.output}
     for node in proto.graph.node:
         if node.op_type in ("Conv", "MatMul"):
             assert [producers[i] for i in node.input[:2]] == ["DequantizeLinear"] * 2
-    assert (tmp_path / "int8.onnx").stat().st_size < 0.3 * (tmp_path / "float.onnx").stat().st_size
-
-
-@pytest.mark.parametrize("kind", ["float", "quantized"])
-def test_openvino_reads_the_file(tmp_path, kind):
-    openvino = pytest.importorskip("openvino")
-    model = randomized("MobileNetV2", 64)
-    x = np.random.default_rng(1).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
-    if kind == "quantized":
-        model = quantize_model(model)
-        calibrate(model, x)
-    export(model, tmp_path / "m.onnx")
-    compiled = openvino.compile_model(tmp_path / "m.onnx", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    actual = compiled(x)[0]
-    expected = model.predict(x, verbose=0)
-    assert np.abs(actual - expected).max() <= (1e-4 if kind == "float" else 0.1) * expected.max()
+    assert path.stat().st_size < 0.3 * float_path.stat().st_size

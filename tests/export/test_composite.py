@@ -1,11 +1,12 @@
 import keras
 import numpy as np
+import onnx
 import pytest
 from keras import layers, ops
 from onnx_models import assert_agrees
 from small_models import assert_same_arrays, randomize, values
 
-from tensorflow_quantization import quantize_model
+from tensorflow_quantization import QuantizationSpec, quantize_model
 from tensorflow_quantization.export import UnsupportedLayerError, export_onnx, fallback
 from tensorflow_quantization.graph import LayerGraph
 
@@ -132,6 +133,23 @@ def test_a_wrapper_inside_a_layer(tmp_path):
     model = keras.Model(inputs, Holder()(inputs))
     export_onnx(model, tmp_path / "m.onnx", verify_with=data)
     assert b"QuantizeLinear" in (tmp_path / "m.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("target", [None, "tensorrt", "onnxruntime", "openvino"])
+def test_a_quantized_layer_of_layers(tmp_path, target):
+    inputs = keras.Input((6, 6, 4))
+    x = layers.Conv2D(4, 3, padding="same")(inputs)
+    x = layers.Add()([x, Block(name="block")(x)])
+    spec = QuantizationSpec()
+    spec.add("block", quantize_input=True, quantize_weight=False, quantize_output=True)
+    model = randomize(keras.Model(inputs, layers.Conv2D(3, 1)(x)))
+    quantized = quantize_model(model, quantization_spec=spec, target=target)
+    data = np.random.default_rng(0).normal(size=(4, 6, 6, 4)).astype("float32")
+    quantized(data, training=True)
+    path = export_onnx(quantized, tmp_path / "m.onnx", verify_with=data)
+    names = [node.name for node in onnx.load(path).graph.node]
+    assert any(name.startswith("quant_block/output_quantizer") for name in names)
+    assert any(name.startswith("quant_block/block") for name in names)
 
 
 class Noisy(layers.Layer):

@@ -4,10 +4,17 @@ import keras
 import numpy as np
 import pytest
 import small_models
-from keras import layers
+from keras import layers, ops
 from onnx_models import assert_agrees, op_counts
 
-from tensorflow_quantization.export import NotExpressibleError, UnsupportedLayerError, Value, emitter, registry
+from tensorflow_quantization.export import (
+    NotExpressibleError,
+    UnsupportedLayerError,
+    Value,
+    emitter,
+    export_onnx,
+    registry,
+)
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.wrappers import WeightedBaseQuantizeWrapper
 
@@ -114,13 +121,23 @@ def test_what_an_emitter_refuses_is_reported_with_the_layer(tmp_path):
         assert_agrees(model_with(Gain(name="loud")), tmp_path / "m.onnx")
 
 
-def test_an_activation_without_an_emitter_is_reported_with_its_layer(tmp_path):
-    def strange(x):
-        return x
+def test_an_activation_function_of_operations(tmp_path):
+    def scaled_gelu(x):
+        return keras.activations.gelu(x, approximate=True) * 1.7 - ops.mean(x, axis=-1, keepdims=True)
 
-    layer = layers.Conv2D(4, 1, activation=strange, name="conv")
-    with pytest.raises(UnsupportedLayerError, match=r"conv \(Conv2D\): uses strange, which has no emitter"):
-        assert_agrees(model_with(layer), tmp_path / "m.onnx")
+    proto = assert_agrees(model_with(layers.Conv2D(4, 1, activation=scaled_gelu, name="conv")), tmp_path / "m.onnx")
+    assert "conv/scaled_gelu/multiply/Mul" in [node.name for node in proto.graph.node]
+
+
+def test_an_activation_function_that_keras_cannot_trace_is_reported_with_its_layer(tmp_path):
+    def strange(x):
+        return x if x[0, 0, 0, 0] > 0 else -x
+
+    layer = layers.Conv2D(4, 1, name="conv")
+    model = model_with(layer)
+    layer.activation = strange
+    with pytest.raises(UnsupportedLayerError, match=r"conv \(Conv2D\): uses strange, .*which Keras cannot trace"):
+        export_onnx(model, tmp_path / "m.onnx")
 
 
 @pytest.mark.usefixtures("own_wrappers")

@@ -11,7 +11,7 @@ from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.masks import steps_that_count
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Value
-from tensorflow_quantization.graph import LayerGraph, substitute
+from tensorflow_quantization.graph import LayerGraph
 
 
 @emitter("Masking")
@@ -29,7 +29,7 @@ def time_distributed(e: Emission, layer, x: Value, mask: Value | None = None) ->
     folded = Value(e.reshape(x, [-1, *(d for d in x.shape[2:] if d is not None)]), (None, *x.shape[2:]), x.dtype)
     spec = keras.KerasTensor((None, *e.outputs[0].shape[2:]), e.outputs[0].dtype)
     if isinstance(inner, keras.Model):
-        y = _emit_model(e, inner, folded)
+        y = e.emit_graph(LayerGraph.trace(inner).flatten(), folded)
     else:
         y = e.emit(inner, folded, outputs=[spec], inner=inner.name)
     if isinstance(y, list):
@@ -47,19 +47,3 @@ def _unfold(e: Emission, y: Value, like: Value) -> ir.Value:
         return e.reshape(y, [-1, like.shape[1], *sizes])
     leading = e.op("Slice", e.op("Shape", like), *(np.asarray([i], np.int64) for i in (0, 2)))
     return e.op("Reshape", y, e.op("Concat", leading, np.asarray(sizes, np.int64), axis=0))
-
-
-def _emit_model(e: Emission, model: keras.Model, x: Value) -> Value:
-    """A whole model, one layer after the other."""
-    graph = LayerGraph.trace(model).flatten()
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        raise NotExpressibleError("wraps a model with several inputs or outputs")
-    values = {id(graph.inputs[0]): x}
-    for call in graph.calls:
-        args = substitute(call.args, lambda t: values[id(t)])
-        kwargs = substitute(call.kwargs, lambda t: values[id(t)])
-        kwargs = {k: v for k, v in kwargs.items() if k != "training" and v is not None}
-        result = e.emit(call.operation, *args, outputs=call.outputs, inner=call.path, **kwargs)
-        results = result if isinstance(result, list) else [result]
-        values.update((id(t), v) for t, v in zip(call.outputs, results, strict=True))
-    return values[id(graph.outputs[0])]
