@@ -194,6 +194,18 @@ class LayerGraph:
         """The same graph with nested models replaced by their calls."""
         return _inline(self)
 
+    def live(self) -> LayerGraph:
+        """The same graph without the calls that no output depends on, as of a nested model's outputs nobody reads."""
+        needed = {id(tensor) for tensor in self.outputs}
+        calls: list[Call] = []
+        for call in reversed(self.calls):
+            if any(id(tensor) in needed for tensor in call.outputs):
+                calls.append(call)
+                needed.update(id(tensor) for tensor in call.inputs)
+        return LayerGraph(
+            self.model, self.inputs, self.outputs, self.input_structure, self.output_structure, calls[::-1]
+        )
+
     def find(self, name: str) -> list[Call]:
         """The calls of the layer with this name or path.
 

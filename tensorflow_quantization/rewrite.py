@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -157,14 +158,43 @@ def _chain(operations: Sequence[keras.Operation], x):
 
 def _copy_operation(call: Call) -> keras.Operation:
     operation = call.operation
-    try:
-        with SafeModeScope(False):  # the functions in it are the user's own, from this very process
-            return type(operation).from_config(operation.get_config())
-    except Exception as error:
-        raise ValueError(
-            f"{'Layer' if call.is_layer else 'Operation'} {call.path!r} ({call.class_name}) cannot be copied from its "
-            f"config: {error}\nGive the class a get_config() that returns all arguments of its __init__."
-        ) from error
+    with SafeModeScope(False):  # the functions in it are the user's own, from this very process
+        try:
+            copy = type(operation).from_config(operation.get_config())
+        except Exception as error:
+            arguments = _arguments(operation) if call.is_layer else None
+            if arguments is None:
+                kind = "Layer" if call.is_layer else "Operation"
+                raise ValueError(
+                    f"{kind} {call.path!r} ({call.class_name}) cannot be copied from its config: {error}\n"
+                    "Give the class a get_config() that returns all arguments of its __init__."
+                ) from error
+            copy = type(operation)(**arguments)
+            warn_user(
+                f"The config of layer {call.path!r} ({call.class_name}) is not what its __init__ takes, so a saved "
+                ".keras file of the quantized model will not load: correct its get_config(), or save the weights only."
+            )
+    if call.is_layer:
+        copy.name = operation.name  # a config that Keras makes itself may lack it
+    return copy
+
+
+def _arguments(layer: keras.layers.Layer) -> dict[str, Any] | None:
+    """The arguments of a layer's `__init__`, found by name among its attributes; `None` if it has not all of them.
+
+    For a layer whose config is not what `__init__` takes. Keras copies no such layer, but those in the models of a
+    library may never have had to be copied.
+    """
+    arguments: dict[str, Any] = {"dtype": layer.dtype_policy, "trainable": layer.trainable}
+    for name, parameter in inspect.signature(type(layer).__init__).parameters.items():
+        if name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        value = getattr(layer, name, None)
+        # A layer, or a method of that name, is not an argument that a second layer could be given.
+        if not hasattr(layer, name) or isinstance(value, keras.layers.Layer) or inspect.ismethod(value):
+            return None
+        arguments[name] = value
+    return arguments
 
 
 def _input(tensor: Tensor):

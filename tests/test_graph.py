@@ -196,6 +196,16 @@ def test_text_shows_every_call(residual):
     assert lines[4].strip() == "add (Add) <- stem, bn -> (None, 8, 8, 4)"
 
 
+def test_calls_that_no_output_depends_on_are_not_live():
+    image = keras.Input((8, 8, 3))
+    first = layers.Conv2D(4, 3, name="first")(image)
+    backbone = keras.Model(image, [first, layers.Conv2D(4, 3, name="second")(first)], name="backbone")
+    inputs = keras.Input((8, 8, 3))
+    graph = LayerGraph.trace(keras.Model(inputs, layers.ReLU(name="relu")(backbone(inputs)[0]))).flatten()
+    assert [call.path for call in graph.calls] == ["backbone/first", "backbone/second", "relu"]
+    assert [call.path for call in graph.live().calls] == ["backbone/first", "relu"]
+
+
 def test_flat_shapes_are_those_of_the_call_and_not_of_the_nested_model():
     body = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(2, 3, name="conv")])
     inputs = keras.Input((8, 8, 3))

@@ -158,13 +158,34 @@ class Mute(layers.Layer):
 
     def __init__(self, factor, **kwargs):
         super().__init__(**kwargs)
-        self.factor = factor
+        self._factor = factor
 
     def call(self, x):
-        return x * self.factor
+        return x * self._factor
 
     def get_config(self):
         return {"name": self.name}
+
+
+class Talkative(Scale):
+    """A custom layer that tells what is none, as those of KerasHub's ViT do."""
+
+    def __init__(self, factor, units=2, **kwargs):
+        super().__init__(factor, **kwargs)
+        self.units = units
+
+    def get_config(self):
+        return {"name": self.name, "factor": self.factor, "doubled": 2 * self.units}
+
+
+class Nameless(layers.Layer):
+    """A custom layer that leaves its config to Keras, which then leaves out the name."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+
+    def call(self, x):
+        return x
 
 
 class Forgetful(layers.Layer):
@@ -191,6 +212,20 @@ def test_custom_layers_and_lambdas_are_copied_by_their_config():
     copy = copy_of(model)
     assert copy.get_layer("scale") is not model.get_layer("scale")
     assert ops.convert_to_numpy(copy(np.ones((1, 4), "float32"))).tolist() == [[4.0] * 4]
+
+
+def test_layer_whose_config_does_not_fit_is_copied_by_its_attributes():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Talkative(3.0, units=7, name="talkative", trainable=False)(inputs))
+    with pytest.warns(UserWarning, match=r"'talkative' \(Talkative\) is not what its __init__ takes"):
+        copy = copy_of(model).get_layer("talkative")
+    assert (copy.factor, copy.units, copy.trainable) == (3.0, 7, False)
+    assert copy is not model.get_layer("talkative")
+
+
+def test_name_is_kept_without_a_config_that_has_it():
+    inputs = keras.Input((4,))
+    assert copy_of(keras.Model(inputs, Nameless(name="mine")(inputs))).layers[-1].name == "mine"
 
 
 def test_layer_that_cannot_be_copied_is_named_with_what_to_do():

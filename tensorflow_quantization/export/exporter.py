@@ -75,7 +75,7 @@ def export_onnx(
     validation.check_target(target)
     validation.check_precision(precision)
     validation.check_verify_runtime(verify_runtime)
-    graph = LayerGraph.trace(model).flatten()
+    graph = LayerGraph.trace(model).flatten().live()
     output_names = names_of_outputs(graph)
     validation.check_finite(graph)
     graph, untraceable = expand_composites(graph)

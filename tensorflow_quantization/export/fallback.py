@@ -54,6 +54,7 @@ def convert_call(e: Emission, call: Call, values: dict[int, Value]) -> list[Valu
 
 def _converted(call: Call, keys: list[int], values: list[Value]) -> ir.Model:
     import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2  # has no public name
     from tf2onnx import convert
 
     operation: Any = call.operation
@@ -71,8 +72,14 @@ def _converted(call: Call, keys: list[int], values: list[Value]) -> ir.Model:
         return tree.flatten(outputs)
 
     signature = [tf.TensorSpec(v.shape, v.dtype, name=f"x{i}") for i, v in enumerate(values)]
-    proto, _ = convert.from_function(
-        tf.function(run, input_signature=signature), input_signature=signature, opset=AUTOMATIC_OPSET
+    function = tf.function(run, input_signature=signature).get_concrete_function()
+    # Frozen before: tf2onnx takes tensors that the function holds, as it does arrays, for further inputs.
+    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    proto, _ = convert.from_graph_def(
+        frozen.graph.as_graph_def(),
+        input_names=[x.name for x in frozen.inputs],
+        output_names=[y.name for y in frozen.outputs],
+        opset=AUTOMATIC_OPSET,
     )
     if changed:
         raise ValueError(changes(changed))

@@ -6,12 +6,12 @@ import keras
 import numpy as np
 import onnx
 import pytest
+from networks import settle
 from onnx_models import assert_agrees, export, op_counts, run
 
 pytest.importorskip("openvino")
 
 from tensorflow_quantization import calibrate, check_onnx, export_onnx, quantize_model
-from tensorflow_quantization.graph import LayerGraph, substitute
 
 NETWORKS = [name for name, _ in inspect.getmembers(keras.applications, inspect.isfunction)]
 #: The smallest of each family, which is a module of `keras.applications`; the others are slow.
@@ -44,33 +44,12 @@ def build(name):
     raise AssertionError(f"{name} takes no image smaller than 224")
 
 
-def settle(model):
-    """Random parameters of normalizations, with the size of what they normalize, as after training."""
-    rng = np.random.default_rng(0)
-    for weight in model.weights:
-        kind = weight.path.rsplit("/", 1)[-1]
-        if kind == "gamma":
-            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
-        elif kind in ("beta", "bias"):
-            weight.assign(rng.normal(0, 0.1, weight.shape))
-    graph = LayerGraph.trace(model).flatten()
-    values = {id(graph.inputs[0]): keras.ops.convert_to_tensor(images(model))}
-    for call in graph.calls:
-        args = substitute(call.args, lambda t: values[id(t)])
-        layer = call.operation
-        if isinstance(layer, keras.layers.BatchNormalization):
-            size = float(np.sqrt(np.mean(np.square(keras.ops.convert_to_numpy(args[0])))))
-            layer.moving_mean.assign(rng.normal(0, 0.1 * size, layer.moving_mean.shape))
-            layer.moving_variance.assign(rng.uniform(0.5, 1.5, layer.moving_variance.shape) * size**2)
-        values[id(call.outputs[0])] = layer(*args)
-    return model
-
-
 @pytest.fixture(scope="module")
 def network(request):
     """One network after the other: the largest takes gigabytes."""
     keras.utils.clear_session()
-    yield settle(build(request.param))
+    model = build(request.param)
+    yield settle(model, images(model))
     keras.utils.clear_session()
 
 

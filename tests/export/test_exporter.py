@@ -294,6 +294,20 @@ def test_arguments_that_cannot_be_written_are_all_named(old_file):
     assert_untouched(old_file)
 
 
+def test_what_no_output_depends_on_is_not_written(tmp_path):
+    image = keras.Input((8, 8, 3))
+    first = layers.Conv2D(4, 3, name="first")(image)
+    backbone = keras.Model(image, [first, layers.Conv2D(4, 3, name="second")(first)], name="backbone")
+    inputs = keras.Input((8, 8, 3))
+    outputs = layers.Conv2D(2, 3, name="head")(backbone(inputs)[0])
+    model = quantize_model(small_models.randomize(keras.Model(inputs, outputs)))
+    x = small_models.images()[0]
+    model(x, training=True)
+    proto = export(model, tmp_path / "m.onnx", verify_with=x)
+    assert op_counts(proto)["Conv"] == 2
+    assert not any("second" in node.name for node in proto.graph.node)
+
+
 def test_an_unknown_layer_in_a_nested_model_has_its_path(tmp_path):
     inputs = keras.Input((4,))
     inner = keras.Sequential([keras.Input((4,)), Unknown(name="odd")], name="body")

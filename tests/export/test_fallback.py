@@ -65,6 +65,27 @@ def test_several_inputs_and_outputs_and_calls(tmp_path):
     assert_agrees(model, tmp_path / "m.onnx")
 
 
+class ClassToken(layers.Layer):
+    """Repeats a weight by the batch size, and looks positions up that it holds as a tensor."""
+
+    def build(self, input_shape):
+        self.token = self.add_weight(name="token", shape=(1, 1, input_shape[-1]))
+        self.embedding = layers.Embedding(input_shape[1] + 1, input_shape[-1])
+        self.embedding.build((1, input_shape[1] + 1))
+        self.positions = keras.ops.expand_dims(keras.ops.arange(input_shape[1] + 1), axis=0)
+
+    def call(self, inputs):
+        token = keras.ops.tile(self.token, (keras.ops.shape(inputs)[0], 1, 1))
+        return keras.ops.concatenate([token, inputs], axis=1) + self.embedding(self.positions)
+
+
+@needs_tf2onnx
+def test_tensors_that_a_layer_holds(tmp_path):
+    inputs = keras.Input((5, 3))
+    model = randomize(keras.Model(inputs, ClassToken()(inputs)))
+    assert_agrees(model, tmp_path / "m.onnx", [np.random.default_rng(0).normal(size=(4, 5, 3)).astype("float32")])
+
+
 @needs_tf2onnx
 def test_lambda(tmp_path):
     inputs = keras.Input((4,))

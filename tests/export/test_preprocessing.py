@@ -4,6 +4,8 @@ import pytest
 from keras import layers
 from onnx_models import assert_agrees, export, layer_model, op_counts
 
+from tensorflow_quantization.export import UnsupportedLayerError
+
 
 @pytest.mark.parametrize(
     "layer",
@@ -71,6 +73,13 @@ def test_what_only_training_does_vanishes(tmp_path, layer):
     x = layers.GlobalAveragePooling2D()(type(layer).from_config(layer.get_config())(inputs))
     proto = assert_agrees(keras.Model(inputs, x), tmp_path / "m.onnx")
     assert op_counts(proto) == {"Transpose": 1, "GlobalAveragePool": 1, "Reshape": 1}
+
+
+def test_resizing_to_an_unknown_size_is_refused(tmp_path):
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, layers.Resizing(None, None, name="resizing")(inputs))
+    with pytest.raises(UnsupportedLayerError, match=r"resizing \(Resizing\): resizes to a size that is not known"):
+        export(model, tmp_path / "m.onnx")
 
 
 def test_a_model_that_does_nothing_at_inference(tmp_path):

@@ -49,6 +49,8 @@ def normalization(e: Emission, layer, x: Value) -> Value:
 
 @emitter("Resizing", layout="channels_first")
 def resizing(e: Emission, layer, x: Value) -> Value:
+    if layer.height is None or layer.width is None:
+        raise NotExpressibleError("resizes to a size that is not known; build the model for images of one size")
     return resize_images(e, layer, x, [layer.height, layer.width])
 
 

@@ -60,7 +60,7 @@ def export_litert(
     path = validation.check_path(path)
     _check_io_dtype(io_dtype)
     _check_backend()
-    graph = LayerGraph.trace(model).flatten()
+    graph = LayerGraph.trace(model).flatten().live()
     _check_quantized(graph)
     _check_attention(graph)
     _check_bits(graph)
