@@ -27,6 +27,8 @@ _RULES = TensorRules(
     fused=frozenset(),
     outputs=False,
     fused_sums=True,
+    # Measured: an average that goes into a product is rounded to the integers of what was averaged.
+    rounding=frozenset({"AveragePooling2D"}),
 )
 
 OPENVINO = Target(

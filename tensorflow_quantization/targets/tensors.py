@@ -36,6 +36,8 @@ class TensorRules:
         float_sums: sums stay in floats where integers save nothing, see `float_sums`.
         fused_sums: the kernel of a convolution adds to its products what an Add joins with them, without rounding them
             first.
+        rounding: classes whose kernels may round their output to integers unasked; they stay in floats where no
+            quantizer says to which.
         why_not: by class, why layers that could be quantized are not.
     """
 
@@ -48,6 +50,7 @@ class TensorRules:
     float_products: bool = False
     fused_sums: bool = False
     float_sums: bool = False
+    rounding: frozenset[str] = frozenset()
     gated: frozenset[str] = frozenset()
     alone: frozenset[str] = frozenset()
     fixed: Mapping[str, tuple[float, int]] = field(default_factory=dict)
@@ -124,8 +127,9 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
         in_floats = float_sums(graph, is_integer) if rules.float_sums else set()
         kernels = [call for call in graph.calls if is_integer(call) and id(call) not in in_floats]
         taken_in = {id(inner) for call in kernels for inner in _taken_in(graph, call, rules)}
+        rounding = [call for call in kernels if _matches(call, rules.rounding)]
         for call in kernels:
-            if id(call) in taken_in or switched_off(call):
+            if id(call) in taken_in or switched_off(call) or call in rounding:
                 continue
             if activation_name(call) in rules.gated:
                 update(call.path, "computed in integers", gate=True, output=True, fixed_gate=rules.fixed.get(_GATE))
@@ -152,6 +156,9 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
                         update(call.path, "", gate=True, output=True, fixed_gate=rules.fixed.get(_GATE))
                 else:
                     want(_end_of_kernel(graph, call, rules), f"written by the kernel of {call.path}")
+        for call in reversed(rounding):  # what reads them is decided on
+            if not switched_off(call) and _is_quantized(graph, call.outputs[0], placements):
+                want(call.inputs[0], f"read by {call.path}")
         for call in graph.calls:
             if id(call) in in_floats and call.path not in placements:
                 update(call.path, IN_FLOATS)
@@ -227,6 +234,12 @@ def float_sums(graph: LayerGraph, is_integer: Callable[[Call], bool]) -> set[int
 
 def _is_one_of_several(tensor: Tensor) -> bool:
     return tensor.producer is not None and len(tensor.producer.outputs) > 1
+
+
+def _is_quantized(graph: LayerGraph, tensor: Tensor, placements: Mapping[str, Placement]) -> bool:
+    """Whether a quantizer reads `tensor`, its own one or that of a concatenation it is part of."""
+    producers = [tensor.producer, *(reader for reader in graph.consumers(tensor) if _matches(reader, JOINING))]
+    return any(placements.get(call.path, Placement()).output for call in producers if call is not None)
 
 
 def _only_reader(graph: LayerGraph, tensor: Tensor) -> Call | None:

@@ -161,6 +161,30 @@ def test_normalization_after_a_dense_is_folded_for_tensorrt(activation, tmp_path
     assert ("BatchNormalization" in operators) == (activation is not None)
 
 
+def pooled(after):
+    """A convolution, a pooling that overlaps, and what comes after."""
+    inputs = keras.Input(SHAPE, name="image")
+    x = layers.Conv2D(8, 3, name="conv")(inputs)
+    return randomize(keras.Model(inputs, after(layers.AveragePooling2D(3, 1, name="pool")(x))))
+
+
+@pytest.mark.parametrize(
+    ("after", "quantized"),
+    [
+        (lambda x: layers.Conv2D(4, 1)(x), True),
+        (lambda x: layers.Conv2D(4, 1)(layers.Concatenate()([x, x])), True),
+        (lambda x: layers.AveragePooling2D(2)(layers.Conv2D(4, 1)(layers.MaxPooling2D()(x))), True),
+        (lambda x: layers.ReLU()(layers.BatchNormalization()(x)), False),
+        (lambda x: layers.Conv2D(4, 1)(layers.BatchNormalization()(layers.Concatenate()([x, x]))), False),
+    ],
+    ids=["conv", "concat, conv", "max pool, conv", "norm", "concat, norm, conv"],
+)
+def test_openvino_averages_integers_only_where_a_quantizer_reads_them(tmp_path, after, quantized):
+    model = calibrate(quantize_model(pooled(after), target="openvino"), images(), verbose=0)
+    assert attached_plan(model)["conv"].output is quantized
+    export_onnx(model, tmp_path / "m.onnx", verify_with=images(2), verify_runtime="openvino")
+
+
 def test_entry_of_the_user_wins_over_the_target():
     spec = QuantizationSpec()
     spec.add("dense", quantize_input=False, quantize_weight=False)
