@@ -1,5 +1,6 @@
 """Every network of `keras.applications` on the smallest images that it takes: float, and quantized for each runtime."""
 
+import gc
 import inspect
 
 import keras
@@ -11,7 +12,7 @@ from onnx_models import assert_agrees, export, op_counts, run
 
 pytest.importorskip("openvino")
 
-from tensorflow_quantization import calibrate, check_onnx, export_onnx, quantize_model
+from tensorflow_quantization import calibrate, check_onnx, export_litert, export_onnx, quantize_model
 
 NETWORKS = [name for name, _ in inspect.getmembers(keras.applications, inspect.isfunction)]
 #: The smallest of each family, which is a module of `keras.applications`; the others are slow.
@@ -22,6 +23,10 @@ SMALLEST = frozenset(
 )
 #: Of these, the ones that are quantized in each run of the tests.
 QUICK = frozenset({"MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "ResNet50", "VGG16"})
+#: And of these for LiteRT, whose converter takes its time.
+QUICK_LITERT = frozenset({"MobileNetV2", "MobileNetV3Small"})
+#: What the converter can take in 16 GB: it needs about 200 bytes of memory a parameter.
+LITERT_PARAMETERS = 70e6
 TARGETS = (None, "tensorrt", "onnxruntime", "openvino")
 
 
@@ -47,16 +52,16 @@ def build(name):
 @pytest.fixture(scope="module")
 def network(request):
     """One network after the other: the largest takes gigabytes."""
+    gc.collect()
     keras.utils.clear_session()
     model = build(request.param)
-    yield settle(model, images(model))
-    keras.utils.clear_session()
+    return settle(model, images(model))
 
 
 def test_each_family_is_in_each_run():
     modules = {name: getattr(keras.applications, name).__module__ for name in NETWORKS}
     assert sorted(modules[name] for name in SMALLEST) == sorted(set(modules.values()))
-    assert QUICK < SMALLEST
+    assert QUICK_LITERT < QUICK < SMALLEST
 
 
 @pytest.mark.parametrize("network", slow_but(SMALLEST), indirect=True)
@@ -78,6 +83,17 @@ def test_quantized_file_agrees(network, target, tmp_path):
     assert not report.errors, str(report)
     if target == "openvino":
         export_onnx(quantized, path, verify_with=x, verify_runtime="openvino")
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="export_litert needs the TensorFlow backend")
+@pytest.mark.parametrize("network", slow_but(QUICK_LITERT), indirect=True)
+def test_litert_file_agrees(network, tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    if network.count_params() > LITERT_PARAMETERS:
+        pytest.skip(f"{network.count_params():,} parameters are more than TensorFlow's converter takes in 16 GB")
+    x = images(network)
+    quantized = calibrate(quantize_model(network, target="litert"), x, verbose=0)
+    export_litert(quantized, tmp_path / "m.tflite", verify_with=x)
 
 
 @pytest.mark.parametrize("network", sorted(QUICK), indirect=True)
