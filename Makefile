@@ -10,7 +10,7 @@ export KERAS_BACKEND ?= tensorflow
 export NO_MKDOCS_2_WARNING ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint types docs benchmark data clean
+.PHONY: help demo test test-slow lint types docs benchmark data clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -21,8 +21,8 @@ demo: $(VENV)/installed data ## Train, quantize, fine-tune, export and run a rea
 test: $(VENV)/installed data lint types ## Linters, types and the tests that are not slow
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: $(VENV)/installed data lint types ## Linters, types and all tests, as CI runs them
-	$(BIN)/python -m pytest
+test-slow: $(VENV)/installed data ## The slow tests: documentation, examples, every network of keras.applications
+	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed ## Check format and lint
 	$(BIN)/ruff check .
