@@ -10,7 +10,7 @@ export KERAS_BACKEND ?= tensorflow
 export NO_MKDOCS_2_WARNING ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint types docs benchmark data clean
+.PHONY: help demo test test-slow lint types docs benchmark latency data clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ docs: $(VENV)/installed ## Build the documentation into site/
 benchmark: $(VENV)/installed ## Measure what training and quantize_model cost
 	@$(BIN)/python scripts/quietly benchmarks/quantize_time.py
 	@$(BIN)/python scripts/quietly benchmarks/qat_overhead.py
+
+latency: $(VENV)/installed ## Measure the files in their runtimes beside the peers', for the documentation
+	@$(BIN)/python scripts/quietly benchmarks/latency.py --docs docs/benchmarks
 
 data: ## Get Fashion-MNIST from Debian's package where apt works; Keras downloads it elsewhere
 	@./scripts/get-data

@@ -46,3 +46,18 @@ def test_example_runs(name, tmp_path):
 @pytest.mark.parametrize("name", ["qat_overhead", "quantize_time"])
 def test_benchmark_prints_its_table(name, tmp_path):
     assert "| --- |" in run(ROOT / "benchmarks" / f"{name}.py", tmp_path, "--quick")
+
+
+@pytest.mark.slow
+def test_latency_benchmark_measures_ours_and_the_peers_in_each_runtime(tmp_path):
+    printed = run(ROOT / "benchmarks" / "latency.py", tmp_path, "--quick", "--docs", "docs")
+    for runtime, target, peers in (
+        ("ONNX Runtime", "onnxruntime", ["quantize_static int8", "quantize_static uint8"]),
+        ("OpenVINO", "openvino", [] if "not installed: nncf" in printed else ["NNCF mixed", "NNCF performance"]),
+        ("LiteRT", "litert", ["post-training int8"]),
+    ):
+        rows = [row for row in printed.splitlines() if row.startswith(f"| {runtime} | 8 |")]
+        assert [row for row in rows if f"| ours, {target} |" in row and "| 100.0 % |" in row]
+        assert all(any(f"| {peer} |" in row for row in rows) for peer in peers)
+    assert (tmp_path / "docs" / "latency.md").read_text() in printed
+    assert (tmp_path / "docs" / "latency.svg").read_text().endswith("</svg>\n")

@@ -1,0 +1,165 @@
+"""Latency of our integer files beside those that a user would make instead, in ONNX Runtime, OpenVINO and LiteRT.
+
+    python benchmarks/latency.py [--quick] [--networks NAME ...] [--folder FOLDER] [--docs DOCS]
+
+Each network is quantized by this library for each target, and by each runtime's own post-training quantizer, from the
+same weights with the same calibration images. The files of a network take turns in one runtime, in a process of its
+own; medians are compared. A network whose figures are in FOLDER already is not measured again. DOCS gets the page and
+the plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+
+BATCHES = (1, 8)
+THREADS = 2
+ROUNDS = 50
+CALIBRATION_IMAGES = 16
+
+
+def prepare(name: str, folder: pathlib.Path) -> None:
+    """Write all files of a network, the images it is measured on, and what Keras computes of them."""
+    import peers
+    from networks import images, network
+    from tensorflow_quantization import calibrate, export_litert, export_onnx, quantize_model
+
+    model, size = network(name)
+    data = images(name, size, CALIBRATION_IMAGES, seed=0)
+    float_onnx = export_onnx(model, folder / "float.onnx")
+    for target in ("onnxruntime", "openvino", "tensorrt", "litert"):
+        quantized = calibrate(quantize_model(model, target=target), data, batch_size=8, verbose=0)
+        if target == "litert":
+            export_litert(quantized, folder / "ours, litert.tflite")
+        else:
+            export_onnx(quantized, folder / f"ours, {target}.onnx")
+    peers.quantize_static(float_onnx, data, folder)
+    if "nncf" not in peers.missing():
+        peers.nncf_quantize(float_onnx, data, folder, transformer=name == "ViT")
+    peers.litert_post_training(model, data, folder)
+    test = images(name, size, max(BATCHES), seed=1)
+    np.save(folder / "images.npy", test)
+    np.save(folder / "outputs.npy", model.predict(test, verbose=0))
+
+
+def measure(runtime: str, folder: pathlib.Path, batch: int, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call, by contender."""
+    from runtimes import contenders, load
+    from timing import interleaved
+
+    test = np.load(folder / "images.npy")[:batch]
+    calls = {c.name: load(runtime, c, test, THREADS) for c in contenders(runtime, folder)}
+    return {name: seconds.round(7).tolist() for name, seconds in interleaved(calls, rounds).items()}
+
+
+def inspect(runtime: str, folder: pathlib.Path) -> dict[str, dict[str, float]]:
+    """Bytes, integer share and agreement with Keras in float of each contender."""
+    from runtimes import contenders, integer_share, load, size
+
+    test, expected = np.load(folder / "images.npy"), np.load(folder / "outputs.npy")
+    found = {}
+    for contender in contenders(runtime, folder):
+        actual = load(runtime, contender, test, THREADS)()
+        share = integer_share(runtime, contender)
+        found[contender.name] = {"bytes": size(contender), "integer_share": share, **agreement(actual, expected)}
+    return found
+
+
+def agreement(actual: np.ndarray, expected: np.ndarray) -> dict[str, float]:
+    """How near logits are to those of the float model, both (images, classes).
+
+    Returns:
+        "cosine": between the logits, each less its mean over the images, which says nothing of an image; the mean over
+        the images. "top1": the share of images with the same greatest logit.
+    """
+    a, b = actual - expected.mean(axis=0), expected - expected.mean(axis=0)
+    cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    same = actual.argmax(axis=1) == expected.argmax(axis=1)
+    return {"cosine": float(cosines.mean()), "top1": float(same.mean())}
+
+
+def run_step(step: str, *arguments: object) -> dict:
+    """One of the functions above in a fresh process: what a runtime leaves behind does not disturb the next."""
+    command = [sys.executable, __file__, "--step", step, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{step} of {arguments} failed:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def do_step(step: str, arguments: list[str]) -> None:
+    if step == "prepare":
+        name, folder = arguments
+        result = prepare(name, pathlib.Path(folder))
+    elif step == "measure":
+        runtime, folder, batch, rounds = arguments
+        result = measure(runtime, pathlib.Path(folder), int(batch), int(rounds))
+    else:
+        runtime, folder = arguments
+        result = inspect(runtime, pathlib.Path(folder))
+    print()
+    print(json.dumps(result))
+
+
+def figures_of(name: str, folder: pathlib.Path, rounds: int) -> dict[str, dict]:
+    """All figures of a network, by runtime, batch size and contender; kept in a file of the folder."""
+    from runtimes import SUFFIXES
+
+    kept = folder / f"{name}.json"
+    if kept.exists():
+        return json.loads(kept.read_text())
+    figures: dict[str, dict] = {}
+    with tempfile.TemporaryDirectory(dir=folder) as files:
+        run_step("prepare", name, files)
+        for runtime in SUFFIXES:
+            facts = run_step("inspect", runtime, files)
+            for batch in BATCHES:
+                measured = run_step("measure", runtime, files, batch, rounds)
+                merged = {name: {**facts[name], "seconds": seconds} for name, seconds in measured.items()}
+                figures.setdefault(runtime, {})[str(batch)] = merged
+    kept.write_text(json.dumps(figures))
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one small network, few rounds: does it run, not how fast")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="of those of the page")
+    parser.add_argument("--folder", type=pathlib.Path, help="where figures are kept; default: a temporary one")
+    parser.add_argument("--docs", type=pathlib.Path, help="a folder for latency.md and latency.svg")
+    parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.step:
+        do_step(arguments.step[0], arguments.step[1:])
+        return
+
+    import latency_page
+    from networks import NETWORKS, QUICK
+
+    names = [QUICK] if arguments.quick else arguments.networks or NETWORKS
+    rounds = 3 if arguments.quick else ROUNDS
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or pathlib.Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        results = {}
+        for name in names:
+            print(f"measuring {name}", file=sys.stderr)
+            results[name] = figures_of(name, folder, rounds)
+    page = latency_page.page(results, rounds, THREADS, datetime.date.today())
+    print(page)
+    if arguments.docs:
+        arguments.docs.mkdir(parents=True, exist_ok=True)
+        (arguments.docs / "latency.md").write_text(page)
+        latency_page.plot(results, arguments.docs / "latency.svg")
+
+
+if __name__ == "__main__":
+    main()

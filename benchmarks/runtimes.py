@@ -1,0 +1,163 @@
+"""Files of a network in the runtimes that read them: to call, and to ask what they compute in integers."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+#: The files that each runtime reads.
+SUFFIXES = {"onnxruntime": (".onnx",), "openvino": (".onnx", ".xml"), "litert": (".tflite",)}
+#: The float file, which OpenVINO is told to compute in float32; its default is bfloat16 where the processor has it.
+FLOAT32 = "float, in float32"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A file as a runtime runs it.
+
+    Attributes:
+        name: "float", "ours, <target>", or the name of a peer.
+        path: of the file.
+        options: of OpenVINO.
+    """
+
+    name: str
+    path: pathlib.Path
+    options: dict[str, str] = field(default_factory=dict)
+
+
+def contenders(runtime: str, folder: pathlib.Path) -> list[Contender]:
+    """The files in a folder that a runtime reads, the float one first."""
+    files = [path for path in folder.iterdir() if path.suffix in SUFFIXES[runtime]]
+    found = [Contender(path.stem, path) for path in sorted(files, key=lambda path: (path.stem != "float", path.stem))]
+    if runtime == "openvino":
+        found.insert(1, Contender(FLOAT32, found[0].path, {"INFERENCE_PRECISION_HINT": "f32"}))
+    return found
+
+
+def load(runtime: str, contender: Contender, batch: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
+    """A function that runs a file on one batch, whose size it is loaded for.
+
+    Args:
+        batch: (batch, height, width, channels), float32.
+        threads: how many the runtime uses.
+    """
+    return _LOADERS[runtime](contender, batch, threads)
+
+
+def _load_onnxruntime(contender: Contender, batch: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(contender.path, options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: batch}
+    return lambda: session.run(None, feed)[0]
+
+
+def _load_openvino(contender: Contender, batch: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
+    import openvino
+
+    model = openvino.Core().read_model(contender.path)
+    model.reshape(batch.shape)
+    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", **contender.options}
+    request = openvino.compile_model(model, "CPU", options).create_infer_request()
+    return lambda: request.infer([batch])[0]
+
+
+def _load_litert(contender: Contender, batch: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(contender.path), num_threads=threads)
+    (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(entry["index"], batch.shape)
+    interpreter.allocate_tensors()
+
+    def run() -> np.ndarray:
+        interpreter.set_tensor(entry["index"], batch)
+        interpreter.invoke()
+        return interpreter.get_tensor(result["index"])
+
+    return run
+
+
+_LOADERS = {"onnxruntime": _load_onnxruntime, "openvino": _load_openvino, "litert": _load_litert}
+
+
+def size(contender: Contender) -> int:
+    """Bytes of a file; OpenVINO's own format has two."""
+    path = contender.path
+    return path.stat().st_size + (path.with_suffix(".bin").stat().st_size if path.suffix == ".xml" else 0)
+
+
+def integer_share(runtime: str, contender: Contender) -> float:
+    """The part of the multiply-accumulates, 0 to 1, that a runtime computes in integers."""
+    if contender.path.suffix == ".tflite":
+        return _share_of_tflite(contender.path)
+    if contender.path.suffix == ".xml":
+        return _share_of_openvino_model(contender.path)
+    from tensorflow_quantization import runtime_report
+
+    return runtime_report(contender.path, runtime=runtime).integer_share
+
+
+def _share_of_tflite(path: pathlib.Path) -> float:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    # With no delegate, whose operators say nothing of what they took in.
+    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    interpreter = Interpreter(str(path), experimental_op_resolver_type=resolver)
+    interpreter.allocate_tensors()
+    tensors = {tensor["index"]: tensor for tensor in interpreter.get_tensor_details()}
+    macs = {"int8": 0, "float32": 0}
+    for operator in interpreter._get_ops_details():
+        data, weight = ([tensors.get(index) for index in operator["inputs"]] + [None, None])[:2]
+        output = math.prod(tensors[operator["outputs"][0]]["shape"])
+        if operator["op_name"] == "CONV_2D":
+            count = output * math.prod(weight["shape"][1:])
+        elif operator["op_name"] == "DEPTHWISE_CONV_2D":
+            count = output * math.prod(weight["shape"][1:3])
+        elif operator["op_name"] in ("FULLY_CONNECTED", "BATCH_MATMUL"):
+            count = output * int(data["shape"][-1])
+        else:
+            continue
+        # Float data times integer weights is computed in floats.
+        macs[np.dtype(data["dtype"]).name] += count
+    return macs["int8"] / sum(macs.values())
+
+
+def _share_of_openvino_model(path: pathlib.Path) -> float:
+    import openvino
+
+    from tensorflow_quantization.analysis.openvino_graph import executed
+
+    model = openvino.Core().read_model(path)
+    products = {}
+    for index, node in enumerate(model.get_ordered_ops()):
+        node.set_friendly_name(f"tq_{index}_qt")  # the form of names that `executed` looks for
+        if (count := _macs_of_openvino(node)) is not None:
+            products[index] = count
+    with tempfile.TemporaryDirectory() as folder:
+        tagged = pathlib.Path(folder, "tagged.xml")
+        openvino.save_model(model, tagged, compress_to_fp16=False)
+        kernels = [kernel for kernel in executed(tagged) if kernel.multiplies]
+    integer = {index for kernel in kernels if kernel.integer for index in kernel.nodes}
+    return sum(count for index, count in products.items() if index in integer) / sum(products.values())
+
+
+def _macs_of_openvino(node) -> int | None:
+    """Multiply-accumulates of a convolution or a matrix product; `None` for other operators."""
+    kind = node.get_type_name()
+    if kind not in ("Convolution", "GroupConvolution", "MatMul"):
+        return None
+    output = math.prod(node.get_output_shape(0))
+    if kind == "MatMul":
+        left = node.get_input_shape(0)
+        return output * left[-2 if node.get_attributes()["transpose_a"] else -1]
+    # (out, in, ...), and before them the groups.
+    return output * math.prod(node.get_input_shape(1)[2 if kind == "GroupConvolution" else 1 :])
