@@ -168,7 +168,7 @@ def make_plan(
     for call in graph.calls:
         if call.path not in layers:  # a shared layer has one wrapper, and so one decision
             layer = replace(plain, path=call.path, class_name=call.class_name)
-            layers[call.path] = _decide(graph, call, layer, wishes, placements, mode)
+            layers[call.path] = _decide(graph, call, layer, wishes, placements, mode, target)
     return QuantizationPlan(layers)
 
 
@@ -199,7 +199,13 @@ class _Wishes:
 
 
 def _decide(
-    graph: LayerGraph, call: Call, layer: LayerPlan, wishes: _Wishes, placements: dict[str, Placement], mode: str
+    graph: LayerGraph,
+    call: Call,
+    layer: LayerPlan,
+    wishes: _Wishes,
+    placements: dict[str, Placement],
+    mode: str,
+    target: Target,
 ) -> LayerPlan:
     placed = placements.get(call.path, Placement())
     entry, source = wishes.find(call)
@@ -220,7 +226,12 @@ def _decide(
         everything = LayerConfig(call.name)
         wished = _wished(call, everything, f"your {wrapper.__name__}", wrapper, placed, placements)
         return replace(layer, placement=wished, wrapper=wrapper)
-    reason = placed.reason or _why_not(call, wrapper, mode)
+    if placed.reason:
+        reason = placed.reason
+    elif mode != PARTIAL and target.why_not is not None:
+        reason = target.why_not(graph, call)
+    else:
+        reason = _why_not(call, wrapper, mode)
     if "BatchNormalization" in call.class_names and (convolution := graph.fusable_convolution(call.outputs[0])):
         reason = f"folded into {convolution.path}"
     return replace(layer, placement=Placement(reason=reason))

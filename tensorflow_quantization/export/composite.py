@@ -86,7 +86,7 @@ def _expand(call: Call, replaced: dict[int, Tensor], reasons: dict[str, str]) ->
     if emitted or not call.is_layer or call.class_name in _OPAQUE or refusal(operation):
         return [call]
     try:
-        traced, inputs = _trace(call)
+        traced, inputs = trace_call(call)
         # One level only: what a sublayer without an emitter is made of is found in the same way.
         inner, inner_reasons = expand_composites(traced.flatten())
     except Exception as error:
@@ -138,8 +138,12 @@ class _UntraceableError(Exception):
     """A clause that follows the layer's name."""
 
 
-def _trace(call: Call) -> tuple[LayerGraph, list[int]]:
-    """The graph of a layer's `call`, and which input of the call each of its inputs is."""
+def trace_call(call: Call) -> tuple[LayerGraph, list[int]]:
+    """The graph of a layer's `call`, and which input of the call each of its inputs is.
+
+    Raises:
+        Exception: of any kind, as the code of the layer raises it; Keras cannot trace it.
+    """
     layer: Any = call.operation
     known: dict[int, keras.KerasTensor] = {}
 

@@ -7,7 +7,7 @@ integers. The kernels take in batch normalization (as weights) and ReLU; every o
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.products import ATTENTION
 from tensorflow_quantization.targets.target import Target
-from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_tensors
+from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_tensors, why_not
 
 #: "Input and outputs must all have same scale/zero_point", says the specification of their kernels.
 _ONE_SCALE = frozenset({"AveragePooling1D", "AveragePooling2D", "UpSampling2D"})
@@ -46,7 +46,13 @@ _RULES = TensorRules(
     numbers=True,
     gated=frozenset({"silu"}),
     alone=frozenset({"gelu", "hard_silu", "leaky_relu", "prelu", "relu", "relu6", "sigmoid", "softmax", "tanh"}),
-    why_not=dict.fromkeys(ATTENTION, "exported to LiteRT in floats"),
+    floats={
+        **dict.fromkeys(
+            ("GroupNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization"),
+            "computed in floats, as LiteRT has no kernel for it, nor the model integers for what it is made of",
+        ),
+        **dict.fromkeys(ATTENTION, "exported to LiteRT in floats"),
+    },
     fixed={"sigmoid": (1 / 256, -128), "softmax": (1 / 256, -128), "tanh": (1 / 128, 0)},
 )
 
@@ -55,4 +61,5 @@ LITERT = Target(
     place=at_tensors(_RULES),
     activations=QuantizationScheme(symmetric=False, narrow_range=False),
     weights=QuantizationScheme(),
+    why_not=why_not(_RULES),
 )

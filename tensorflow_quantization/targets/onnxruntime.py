@@ -7,7 +7,7 @@ before QuantizeLinear disappears only if the zero point is the least integer, wh
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.products import ATTENTION, PRODUCTS
 from tensorflow_quantization.targets.target import Target
-from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_tensors
+from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_tensors, why_not
 
 _RULES = TensorRules(
     weighted=frozenset(
@@ -36,4 +36,5 @@ ONNXRUNTIME = Target(
     place=at_tensors(_RULES),
     activations=QuantizationScheme(signed=False, symmetric=False, narrow_range=False),
     weights=QuantizationScheme(),
+    why_not=why_not(_RULES),
 )

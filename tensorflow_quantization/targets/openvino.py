@@ -7,7 +7,7 @@ clipped to but not rounded to (seen in OpenVINO 2026.4), so there is none, with 
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.products import ATTENTION, PRODUCTS
 from tensorflow_quantization.targets.target import Target
-from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_tensors
+from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_tensors, why_not
 
 _RULES = TensorRules(
     weighted=frozenset(
@@ -39,4 +39,5 @@ OPENVINO = Target(
     # Measured: of two activations in a MatMul the right one has to be int8 and symmetric, the left one to have no zero
     # point; and what it fuses an attention to stays float if one of queries, keys and values is uint8.
     factors=QuantizationScheme(narrow_range=False),
+    why_not=why_not(_RULES),
 )

@@ -64,6 +64,8 @@ class Target:
         weights: the integers of weights; the channel axis is the layer's.
         factors: the integers of what is multiplied with another activation; `None`: those of activations. The left
             factor, where it is never negative, has those of activations made symmetric.
+        why_not: the reason why a call of the graph that `place` leaves out has no quantizers; `None`: it says nothing
+            about them.
     """
 
     name: str
@@ -71,3 +73,4 @@ class Target:
     activations: QuantizationScheme | None = None
     weights: QuantizationScheme | None = None
     factors: QuantizationScheme | None = None
+    why_not: Callable[[LayerGraph, Call], str] | None = None

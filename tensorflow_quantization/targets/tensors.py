@@ -30,6 +30,7 @@ class TensorRules:
         fixed: the scale and zero point that the runtime demands of the output of an activation, by its name.
         numbers: whether sums and products with a number are computed in integers too.
         not_fusing: classes whose kernels take in no activation.
+        floats: why the runtime computes a layer or operation in floats, a clause, by class name.
         one_scale: classes that compute new values at the scale of their input: one quantizer, of their own, for both.
         outputs: whether a kernel runs in integers only if its output, after what is fused, is quantized too.
         float_products: but a product of matrices gives floats where no integer kernel reads it.
@@ -38,7 +39,6 @@ class TensorRules:
             first.
         rounding: classes whose kernels may round their output to integers unasked; they stay in floats where no
             quantizer says to which.
-        why_not: by class, why layers that could be quantized are not.
     """
 
     weighted: frozenset[str]
@@ -57,7 +57,7 @@ class TensorRules:
     numbers: bool = False
     not_fusing: frozenset[str] = frozenset()
     one_scale: frozenset[str] = frozenset()
-    why_not: Mapping[str, str] = field(default_factory=dict)
+    floats: Mapping[str, str] = field(default_factory=dict)
 
 
 #: Two kernels in one layer: what flows between them is quantized as what flows between layers.
@@ -115,6 +115,8 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
             if fixed is None and reader and _matches(reader, keeping) and not switched_off(reader):
                 return
             path = tensor.producer.path if tensor.producer else tensor.name
+            if tensor.producer and (floats := _why_float(tensor.producer, rules)):
+                reason = f"{reason}; itself {floats}"
             if factor == "left":
                 before = placements.get(path, Placement()).factor
                 factor = "positive" if activation in _POSITIVE and before != "any" else "any"
@@ -159,14 +161,33 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
         for call in reversed(rounding):  # what reads them is decided on
             if not switched_off(call) and _is_quantized(graph, call.outputs[0], placements):
                 want(call.inputs[0], f"read by {call.path}")
+            elif call.path not in placements:
+                update(call.path, "stays in floats: no quantizer reads what it gives")
         for call in graph.calls:
             if id(call) in in_floats and call.path not in placements:
                 update(call.path, IN_FLOATS)
-            if call.class_name in rules.why_not:
-                update(call.path, rules.why_not[call.class_name])
         return placements
 
     return place
+
+
+def why_not(rules: TensorRules) -> Callable[[LayerGraph, Call], str]:
+    """What `at_tensors` says of a call without a quantizer of its own."""
+
+    def reason(graph: LayerGraph, call: Call) -> str:
+        if _matches(call, MOVING):
+            return "hands on the integers of what it reads"
+        if (kernel := _taken_in_by(graph, call, rules)) is not None:
+            return f"part of the kernel of {kernel.path}"
+        if _is_integer(call, rules):
+            return "what it reads is quantized where it is made"
+        return _why_float(call, rules) or "not known to run in integers"
+
+    return reason
+
+
+def _why_float(call: Call, rules: TensorRules) -> str | None:
+    return next((rules.floats[name] for name in call.class_names if name in rules.floats), None)
 
 
 def _is_integer(call: Call, rules: TensorRules) -> bool:
@@ -270,6 +291,17 @@ def _taken_in(graph: LayerGraph, call: Call, rules: TensorRules) -> list[Call]:
         taken_in.append(reader)
         tensor = reader.outputs[0]
     return taken_in
+
+
+def _taken_in_by(graph: LayerGraph, call: Call, rules: TensorRules) -> Call | None:
+    """The first call of those whose integer kernel computes `call` along."""
+    source, kernel = call.inputs[0].producer if call.inputs else None, None
+    while source is not None:
+        if _is_integer(source, rules) and any(call is inner for inner in _taken_in(graph, source, rules)):
+            kernel = source
+        further = _matches(source, NORMALIZATIONS | DROPOUTS) or activation_name(source) in rules.fused
+        source = source.inputs[0].producer if further else None
+    return kernel
 
 
 def _is_float_product(graph: LayerGraph, call: Call, rules: TensorRules, in_floats: set[int]) -> bool:

@@ -1,3 +1,5 @@
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -104,11 +106,49 @@ def test_kernels(tmp_path, name, batch_norm):
         (lambda: layers.Rescaling(1 / 255, offset=-0.5), (8, 8, 3)),
         (lambda: layers.Rescaling([0.5, 1.0, 2.0]), (8, 8, 3)),
         (lambda: layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0]), (8, 8, 3)),
+        (lambda: lambda x: x * np.float32([1.0, 0.01, -0.1]), (8, 8, 3)),
+        (lambda: lambda x: keras.ops.subtract(np.float32([1.0, 0.01, 3.0]), x), (8, 8, 3)),
+        (lambda: lambda x: x + np.float32([1.0, 0.01, 3.0]), (8, 8, 3)),
     ],
 )
 def test_scaled_channels_are_a_convolution_of_one_pixel(tmp_path, layer, shape):
     model = quantized(functional(layer(), shape=shape))
     assert "DEPTHWISE_CONV_2D" in assert_agrees(model, tmp_path / "m.tflite")
+
+
+class Scaled(layers.Layer):
+    """A layer of the user's, as ConvNeXt has it, with factors of very different sizes."""
+
+    def build(self, input_shape):
+        self.gamma = self.add_weight(shape=(3,))
+
+    def call(self, x):
+        return 2.0 - x * self.gamma
+
+
+def test_bias_that_is_the_same_in_all_channels(tmp_path):
+    layer = layers.Conv2D(3, 1, bias_initializer=keras.initializers.Constant(-2.0))
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, layers.DepthwiseConv2D(1)(layer(inputs)))
+    layer.kernel.assign(layer.kernel * np.float32([1.0, 0.01, 0.001]))
+    assert_agrees(quantized(model), tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize("kernel", [partial(layers.Conv2D, 4, 3), partial(layers.Dense, 4), layers.BatchNormalization])
+def test_quantized_output_in_front_of_a_relu_is_kept(tmp_path, kernel):
+    spec = QuantizationSpec()
+    spec.add("kernel", quantize_output=True)
+    model = functional(layers.MaxPooling2D(1), kernel(name="kernel"), layers.ReLU())
+    assert_agrees(quantized(model, quantization_spec=spec), tmp_path / "m.tflite")
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 3), (5, 3)])
+def test_factors_of_ones_own_layer_have_a_scale_each(tmp_path, shape):
+    model = functional(layers.Dense(3), Scaled(), layers.ReLU(), shape=shape)
+    model.layers[2].gamma.assign([100.0, 0.01, -0.1])
+    model.layers[1].bias.assign([0.0, 3.0, 3.0])
+    model.layers[1].kernel.assign(model.layers[1].kernel * np.float32([0.0001, 1, 1]))
+    assert "DEPTHWISE_CONV_2D" in assert_agrees(quantized(model), tmp_path / "m.tflite")
 
 
 @pytest.mark.parametrize(
@@ -297,9 +337,9 @@ def test_disagreement_is_found_and_nothing_written(tmp_path, cnn, monkeypatch):
     with pytest.raises(VerificationError, match="output_0"):
         verify(data, graph, x)
     # A converter that takes other weights than Keras has.
-    from tensorflow_quantization.export.litert import function
+    from tensorflow_quantization.export.litert import constants
 
-    monkeypatch.setattr(function, "_float32", lambda array: np.float32(array) * np.float32(1.1))
+    monkeypatch.setattr(constants, "_float32", lambda array: np.float32(array) * np.float32(1.1))
     with pytest.raises(VerificationError, match=r"most at 'quant_relu'.*allowed"):
         export_litert(model, tmp_path / "other.tflite", verify_with=x)
     assert [p.name for p in tmp_path.iterdir()] == ["m.tflite"]

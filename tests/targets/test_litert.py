@@ -84,6 +84,36 @@ def test_spec_for_weights_keeps_what_the_target_asks_of_the_pooling():
     assert quantized(model, quantization_spec=spec).get_layer("quant_pool").one_scale
 
 
+def test_layer_without_an_integer_kernel_says_so_and_its_readers_are_integer():
+    model = functional(
+        layers.Conv2D(4, 3, name="conv"), layers.LayerNormalization(name="norm"), layers.Dense(3, name="dense")
+    )
+    assert outputs(model) == ["image", "conv", "norm", "dense"]
+    plan = attached_plan(quantized(model))
+    assert plan["norm"].reason.startswith("read by dense; itself computed in floats, as LiteRT has no kernel")
+
+
+def test_layers_without_quantizers_say_why(cnn):
+    plan = attached_plan(quantized(cnn))
+    assert {path: plan[path].reason for path in ("bn", "pool")} == {
+        "bn": "folded into conv",
+        "pool": "hands on the integers of what it reads",
+    }
+    plan = attached_plan(quantized(functional(layers.ELU(name="elu"))))
+    assert plan["elu"].reason == "not known to run in integers"
+    plan = attached_plan(quantize_model(small_models.residual(), target="onnxruntime"))
+    assert plan["add"].reason == "what it reads is quantized where it is made"
+
+
+def test_activation_within_a_kernel_says_whose():
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.BatchNormalization(name="bn")(layers.Conv2D(4, 3, name="conv")(inputs))
+    relu = layers.ReLU(name="relu")(x)
+    model = keras.Model(inputs, layers.Concatenate(name="concat")([relu, layers.Conv2D(4, 3, name="last")(inputs)]))
+    assert outputs(model) == ["image", "concat"]
+    assert attached_plan(quantized(model))["relu"].reason == "part of the kernel of conv"
+
+
 def test_demanded_scale_stays_in_front_of_a_concatenation():
     inputs = keras.Input((4,), name="image")
     parts = [layers.Dense(4, activation=name, name=name)(inputs) for name in ("sigmoid", "relu")]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 
+from tensorflow_quantization.export.composite import trace_call
 from tensorflow_quantization.export.emission import to_numpy
+from tensorflow_quantization.export.registry import find_emitter
 from tensorflow_quantization.graph import Call, LayerGraph
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, inner_layer
 
@@ -25,6 +27,12 @@ _LINEAR = (
     keras.layers.SeparableConv1D,
     keras.layers.SeparableConv2D,
 )
+#: Factor and shift of an operation, from its constant and a sign, which is negative if the constant comes first.
+_ARITHMETIC = {
+    "Add": lambda constant, sign: (np.ones(1), constant),
+    "Multiply": lambda constant, sign: (constant, np.zeros(1)),
+    "Subtract": lambda constant, sign: (np.array([sign]), -sign * constant),
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,10 @@ def read_affine(call: Call) -> Affine | None:
         found = _normalization(layer)
     elif isinstance(layer, keras.layers.Rescaling):
         found = _array(layer.scale), _array(layer.offset)
+    elif call.is_layer:
+        return _composite(replace(call, operation=layer))
     else:
-        found = None
+        found = _arithmetic(call)
     if found is None:
         return None
     factor, shift = (_per_channel(array, shape[-1]) for array in found)
@@ -95,6 +105,36 @@ def _normalization(layer: Any) -> tuple[np.ndarray, np.ndarray]:
     if layer.invert:
         return deviation, mean
     return 1.0 / deviation, -mean / deviation
+
+
+def _arithmetic(call: Call) -> tuple[np.ndarray, np.ndarray] | None:
+    """What an operation of `keras.ops` on one tensor and a constant does."""
+    if len(call.args) != 2 or len(call.inputs) != 1 or call.class_name not in _ARITHMETIC:
+        return None
+    tensor_first = call.args[0] is call.inputs[0]
+    constant = _array(call.args[int(tensor_first)])
+    return _ARITHMETIC[call.class_name](constant, 1.0 if tensor_first else -1.0)
+
+
+def _composite(call: Call) -> Affine | None:
+    """What a layer of the user's does, if its `call` is a chain of such steps."""
+    if find_emitter(call.operation) is not None:
+        return None
+    try:
+        traced, _ = trace_call(call)
+    except Exception:
+        return None
+    graph = traced.flatten()
+    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+        return None
+    (tensor,), whole = graph.inputs, Affine(np.ones(1), np.zeros(1))
+    for inner in graph.calls:
+        step = read_affine(inner) if inner.inputs == [tensor] else None
+        if step is None:
+            return None
+        whole = Affine(whole.factor * step.factor, whole.shift * step.factor + step.shift)
+        (tensor,) = inner.outputs
+    return whole if tensor is graph.outputs[0] and graph.calls else None
 
 
 def _array(x: Any) -> np.ndarray:

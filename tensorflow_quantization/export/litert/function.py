@@ -9,33 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import keras
-import numpy as np
 from keras import tree
 
-from tensorflow_quantization.export.emission import plain_name, to_numpy
-from tensorflow_quantization.export.litert.affine import Affine, folded_normalizations, inner_layer, read_affine
-from tensorflow_quantization.export.litert.products import product_of
-from tensorflow_quantization.graph import MOVING, Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.export.emission import plain_name
+from tensorflow_quantization.export.litert.affine import folded_normalizations, inner_layer, read_affine
+from tensorflow_quantization.export.litert.constants import (
+    Step,
+    constant_layer,
+    constant_values,
+    fake_quantize,
+    folded_layer,
+    identity,
+    rescaled,
+    scaled_channels,
+)
+from tensorflow_quantization.graph import DROPOUTS, MOVING, Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.tensors import JOINING, activation_name
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
-from tensorflow_quantization.wrappers.base import output_channel_axis
-from tensorflow_quantization.wrappers.bias import integer_bias
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
 
-_POOLINGS = (
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-)
-#: Computes a call from its arguments, on tensors of TensorFlow.
-Step = Callable[..., Any]
+#: Kernels that take in no activation.
+_NOT_ACTIVATED = MOVING - {"MaxPooling1D", "MaxPooling2D"} | {
+    "Concatenate",
+    "GlobalAveragePooling1D",
+    "GlobalAveragePooling2D",
+    "UpSampling2D",
+}
 
 
 @dataclass(frozen=True)
@@ -130,35 +134,41 @@ class _Steps:
         """What the operation, or the layer in a wrapper, does; kernels quantized."""
         operation = call.operation
         if id(call) in self._taken_up:
-            return _identity
+            return identity
         inner = self._fake_quantize(call, getattr(operation, "inner_quantizer", None))
         if id(call) in self._folded:
-            return _folded(operation, self._folded[id(call)][1], inner)
+            return folded_layer(operation, self._folded[id(call)][1], inner)
         if isinstance(operation, ActivationQuantizeWrapper) and operation.gate_quantizer is not None:
             gate = self._fake_quantize(call, operation.gate_quantizer)
             return lambda x, **kwargs: x * gate(keras.ops.sigmoid(x))
         affine = read_affine(call)
         if affine is not None and quantizer_of(call.inputs[0]) is not None:
-            return _depthwise(affine)
+            scale = scaled_channels(affine)
+            position = next((i for i, x in enumerate(call.args) if x is call.inputs[0]), 0)
+            return lambda *args, **kwargs: scale(args[position])
         if _is_plain_reshape(call):
             step: Step = _reshape(call.outputs[0].shape)
         else:
-            step = _layer(inner_layer(operation), _values(operation), inner) if call.is_layer else operation
+            step = (
+                constant_layer(inner_layer(operation), constant_values(operation), inner)
+                if call.is_layer
+                else operation
+            )
         if _is_joining(call) and (shared := _shared_quantizer(self._graph, call)) is not None:
             # The runtime joins integers as they are, so the parts need the scale of the whole.
-            return _joined(step, _fake_quantize(shared), [quantizer_of(t) is not None for t in call.inputs])
+            return _joined(step, fake_quantize(shared), [quantizer_of(t) is not None for t in call.inputs])
         if _is_moving(call) and (moved := quantizer_of(call.inputs[0])) is not None:
             # Else the converter may give what is moved the integers of what reads it.
-            quantize = _fake_quantize(moved)
+            quantize = fake_quantize(moved)
             return lambda *args, **kwargs: quantize(step(*args, **kwargs))
-        if _activates_a_pooling(call):
-            # Else the converter makes the two one operator, which has no scale for each.
-            copy = _copy(call.inputs[0])
+        if _is_taken_in(self._graph, call) and quantizer_of(call.inputs[0]) is not None:
+            # Else nothing would be rounded in between, and a pooling would have two scales.
+            copy = rescaled(call.inputs[0])
             return lambda x, **kwargs: step(copy(x), **kwargs)
         return step
 
     def _fake_quantize(self, call: Call, quantizer: ActivationQuantizer | None) -> Step:
-        return _identity if quantizer is None else self._recorded(call, quantizer, _fake_quantize(quantizer))
+        return identity if quantizer is None else self._recorded(call, quantizer, fake_quantize(quantizer))
 
     def _recorded(self, call: Call, quantizer: ActivationQuantizer, quantize: Callable[[Any], Any]) -> Step:
         def step(x, **kwargs):
@@ -178,8 +188,8 @@ class _Steps:
         if quantizer is None or before is None:
             return self._fake_quantize(call, quantizer)
         if before.parameters() == quantizer.parameters():
-            return self._recorded(call, quantizer, _identity)
-        quantize, copy = self._fake_quantize(call, quantizer), _copy(tensor)
+            return self._recorded(call, quantizer, identity)
+        quantize, copy = self._fake_quantize(call, quantizer), rescaled(tensor)
         return lambda x, **kwargs: quantize(copy(x))
 
 
@@ -232,11 +242,21 @@ def _shared_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | No
     return _shared_quantizer(graph, reader) if _is_moving(reader) or _is_joining(reader) else None
 
 
-def _activates_a_pooling(call: Call) -> bool:
-    source = call.inputs[0].producer
-    if source is None or not isinstance(inner_layer(source.operation), _POOLINGS):
+def _is_taken_in(graph: LayerGraph, call: Call) -> bool:
+    """Whether the converter computes an activation within the kernel that gives what it reads."""
+    if activation_name(replace(call, operation=inner_layer(call.operation))) not in ("relu", "relu6"):
         return False
-    return activation_name(replace(call, operation=inner_layer(call.operation))) in ("relu", "relu6")
+    source: Call | None = call
+    while source is not None and (source is call or _is_transparent(source)):
+        (tensor,) = source.inputs
+        if len(graph.consumers(tensor)) != 1 or graph.is_output(tensor):
+            return False
+        source = tensor.producer
+    return source is not None and type(inner_layer(source.operation)).__name__ not in _NOT_ACTIVATED
+
+
+def _is_transparent(call: Call) -> bool:
+    return isinstance(call.operation, ActivationQuantizer) or call.class_name in DROPOUTS
 
 
 def _joined(step: Step, quantize: Callable[[Any], Any], quantized: list[bool]) -> Step:
@@ -252,99 +272,3 @@ def _joined(step: Step, quantize: Callable[[Any], Any], quantized: list[bool]) -
         return step(*parts, **kwargs)
 
     return joined
-
-
-def _fake_quantize(quantizer: ActivationQuantizer) -> Callable[[Any], Any]:
-    scale, zero_point = (float(p) for p in quantizer.parameters())
-    limits = np.iinfo(quantizer.scheme.dtype)
-    low, high = (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
-
-    def quantize(x):
-        import tensorflow as tf
-
-        return tf.quantization.fake_quant_with_min_max_args(x, min=low, max=high, num_bits=8)
-
-    return quantize
-
-
-def _identity(x, **kwargs):
-    return x
-
-
-def _values(operation: Any) -> dict[str, np.ndarray]:
-    """The variables of a layer, or of that in a wrapper, by path; kernels and bias as they are once quantized."""
-    layer = inner_layer(operation)
-    values = {v.path: to_numpy(v, v.dtype) for v in layer.variables}
-    for name, quantizer in getattr(operation, "weight_quantizers", {}).items():
-        path = getattr(layer, name).path
-        values[path] = quantizer.dequantized(values[path])
-    if getattr(layer, "bias", None) is not None and (bias := _integer_bias(operation)) is not None:
-        values[layer.bias.path] = bias
-    return values
-
-
-def _integer_bias(operation: Any) -> np.ndarray | None:
-    bias = integer_bias(operation) if isinstance(operation, BaseQuantizeWrapper) else None
-    return None if bias is None else to_numpy(bias, "float32")
-
-
-def _layer(layer: keras.layers.Layer, values: dict[str, np.ndarray], inner: Step) -> Step:
-    """The layer with constants in the place of its variables; for `inner` see `product_of`."""
-    if (product := product_of(layer, inner)) is not None:
-        return partial(product, layer, values)
-
-    def step(*args, **kwargs):
-        mapping = [(v, keras.ops.convert_to_tensor(values[v.path], v.dtype)) for v in layer.variables]
-        with keras.StatelessScope(mapping, initialize_variables=False):
-            return layer(*args, **kwargs)
-
-    return step
-
-
-def _folded(wrapper: BaseQuantizeWrapper, affine: Affine, inner: Step) -> Step:
-    """The layer in a wrapper, with the normalization that follows it in its last kernel and its bias."""
-    layer, values, name = wrapper.layer, _values(wrapper), wrapper.kernels[-1]
-    path = getattr(layer, name).path
-    shape = [1] * values[path].ndim
-    for axis in output_channel_axis(layer, name):
-        shape[axis] = values[path].shape[axis]
-    values[path] = _float32(values[path] * affine.factor.reshape(shape))
-    if layer.use_bias:
-        values[layer.bias.path] = _float32(values[layer.bias.path] * affine.factor + affine.shift)
-        return _layer(layer, values, inner)
-    product, bias = _layer(layer, values, inner), _integer_bias(wrapper)
-    shift = _float32(affine.shift if bias is None else affine.shift + bias * affine.factor)
-
-    def step(x, **kwargs):
-        return product(x, **kwargs) + shift
-
-    return step
-
-
-def _copy(tensor: Tensor) -> Step:
-    """`tensor`, for an output of another scale: a convolution of one pixel with weights of one."""
-    channels = tensor.shape[-1]
-    return _identity if channels is None else _depthwise(Affine(np.ones(channels), np.zeros(channels)))
-
-
-def _depthwise(affine: Affine) -> Step:
-    """A factor and a shift for each channel as a convolution of one pixel.
-
-    As a product and a sum it would need integers for what flows in between, and one scale for all factors; weights of
-    a convolution have a scale for each channel.
-    """
-    channels = affine.factor.size
-    kernel, bias = _float32(affine.factor).reshape(1, 1, channels, 1), _float32(affine.shift)
-
-    def step(x, **kwargs):
-        import tensorflow as tf
-
-        image = x if len(x.shape) == 4 else tf.reshape(x, (-1, 1, 1, channels))
-        y = tf.nn.depthwise_conv2d(image, kernel, (1, 1, 1, 1), "VALID") + bias
-        return y if image is x else tf.reshape(y, [-1 if d is None else d for d in x.shape])
-
-    return step
-
-
-def _float32(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array, np.float32)
