@@ -56,3 +56,12 @@ def test_rms_normalization(tmp_path, axis, opset):
 @pytest.mark.parametrize("axis", [-1, 1, (1, 2)])
 def test_unit_normalization(tmp_path, axis):
     assert_agrees(layer_model(layers.UnitNormalization(axis=axis), (4, 6)), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("dense_first", [True, False])
+def test_batch_normalization_of_the_steps_of_a_sequence_beside_a_product_of_its_features(tmp_path, dense_first):
+    inputs = x = keras.Input((4, 4))
+    for layer in (layers.Dense(4), layers.BatchNormalization(axis=1))[:: 1 if dense_first else -1]:
+        x = layer(x)
+    model = randomize(keras.Model(inputs, x))
+    assert op_counts(assert_agrees(model, tmp_path / "m.onnx"))["BatchNormalization"] == 1

@@ -29,7 +29,10 @@ def read_affine(node: ir.Node, axis: int) -> Affine | None:
         axis: that of the channels, counted from the last one: -1 is that.
     """
     if node.op_type == "BatchNormalization":
-        return read_batch_norm(node)
+        affine = read_batch_norm(node)
+        shape = affine.input.shape if affine is not None else None
+        # Its channels are the second axis, which is `axis` only of tensors with as many axes.
+        return affine if shape is None or len(shape) == 1 - axis else None
     if node.op_type not in _ARITHMETIC:
         return None
     first, second = (_per_channel(operand(node, i), axis) for i in (0, 1))
