@@ -151,7 +151,9 @@ def _describe_call(call: Call, reasons: dict[str, str]) -> LayerDescription:
     planned = call.path[: len(call.path) - len(call.name)] + call.name.removeprefix("quant_")
     if isinstance(operation, ActivationQuantizer):
         quantizers = [_describe_activation(operation, "output")]
-        return LayerDescription(call.path, call.class_name, tuple(quantizers), reasons.get(planned, "quantized"))
+        reader = planned.rpartition("_input_")[0]  # of one in front of an operation of keras.ops
+        reason = reasons.get(planned, f"read by {reader}" if reader in reasons else "quantized")
+        return LayerDescription(call.path, call.class_name, tuple(quantizers), reason)
     if not isinstance(operation, BaseQuantizeWrapper):
         reason = reasons.get(call.path, "not quantized")
         return LayerDescription(call.path, call.class_name, (), "left as it is" if reason == "default" else reason)

@@ -99,6 +99,8 @@ def _batch_product(e: Emission, text: str, values: list[Value]) -> Value | None:
     columns = [c for c in second if c not in first]
     if (len(shared), len(rows), len(columns)) != (1, 1, 1) or set(output) != {*batch, *rows, *columns}:
         return None
+    if output.index(rows[0]) > output.index(columns[0]):  # the other way round the result need not be transposed
+        return _batch_product(e, f"{second},{first}->{output}", values[::-1])
     a = e.arrange(values[0], tuple(first.index(c) for c in batch + rows + shared))
     b = e.arrange(values[1], tuple(second.index(c) for c in batch + shared + columns))
     computed = batch + rows + columns
