@@ -86,10 +86,13 @@ def retinanet():
     return hub.RetinaNetObjectDetector(backbone=backbone, num_classes=4), images(64)
 
 
-#: Its class token is repeated by the batch size, which Keras cannot trace: that layer goes through tf2onnx.
-VIT = pytest.param(
-    vit, marks=pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf2onnx needs TensorFlow")
-)
+#: With a token, or positions, repeated by the batch size, which Keras cannot trace: these layers go through tf2onnx.
+THROUGH_TENSORFLOW = [
+    pytest.param(
+        builder, marks=pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf2onnx needs TensorFlow")
+    )
+    for builder in (vit, bert)
+]
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +110,7 @@ def assert_loads(path, x):
     session.run(None, x if isinstance(x, dict) else {names[0]: x})
 
 
-@pytest.mark.parametrize("network", [VIT, bert, deeplab, segformer, retinanet], indirect=True)
+@pytest.mark.parametrize("network", [*THROUGH_TENSORFLOW, deeplab, segformer, retinanet], indirect=True)
 def test_float_file_agrees(network, tmp_path):
     model, x = network
     assert_loads(export_onnx(model, tmp_path / "m.onnx", verify_with=x), x)
@@ -115,7 +118,7 @@ def test_float_file_agrees(network, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:The quantized form of RetinaNet", "ignore:The config of layer .*ViTPatching")
 @pytest.mark.parametrize("target", [None, "onnxruntime"], ids=str)
-@pytest.mark.parametrize("network", [VIT, bert, deeplab, retinanet], indirect=True)
+@pytest.mark.parametrize("network", [*THROUGH_TENSORFLOW, deeplab, retinanet], indirect=True)
 def test_quantized_file_agrees(network, target, tmp_path):
     model, x = network
     quantized = calibrate(quantize_model(model, target=target), x, verbose=0)
