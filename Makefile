@@ -10,7 +10,7 @@ export KERAS_BACKEND ?= tensorflow
 export NO_MKDOCS_2_WARNING ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint types docs benchmark latency data clean
+.PHONY: help demo test test-slow lint types docs benchmark benchmark-export latency data clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ benchmark: $(VENV)/installed ## Measure what training and quantize_model cost
 
 latency: $(VENV)/installed ## Measure the files in their runtimes beside the peers', for the documentation
 	@$(BIN)/python scripts/quietly benchmarks/latency.py --docs docs/benchmarks
+
+benchmark-export: $(VENV)/installed ## Measure exports beside Keras' own, for the documentation
+	@$(BIN)/python scripts/quietly benchmarks/export.py --docs docs/benchmarks
 
 data: ## Get Fashion-MNIST from Debian's package where apt works; Keras downloads it elsewhere
 	@./scripts/get-data
