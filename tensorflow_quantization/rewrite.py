@@ -148,6 +148,9 @@ class _Rebuilder:
             for source, target in zip(old.variables, new.variables, strict=True):
                 # A true copy: a backend that donates buffers in training would otherwise take the old model's too.
                 target.assign(np.array(source.numpy()))
+            for layer in new._flatten_layers():
+                if isinstance(layer, keras.layers.Normalization):
+                    layer.finalize_state()  # it computes with what it once made of its variables
 
 
 def _chain(operations: Sequence[keras.Operation], x):

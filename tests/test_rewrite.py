@@ -119,6 +119,17 @@ def test_backbone_called_for_inference_trains_as_the_model_would():
     assert_same_arrays(values(copy), values(model))
 
 
+def test_an_adapted_normalization_computes_the_same():
+    inputs = keras.Input((3,))
+    normalization = layers.Normalization()
+    normalization.adapt(np.random.default_rng(0).normal(5, 3, (100, 3)))
+    inner = keras.Sequential([inputs, normalization, layers.Dense(2)])
+    model = keras.Model(inputs, inner(inputs))
+    copy = copy_of(model)
+    x = data_for(model)
+    np.testing.assert_array_equal(copy.predict(x, verbose=0), model.predict(x, verbose=0))
+
+
 def test_random_seeds_continue_where_the_model_is():
     inputs = keras.Input((50,))
     model = keras.Model(inputs, layers.Dropout(0.5, seed=3, name="dropout")(inputs))
