@@ -33,7 +33,10 @@ def page(results: Mapping[str, dict], chains: Mapping[str, float], exports: int,
         markdown_table(_FILES, [_file_row(name, r["files"]) for name, r in results.items()]),
         _LATENCY_HEAD.format(rounds=rounds, threads=threads),
         markdown_table(_LATENCY, [row for name, r in results.items() for row in _latency_rows(name, r["latency"])]),
-        *(["What the runtimes say of the files of Keras that they do not load or run:", "\n".join(loading)] * bool(loading)),
+        *(
+            ["What the runtimes say of the files of Keras that they do not load or run:", "\n".join(loading)]
+            * bool(loading)
+        ),
         _CHAINS,
         markdown_table(["layers", "s", "ms a layer"], [_chain_row(int(d), s) for d, s in chains.items()]),
     ]

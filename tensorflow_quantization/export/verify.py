@@ -10,7 +10,8 @@ each quantizer
 
 - the file's integers must be those of Keras' values: no further from value / scale + zero point than rounding allows,
   half a quantum, plus what the same 1e-4 of the tensor's largest value is in quanta, and never more than one quantum;
-- Keras goes on with the file's integers, so that each piece starts from the same numbers.
+- Keras goes on with the file's integers, so that each piece starts from the same numbers. Points of an image that the
+  file does not compute, because nothing reads them, are not compared.
 
 The outputs, too, are then held to 1e-4.
 """
@@ -28,17 +29,20 @@ from keras import tree
 from tensorflow_quantization.export.errors import VerificationError
 from tensorflow_quantization.export.lower import Lowered, QuantizedTensor
 from tensorflow_quantization.export.passes.fold_padding import FOLDED_PADS
+from tensorflow_quantization.export.passes.skip_unread_points import READ_POINTS
 from tensorflow_quantization.export.passes.unsigned_activations import OFFSET
 from tensorflow_quantization.export.pieces import model_inputs, run_pieces
 from tensorflow_quantization.export.runtimes import RUNTIMES, Runtime
 from tensorflow_quantization.export.values import flattened_permutation, stored_dtype
 from tensorflow_quantization.graph import Call, LayerGraph
-from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 
 #: Largest deviation of a float tensor, relative to its largest absolute value.
 TOLERANCE = 1e-4
 #: The same for each precision; float16 has eleven bits, of which sums lose some.
 TOLERANCES = {"float32": TOLERANCE, "float16": 2e-2}
+
+_Points = tuple[slice, ...]
 
 
 def verify(
@@ -69,7 +73,7 @@ def verify(
     results = runtime.run(path, _feeds(lowered, inputs), names)
     count = len(lowered.output_names)
     integers = {
-        (id(q.call), id(q.quantizer)): _in_keras_order(_in_scheme(array, q), q)
+        (id(q.call), id(q.quantizer)): (_in_keras_order(_in_scheme(array, q), q), _points(q))
         for q, array in zip(lowered.quantized, results[count:], strict=True)
     }
     problems: list[tuple[float, str]] = []
@@ -122,6 +126,15 @@ def _in_keras_order(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray
     return array.transpose(np.argsort(value.order))
 
 
+def _points(quantized: QuantizedTensor) -> _Points:
+    """The points of Keras' tensor that the file computes."""
+    value = quantized.integers
+    points = [slice(None)] * value.rank
+    for axis, stride in enumerate(value.onnx.meta.get(READ_POINTS, ()), start=2):
+        points[value.order[axis]] = slice(None, None, stride)
+    return tuple(points)
+
+
 def _run_model(graph: LayerGraph, inputs: list[np.ndarray]) -> list[np.ndarray]:
     tensors = [keras.ops.convert_to_tensor(a) for a in inputs]
     structure = tree.pack_sequence_as(graph.input_structure, tensors)
@@ -130,19 +143,22 @@ def _run_model(graph: LayerGraph, inputs: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _checked(
-    integers: dict[tuple[int, int], np.ndarray],
+    integers: dict[tuple[int, int], tuple[np.ndarray, _Points]],
     problems: list[tuple[float, str]],
     tolerance: float,
     call: Call,
     quantizer: ActivationQuantizer,
     exact: np.ndarray,
 ) -> np.ndarray:
-    """The file's integers at a quantizer; what is wrong with them goes to `problems`."""
-    found = integers[id(call), id(quantizer)].reshape(exact.shape).astype(np.float32)
-    problem = _compare_integers(found, exact, quantizer, tolerance)
+    """The file's integers at a quantizer, Keras' own where the file has none; what is wrong goes to `problems`."""
+    array, points = integers[id(call), id(quantizer)]
+    found = array.reshape(exact[points].shape).astype(np.float32)
+    problem = _compare_integers(found, exact[points], quantizer, tolerance)
     if problem is not None:
         problems.append((problem[0], f"{quantizer.name} of {call.path!r}, {problem[1]}"))
-    return found
+    whole = numerics.quantize(exact, *quantizer.parameters(), quantizer.scheme, np)
+    whole[points] = found
+    return whole
 
 
 def _compare_integers(

@@ -6,9 +6,13 @@ import pytest
 from onnx_graphs import RNG, Graph
 
 from tensorflow_quantization.export.passes import run_passes
+from tensorflow_quantization.export.passes.batch_norm_as_convolution import batch_norm_as_convolution
 from tensorflow_quantization.export.passes.counted_padding import counted_padding
+from tensorflow_quantization.export.passes.drop_repeated_quantizers import drop_repeated_quantizers
 from tensorflow_quantization.export.passes.integer_bias import integer_bias
+from tensorflow_quantization.export.passes.integer_padding import integer_padding
 from tensorflow_quantization.export.passes.merge_quantizers import merge_quantizers
+from tensorflow_quantization.export.passes.quantize_before_reshape import quantize_before_reshape
 from tensorflow_quantization.export.passes.repeat_quantizers import repeat_quantizers
 from tensorflow_quantization.export.passes.strided_pointwise import strided_pointwise
 from tensorflow_quantization.export.passes.unsigned_activations import unsigned_activations
@@ -141,6 +145,76 @@ def test_bias_of_a_product_that_gives_floats_becomes_an_integer(tmp_path, quanti
     # The bias is off by half of a scale at most, which is at most 0.02 * 0.02.
     counts = g.check(tmp_path, [y], integer_bias, 2e-4)
     assert counts["Gemm"] == (0 if quantized_output else 1)
+
+
+@pytest.mark.parametrize("activation", [None, "Relu"])
+def test_batch_norm_between_quantizers_becomes_a_convolution(tmp_path, activation):
+    g = Graph(4, 3, 3)
+    # Of a factor, zero, one that is negative, and one that is nothing beside its shift.
+    y = g.batch_norm(g.quantized(g.x), 4, gamma=[0.7, 0.0, -1.3, 1e-12])
+    y.shape = ir.Shape(["batch", 4, 3, 3])
+    y = g.op(activation, y) if activation else y
+    counts = g.check(tmp_path, g.quantized(y), batch_norm_as_convolution)
+    assert counts["Conv"] == 1
+    assert counts["BatchNormalization"] == 0
+
+
+def test_bias_of_a_batch_norm_as_convolution_fits_into_32_bits(tmp_path):
+    g = Graph(4, 3, 3)
+    y = g.batch_norm(g.quantized(g.x), 4, gamma=[1.0, 1e-6, 1e-12, 0.0])
+    y.shape = ir.Shape(["batch", 4, 3, 3])
+    g.check(tmp_path, g.quantized(y), batch_norm_as_convolution)
+    (convolution,) = [node for node in g.builder.graph if node.op_type == "Conv"]
+    scale = convolution.inputs[1].producer().inputs[1].const_value.numpy()
+    bias = convolution.inputs[2].const_value.numpy()
+    assert np.abs(bias / (0.02 * scale)).max() < 2**31
+
+
+def test_batch_norm_that_writes_floats_stays(tmp_path):
+    g = Graph(4, 3, 3)
+    y = g.batch_norm(g.quantized(g.x), 4)
+    y.shape = ir.Shape(["batch", 4, 3, 3])
+    assert g.check(tmp_path, y, batch_norm_as_convolution)["Conv"] == 0
+
+
+def test_integers_are_padded_with_their_zero_point(tmp_path):
+    g = Graph(2, 4, 4)
+    x = g.op("Pad", g.quantized(g.x, zero_point=7), np.array([0, 0, 1, 1, 0, 0, 1, 1]))
+    y = g.op("MaxPool", g.quantized(x, zero_point=7), kernel_shape=[2, 2])
+    counts = g.check(tmp_path, y, integer_padding)
+    assert counts["QuantizeLinear"] == counts["DequantizeLinear"] == 1
+
+
+def test_floats_are_padded_where_the_quantizers_differ(tmp_path):
+    g = Graph(2, 4, 4)
+    x = g.op("Pad", g.quantized(g.x, zero_point=7), np.array([0, 0, 1, 1, 0, 0, 1, 1]))
+    counts = g.check(tmp_path, g.quantized(x, zero_point=8), integer_padding)
+    assert counts["QuantizeLinear"] == 2
+
+
+def test_quantizer_goes_before_the_reshape(tmp_path):
+    g = Graph(3, 4, 4)
+    y = g.op("Reshape", g.op("GlobalAveragePool", g.x), np.array([0, 3]))
+    y = g.op("MatMul", g.quantized(y), g.int8_weight(3, 5, axis=1))
+    g.check(tmp_path, y, quantize_before_reshape)
+    order = [node.op_type for node in g.builder.graph if node.op_type != "DequantizeLinear"]
+    assert order == ["GlobalAveragePool", "QuantizeLinear", "Reshape", "MatMul"]
+
+
+def test_quantizer_stays_behind_a_reshape_that_others_read(tmp_path):
+    g = Graph(3, 4, 4)
+    y = g.op("Reshape", g.op("GlobalAveragePool", g.x), np.array([0, 3]))
+    outputs = [g.op("MatMul", g.quantized(y), g.int8_weight(3, 5, axis=1)), g.op("Exp", y)]
+    g.check(tmp_path, outputs, quantize_before_reshape)
+    assert [node.op_type for node in g.builder.graph][:2] == ["GlobalAveragePool", "Reshape"]
+
+
+@pytest.mark.parametrize(("scale", "left"), [(0.02, 1), (0.03, 2)])
+def test_quantizer_behind_a_pool_of_the_same_integers_is_dropped(tmp_path, scale, left):
+    g = Graph(2, 4, 4)
+    pooled = g.op("MaxPool", g.quantized(g.x), kernel_shape=[2, 2])
+    y = conv(g, g.quantized(pooled, scale=scale), 2, 3)
+    assert g.check(tmp_path, y, drop_repeated_quantizers)["QuantizeLinear"] == left
 
 
 @pytest.mark.parametrize("quantized_output", [False, True])

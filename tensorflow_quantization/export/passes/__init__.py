@@ -1,23 +1,29 @@
 """What is done to the graph once all layers are in it: one pass a file, each a function of the `Builder`."""
 
 from tensorflow_quantization.export.builder import Builder
+from tensorflow_quantization.export.passes.batch_norm_as_convolution import batch_norm_as_convolution
 from tensorflow_quantization.export.passes.clip_to_max import clip_to_max
 from tensorflow_quantization.export.passes.counted_padding import counted_padding
 from tensorflow_quantization.export.passes.dead_code import remove_dead_code
 from tensorflow_quantization.export.passes.drop_clips import drop_clips
+from tensorflow_quantization.export.passes.drop_repeated_quantizers import drop_repeated_quantizers
 from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_norm
 from tensorflow_quantization.export.passes.fold_input_scaling import fold_input_scaling
 from tensorflow_quantization.export.passes.fold_padding import fold_padding
 from tensorflow_quantization.export.passes.integer_bias import integer_bias
+from tensorflow_quantization.export.passes.integer_padding import integer_padding
 from tensorflow_quantization.export.passes.merge_concats import merge_concats
 from tensorflow_quantization.export.passes.merge_quantizers import merge_quantizers
 from tensorflow_quantization.export.passes.merge_reshapes import merge_reshapes
+from tensorflow_quantization.export.passes.quantize_before_reshape import quantize_before_reshape
 from tensorflow_quantization.export.passes.reduction_axes import reduction_axes
 from tensorflow_quantization.export.passes.repeat_quantizers import repeat_quantizers
+from tensorflow_quantization.export.passes.skip_unread_points import skip_unread_points
 from tensorflow_quantization.export.passes.strided_pointwise import strided_pointwise
 from tensorflow_quantization.export.passes.unsigned_activations import unsigned_activations
 
-#: In this order: padding and clips look at what feeds them, dead code is removed in the end.
+#: In this order: padding and clips look at what feeds them; which points are read depends on all readers, so that dead
+#: ones are gone by then.
 PASSES = (
     fold_padding,
     fold_batch_norm,
@@ -25,6 +31,8 @@ PASSES = (
     drop_clips,
     merge_reshapes,
     merge_concats,
+    remove_dead_code,
+    skip_unread_points,
     repeat_quantizers,
     reduction_axes,
     clip_to_max,
@@ -33,8 +41,20 @@ PASSES = (
 
 #: Afterwards, for a runtime: what it executes faster in another form.
 TARGET_PASSES = {
-    "onnxruntime": (merge_quantizers, unsigned_activations, integer_bias),
-    "openvino": (merge_quantizers, strided_pointwise, counted_padding),
+    "onnxruntime": (
+        merge_quantizers,
+        unsigned_activations,
+        integer_padding,
+        batch_norm_as_convolution,
+        integer_bias,
+    ),
+    "openvino": (
+        merge_quantizers,
+        drop_repeated_quantizers,
+        quantize_before_reshape,
+        strided_pointwise,
+        counted_padding,
+    ),
 }
 
 

@@ -20,13 +20,14 @@ MOVING = frozenset(
 )
 #: Operators that a runtime has an integer kernel of.
 _COMPUTING = frozenset(
-    {"Conv", "ConvTranspose", "MatMul", "Gemm", "Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat"}
+    {"Add", "AveragePool", "BatchNormalization", "Concat", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool"}
+    | {"MatMul", "Mul"}
 )
 
 
 def repeat_quantizers(builder: Builder) -> None:
     for node in list(builder.graph):
-        if node.op_type in MOVING and _moves_only(node):
+        if node.op_type in MOVING and moves_only(node):
             for output in node.outputs:
                 _repeat_behind(builder, node, output)
     for node in reversed(list(builder.graph)):
@@ -34,7 +35,7 @@ def repeat_quantizers(builder: Builder) -> None:
             _repeat_before(builder, node)
 
 
-def _moves_only(node: ir.Node) -> bool:
+def moves_only(node: ir.Node) -> bool:
     if node.op_type != "Pad":
         return True
     value = operand(node, 2)
@@ -66,7 +67,7 @@ def _repeat_before(builder: Builder, node: ir.Node) -> None:
     (quantize,) = readers
     for index, value in enumerate(node.inputs):
         dequantize = producer(value, "DequantizeLinear")
-        if value is None or (dequantize is not None and _same_parameters(dequantize, quantize)):
+        if value is None or (dequantize is not None and same_parameters(dequantize, quantize)):
             continue
         pair = quantizer_pair(builder, value, quantize)
         pair[0].outputs[0].meta[SHARED] = True
@@ -74,7 +75,7 @@ def _repeat_before(builder: Builder, node: ir.Node) -> None:
         node.replace_input_with(index, pair[1].outputs[0])
 
 
-def _same_parameters(a: ir.Node, b: ir.Node) -> bool:
+def same_parameters(a: ir.Node, b: ir.Node) -> bool:
     return all(
         (x := array(operand(a, i))) is not None
         and (y := array(operand(b, i))) is not None
