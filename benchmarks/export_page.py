@@ -33,10 +33,7 @@ def page(results: Mapping[str, dict], chains: Mapping[str, float], exports: int,
         markdown_table(_FILES, [_file_row(name, r["files"]) for name, r in results.items()]),
         _LATENCY_HEAD.format(rounds=rounds, threads=threads),
         markdown_table(_LATENCY, [row for name, r in results.items() for row in _latency_rows(name, r["latency"])]),
-        *(
-            ["What the runtimes say of the files of Keras that they do not load or run:", "\n".join(loading)]
-            * bool(loading)
-        ),
+        *([_NOT_LOADED, "\n".join(loading)] if loading else []),
         _CHAINS,
         markdown_table(["layers", "s", "ms a layer"], [_chain_row(int(d), s) for d, s in chains.items()]),
     ]
@@ -52,14 +49,16 @@ beside Keras' own `model.export(path, format="onnx")` of the same model, which g
 
 ## Cost
 
-Median of {exports} exports, each the first one in a process of its own. Peak: memory beyond that of the process with the
-loaded model, in sizes of the weights."""
+Median of {exports} exports, each the first one in a process of its own. Peak: memory beyond that of the process with
+the loaded model, in sizes of the weights."""
+
+_NOT_LOADED = "What the runtimes say of the files of Keras that they do not load or run:"
 
 _LATENCY_HEAD = """## Latency of the files
 
-One image; both files take turns, {rounds} rounds, {threads} threads. A time is the median, a ratio the median of the ratios
-of each round. Runtimes have their default settings; OpenVINO's is bfloat16 where the processor has it, and its models are
-loaded for a batch of one."""
+One image; both files take turns, {rounds} rounds, {threads} threads. A time is the median, a ratio the median of the
+ratios of each round. Runtimes have their default settings; OpenVINO's is bfloat16 where the processor has it, and its
+models are loaded for a batch of one."""
 
 _CHAINS = """## Cost by depth
 
