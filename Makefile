@@ -10,7 +10,7 @@ export KERAS_BACKEND ?= tensorflow
 export NO_MKDOCS_2_WARNING ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint types docs benchmark benchmark-export latency data clean
+.PHONY: help demo test test-slow test-exhaustive lint types docs benchmark benchmark-export latency data clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -19,10 +19,13 @@ demo: $(VENV)/installed data ## Train, quantize, fine-tune, export and run a rea
 	@$(BIN)/python scripts/quietly examples/quickstart.py
 
 test: $(VENV)/installed data lint types ## Linters, types and the tests that are not slow
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not exhaustive"
 
-test-slow: $(VENV)/installed data ## The slow tests: documentation, examples, every network of keras.applications
+test-slow: $(VENV)/installed data ## The slow tests: documentation, examples, each family of keras.applications
 	$(BIN)/python -m pytest -m slow
+
+test-exhaustive: $(VENV)/installed data ## All networks of keras.applications, for hours and in 16 GB
+	$(BIN)/python -m pytest -m exhaustive
 
 lint: $(VENV)/installed ## Check format and lint
 	$(BIN)/ruff check .

@@ -15,7 +15,7 @@ pytest.importorskip("openvino")
 from tensorflow_quantization import calibrate, check_onnx, export_litert, export_onnx, quantize_model
 
 NETWORKS = [name for name, _ in inspect.getmembers(keras.applications, inspect.isfunction)]
-#: The smallest of each family, which is a module of `keras.applications`; the others are slow.
+#: The smallest of each family, which is a module of `keras.applications`; together, the others take hours.
 SMALLEST = frozenset(
     {"ConvNeXtTiny", "DenseNet121", "EfficientNetB0", "EfficientNetV2B0", "InceptionResNetV2", "InceptionV3"}
     | {"MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "ResNet50", "ResNet50V2"}
@@ -30,8 +30,13 @@ LITERT_PARAMETERS = 70e6
 TARGETS = (None, "tensorrt", "onnxruntime", "openvino")
 
 
-def slow_but(quick):
-    return [pytest.param(name, marks=[] if name in quick else pytest.mark.slow) for name in NETWORKS]
+def each_network(quick):
+    """All names, marked by how long it takes to test all that are marked so."""
+
+    def marks(name):
+        return [] if name in quick else pytest.mark.slow if name in SMALLEST else pytest.mark.exhaustive
+
+    return [pytest.param(name, marks=marks(name)) for name in NETWORKS]
 
 
 def images(model, count=2):
@@ -64,7 +69,7 @@ def test_each_family_is_in_each_run():
     assert QUICK_LITERT < QUICK < SMALLEST
 
 
-@pytest.mark.parametrize("network", slow_but(SMALLEST), indirect=True)
+@pytest.mark.parametrize("network", each_network(SMALLEST), indirect=True)
 def test_float_file_agrees(network, tmp_path):
     counts = op_counts(assert_agrees(network, tmp_path / "m.onnx", [images(network)]))
     if not counts["LayerNormalization"]:  # which wants channels last
@@ -72,7 +77,7 @@ def test_float_file_agrees(network, tmp_path):
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
-@pytest.mark.parametrize("network", slow_but(QUICK), indirect=True)
+@pytest.mark.parametrize("network", each_network(QUICK), indirect=True)
 def test_quantized_file_agrees(network, target, tmp_path):
     x = images(network)
     quantized = calibrate(quantize_model(network, target=target), x, verbose=0)
@@ -86,7 +91,7 @@ def test_quantized_file_agrees(network, target, tmp_path):
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="export_litert needs the TensorFlow backend")
-@pytest.mark.parametrize("network", slow_but(QUICK_LITERT), indirect=True)
+@pytest.mark.parametrize("network", each_network(QUICK_LITERT), indirect=True)
 def test_litert_file_agrees(network, tmp_path):
     pytest.importorskip("ai_edge_litert")
     if network.count_params() > LITERT_PARAMETERS:
