@@ -210,3 +210,13 @@ def test_targets_are_found_by_name():
 def test_unknown_target_names_the_closest():
     with pytest.raises(ValueError, match="Did you mean 'onnxruntime'"):
         quantize_model(network(residual), target="onnx-runtime")
+
+
+@pytest.mark.parametrize("target", ["tensorrt", "onnxruntime", "openvino"])
+def test_nothing_is_logged_by_an_export(target, tmp_path, caplog):
+    inputs = keras.Input((6, 8))
+    x = layers.MultiHeadAttention(2, 4)(inputs, inputs)
+    quantized = quantize_model(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x))), target=target)
+    calibrate(quantized, np.random.default_rng(0).normal(size=(8, 6, 8)), verbose=0)
+    export_onnx(quantized, tmp_path / "m.onnx")
+    assert not caplog.records

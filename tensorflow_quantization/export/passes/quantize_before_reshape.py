@@ -27,4 +27,9 @@ def quantize_before_reshape(builder: Builder) -> None:
         reshape.replace_input_with(0, floats)
         graph.remove(reshape)
         graph.insert_after(readers[0], reshape)
-        integers.shape, floats.shape = None, source.shape
+        # A shape without a type would be left out of the file, with a warning.
+        integers.shape = None
+        if source.shape is not None and source.type is not None:
+            floats.shape, floats.type = source.shape, source.type
+        else:
+            floats.shape = None
