@@ -41,7 +41,9 @@ def steps_in_file(path):
             product, bias = makers[node.input[0]], node.input[1]
         else:
             continue
-        data_scale, weight_scale = (arrays[makers[name].input[1]].astype(np.float64) for name in product.input[:2])
+        sources = [makers[name] for name in product.input[:2]]
+        sources = [makers[s.input[0]] if s.op_type == "Reshape" else s for s in sources]
+        data_scale, weight_scale = (arrays[source.input[1]].astype(np.float64) for source in sources)
         found.append(arrays[bias].astype(np.float64) / (data_scale * weight_scale))
     return found
 
