@@ -106,7 +106,7 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
             if not keras.backend.is_float_dtype(tensor.dtype):
                 return
             tensor = origin(tensor)
-            if _is_one_of_several(tensor):
+            if _cannot_be_quantized(tensor):
                 return
             activation = _last_activation(tensor)
             fixed = rules.fixed.get(activation)
@@ -253,8 +253,11 @@ def float_sums(graph: LayerGraph, is_integer: Callable[[Call], bool]) -> set[int
     return found
 
 
-def _is_one_of_several(tensor: Tensor) -> bool:
-    return tensor.producer is not None and len(tensor.producer.outputs) > 1
+def _cannot_be_quantized(tensor: Tensor) -> bool:
+    """Whether it is one of several outputs; but of attention, which returns scores too, the wrapper knows the first."""
+    if tensor.producer is None or len(tensor.producer.outputs) == 1:
+        return False
+    return tensor.index > 0 or not attends(tensor.producer)
 
 
 def _is_quantized(graph: LayerGraph, tensor: Tensor, placements: Mapping[str, Placement]) -> bool:
