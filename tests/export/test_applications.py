@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from networks import settle
 from onnx_models import assert_agrees, export, op_counts, run
+from settling import settle
 
 pytest.importorskip("openvino")
 

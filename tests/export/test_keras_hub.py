@@ -5,8 +5,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from settling import settle
 
-from networks import settle
 from tensorflow_quantization import calibrate, check_onnx, export_onnx, quantize_model
 
 hub = pytest.importorskip("keras_hub").models
