@@ -21,7 +21,7 @@ demo: $(VENV)/installed data ## Train, quantize, fine-tune, export and run a rea
 test: $(VENV)/installed data lint types ## Linters, types and the tests that are not slow
 	$(BIN)/python -m pytest -m "not slow and not exhaustive"
 
-test-slow: $(VENV)/installed data ## The slow tests: documentation, examples, each family of keras.applications
+test-slow: $(VENV)/installed data ## The slow tests: documentation, examples, backends, TensorRT placement
 	$(BIN)/python -m pytest -m slow
 
 test-exhaustive: $(VENV)/installed data ## All networks of keras.applications, for hours and in 16 GB

@@ -31,12 +31,7 @@ TARGETS = (None, "tensorrt", "onnxruntime", "openvino")
 
 
 def each_network(quick):
-    """All names, marked by how long it takes to test all that are marked so."""
-
-    def marks(name):
-        return [] if name in quick else pytest.mark.slow if name in SMALLEST else pytest.mark.exhaustive
-
-    return [pytest.param(name, marks=marks(name)) for name in NETWORKS]
+    return [pytest.param(name, marks=[] if name in quick else pytest.mark.exhaustive) for name in NETWORKS]
 
 
 def images(model, count=2):
