@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import pathlib
-import platform
 from collections.abc import Iterator
 
 import numpy as np
 
+from machine import machine
 from peers import missing
 from tensorflow_quantization.tables import markdown_table
 
@@ -28,7 +27,7 @@ def page(results: dict[str, Figures], rounds: int, threads: int, date: datetime.
         threads: of each runtime.
         date: of the measurement.
     """
-    parts = [_HEAD.format(rounds=rounds, threads=threads, machine=machine(), date=date.isoformat())]
+    parts = [_HEAD.format(rounds=rounds, threads=threads, machine=machine(_PACKAGES), date=date.isoformat())]
     parts += [f"Not measured, because not installed: {name} (`pip install {name}`)." for name in missing()]
     for runtime, title in TITLES.items():
         rows = list(_summary(results, runtime))
@@ -63,25 +62,6 @@ most of them where weights are random."""
 
 _SUMMARY = ("network", "batch", "float ms", "ours ms", "float / ours", "fastest peer", "its ms", "ours / peer")
 _DETAILS = ("runtime", "batch", "file", "ms", "against float", "MB", "integer share", "cosine", "top-1")
-
-
-def machine() -> str:
-    """The processor and the versions of what is measured."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = pathlib.Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), processor)
-        flags = next((line.split() for line in lines if line.startswith("flags")), [])
-        features = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8") if flag in flags]
-        processor = f"{processor} ({', '.join(features)})" if features else processor
-    versions = []
-    for package in _PACKAGES:
-        try:
-            versions.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return f"{processor}, {', '.join(versions)}"
 
 
 def _summary(results: dict[str, Figures], runtime: str) -> Iterator[tuple]:
