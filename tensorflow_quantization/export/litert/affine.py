@@ -122,7 +122,7 @@ def _composite(call: Call) -> Affine | None:
         return None
     try:
         traced, _ = trace_call(call)
-    except Exception:
+    except Exception:  # whatever keeps `call` from being traced: the layer is then computed as it is
         return None
     graph = traced.flatten()
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:

@@ -97,7 +97,8 @@ def set_bias(builder: Builder, linear: Linear, bias: np.ndarray) -> ir.Value:
     value = builder.initializer(f"{old.name}_folded" if old is not None else f"{path}/bias_folded", bias)
     if node.op_type == "MatMul":
         name = builder.unique(f"{path}/Add")
-        (product,), total = node.outputs, ir.Value(name=name)
+        (product,) = node.outputs
+        total = ir.Value(name=name, shape=product.shape, type=product.type)
         replace(product, total)
         builder.graph.insert_after(node, ir.node("Add", [product, value], outputs=[total], name=name))
         return total

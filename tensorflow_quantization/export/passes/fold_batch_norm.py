@@ -24,8 +24,6 @@ def fold_batch_norm(builder: Builder) -> None:
         affine = read_affine(node, linear.channel_axis) if linear is not None else None
         if linear is None or affine is None or not {affine.factor.size, affine.shift.size} <= {1, linear.channels}:
             continue
-        if node.op_type == "BatchNormalization" and linear.channel_axis == -1 and not _has_rows(linear):
-            continue  # its channels are the second axis
         factor, shift = (np.broadcast_to(x, linear.channels) for x in (affine.factor, affine.shift))
         if (factor != 1).any() and not _scale_weight(builder, linear, factor):
             continue
@@ -40,12 +38,6 @@ def fold_batch_norm(builder: Builder) -> None:
 def _find_private(value: ir.Value | None) -> Linear | None:
     """The operator that computes `value`, if nothing else reads that."""
     return find_linear(value) if value is not None and is_private(value) else None
-
-
-def _has_rows(product: Linear) -> bool:
-    """Whether a matrix product gives a tensor of two axes."""
-    shapes = [value.shape for value in (product.output, operand(product.node, 0)) if value is not None and value.shape]
-    return product.node.op_type == "Gemm" or (bool(shapes) and len(shapes[0]) == 2)
 
 
 def _scale_weight(builder: Builder, linear: Linear, factor: np.ndarray) -> bool:
