@@ -12,6 +12,7 @@ import keras
 from keras.src.ops.operation import Operation  # has no public name
 
 import tensorflow_quantization.export  # noqa: F401  (registers the emitters)
+from tensorflow_quantization.export.composite import OPAQUE
 from tensorflow_quantization.export.refusals import REFUSALS
 from tensorflow_quantization.export.registry import is_registered
 
@@ -26,7 +27,7 @@ A layer or an operation is written
 
 - **natively**, by an emitter of its own, on every backend;
 - as **what it is made of**: a layer of yours whose `call` consists of layers and operations that are written natively
-  needs nothing;
+  needs nothing; the cell of a recurrent layer neither, if the number of steps is fixed;
 - through **the fallback**: with the TensorFlow backend and `pip install tf2onnx`, what has no emitter is converted
   alone and put in its place. `Lambda` is exported only so;
 - by **an emitter of yours**, see [Export](export.md).
@@ -54,7 +55,9 @@ def page() -> str:
     rest = [name for name, _ in layers if name not in native and name not in REFUSALS]
     written, others = _operations()
     parts = [_HEAD.format(version=".".join(keras.__version__.split(".")[:2])), "## Layers\n", "### Native\n"]
-    parts += [_names(native), "### Through the fallback\n", _names(rest), "### Refused\n", "| layer | it |\n|---|---|"]
+    parts += [_names(native), "### As what they are made of\n", _names([n for n in rest if n not in OPAQUE])]
+    parts += ["### Through the fallback\n", _names([n for n in rest if n in OPAQUE])]
+    parts += ["### Refused\n", "| layer | it |\n|---|---|"]
     parts += [f"| `{name}` | {reason} |" for name, reason in refused]
     parts += ["", "## Operations of keras.ops\n", "### Native\n", _names(written)]
     parts += ["### Through the fallback\n", "If tf2onnx knows them.\n", _names(others)]

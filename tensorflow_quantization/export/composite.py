@@ -28,7 +28,7 @@ from tensorflow_quantization.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 #: Layers that hold a Python function, which may be code of the backend: nothing to look into.
-_OPAQUE = frozenset({"Lambda"})
+OPAQUE = frozenset({"Lambda"})
 _CONTEXT = "current_call_ctx"
 
 
@@ -75,7 +75,7 @@ def trace_function(function: Callable[[Any], Any], shape: Shape, dtype: str) -> 
             return LayerGraph.read(functional, prefix=f"{name}/").flatten()
     except Exception as error:
         raise NotExpressibleError(
-            f"uses {name}, which has no emitter and which Keras cannot trace: {_reason(error)}"
+            f"uses {name}, which has no emitter and which Keras cannot trace: {reason_of(error)}"
         ) from error
 
 
@@ -83,14 +83,14 @@ def _expand(call: Call, replaced: dict[int, Tensor], reasons: dict[str, str]) ->
     """The calls that a call is made of; itself if it has an emitter or cannot be looked into."""
     operation = call.operation
     emitted = find_emitter(operation) is not None and not _quantizes_a_composite(operation)
-    if emitted or not call.is_layer or call.class_name in _OPAQUE or refusal(operation):
+    if emitted or not call.is_layer or call.class_name in OPAQUE or refusal(operation):
         return [call]
     try:
         traced, inputs = trace_call(call)
         # One level only: what a sublayer without an emitter is made of is found in the same way.
         inner, inner_reasons = expand_composites(traced.flatten())
     except Exception as error:
-        reasons[call.path] = f"Keras cannot trace its `call`: {_reason(error)}"
+        reasons[call.path] = f"Keras cannot trace its `call`: {reason_of(error)}"
         return [call]
     reasons.update(inner_reasons)
     known = {id(x): call.inputs[i] for x, i in zip(inner.inputs, inputs, strict=True)}
@@ -129,7 +129,8 @@ def _rewired(call: Call, replaced: dict[int, Tensor]) -> Call:
     return new
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why Keras cannot trace something, a clause, from what was raised."""
     first = str(error).strip().split("\n")[0]
     return first if isinstance(error, _UntraceableError) else f"{type(error).__name__}: {first}"
 
@@ -156,14 +157,29 @@ def trace_call(call: Call) -> tuple[LayerGraph, list[int]]:
     kwargs = {k: v for k, v in substitute(call.kwargs, as_input).items() if k != "training"}
     if "training" in layer._call_signature.parameters:
         kwargs["training"] = False
-    with names_of_its_own(layer), removing_nodes(layer), _at_inference(layer), _unchanged(layer):
-        outputs = layer.call(*args, **kwargs)
-        if not all(isinstance(y, keras.KerasTensor) for y in tree.flatten(outputs)):
-            raise _UntraceableError("it returns something that is not computed from its inputs by Keras operations")
-        functional = Functional(list(known.values()), outputs, name=f"{layer.name}_trace")
-        traced = LayerGraph.read(functional, prefix=f"{call.path}/")
+    traced = trace_layer(layer, lambda: layer.call(*args, **kwargs), list(known.values()), f"{call.path}/")
     positions = {key: i for i, key in reversed(list(enumerate(map(id, call.inputs))))}
     return traced, [positions[key] for key in known]
+
+
+def trace_layer(
+    layer: keras.layers.Layer, compute: Callable[[], Any], inputs: list[keras.KerasTensor], prefix: str = ""
+) -> LayerGraph:
+    """The graph of what a layer computes at inference.
+
+    Args:
+        layer: it; neither its variables nor its nodes change.
+        compute: calls it, or parts of it, on `inputs`.
+        prefix: what the paths of the calls start with.
+
+    Raises:
+        Exception: of any kind, as the code of the layer raises it; Keras cannot trace it.
+    """
+    with names_of_its_own(layer), removing_nodes(layer), _at_inference(layer), _unchanged(layer):
+        outputs = compute()
+        if not all(isinstance(y, keras.KerasTensor) for y in tree.flatten(outputs)):
+            raise _UntraceableError("it returns something that is not computed from its inputs by Keras operations")
+        return LayerGraph.read(Functional(inputs, outputs, name=f"{layer.name}_trace"), prefix)
 
 
 @contextlib.contextmanager

@@ -135,10 +135,15 @@ class Emission:
             return self.cast(x, dtype)
         array = to_numpy(x, dtype)
         if isinstance(x, keras.Variable):
-            return Value(
-                self.builder.shared_initializer(f"{self.path}/{plain_name(x.name)}", array), array.shape, dtype
-            )
+            return Value(self.stored(x.name, array), array.shape, dtype)
         return Value(self.builder.constant(array), array.shape, dtype)
+
+    def stored(self, name: str, array: np.ndarray) -> ir.Value:
+        """An array that an operation takes, as a constant that all operations share which are part of the same layer.
+
+        A layer may use a weight several times: a recurrent one, that is written step by step, does.
+        """
+        return self.builder.shared_initializer(f"{self.path.rpartition('/')[0] or self.path}/{plain_name(name)}", array)
 
     def constant(self, x: Any, like: Value) -> np.ndarray:
         """A number, an array or a variable, in the dtype and layout of the value `like` that it is combined with."""
@@ -200,7 +205,8 @@ class Emission:
         entry = find_emitter(operation)
         if entry is None and callable(operation) and not isinstance(operation, keras.Operation):
             (x,) = args
-            return self.emit_graph(trace_function(operation, x.shape, x.dtype), x)
+            (y,) = self.emit_graph(trace_function(operation, x.shape, x.dtype), x)
+            return y
         if entry is None:
             name = getattr(operation, "__name__", type(operation).__name__)
             raise NotExpressibleError(f"uses {name}, which has no emitter")
@@ -209,15 +215,13 @@ class Emission:
         emission = Emission(self.builder, path, operation, outputs or [args[0]], record=self._record)
         return emission.run(entry, args, kwargs)
 
-    def emit_graph(self, graph: LayerGraph, x: Value) -> Value:
-        """Write what a flat graph of one input and one output computes, one call after the other.
+    def emit_graph(self, graph: LayerGraph, *inputs: Value) -> list[Value]:
+        """Write what a flat graph computes, one call after the other: its outputs.
 
         Raises:
-            NotExpressibleError: the graph has several inputs or outputs, or one of its operations cannot be written.
+            NotExpressibleError: one of its operations cannot be written.
         """
-        if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-            raise NotExpressibleError("wraps a model with several inputs or outputs")
-        values = {id(graph.inputs[0]): x}
+        values = {id(t): x for t, x in zip(graph.inputs, inputs, strict=True)}
         for call in graph.calls:
             args = substitute(call.args, lambda t: values[id(t)])
             kwargs = substitute(call.kwargs, lambda t: values[id(t)])
@@ -225,7 +229,7 @@ class Emission:
             result = self.emit(call.operation, *args, outputs=call.outputs, inner=call.path, **kwargs)
             results = result if isinstance(result, list) else [result]
             values.update((id(t), v) for t, v in zip(call.outputs, results, strict=True))
-        return values[id(graph.outputs[0])]
+        return [values[id(t)] for t in graph.outputs]
 
     def arrange_inputs(self, entry: Emitter, operation: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments, their values stored as the emitter `entry` wants them."""

@@ -8,28 +8,19 @@ _STRINGS = "works on strings or hash tables, which runtimes for ONNX do not have
 _FOREIGN = "holds a function of another framework, which has no Keras operations to write"
 _IMAGES = "changes an image by its own histogram; do this before the model"
 _SOUND = "needs a short-time Fourier transform; compute the spectrogram before the model"
-_CONVOLUTIONAL = "is a recurrence of convolutions, for which ONNX has no operator"
-_CELL = "is one step of a recurrence; put it into keras.layers.RNN"
 
 #: Class name to a clause that follows the layer's name.
 REFUSALS: dict[str, str] = {
     "AutoContrast": _IMAGES,
     "ContrastLimitedAdaptiveHistogramEqualization": _IMAGES,
-    "ConvLSTM1D": _CONVOLUTIONAL,
-    "ConvLSTM2D": _CONVOLUTIONAL,
-    "ConvLSTM3D": _CONVOLUTIONAL,
     "FlaxLayer": _FOREIGN,
-    "GRUCell": _CELL,
     "HashedCrossing": _STRINGS,
     "Hashing": _STRINGS,
     "IntegerLookup": _STRINGS,
     "JaxLayer": _FOREIGN,
-    "LSTMCell": _CELL,
     "MaxNumBoundingBoxes": "works on bounding boxes of training data; do this before the model",
     "MelSpectrogram": _SOUND,
     "STFTSpectrogram": _SOUND,
-    "SimpleRNNCell": _CELL,
-    "StackedRNNCells": _CELL,
     "StringLookup": _STRINGS,
     "TFSMLayer": _FOREIGN,
     "TextVectorization": _STRINGS,

@@ -46,26 +46,10 @@ def test_activations(tmp_path, kind, use_bias, activation):
     assert_agrees(layer_model(layer, (4, 5)), tmp_path / "m.onnx")
 
 
-def test_an_activation_that_onnx_does_not_have(tmp_path):
-    with pytest.raises(UnsupportedLayerError, match="has the activation 'gelu'"):
-        export(layer_model(layers.LSTM(3, activation="gelu"), (4, 5)), tmp_path / "m.onnx")
-
-
 def test_a_state_between_runs(tmp_path):
     inputs = keras.Input(batch_shape=(2, 4, 5))
     with pytest.raises(UnsupportedLayerError, match="stateful=True"):
         export(keras.Model(inputs, layers.GRU(3, stateful=True)(inputs)), tmp_path / "m.onnx")
-
-
-def test_a_cell_of_ones_own(tmp_path):
-    class Cell(layers.Layer):
-        state_size = 5
-
-        def call(self, inputs, states):
-            return inputs + states[0], [inputs]
-
-    with pytest.raises(UnsupportedLayerError, match="cell of class Cell"):
-        export(layer_model(layers.RNN(Cell()), (4, 5)), tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("options", [{"unroll": True}, {"dropout": 0.5, "recurrent_dropout": 0.5}], ids=str)

@@ -26,12 +26,13 @@ class MaskedSequences:
         mask: (batch, time), true where a step counts.
 
     Attributes:
+        mask: it, boolean.
         lengths: how many steps of each sequence count, int32.
     """
 
     def __init__(self, e: Emission, mask: Value):
         self._e = e
-        mask = boolean(e, mask)
+        self.mask = mask = boolean(e, mask)
         # (time, batch), like the sequences
         self._mask = e.arrange(mask, (1, 0)).onnx
         numbers = e.op("Cast", self._mask, to=ir.DataType.INT32.value)

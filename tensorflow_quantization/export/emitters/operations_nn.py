@@ -38,7 +38,7 @@ def _kernel(e: Emission, kernel: Any, depthwise: bool = False) -> tuple[Any, lis
         array = to_numpy(kernel, "float32")
         name = getattr(kernel, "name", None) or "kernel"
         array = depthwise_kernel_to_onnx(array) if depthwise else kernel_to_onnx(array)
-        return e.builder.shared_initializer(f"{e.path}/{name}", array), sizes
+        return e.stored(name, array), sizes
     rank = kernel.rank
     if not depthwise:
         return e.arrange(kernel, (rank - 1, rank - 2, *range(rank - 2))), sizes

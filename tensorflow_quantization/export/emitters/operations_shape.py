@@ -38,11 +38,16 @@ def ravel(e: Emission, operation, x: Value) -> Value:
     return e.output(e.reshape(x, [-1]))
 
 
-@emitter("Stack")
+@emitter("Stack", layout="any")
 def stack(e: Emission, operation, values: Sequence[Any]) -> Value:
-    axis = operation.axis % len(e.outputs[0].shape)
-    parts = [e.op("Unsqueeze", e.arrange(e.value(v, e.outputs[0].dtype)), _int64(axis)) for v in values]
-    return e.output(e.op("Concat", *parts, axis=axis))
+    spec = e.outputs[0]
+    axis = operation.axis % len(spec.shape)
+    order = next(v.order for v in values if isinstance(v, Value))
+    parts = [e.op("Unsqueeze", e.arrange(e.value(v, spec.dtype), order), _int64(axis)) for v in values]
+    # The new axis is stored where Keras has it, the others around it as they were.
+    stored = [a + (a >= axis) for a in order]
+    stored.insert(axis, axis)
+    return Value(e.op("Concat", *parts, axis=axis), tuple(spec.shape), spec.dtype, tuple(stored))
 
 
 @emitter("Hstack", "Vstack", "Dstack")
@@ -87,12 +92,15 @@ def _split(e: Emission, x: Value, sections: Any, axis: int) -> list[Value]:
 
 @emitter("Unstack", layout="any")
 def unstack(e: Emission, operation, x: Value) -> list[Value]:
-    x = e.arrange(x)
+    x = x if x.flattened is None else e.arrange(x)
     axis = operation.axis % x.rank
     if x.shape[axis] is None:
         raise NotExpressibleError("takes an axis of unknown size apart")
-    pieces = e.split(x, [1] * int(x.shape[axis] or 0), axis)
-    return [e.output(e.op("Squeeze", y, _int64(axis)), index=i) for i, y in enumerate(pieces)]
+    shape = tuple(d for a, d in enumerate(x.shape) if a != axis)
+    order = tuple(a - (a > axis) for a in x.order if a != axis)
+    position = x.position(axis)
+    pieces = e.split(x, [1] * int(x.shape[axis] or 0), position)
+    return [Value(e.op("Squeeze", y, _int64(position)), shape, x.dtype, order) for y in pieces]
 
 
 @emitter("Tile")

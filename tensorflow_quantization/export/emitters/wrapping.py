@@ -29,7 +29,10 @@ def time_distributed(e: Emission, layer, x: Value, mask: Value | None = None) ->
     folded = Value(e.reshape(x, [-1, *(d for d in x.shape[2:] if d is not None)]), (None, *x.shape[2:]), x.dtype)
     spec = keras.KerasTensor((None, *e.outputs[0].shape[2:]), e.outputs[0].dtype)
     if isinstance(inner, keras.Model):
-        y = e.emit_graph(LayerGraph.trace(inner).flatten(), folded)
+        graph = LayerGraph.trace(inner).flatten()
+        if len(graph.inputs) != 1 or len(graph.outputs) != 1:
+            raise NotExpressibleError("wraps a model with several inputs or outputs")
+        (y,) = e.emit_graph(graph, folded)
     else:
         y = e.emit(inner, folded, outputs=[spec], inner=inner.name)
     if isinstance(y, list):
