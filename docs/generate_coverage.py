@@ -33,8 +33,8 @@ A layer or an operation is written
 - by **an emitter of yours**, see [Export](export.md).
 
 A few are refused, and the error says why. An emitter may still refuse arguments that ONNX cannot express, a bicubic
-interpolation for example; the error names the layer and the argument. Operations on numbers that are known when the
-model is built, `keras.ops.arange(4)` for example, are constants and not listed.
+interpolation of images of unknown size for example; the error names the layer and the argument. Operations on numbers
+that are known when the model is built, `keras.ops.arange(4)` for example, are constants and not listed.
 """
 #: Base classes and what is no layer of a model.
 _ABSTRACT = frozenset({"InputSpec", "Layer", "Wrapper", "InputLayer"})

@@ -4,8 +4,6 @@ import pytest
 from keras import layers
 from onnx_models import assert_agrees, export, layer_model, op_counts
 
-from tensorflow_quantization.export import UnsupportedLayerError
-
 
 @pytest.mark.parametrize(
     "layer",
@@ -17,11 +15,6 @@ from tensorflow_quantization.export import UnsupportedLayerError
         lambda: layers.Normalization(mean=0.5, variance=4.0),
         lambda: layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0], invert=True),
         lambda: layers.CenterCrop(4, 5),
-        *(
-            lambda interpolation=i, size=s: layers.Resizing(*size, interpolation=interpolation)
-            for i in ("bilinear", "nearest")
-            for s in ((4, 4), (13, 5), (16, 14))
-        ),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
@@ -73,13 +66,6 @@ def test_what_only_training_does_vanishes(tmp_path, layer):
     x = layers.GlobalAveragePooling2D()(type(layer).from_config(layer.get_config())(inputs))
     proto = assert_agrees(keras.Model(inputs, x), tmp_path / "m.onnx")
     assert op_counts(proto) == {"Transpose": 1, "GlobalAveragePool": 1, "Reshape": 1}
-
-
-def test_resizing_to_an_unknown_size_is_refused(tmp_path):
-    inputs = keras.Input((None, None, 3))
-    model = keras.Model(inputs, layers.Resizing(None, None, name="resizing")(inputs))
-    with pytest.raises(UnsupportedLayerError, match=r"resizing \(Resizing\): resizes to a size that is not known"):
-        export(model, tmp_path / "m.onnx")
 
 
 def test_a_model_that_does_nothing_at_inference(tmp_path):

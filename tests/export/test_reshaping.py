@@ -27,10 +27,6 @@ from small_models import randomize
         (lambda: layers.Cropping2D(1, data_format="channels_first"), (3, 4, 5)),
         (lambda: layers.Cropping2D(0), (4, 5, 3)),
         (lambda: layers.Cropping3D(1), (3, 4, 5, 2)),
-        (lambda: layers.UpSampling1D(3), (4, 3)),
-        (lambda: layers.UpSampling2D((2, 3)), (4, 5, 3)),
-        (lambda: layers.UpSampling2D(2, interpolation="bilinear"), (4, 5, 3)),
-        (lambda: layers.UpSampling3D(2), (3, 4, 5, 2)),
     ],
 )
 def test_layer(tmp_path, layer, shape):

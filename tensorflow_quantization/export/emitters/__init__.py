@@ -24,6 +24,7 @@ from tensorflow_quantization.export.emitters import (
     quantized_attention,
     recurrent,
     reshaping,
+    resizing,
     wrapping,
 )
 
@@ -51,5 +52,6 @@ __all__ = [
     "quantized_attention",
     "recurrent",
     "reshaping",
+    "resizing",
     "wrapping",
 ]

@@ -47,46 +47,6 @@ def normalization(e: Emission, layer, x: Value) -> Value:
     return e.output(e.op("Div", e.op("Sub", x, mean), deviation), x)
 
 
-@emitter("Resizing", layout="channels_first")
-def resizing(e: Emission, layer, x: Value) -> Value:
-    if layer.height is None or layer.width is None:
-        raise NotExpressibleError("resizes to a size that is not known; build the model for images of one size")
-    return resize_images(e, layer, x, [layer.height, layer.width])
-
-
-@emitter("Resize", layout="channels_first")
-def resize_operation(e: Emission, operation, x: Value) -> Value:
-    if x.rank != 4:
-        raise NotExpressibleError("resizes a single image; give it a batch axis")
-    return resize_images(e, operation, x, list(operation.size))
-
-
-def resize_images(e: Emission, layer, x: Value, size: list[int]) -> Value:
-    """A batch of images in another size, pixels taken as areas, as Keras does."""
-    if layer.crop_to_aspect_ratio or layer.pad_to_aspect_ratio or layer.antialias:
-        raise NotExpressibleError("crops or pads to the aspect ratio, or has antialias=True")
-    modes = {"bilinear": "linear", "nearest": "nearest"}
-    if layer.interpolation not in modes:
-        raise NotExpressibleError(f"has interpolation={layer.interpolation!r}; 'nearest' and 'bilinear' are exported")
-    integers = np.iinfo(x.dtype) if "int" in x.dtype else None
-    x = e.cast(x, "float32")
-    leading = e.op("Slice", e.op("Shape", x), np.asarray([0], np.int64), np.asarray([2], np.int64))
-    nearest = layer.interpolation == "nearest"
-    y = e.op(
-        "Resize",
-        x,
-        None,
-        None,
-        e.op("Concat", leading, np.asarray(size, np.int64), axis=0),
-        mode=modes[layer.interpolation],
-        coordinate_transformation_mode="half_pixel",
-        nearest_mode="round_prefer_ceil" if nearest else None,
-    )
-    if integers is not None:  # Keras makes whole numbers of what were whole numbers
-        y = e.op("Clip", e.op("Round", y), float(integers.min), float(integers.max))
-    return e.output(e.cast(x.with_onnx(y), e.outputs[0].dtype).onnx, x)
-
-
 @emitter("CenterCrop", layout="channels_first")
 def center_crop(e: Emission, layer, x: Value) -> Value:
     height, width = x.stored_shape[2:]

@@ -10,7 +10,6 @@ import onnx_ir as ir
 
 from tensorflow_quantization.export.builder import reshape_dims
 from tensorflow_quantization.export.emission import Emission
-from tensorflow_quantization.export.emitters._windows import repeated
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import emitter
 from tensorflow_quantization.export.values import Value, keras_order, moves_no_data
@@ -123,14 +122,16 @@ def spatial_axes(layer: Any, rank: int) -> list[int]:
     return list(range(first, first + rank - 2))
 
 
-def pad(e: Emission, x: Value, amounts: dict[int, tuple[int, int]], mode: str = "constant", value: Any = None):
-    """`x` with elements added before and after Keras' axes."""
+def pad(
+    e: Emission, x: Value, amounts: dict[int, tuple[int, int]], mode: str = "constant", value: Any = None
+) -> ir.Value:
+    """A Pad of Keras' axes, elements before and after each; `x` itself if there are none."""
     begins, ends = [0] * x.rank, [0] * x.rank
     for axis, (before, after) in amounts.items():
         begins[x.position(axis)], ends[x.position(axis)] = int(before), int(after)
     if not any(begins) and not any(ends):
-        return x
-    return e.output(e.op("Pad", x, np.asarray(begins + ends, np.int64), value, mode=mode), x)
+        return x.onnx
+    return e.op("Pad", x, np.asarray(begins + ends, np.int64), value, mode=mode)
 
 
 # Stored like the convolution that usually follows, so that no Transpose comes in between.
@@ -138,7 +139,7 @@ def pad(e: Emission, x: Value, amounts: dict[int, tuple[int, int]], mode: str = 
 def zero_padding(e: Emission, layer, x: Value) -> Value:
     axes = spatial_axes(layer, x.rank)
     amounts = [layer.padding] if x.rank == 3 else layer.padding
-    return pad(e, x, dict(zip(axes, amounts, strict=True)))
+    return e.output(pad(e, x, dict(zip(axes, amounts, strict=True))), x)
 
 
 @emitter("Pad", layout="any")
@@ -149,7 +150,7 @@ def pad_operation(e: Emission, operation, x: Value, constant_values: Any = None)
     if operation.mode == "symmetric":
         return _pad_symmetrically(e, x, widths)
     value = None if constant_values is None else np.asarray(constant_values, x.dtype)
-    return pad(e, x, dict(enumerate(widths)), operation.mode, value)
+    return e.output(pad(e, x, dict(enumerate(widths)), operation.mode, value), x)
 
 
 def _pad_symmetrically(e: Emission, x: Value, widths: Sequence[tuple[int, int]]) -> Value:
@@ -227,29 +228,3 @@ def _slice_bounds(key: slice) -> tuple[tuple[int, int], int]:
     step = 1 if key.step is None else int(key.step)
     start, stop = (0, _END) if step > 0 else (_END, -_END)
     return (start if key.start is None else int(key.start), stop if key.stop is None else int(key.stop)), step
-
-
-@emitter("UpSampling1D", "UpSampling2D", "UpSampling3D", layout="channels_first")
-def up_sampling(e: Emission, layer, x: Value) -> Value:
-    interpolation = getattr(layer, "interpolation", "nearest")
-    axes = spatial_axes(layer, x.rank)
-    factors = dict(zip(axes, repeated(layer.size, x.rank - 2), strict=True))
-    if interpolation == "nearest":
-        return e.output(_scale(e, x, factors, "nearest"), x)
-    if interpolation != "bilinear":
-        raise NotExpressibleError(f"has interpolation={interpolation!r}; 'nearest' and 'bilinear' are exported")
-    return e.output(_scale(e, x, factors, "linear"), x)
-
-
-def _scale(e: Emission, x: Value, factors: dict[int, int], mode: str) -> ir.Value:
-    scales = np.asarray([factors.get(axis, 1) for axis in x.order], np.float32)
-    nearest = mode == "nearest"
-    return e.op(
-        "Resize",
-        x,
-        None,
-        scales,
-        mode=mode,
-        coordinate_transformation_mode="asymmetric" if nearest else "half_pixel",
-        nearest_mode="floor" if nearest else None,
-    )
