@@ -28,8 +28,8 @@ A layer or an operation is written
 - **natively**, by an emitter of its own, on every backend;
 - as **what it is made of**: a layer of yours whose `call` consists of layers and operations that are written natively
   needs nothing; the cell of a recurrent layer neither, if the number of steps is fixed;
-- through **the fallback**: with the TensorFlow backend and `pip install tf2onnx`, what has no emitter is converted
-  alone and put in its place. `Lambda` is exported only so;
+- through **the fallback**: with the TensorFlow backend and `pip install tf2onnx`, what has no emitter, or what the
+  emitter refuses, is converted alone and put in its place. `Lambda` is exported only so;
 - by **an emitter of yours**, see [Export](export.md).
 
 A few are refused, and the error says why. An emitter may still refuse arguments that ONNX cannot express, a bicubic

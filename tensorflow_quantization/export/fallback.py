@@ -1,14 +1,17 @@
-"""Layers that have no emitter and are not made of layers that have: converted alone by tf2onnx, and put in their place.
+"""Layers that cannot be written otherwise: converted alone by tf2onnx, and put in their place.
 
+These are layers that have no emitter and are not made of layers that have, and those whose emitter refuses arguments.
 It is optional, and needs the TensorFlow backend, for it converts what TensorFlow records.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import re
 from typing import Any
 
 import keras
+import numpy as np
 import onnx
 import onnx_ir as ir
 from keras import tree
@@ -19,9 +22,12 @@ from tensorflow_quantization.export.emission import Emission
 from tensorflow_quantization.export.errors import NoEmitterError
 from tensorflow_quantization.export.values import Value
 from tensorflow_quantization.graph import Call, substitute
+from tensorflow_quantization.wrappers import activation_quantizers, wrappers_in
 
 #: What to install; the error message says so.
 PACKAGE = "tf2onnx"
+#: What unknown axes have when a conversion is tried: the first, and others.
+_SIZES = (2, 6)
 
 
 def can_fall_back() -> bool:
@@ -29,30 +35,48 @@ def can_fall_back() -> bool:
     return keras.backend.backend() == "tensorflow" and importlib.util.find_spec(PACKAGE) is not None
 
 
-def convert_call(e: Emission, call: Call, values: dict[int, Value]) -> list[Value]:
+def can_replace_emitter(call: Call) -> bool:
+    """Whether a call may be converted when its emitter refuses it.
+
+    Not what quantizes, for its integers have to be found in the file, and not what remembers something between calls.
+    """
+    layer: Any = call.operation
+    quantizes = wrappers_in(layer) or activation_quantizers(layer)
+    return can_fall_back() and not quantizes and not getattr(layer, "stateful", False)
+
+
+def convert_call(e: Emission, call: Call, values: dict[int, Value], compare: bool = False) -> list[Value]:
     """Write one call through tf2onnx.
 
     Args:
         e: the emission of the call.
         call: of a layer or an operation.
         values: those of its input tensors.
+        compare: whether ONNX Runtime, if it is installed, has to compute the same.
 
     Raises:
-        NoEmitterError: tf2onnx cannot convert it; with its reason.
+        NoEmitterError: tf2onnx cannot convert it, or not to what ONNX Runtime computes; with the reason.
         OpsetError: an opset was asked for that is older than what it converts to.
     """
     tensors = list({id(t): t for t in call.inputs}.values())
     e.builder.require(AUTOMATIC_OPSET, f"{call.path!r}, which tf2onnx converts,")
     try:
-        model = _converted(call, [id(t) for t in tensors], [values[id(t)] for t in tensors])
+        model = _converted(call, [id(t) for t in tensors], [values[id(t)] for t in tensors], compare)
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise NoEmitterError(f"tf2onnx cannot convert it: {type(error).__name__}: {reason}") from error
+        raise NoEmitterError(f"tf2onnx cannot convert it: {_reason(error)}") from error
     results = _inline(e, model.graph, [e.arrange(values[id(t)]).onnx for t in tensors])
     return [Value(y, t.shape, t.dtype) for y, t in zip(results, call.outputs, strict=True)]
 
 
-def _converted(call: Call, keys: list[int], values: list[Value]) -> ir.Model:
+def _reason(error: Exception) -> str:
+    """The line that says what is wrong; TensorFlow puts the lines of code that led there before it."""
+    message = f"{type(error).__name__}: {str(error).strip()}"
+    lines = [line.strip() for line in message.split("\n")]
+    named = [line for line in lines[1:] if re.match(r"\w+Error: ", line)]
+    return named[0] if named and lines[0].endswith("in user code:") else lines[0]
+
+
+def _converted(call: Call, keys: list[int], values: list[Value], compare: bool) -> ir.Model:
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2  # has no public name
     from tf2onnx import convert
@@ -83,10 +107,44 @@ def _converted(call: Call, keys: list[int], values: list[Value]) -> ir.Model:
     )
     if changed:
         raise ValueError(changes(changed))
-    unknown = sorted({n.op_type for n in proto.graph.node if not onnx.defs.has(n.op_type, AUTOMATIC_OPSET, n.domain)})
+    for promised, y in zip(call.outputs, frozen.outputs, strict=True):
+        if not y.shape.is_compatible_with(promised.shape):
+            raise ValueError(f"it gives the shape {tuple(y.shape)}, against {promised.shape}, which it promises")
+    model = ir.from_proto(proto)
+    nodes = {(n.op_type, n.domain) for n in ir.traversal.RecursiveGraphIterator(model.graph)}
+    unknown = sorted(name for name, domain in nodes if not onnx.defs.has(name, AUTOMATIC_OPSET, domain))
     if unknown:
         raise ValueError(f"ONNX has no operator for {', '.join(unknown)}")
-    return ir.from_proto(proto)
+    if compare and importlib.util.find_spec("onnxruntime") is not None:
+        _compare(proto, function, values)
+    return model
+
+
+def _compare(proto: onnx.ModelProto, function: Any, values: list[Value]) -> None:
+    """Run both on random arrays.
+
+    Raises:
+        Exception: ONNX Runtime does not run it.
+        ValueError: it computes something else.
+    """
+    import onnxruntime
+
+    rng = np.random.default_rng(0)
+    arrays = []
+    for v in values:
+        shape = [_SIZES[axis > 0] if size is None else size for axis, size in enumerate(v.shape)]
+        array = rng.normal(size=shape) if v.dtype == "float32" else rng.integers(0, 2, shape)
+        arrays.append(array.astype(v.dtype))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what it would log is raised
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    feeds = {f"x{i}:0": a for i, a in enumerate(arrays)}
+    results = session.run(None, {x.name: feeds[x.name] for x in session.get_inputs()})
+    for expected, y in zip(tree.flatten(function(*arrays)), results, strict=True):
+        expected = np.asarray(expected)
+        largest = np.abs(expected).max(initial=1e-3)
+        if y.shape != expected.shape or not np.allclose(y, expected, rtol=0, atol=1e-3 * largest, equal_nan=True):
+            raise ValueError("ONNX Runtime computes something else than TensorFlow with what it makes")
 
 
 def _inline(e: Emission, inner: ir.Graph, inputs: list[ir.Value]) -> list[ir.Value]:

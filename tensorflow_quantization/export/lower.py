@@ -15,10 +15,11 @@ from tensorflow_quantization.export.errors import (
     ExportError,
     NoEmitterError,
     NotExpressibleError,
+    OpsetError,
     Unsupported,
     UnsupportedLayerError,
 )
-from tensorflow_quantization.export.fallback import can_fall_back, convert_call
+from tensorflow_quantization.export.fallback import can_fall_back, can_replace_emitter, convert_call
 from tensorflow_quantization.export.masks import Masks
 from tensorflow_quantization.export.refusals import refusal
 from tensorflow_quantization.export.registry import find_emitter
@@ -200,11 +201,28 @@ def _emit(lowered: Lowered, call: Call, values: dict[int, Value], masks: Masks) 
         return convert_call(emission, call, values)
     args = substitute(call.args, lambda t: values[id(t)])
     kwargs = substitute(call.kwargs, lambda t: values[id(t)])
-    kwargs = {**_meaningful(kwargs), **masks.arguments(call)}
+    found = masks.arguments(call)
+    kwargs = {**_meaningful(kwargs), **found}
     args, kwargs = emission.arrange_inputs(entry, call.operation, args, kwargs)
-    result = emission.run(entry, args, kwargs)
+    try:
+        result = emission.run(entry, args, kwargs)
+    except NotExpressibleError as error:
+        # A conversion would not see the masks. What the emitter wrote before is dead code, and goes with it.
+        if found or not can_replace_emitter(call):
+            raise
+        result = _convert_refused(emission, call, values, error)
     masks.follow(emission, call, [values[id(t)] for t in call.inputs])
     return result if isinstance(result, list) else [result]
+
+
+def _convert_refused(
+    emission: Emission, call: Call, values: dict[int, Value], error: NotExpressibleError
+) -> list[Value]:
+    """Convert a call whose emitter refused it; if that fails too, say both reasons."""
+    try:
+        return convert_call(emission, call, values, compare=True)
+    except (NoEmitterError, OpsetError) as failed:
+        raise NotExpressibleError(f"{error}; and {failed}") from error
 
 
 def _meaningful(kwargs: dict[str, Any]) -> dict[str, Any]:

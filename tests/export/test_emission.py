@@ -13,6 +13,7 @@ from tensorflow_quantization.export import (
     Value,
     emitter,
     export_onnx,
+    fallback,
     registry,
 )
 from tensorflow_quantization.quantizers import QuantizationScheme
@@ -112,7 +113,9 @@ def test_an_activation_function_of_ones_own(tmp_path):
     assert op_counts(proto)["Transpose"] == 2
 
 
-def test_what_an_emitter_refuses_is_reported_with_the_layer(tmp_path):
+def test_what_an_emitter_refuses_is_reported_with_the_layer(tmp_path, monkeypatch):
+    monkeypatch.setattr(fallback, "PACKAGE", "a_package_that_is_not_installed")
+
     @emitter(Gain)
     def emit(e, layer, x):
         raise NotExpressibleError("has a gain")

@@ -7,7 +7,9 @@ from keras import layers
 from onnx_models import assert_agrees
 from small_models import randomize
 
-from tensorflow_quantization.export import UnsupportedLayerError, export_onnx, fallback
+from tensorflow_quantization import quantize_model
+from tensorflow_quantization.export import OpsetError, UnsupportedLayerError, emitter, export_onnx, fallback
+from tensorflow_quantization.export.errors import NotExpressibleError
 
 installed = importlib.util.find_spec("tf2onnx") is not None and keras.backend.backend() == "tensorflow"
 needs_tf2onnx = pytest.mark.skipif(not installed, reason="tf2onnx is not installed, or not the TensorFlow backend")
@@ -116,4 +118,144 @@ def test_without_it_the_error_says_what_helps(tmp_path, monkeypatch):
     inputs = keras.Input((4,))
     model = keras.Model(inputs, layers.Lambda(lambda x: x * 2, name="double")(inputs))
     with pytest.raises(UnsupportedLayerError, match=r"(?s)double \(Lambda\).*pip install tf2onnx"):
+        export_onnx(model, tmp_path / "m.onnx")
+
+
+class Refused(layers.Layer):
+    """Has an emitter that writes something and then refuses."""
+
+    def call(self, inputs):
+        return keras.ops.tanh(inputs)
+
+
+@emitter(Refused)
+def emit_refused(e, layer, x):
+    e.op("Exp", e.op("Sin", x), name="begun")
+    raise NotExpressibleError("is refused")
+
+
+@needs_tf2onnx
+def test_what_an_emitter_refuses_is_converted(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3)(inputs)
+    x = layers.Add()([layers.BatchNormalization()(x), Refused(name="refused")(x)])
+    model = randomize(keras.Model(inputs, layers.Conv2D(2, 3)(x)))
+    proto = assert_agrees(model, tmp_path / "m.onnx")
+    assert {"Tanh"} <= {n.op_type for n in proto.graph.node}
+    assert not {"Sin", "Exp"} & {n.op_type for n in proto.graph.node}
+
+
+@needs_tf2onnx
+def test_what_it_had_begun_keeps_nothing_from_being_folded(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = Refused()(layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs)))
+    proto = assert_agrees(randomize(keras.Model(inputs, x)), tmp_path / "m.onnx")
+    assert not {"BatchNormalization", "Sin"} & {n.op_type for n in proto.graph.node}
+
+
+@needs_tf2onnx
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: layers.LSTM(3, activation="mish"), (5, 4)),
+        (lambda: layers.GRU(3, activation="swish", return_sequences=True), (None, 4)),
+    ],
+)
+def test_arguments_that_an_emitter_refuses(tmp_path, layer, shape):
+    inputs = keras.Input(shape)
+    assert_agrees(randomize(keras.Model(inputs, layer()(inputs))), tmp_path / "m.onnx")
+
+
+@needs_tf2onnx
+def test_a_mask_among_the_arguments_is_an_input_of_what_is_converted(tmp_path):
+    inputs, mask = keras.Input((3, 4, 2)), keras.Input((3, 4), dtype="bool")
+    y = layers.TimeDistributed(layers.LSTM(2))(inputs, mask=mask)
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(5, 3, 4, 2)).astype("float32"), rng.integers(0, 2, (5, 3, 4)).astype(bool)]
+    assert_agrees(randomize(keras.Model([inputs, mask], y)), tmp_path / "m.onnx", arrays)
+
+
+@needs_tf2onnx
+@pytest.mark.parametrize(
+    ("layer", "shape", "reasons"),
+    [
+        (
+            lambda: layers.Resizing(5, 4, interpolation="bicubic"),
+            (None, None, 2),
+            "build the model for images of one size; and tf2onnx cannot convert it: .*only supports",
+        ),
+        (lambda: layers.RandomCrop(4, 4), (8, 8, 2), "uncropped .*; and tf2onnx cannot convert it: .*it promises"),
+        (lambda: layers.GRU(3, activation="gelu"), (None, 4), "fixed number of steps; and tf2onnx .*operator for Erfc"),
+    ],
+)
+def test_a_conversion_that_would_not_run_or_agree(tmp_path, layer, shape, reasons):
+    inputs = keras.Input(shape)
+    with pytest.raises(UnsupportedLayerError, match=reasons):
+        export_onnx(keras.Model(inputs, layer()(inputs)), tmp_path / "m.onnx")
+
+
+@needs_tf2onnx
+def test_both_reasons_are_given(tmp_path):
+    class Both(layers.Layer):
+        def call(self, inputs):
+            import tensorflow as tf
+
+            return tf.numpy_function(lambda x: np.asarray(x) + 1, [inputs], tf.float32)
+
+        def compute_output_spec(self, inputs):
+            return keras.KerasTensor(inputs.shape)
+
+    emitter(Both)(emit_refused)
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Both(name="odd")(inputs))
+    with pytest.raises(
+        UnsupportedLayerError, match=r"odd \(Both\): is refused; and tf2onnx cannot convert it: "
+    ) as error:
+        export_onnx(model, tmp_path / "m.onnx")
+    assert "Register an emitter" not in str(error.value)
+    with pytest.raises(UnsupportedLayerError, match=r"is refused; and .* needs ONNX opset 17"):
+        export_onnx(keras.Model(inputs, Refused()(inputs)), tmp_path / "m.onnx", opset=13)
+    with pytest.raises(OpsetError):
+        export_onnx(keras.Model(inputs, layers.Lambda(lambda x: x)(inputs)), tmp_path / "m.onnx", opset=13)
+
+
+class Stateful(Refused):
+    stateful = True
+
+
+emitter(Stateful)(emit_refused)
+
+
+def test_what_a_conversion_would_not_see_is_not_converted(tmp_path):
+    inputs = keras.Input((4, 3))
+    quantized = quantize_model(keras.Model(inputs, layers.Dense(3, name="dense")(inputs)))
+    wrapper = quantized.layers[-1]
+
+    class Holder(Refused):
+        def __init__(self):
+            super().__init__()
+            self.inner = wrapper
+
+    emitter(Holder)(emit_refused)
+    for layer in (Stateful(), Holder()):
+        with pytest.raises(UnsupportedLayerError, match=r"is refused$"):
+            export_onnx(keras.Model(inputs, layer(inputs)), tmp_path / "m.onnx")
+
+
+class Masked(layers.Layer):
+    def call(self, inputs, mask=None):
+        return inputs if mask is None else inputs * keras.ops.cast(mask, "float32")[..., None]
+
+
+@emitter(Masked)
+def emit_masked(e, layer, x, mask=None):
+    raise NotExpressibleError("is refused")
+
+
+def test_a_mask_that_is_no_argument_of_the_call_is_not_lost(tmp_path):
+    inputs = keras.Input((4, 3))
+    model = keras.Model(inputs, Masked()(layers.Masking()(inputs)))
+    node = model.layers[-1]._inbound_nodes[0]
+    node.arguments.kwargs.pop("mask", None)  # as some versions of Keras leave it to when the model runs
+    with pytest.raises(UnsupportedLayerError, match=r"is refused$"):
         export_onnx(model, tmp_path / "m.onnx")

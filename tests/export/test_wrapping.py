@@ -5,7 +5,7 @@ from keras import layers
 from onnx_models import assert_agrees, export, layer_model
 from small_models import randomize
 
-from tensorflow_quantization.export import UnsupportedLayerError
+from tensorflow_quantization.export import UnsupportedLayerError, fallback
 
 
 @pytest.mark.parametrize("steps", [3, None])
@@ -33,10 +33,11 @@ def test_frames_for_a_recurrent_layer(tmp_path):
     assert_agrees(randomize(keras.Model(inputs, layers.GRU(3)(x))), tmp_path / "m.onnx")
 
 
-def test_a_mask_for_the_inner_layer(tmp_path):
+def test_a_mask_for_the_inner_layer(tmp_path, monkeypatch):
     inputs = keras.Input((3, 4, 2))
     mask = keras.Input((3, 4), dtype="bool")
     y = layers.TimeDistributed(layers.LSTM(2))(inputs, mask=mask)
+    monkeypatch.setattr(fallback, "PACKAGE", "a_package_that_is_not_installed")
     with pytest.raises(UnsupportedLayerError, match="mask"):
         export(keras.Model([inputs, mask], y), tmp_path / "m.onnx")
 

@@ -22,9 +22,10 @@ from tensorflow_quantization.export.passes.skip_unread_points import skip_unread
 from tensorflow_quantization.export.passes.strided_pointwise import strided_pointwise
 from tensorflow_quantization.export.passes.unsigned_activations import unsigned_activations
 
-#: In this order: padding and clips look at what feeds them; which points are read depends on all readers, so that dead
-#: ones are gone by then.
+#: In this order: an emitter may have written what nobody reads, which must not stop others from being folded; padding
+#: and clips look at what feeds them; which points are read depends on all readers, so that dead ones are gone by then.
 PASSES = (
+    remove_dead_code,
     fold_padding,
     fold_batch_norm,
     fold_input_scaling,
