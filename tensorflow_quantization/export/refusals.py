@@ -6,21 +6,17 @@ from typing import Any
 
 _STRINGS = "works on strings or hash tables, which runtimes for ONNX do not have; do this before the model"
 _FOREIGN = "holds a function of another framework, which has no Keras operations to write"
-_IMAGES = "changes an image by its own histogram; do this before the model"
-_SOUND = "needs a short-time Fourier transform; compute the spectrogram before the model"
 
 #: Class name to a clause that follows the layer's name.
 REFUSALS: dict[str, str] = {
-    "AutoContrast": _IMAGES,
-    "ContrastLimitedAdaptiveHistogramEqualization": _IMAGES,
+    "ContrastLimitedAdaptiveHistogramEqualization": "changes an image by its own histogram; do this before the model",
     "FlaxLayer": _FOREIGN,
     "HashedCrossing": _STRINGS,
     "Hashing": _STRINGS,
     "IntegerLookup": _STRINGS,
     "JaxLayer": _FOREIGN,
     "MaxNumBoundingBoxes": "works on bounding boxes of training data; do this before the model",
-    "MelSpectrogram": _SOUND,
-    "STFTSpectrogram": _SOUND,
+    "MelSpectrogram": "needs a Fourier transform; compute it before the model, or use keras.layers.STFTSpectrogram",
     "StringLookup": _STRINGS,
     "TFSMLayer": _FOREIGN,
     "TextVectorization": _STRINGS,

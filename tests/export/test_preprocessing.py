@@ -15,6 +15,8 @@ from onnx_models import assert_agrees, export, layer_model, op_counts
         lambda: layers.Normalization(mean=0.5, variance=4.0),
         lambda: layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0], invert=True),
         lambda: layers.CenterCrop(4, 5),
+        lambda: layers.AutoContrast((0, 255)),
+        lambda: layers.AutoContrast((-20, 300)),
     ],
 )
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
@@ -23,6 +25,12 @@ def test_layer(tmp_path, layer, dtype):
     x = np.random.default_rng(0).integers(0, 255, (2, 8, 7, 3)).astype(dtype)
     # Of whole numbers, one on the edge may be rounded either way.
     assert_agrees(model, tmp_path / "m.onnx", [x], tolerance=1e-4 if dtype == "float32" else 5e-3)
+
+
+def test_a_channel_without_contrast_stays(tmp_path):
+    x = np.random.default_rng(0).uniform(size=(2, 4, 4, 3)).astype("float32")
+    x[0, ..., 1], x[1, ..., 2] = 0.5, 0.0
+    assert_agrees(layer_model(layers.AutoContrast((0, 1)), (4, 4, 3)), tmp_path / "m.onnx", [x])
 
 
 def test_adapted_normalization(tmp_path):

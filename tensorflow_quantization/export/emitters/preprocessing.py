@@ -47,6 +47,21 @@ def normalization(e: Emission, layer, x: Value) -> Value:
     return e.output(e.op("Div", e.op("Sub", x, mean), deviation), x)
 
 
+@emitter("AutoContrast", layout="any")
+def auto_contrast(e: Emission, layer, x: Value) -> Value:
+    least, greatest = layer.value_range
+    x = e.cast(x, "float32")
+    images = x.with_onnx(e.op("Mul", e.op("Sub", x, float(least)), 255.0 / (greatest - least)))
+    axes = [x.position(axis) for axis in (1, 2)]
+    low, high = (e.op(kind, images, axes=axes, keepdims=1) for kind in ("ReduceMin", "ReduceMax"))
+    scale = e.op("Div", 255.0, e.op("Sub", high, low))
+    y = e.op("Clip", e.op("Mul", e.op("Sub", images, low), scale), 0.0, 255.0)
+    y = e.op("Add", e.op("Mul", y, (greatest - least) / 255.0), float(least))
+    # A channel of one color only is left as it is.
+    y = e.op("Where", e.op("Equal", high, low), x, y)
+    return e.output(e.cast(x.with_onnx(y), e.outputs[0].dtype).onnx, x)
+
+
 @emitter("CenterCrop", layout="channels_first")
 def center_crop(e: Emission, layer, x: Value) -> Value:
     height, width = x.stored_shape[2:]
