@@ -5,6 +5,9 @@ So a cell may be made of layers and `keras.ops`, as a layer of the user's may be
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -56,9 +59,9 @@ def trace_steps(layer: Any, x: Value, initial_state: Any, mask: Value | None, pr
     given = [as_input(x), tree.map_structure(as_input, initial_state), as_input(mask)]
     cell = type(layer.cell).__name__
     try:
-        graph, reasons = expand_composites(
-            trace_layer(layer, lambda: _run(layer, *given), inputs, prefix).flatten(),
-        )
+        with _traceable_activations(layer.cell):
+            graph = trace_layer(layer, lambda: _run(layer, *given), inputs, prefix)
+        graph, reasons = expand_composites(graph.flatten())
     except Exception as error:
         raise NotExpressibleError(
             f"has a cell of class {cell}, which Keras cannot trace: {reason_of(error)}"
@@ -70,6 +73,24 @@ def trace_steps(layer: Any, x: Value, initial_state: Any, mask: Value | None, pr
                 f"has a cell of class {cell}, which uses {call.class_name}, which has no emitter{why}"
             )
     return graph
+
+
+@contextlib.contextmanager
+def _traceable_activations(cell: Any) -> Iterator[None]:
+    """Has a cell call its activations as layers, which Keras traces; of the functions some, as mish, it does not."""
+    before = []
+    for one in cell.cells if isinstance(cell, keras.layers.StackedRNNCells) else [cell]:
+        for name in ("activation", "recurrent_activation"):
+            function = getattr(one, name, None)
+            if inspect.isfunction(function) and find_emitter(function) is not None:
+                before.append((one, name, function))
+    try:
+        for one, name, function in before:
+            setattr(one, name, lambda x, function=function: keras.layers.Activation(function)(x))
+        yield
+    finally:
+        for one, name, function in before:
+            setattr(one, name, function)
 
 
 def _run(layer: Any, x: keras.KerasTensor, initial_state: Any, mask: keras.KerasTensor | None) -> list[Any]:

@@ -87,6 +87,23 @@ def test_options_of_convolutions(tmp_path, options):
     assert_agrees(layer_model(layers.ConvLSTM2D(3, 3, **options), (3, 6, 6, 6)), tmp_path / "m.onnx")
 
 
+@pytest.mark.parametrize("activation", ["gelu", "swish", "mish", "hard_swish", "selu", "log_sigmoid"])
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU, layers.SimpleRNN, layers.ConvLSTM1D])
+def test_activations(tmp_path, monkeypatch, activation, kind):
+    monkeypatch.setattr(fallback, "PACKAGE", "a_package_that_is_not_installed")
+    size = (2, 3) if kind is layers.ConvLSTM1D else (2,)
+    layer = kind(*size, activation=activation)
+    function = layer.cell.activation
+    assert_agrees(layer_model(layer, (3, 5, 4) if kind is layers.ConvLSTM1D else (3, 4)), tmp_path / "m.onnx")
+    assert layer.cell.activation is function
+
+
+def test_activations_in_a_stack(tmp_path, monkeypatch):
+    monkeypatch.setattr(fallback, "PACKAGE", "a_package_that_is_not_installed")
+    layer = layers.RNN([layers.LSTMCell(3, activation="mish"), layers.GRUCell(2, recurrent_activation="hard_swish")])
+    assert_agrees(layer_model(layer, (3, 4)), tmp_path / "m.onnx")
+
+
 def test_dropout_does_nothing(tmp_path):
     layer = layers.LSTM(3, activation="gelu", dropout=0.5, recurrent_dropout=0.5)
     assert_agrees(layer_model(layer, (5, 4)), tmp_path / "m.onnx")
