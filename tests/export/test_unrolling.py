@@ -152,6 +152,22 @@ def test_bidirectional(tmp_path, merge, sequences, name):
     assert_agrees(flat_model(inputs, y), tmp_path / "m.onnx")
 
 
+@pytest.mark.parametrize("sequences", [False, True])
+def test_bidirectional_with_masked_steps(tmp_path, sequences):
+    inputs, mask = keras.Input((4, 5)), keras.Input((4,), dtype="int32")
+    layer = layers.Bidirectional(layers.LSTM(3, activation="gelu", return_sequences=sequences))
+    x = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+    steps = np.asarray([[1, 1, 0, 1], [0, 1, 1, 0], [1, 1, 1, 1]], "int32")
+    model = flat_model([inputs, mask], layer(inputs, mask=ops.cast(mask, "bool")))
+    assert_agrees(model, tmp_path / "m.onnx", [x, steps])
+
+
+def test_a_constant_to_begin_with(tmp_path):
+    inputs = keras.Input(batch_shape=(2, 4, 5))
+    y = layers.LSTM(3, activation="gelu")(inputs, initial_state=[ops.ones((2, 3)), ops.zeros((2, 3))])
+    assert_agrees(flat_model(inputs, y), tmp_path / "m.onnx")
+
+
 def test_one_direction_step_by_step_the_other_by_an_operator(tmp_path):
     layer = layers.Bidirectional(
         layers.LSTM(3, activation="gelu"), backward_layer=layers.GRU(2, go_backwards=True), merge_mode="concat"
