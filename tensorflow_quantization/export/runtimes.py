@@ -65,12 +65,40 @@ def _exposing(path: Path, names: Sequence[str]) -> Iterator[Path]:
         return
     model = onnx.load(path, load_external_data=False)
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    exposed = path.with_name(f"exposed_{path.name}")
-    try:
-        onnx.save(model, exposed)
+    with _beside(path, "exposed", model) as exposed:
         yield exposed
+
+
+@contextlib.contextmanager
+def without_quantizers(path: Path, names: Sequence[str]) -> Iterator[Path]:
+    """The path of a file like that at `path` where what reads the named quantizers reads what they quantize.
+
+    Args:
+        path: of the file; the other lies beside it, where the external data is.
+        names: of the outputs of QuantizeLinear nodes.
+    """
+    if not names:
+        yield path
+        return
+    model = onnx.load(path, load_external_data=False)
+    quantized = {node.output[0]: node.input[0] for node in model.graph.node if node.output[0] in names}
+    exact = {n.output[0]: quantized[n.input[0]] for n in model.graph.node if n.input and n.input[0] in quantized}
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = exact.get(name, name)
+    with _beside(path, "without", model) as other:
+        yield other
+
+
+@contextlib.contextmanager
+def _beside(path: Path, prefix: str, model: onnx.ModelProto) -> Iterator[Path]:
+    """The path of another file in the same directory, for as long as it is needed."""
+    other = path.with_name(f"{prefix}_{path.name}")
+    try:
+        onnx.save(model, other)
+        yield other
     finally:
-        exposed.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
 
 
 RUNTIMES = {

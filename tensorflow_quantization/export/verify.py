@@ -5,8 +5,9 @@ A float model has to agree in its outputs, to 1e-4 of the largest value of each.
 A quantized model cannot be held to that: where a value lies on the edge between two integers, float rounding decides,
 and every later layer sees the difference. So it is compared piece by piece. The file is run with the integers of every
 QuantizeLinear as further outputs; ONNX Runtime without optimizations, for what an optimizer does is not the file's
-matter, and OpenVINO, which has no such switch, with its integer kernels. Then Keras computes layer by layer, and at
-each quantizer
+matter, and OpenVINO, which has no such switch, with its integer kernels. Quantizers that are a hint to OpenVINO
+(`passes.bounded_sums`) are left out, for with further outputs both runtimes would round to them. Then Keras computes
+layer by layer, and at each quantizer
 
 - the file's integers must be those of Keras' values: no further from value / scale + zero point than rounding allows,
   half a quantum, plus what the same 1e-4 of the tensor's largest value is in quanta, and never more than one quantum;
@@ -28,11 +29,12 @@ from keras import tree
 
 from tensorflow_quantization.export.errors import VerificationError
 from tensorflow_quantization.export.lower import Lowered, QuantizedTensor
+from tensorflow_quantization.export.passes.bounded_sums import HINT
 from tensorflow_quantization.export.passes.fold_padding import FOLDED_PADS
 from tensorflow_quantization.export.passes.skip_unread_points import READ_POINTS
 from tensorflow_quantization.export.passes.unsigned_activations import OFFSET
 from tensorflow_quantization.export.pieces import model_inputs, run_pieces
-from tensorflow_quantization.export.runtimes import RUNTIMES, Runtime
+from tensorflow_quantization.export.runtimes import RUNTIMES, Runtime, without_quantizers
 from tensorflow_quantization.export.values import flattened_permutation, stored_dtype
 from tensorflow_quantization.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
@@ -70,7 +72,9 @@ def verify(
     """
     inputs = model_inputs(graph, x)
     names = [q.integers.onnx.name or "" for q in lowered.quantized]
-    results = runtime.run(path, _feeds(lowered, inputs), names)
+    hints = [y.name or "" for n in lowered.builder.graph for y in n.outputs if y.meta.get(HINT)]
+    with without_quantizers(path, hints) as exact:
+        results = runtime.run(exact, _feeds(lowered, inputs), names)
     count = len(lowered.output_names)
     integers = {
         (id(q.call), id(q.quantizer)): (_in_keras_order(_in_scheme(array, q), q), _points(q))

@@ -2,6 +2,7 @@
 
 from tensorflow_quantization.export.builder import Builder
 from tensorflow_quantization.export.passes.batch_norm_as_convolution import batch_norm_as_convolution
+from tensorflow_quantization.export.passes.bounded_sums import bounded_sums
 from tensorflow_quantization.export.passes.clip_to_max import clip_to_max
 from tensorflow_quantization.export.passes.counted_padding import counted_padding
 from tensorflow_quantization.export.passes.dead_code import remove_dead_code
@@ -55,6 +56,7 @@ TARGET_PASSES = {
         quantize_before_reshape,
         strided_pointwise,
         counted_padding,
+        bounded_sums,
     ),
 }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -13,9 +15,9 @@ def array(value: ir.Value | None) -> np.ndarray | None:
     return value.const_value.numpy() if value is not None and value.const_value is not None else None
 
 
-def operand(node: ir.Node, index: int) -> ir.Value | None:
-    """An input of a node, `None` where it is left out."""
-    return node.inputs[index] if index < len(node.inputs) else None
+def operand(node: ir.Node | None, index: int) -> ir.Value | None:
+    """An input of a node, `None` where it is left out or there is no node."""
+    return node.inputs[index] if node is not None and index < len(node.inputs) else None
 
 
 def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
@@ -66,9 +68,8 @@ def shape_of(value: ir.Value | None) -> tuple[int | None, ...] | None:
     return tuple(before[i] if d == 0 else None if d < 0 else int(d) for i, d in enumerate(dims))
 
 
-def quantizer_pair(builder: Builder, value: ir.Value, like: ir.Node) -> list[ir.Node]:
-    """QuantizeLinear and DequantizeLinear of `value` with the scale and zero point of another such node."""
-    parameters = [operand(like, 1), operand(like, 2)]
+def quantizer_pair(builder: Builder, value: ir.Value, parameters: Sequence[ir.Value | None]) -> list[ir.Node]:
+    """QuantizeLinear and DequantizeLinear of `value`; `parameters` are scale and zero point."""
     pair, path = [], (value.name or "").rsplit("/", 1)[0]
     for op_type in ("QuantizeLinear", "DequantizeLinear"):
         name = builder.unique(f"{path}/{op_type}")

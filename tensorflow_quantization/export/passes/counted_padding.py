@@ -29,7 +29,7 @@ def counted_padding(builder: Builder) -> None:
         name = builder.unique(f"{(node.name or '').rsplit('/', 1)[0]}/Pad")
         all_pads = builder.constant(np.concatenate([[0, 0], begins, [0, 0], ends]).astype(np.int64))
         pad = ir.node("Pad", [x, all_pads], outputs=[ir.Value(name=name)], name=name)
-        pair = quantizer_pair(builder, pad.outputs[0], dequantize)
+        pair = quantizer_pair(builder, pad.outputs[0], dequantize.inputs[1:])
         builder.graph.insert_before(node, [pad, *pair])
         node.replace_input_with(0, pair[1].outputs[0])
         del node.attributes["pads"], node.attributes["count_include_pad"]

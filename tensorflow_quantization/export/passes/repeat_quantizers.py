@@ -52,7 +52,7 @@ def _repeat_behind(builder: Builder, node: ir.Node, output: ir.Value) -> None:
         return
     if any(r.op_type == "QuantizeLinear" for r in readers):
         return
-    pair = quantizer_pair(builder, output, dequantize)
+    pair = quantizer_pair(builder, output, dequantize.inputs[1:])
     builder.graph.insert_after(node, pair)
     for reader in readers:
         for index, value in enumerate(reader.inputs):
@@ -69,7 +69,7 @@ def _repeat_before(builder: Builder, node: ir.Node) -> None:
         dequantize = producer(value, "DequantizeLinear")
         if value is None or (dequantize is not None and same_parameters(dequantize, quantize)):
             continue
-        pair = quantizer_pair(builder, value, quantize)
+        pair = quantizer_pair(builder, value, quantize.inputs[1:])
         pair[0].outputs[0].meta[SHARED] = True
         builder.graph.insert_before(node, pair)
         node.replace_input_with(index, pair[1].outputs[0])
