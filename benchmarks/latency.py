@@ -22,8 +22,9 @@ import numpy as np
 
 BATCHES = (1, 8)
 THREADS = 2
-ROUNDS = 50
+ROUNDS = 30
 CALIBRATION_IMAGES = 16
+TEST_IMAGES = 32
 
 
 def prepare(name: str, folder: pathlib.Path) -> None:
@@ -45,30 +46,39 @@ def prepare(name: str, folder: pathlib.Path) -> None:
     if "nncf" not in peers.missing():
         peers.nncf_quantize(float_onnx, data, folder, transformer=name == "ViT")
     peers.litert_post_training(model, data, folder)
-    test = images(name, size, max(BATCHES), seed=1)
+    test = images(name, size, TEST_IMAGES, seed=1)
     np.save(folder / "images.npy", test)
     np.save(folder / "outputs.npy", model.predict(test, verbose=0))
 
 
-def measure(runtime: str, folder: pathlib.Path, batch: int, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call, by contender."""
+def measure(runtime: str, folder: pathlib.Path, batch: int, rounds: int, names: list[str]) -> dict[str, list[float]]:
+    """Seconds of each call, by contender, of those that are named."""
     from runtimes import contenders, load
     from timing import interleaved
 
     test = np.load(folder / "images.npy")[:batch]
-    calls = {c.name: load(runtime, c, test, THREADS) for c in contenders(runtime, folder)}
-    return {name: seconds.round(7).tolist() for name, seconds in interleaved(calls, rounds).items()}
+    calls = {c.name: load(runtime, c, test, THREADS) for c in contenders(runtime, folder) if c.name in names}
+    return {name: seconds.round(7).tolist() for name, seconds in interleaved(calls, rounds, lead=1).items()}
 
 
 def inspect(runtime: str, folder: pathlib.Path) -> dict[str, dict[str, float]]:
-    """Bytes, integer share and agreement with Keras in float of each contender."""
+    """Bytes, integer share and agreement with Keras in float of each contender that the runtime loads.
+
+    Our file for this runtime has to be among them.
+    """
     from runtimes import contenders, integer_share, load, size
 
     test, expected = np.load(folder / "images.npy"), np.load(folder / "outputs.npy")
     found = {}
     for contender in contenders(runtime, folder):
-        actual = load(runtime, contender, test, THREADS)()
-        share = integer_share(runtime, contender)
+        try:
+            actual = load(runtime, contender, test, THREADS)()
+            share = integer_share(runtime, contender)
+        except Exception as error:
+            if contender.name in ("float", f"ours, {runtime}"):
+                raise
+            print(f"{runtime} does not run {contender.name}: {str(error).splitlines()[0]}", file=sys.stderr)
+            continue
         found[contender.name] = {"bytes": size(contender), "integer_share": share, **agreement(actual, expected)}
     return found
 
@@ -100,8 +110,8 @@ def do_step(step: str, arguments: list[str]) -> None:
         name, folder = arguments
         result = prepare(name, pathlib.Path(folder))
     elif step == "measure":
-        runtime, folder, batch, rounds = arguments
-        result = measure(runtime, pathlib.Path(folder), int(batch), int(rounds))
+        runtime, folder, batch, rounds, *names = arguments
+        result = measure(runtime, pathlib.Path(folder), int(batch), int(rounds), names)
     else:
         runtime, folder = arguments
         result = inspect(runtime, pathlib.Path(folder))
@@ -122,7 +132,7 @@ def figures_of(name: str, folder: pathlib.Path, rounds: int) -> dict[str, dict]:
         for runtime in SUFFIXES:
             facts = run_step("inspect", runtime, files)
             for batch in BATCHES:
-                measured = run_step("measure", runtime, files, batch, rounds)
+                measured = run_step("measure", runtime, files, batch, rounds, *facts)
                 merged = {name: {**facts[name], "seconds": seconds} for name, seconds in measured.items()}
                 figures.setdefault(runtime, {})[str(batch)] = merged
     kept.write_text(json.dumps(figures))

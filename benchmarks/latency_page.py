@@ -47,8 +47,9 @@ float model: with ONNX Runtime's `quantize_static` (Q/DQ, weights per channel; a
 post-training quantization (both presets) for OpenVINO, and TensorFlow's post-training int8 for LiteRT. Weights are
 random, with the batch normalization statistics of photographs; all calibrate on the same images.
 
-The files of a network take turns in a process of their runtime, {rounds} rounds, {threads} threads. A time is the
-median, a ratio the median of the ratios of each round. OpenVINO's default float is bfloat16 where the processor has it.
+The files of a network take turns in a process of their runtime, in random order, {rounds} rounds, {threads} threads; a
+call that is not timed goes before each that is. A time is the median, a ratio the median of the ratios of each round.
+OpenVINO's default float is bfloat16 where the processor has it. Shapes are fixed where a runtime can fix them.
 
 {machine}, {date}.
 
@@ -58,7 +59,7 @@ _ALL = """## All files
 
 Integer share: of the multiply-accumulates, as the runtime itself tells. Cosine and top-1: how the logits of 32 images
 agree with those of the float model in Keras; for the cosine, logits are taken less their mean over the images, which is
-most of them where weights are random."""
+most of them where weights are random. A file that a runtime does not load is not in its rows."""
 
 _SUMMARY = ("network", "batch", "float ms", "ours ms", "float / ours", "fastest peer", "its ms", "ours / peer")
 _DETAILS = ("runtime", "batch", "file", "ms", "against float", "MB", "integer share", "cosine", "top-1")

@@ -28,6 +28,7 @@ _RULES = TensorRules(
     fused=frozenset(),
     outputs=False,
     fused_sums=True,
+    pooled=True,
     # Measured: an average that goes into a product is rounded to the integers of what was averaged.
     rounding=frozenset({"AveragePooling2D"}),
 )

@@ -37,6 +37,7 @@ class TensorRules:
         float_sums: sums stay in floats where integers save nothing, see `float_sums`.
         fused_sums: the kernel of a convolution adds to its products what an Add joins with them, without rounding them
             first.
+        pooled: what a convolution writes is quantized, too, if only pooling reads it, for less to write and to pool.
         rounding: classes whose kernels may round their output to integers unasked; they stay in floats where no
             quantizer says to which.
     """
@@ -49,6 +50,7 @@ class TensorRules:
     products: frozenset[str] = frozenset()
     float_products: bool = False
     fused_sums: bool = False
+    pooled: bool = False
     float_sums: bool = False
     rounding: frozenset[str] = frozenset()
     gated: frozenset[str] = frozenset()
@@ -158,6 +160,9 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
                         update(call.path, "", gate=True, output=True, fixed_gate=rules.fixed.get(_GATE))
                 else:
                     want(_end_of_kernel(graph, call, rules), f"written by the kernel of {call.path}")
+        for call in graph.calls if rules.pooled else ():
+            if (tensor := _pooled(graph, call)) is not None and not switched_off(call):
+                want(tensor, f"written by an integer kernel and pooled before {call.path}")
         for call in reversed(rounding):  # what reads them is decided on
             if not switched_off(call) and _is_quantized(graph, call.outputs[0], placements):
                 want(call.inputs[0], f"read by {call.path}")
@@ -220,6 +225,14 @@ def origin(tensor: Tensor) -> Tensor:
 def _is_unrounded(graph: LayerGraph, call: Call, tensor: Tensor) -> bool:
     """Whether `call` adds something to the products of a convolution, which `tensor` is."""
     return graph.fused_with_sum(call) is tensor and _last_activation(origin(tensor)) == "linear"
+
+
+def _pooled(graph: LayerGraph, call: Call) -> Tensor | None:
+    """What a convolution writes, and `call`, a normalization in floats, reads pooled or padded."""
+    if not _matches(call, NORMALIZATIONS):
+        return None
+    tensor = origin(call.inputs[0])
+    return tensor if tensor is not call.inputs[0] and graph.fusable_convolution(tensor) is not None else None
 
 
 def _readers_of(graph: LayerGraph, tensor: Tensor) -> Iterator[Call]:

@@ -56,6 +56,8 @@ TARGET_PASSES = {
         quantize_before_reshape,
         strided_pointwise,
         counted_padding,
+        integer_padding,
+        remove_dead_code,  # it asks who reads a tensor
         bounded_sums,
     ),
 }

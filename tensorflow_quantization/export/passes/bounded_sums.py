@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.export.builder import Builder
+from tensorflow_quantization.export.passes._affine import read_batch_norm
 from tensorflow_quantization.export.passes._graph import array, is_private, operand, producer, quantizer_pair, shape_of
 from tensorflow_quantization.export.passes.repeat_quantizers import MOVING, moves_only
 
@@ -106,7 +107,7 @@ def _before(node: ir.Node, first: int, order: dict[ir.Node, int]) -> set[ir.Node
 def _bound(builder: Builder, node: ir.Node, operands: tuple[int, int], limits: _Range) -> None:
     convolved, other = (node.inputs[index] for index in operands)
     assert convolved is not None
-    low, high = (limit * _MARGIN for limit in limits)
+    low, high = min(limits[0], 0.0) * _MARGIN, max(limits[1], 0.0) * _MARGIN
     scale = np.float32((high - low) / 254)  # of 255, as the zero point is rounded
     zero_point = np.uint8(np.ceil(-low / scale))
     pair = quantizer_pair(builder, convolved, [builder.constant(scale), builder.constant(zero_point)])
@@ -124,16 +125,22 @@ def _source(value: ir.Value | None) -> ir.Node | None:
 
 
 def _range_behind(value: ir.Value) -> _Range | None:
-    """The range of the quantizer that alone reads a value, perhaps limited."""
-    while is_private(value):
-        (reader,) = (use.node for use in value.uses())
-        if reader.op_type == "QuantizeLinear":
-            return _range(reader)
-        limits = [limit for limit in reader.inputs[1:] if limit is not None]
-        if reader.op_type not in _LIMITING or any(array(limit) is None for limit in limits):
+    """Beyond what the quantizer is at its limit that alone reads a value, perhaps normalized and limited before."""
+    if not is_private(value):
+        return None
+    (reader,) = (use.node for use in value.uses())
+    if reader.op_type == "QuantizeLinear":
+        return _range(reader)
+    if reader.op_type == "BatchNormalization":
+        affine, found = read_batch_norm(reader), _range_behind(reader.outputs[0])
+        if affine is None or found is None or not affine.factor.all():
             return None
-        value = reader.outputs[0]
-    return None
+        ends = np.stack([(end - affine.shift) / affine.factor for end in found])
+        return float(ends.min()), float(ends.max())
+    limits = [limit for limit in reader.inputs[1:] if limit is not None]
+    if reader.op_type not in _LIMITING or any(array(limit) is None for limit in limits):
+        return None
+    return _range_behind(reader.outputs[0])
 
 
 def _range(node: ir.Node | None) -> _Range | None:

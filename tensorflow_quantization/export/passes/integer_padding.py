@@ -1,6 +1,7 @@
-"""For ONNX Runtime: integers are padded with their zero point, where else floats would be padded with zero.
+"""For ONNX Runtime and OpenVINO: integers are padded with their zero point, where else floats would be with zero.
 
-Its optimizer takes no Pad between DequantizeLinear and QuantizeLinear into integers; one of integers it just runs.
+Neither takes a Pad between DequantizeLinear and QuantizeLinear into integers, unless their zero point is 0; one of
+integers they just run.
 """
 
 from __future__ import annotations
