@@ -68,11 +68,18 @@ def shape_of(value: ir.Value | None) -> tuple[int | None, ...] | None:
     return tuple(before[i] if d == 0 else None if d < 0 else int(d) for i, d in enumerate(dims))
 
 
-def quantizer_pair(builder: Builder, value: ir.Value, parameters: Sequence[ir.Value | None]) -> list[ir.Node]:
-    """QuantizeLinear and DequantizeLinear of `value`; `parameters` are scale and zero point."""
+def quantizer_pair(
+    builder: Builder, value: ir.Value, parameters: Sequence[ir.Value | None], inner: str = ""
+) -> list[ir.Node]:
+    """QuantizeLinear and DequantizeLinear of `value`.
+
+    Args:
+        parameters: scale and zero point.
+        inner: what their names have behind that of the layer.
+    """
     pair, path = [], (value.name or "").rsplit("/", 1)[0]
     for op_type in ("QuantizeLinear", "DequantizeLinear"):
-        name = builder.unique(f"{path}/{op_type}")
+        name = builder.unique("/".join(part for part in (path, inner, op_type) if part))
         pair.append(ir.node(op_type, [value, *parameters], outputs=[ir.Value(name=name)], name=name))
         value = pair[-1].outputs[0]
     return pair

@@ -19,8 +19,8 @@ from tensorflow_quantization.export.passes._affine import read_batch_norm
 from tensorflow_quantization.export.passes._graph import array, is_private, operand, producer, quantizer_pair, shape_of
 from tensorflow_quantization.export.passes.repeat_quantizers import MOVING, moves_only
 
-#: Of the meta data of integers: their quantizer is a hint to OpenVINO, and rounds only elsewhere.
-HINT = "hint"
+#: Of the meta data of integers: their quantizer is a hint to OpenVINO, and rounds only elsewhere. And in its name.
+HINT = "openvino_hint"
 #: What may be between the sum and its quantizer, as it keeps order and what lies in the range of that.
 _LIMITING = ("Relu", "Clip", "Max", "Min")
 #: Further out than need be, so that no rounding of the scale brings a limit too near.
@@ -110,7 +110,7 @@ def _bound(builder: Builder, node: ir.Node, operands: tuple[int, int], limits: _
     low, high = min(limits[0], 0.0) * _MARGIN, max(limits[1], 0.0) * _MARGIN
     scale = np.float32((high - low) / 254)  # of 255, as the zero point is rounded
     zero_point = np.uint8(np.ceil(-low / scale))
-    pair = quantizer_pair(builder, convolved, [builder.constant(scale), builder.constant(zero_point)])
+    pair = quantizer_pair(builder, convolved, [builder.constant(scale), builder.constant(zero_point)], HINT)
     pair[0].outputs[0].meta[HINT] = True
     builder.graph.insert_before(node, pair)
     node.replace_input_with(0, pair[1].outputs[0])
