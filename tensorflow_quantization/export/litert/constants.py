@@ -1,4 +1,8 @@
-"""Layers with constants in the place of their variables, as TensorFlow's converter takes them."""
+"""Layers with what the file is to hold in the place of their variables, as TensorFlow's converter takes them.
+
+The converter copies a constant at each of its steps: it would take 75 bytes for a weight before it even starts to
+convert. So kernels are variables of TensorFlow, which go to it once, through a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -60,12 +64,13 @@ def _integer_bias(operation: Any) -> np.ndarray | None:
 
 
 def constant_layer(layer: keras.layers.Layer, values: dict[str, np.ndarray], inner: Step) -> Step:
-    """The layer with constants in the place of its variables; for `inner` see `product_of`."""
+    """The layer with `values` in the place of its variables; for `inner` see `product_of`."""
+    held = {path: _held(array) for path, array in values.items()}
     if (product := product_of(layer, inner)) is not None:
-        return partial(product, layer, values)
+        return partial(product, layer, held)
 
     def step(*args, **kwargs):
-        mapping = [(v, keras.ops.convert_to_tensor(values[v.path], v.dtype)) for v in layer.variables]
+        mapping = [(v, keras.ops.convert_to_tensor(held[v.path], v.dtype)) for v in layer.variables]
         with keras.StatelessScope(mapping, initialize_variables=False):
             return layer(*args, **kwargs)
 
@@ -112,6 +117,13 @@ def scaled_channels(affine: Affine) -> Step:
         return y if image is x else tf.reshape(y, [-1 if d is None else d for d in x.shape])
 
     return step
+
+
+def _held(array: np.ndarray) -> Any:
+    """A kernel as a variable; what is small as it is."""
+    import tensorflow as tf
+
+    return tf.Variable(array, trainable=False) if array.ndim > 1 and array.dtype == np.float32 else array
 
 
 def _bias(array: np.ndarray) -> np.ndarray:

@@ -6,13 +6,13 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 from tensorflow_quantization.export.errors import ExportError
+from tensorflow_quantization.export.litert.function import Function
 
 
-def convert(function: Any, io_dtype: str = "float32") -> bytes:
-    """A concrete function of constants and fake-quantization operators as the bytes of a `.tflite` file.
+def convert(function: Function, io_dtype: str = "float32") -> bytes:
+    """A model as the bytes of a `.tflite` file.
 
     Raises:
         ExportError: the converter does not take it.
@@ -20,8 +20,9 @@ def convert(function: Any, io_dtype: str = "float32") -> bytes:
     import tensorflow as tf
 
     owner = tf.Module()
-    owner.function = function  # what makes the converter keep the names of inputs and outputs as a signature
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
+    # An owner makes the converter go through a SavedModel, and so keep the names of inputs and outputs as a signature.
+    owner.function, owner.kernels = function.concrete, function.variables
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.concrete], owner)
     # No representative data: the ranges are those in the function.
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if io_dtype == "int8":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,12 @@ def export_litert(
     _check_precision(graph)
     validation.check_finite(graph)
     validation.warn_unseen(graph)
-    data = convert(make_function(graph).concrete, io_dtype)
+    data = convert(make_function(graph), io_dtype)
     _warn_floats(float_operators(data, [plain_name(call.path) for call in graph.calls]))
     with replacing(path) as temporary:
         temporary.write_bytes(data)
         if verify_with is not None:
+            gc.collect()  # of TensorFlow's functions, which refer to each other and to copies of the weights
             verify(data, graph, verify_with)
     return path
 

@@ -1,7 +1,7 @@
-"""A quantized Keras model as a TensorFlow function of constants only, with its ranges as fake-quantization operators.
+"""A quantized Keras model as a TensorFlow function of fixed values, with its ranges as fake-quantization operators.
 
 TensorFlow's converter reads the integers of a tensor from `fake_quant_with_min_max_args`. Kernels carry no such
-operator, which it knows in some layouts only: they are constants on the grid of their integers, with 127 the largest
+operator, which it knows in some layouts only: their values are on the grid of their integers, with 127 the largest
 of each channel, and the converter, which takes the largest weight of a channel for 127, finds the same integers.
 """
 
@@ -50,10 +50,12 @@ class Function:
         concrete: its inputs are those of the model, in their order and by their names; its results are called
             `output_0`, `output_1`, …, and `quantized_0`, `quantized_1`, ….
         quantized: for each of the latter the call and the quantizer that it comes from.
+        variables: the kernels, which `concrete` itself does not keep alive.
     """
 
     concrete: Any
     quantized: list[tuple[Call, ActivationQuantizer]]
+    variables: list[Any]
 
 
 def make_function(graph: LayerGraph, expose: bool = False) -> Function:
@@ -88,7 +90,7 @@ def make_function(graph: LayerGraph, expose: bool = False) -> Function:
 
     signature = [tf.TensorSpec(t.shape, t.dtype, plain_name(t.name)) for t in graph.inputs]
     concrete = tf.function(run, autograph=False).get_concrete_function(*signature)
-    return Function(concrete, quantized)
+    return Function(concrete, quantized, list(concrete.variables))
 
 
 class _Steps:

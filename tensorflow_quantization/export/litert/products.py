@@ -14,7 +14,7 @@ import numpy as np
 
 from tensorflow_quantization.wrappers.layers import SeparableBaseQuantizeWrapper
 
-#: Gets a layer, its variables by path, and the input.
+#: Gets a layer, what is in the place of its variables by path, and the input.
 Product = Callable[..., Any]
 
 
@@ -36,13 +36,13 @@ def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any]) -> Produc
     return _dilated_depthwise if type(layer) is keras.layers.DepthwiseConv2D else None
 
 
-def _dense(layer: Any, values: dict[str, np.ndarray], x: Any, **kwargs: Any) -> Any:
+def _dense(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
     return _finish(layer, values, tf.matmul(x, values[layer.kernel.path]))
 
 
-def _dilated(layer: Any, values: dict[str, np.ndarray], x: Any, **kwargs: Any) -> Any:
+def _dilated(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
     kernel = values[layer.kernel.path]
@@ -50,11 +50,11 @@ def _dilated(layer: Any, values: dict[str, np.ndarray], x: Any, **kwargs: Any) -
     return _finish(layer, values, y)
 
 
-def _dilated_depthwise(layer: Any, values: dict[str, np.ndarray], x: Any, **kwargs: Any) -> Any:
+def _dilated_depthwise(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
     return _finish(layer, values, _depthwise(layer, x, values[layer.kernel.path]))
 
 
-def _separable(inner: Callable[[Any], Any], layer: Any, values: dict[str, np.ndarray], x: Any, **kwargs: Any) -> Any:
+def _separable(inner: Callable[[Any], Any], layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
     def from_keras(x: Any) -> Any:
@@ -65,9 +65,9 @@ def _separable(inner: Callable[[Any], Any], layer: Any, values: dict[str, np.nda
 
     depthwise, pointwise = values[layer.depthwise_kernel.path], values[layer.pointwise_kernel.path]
     image = from_keras(x) if layer.rank == 2 else tf.expand_dims(from_keras(x), 1)
-    y = _depthwise(layer, image, depthwise.reshape(-1, *depthwise.shape[-3:]))
+    y = _depthwise(layer, image, tf.reshape(depthwise, (-1, *depthwise.shape[-3:])))
     y = from_keras(inner(to_keras(y)))
-    y = _finish(layer, values, tf.nn.conv2d(y, pointwise.reshape(1, 1, *pointwise.shape[-2:]), 1, "VALID"))
+    y = _finish(layer, values, tf.nn.conv2d(y, tf.reshape(pointwise, (1, 1, *pointwise.shape[-2:])), 1, "VALID"))
     return to_keras(y if layer.rank == 2 else tf.squeeze(y, 1))
 
 
@@ -85,7 +85,7 @@ def _depthwise(layer: Any, image: Any, kernel: np.ndarray) -> Any:
     )
 
 
-def _finish(layer: Any, values: dict[str, np.ndarray], y: Any) -> Any:
+def _finish(layer: Any, values: dict[str, Any], y: Any) -> Any:
     """Bias and activation."""
     if layer.use_bias:
         y = y + values[layer.bias.path]

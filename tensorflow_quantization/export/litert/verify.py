@@ -76,7 +76,7 @@ def verify(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
     """
     inputs = model_inputs(graph, x)
     function = make_function(graph, expose=True)
-    results = run_file(convert(function.concrete), graph, inputs)
+    results = run_file(convert(function), graph, inputs)
     outputs = run_file(data, graph, inputs)
     for name, output in outputs.items():
         if is_integer(data) and not np.array_equal(output, results[name]):
