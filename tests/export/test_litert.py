@@ -148,6 +148,14 @@ def test_quantized_output_in_front_of_a_relu_is_kept(tmp_path, kernel):
     assert_agrees(quantized(model, quantization_spec=spec), tmp_path / "m.tflite")
 
 
+def test_quantized_output_that_only_equal_relus_read_is_kept(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs))
+    parts = [layers.Conv2D(4, 1)(layers.ReLU()(x)) for _ in range(2)]
+    model = small_models.randomize(keras.Model(inputs, layers.Add()(parts)))
+    assert_agrees(quantized(model), tmp_path / "m.tflite")
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 3), (5, 3)])
 def test_factors_of_ones_own_layer_have_a_scale_each(tmp_path, shape):
     model = functional(layers.Dense(3), Scaled(), layers.ReLU(), shape=shape)

@@ -246,15 +246,23 @@ def _shared_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | No
 
 def _is_taken_in(graph: LayerGraph, call: Call) -> bool:
     """Whether the converter computes an activation within the kernel that gives what it reads."""
-    if activation_name(replace(call, operation=inner_layer(call.operation))) not in ("relu", "relu6"):
+    name = _activation(call)
+    if name not in ("relu", "relu6"):
         return False
     source: Call | None = call
     while source is not None and (source is call or _is_transparent(source)):
         (tensor,) = source.inputs
-        if len(graph.consumers(tensor)) != 1 or graph.is_output(tensor):
+        readers = graph.consumers(tensor)
+        # Of several activations of the same tensor that are equal the converter makes one.
+        alone = all(_activation(r) == name for r in readers) if source is call else len(readers) == 1
+        if not alone or graph.is_output(tensor):
             return False
         source = tensor.producer
     return source is not None and type(inner_layer(source.operation)).__name__ not in _NOT_ACTIVATED
+
+
+def _activation(call: Call) -> str | None:
+    return activation_name(replace(call, operation=inner_layer(call.operation)))
 
 
 def _is_transparent(call: Call) -> bool:
