@@ -42,6 +42,7 @@ benchmark: $(VENV)/installed ## Measure what training and quantize_model cost
 	@$(BIN)/python scripts/quietly benchmarks/qat_overhead.py
 
 latency: $(VENV)/installed ## Measure the files in their runtimes beside the peers', for the documentation
+	@$(BIN)/python -m pip install --quiet '.[peers]'
 	@$(BIN)/python scripts/quietly benchmarks/latency.py --docs docs/benchmarks
 
 benchmark-export: $(VENV)/installed ## Measure exports beside Keras' own, for the documentation

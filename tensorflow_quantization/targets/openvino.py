@@ -1,8 +1,8 @@
 """OpenVINO on a CPU: one uint8 quantizer a tensor that integer kernels read, int8 weights; activations are fused.
 
 A residual sum becomes part of the convolution on its one side, which adds before it rounds: a quantizer on that side is
-clipped to but not rounded to (seen in OpenVINO 2026.4). So there is none: with a dynamic batch size the kernels are the
-same; with a fixed one OpenVINO takes fewer of the sums in.
+clipped to but not rounded to (seen in OpenVINO 2026.4). So there is none in Keras; the exporter puts one into the file
+that does nothing but let OpenVINO see the sum, see `export.passes.bounded_sums`.
 """
 
 from tensorflow_quantization.quantizers import QuantizationScheme

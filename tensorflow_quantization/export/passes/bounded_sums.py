@@ -25,6 +25,8 @@ HINT = "openvino_hint"
 _LIMITING = ("Relu", "Clip", "Max", "Min")
 #: Further out than need be, so that no rounding of the scale brings a limit too near.
 _MARGIN = 1.01
+#: No wider range, so that float16 can hold the scale: a normalization by next to nothing would want one.
+_WIDEST = 1e6
 
 _Range = tuple[float, float]
 
@@ -41,8 +43,11 @@ def bounded_sums(builder: Builder) -> None:
                 continue
             value = node.inputs[other]
             assert value is not None
-            if is_private(convolution.outputs[0]) and _can_be_overwritten(value, node, convolution, order):
-                _bound(builder, node, (convolved, other), (total[0] - added[1], total[1] - added[0]))
+            low, high = total[0] - added[1], total[1] - added[0]
+            if high - low > _WIDEST or not is_private(convolution.outputs[0]):
+                continue
+            if _can_be_overwritten(value, node, convolution, order):
+                _bound(builder, node, (convolved, other), (low, high))
                 break
 
 

@@ -1,0 +1,87 @@
+"""The command line, on real files."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from keras import layers
+
+from tensorflow_quantization import __version__, calibrate, export_onnx, quantize_model
+from tensorflow_quantization.cli import main
+
+
+@pytest.fixture
+def quantized(tmp_path):
+    inputs = keras.Input((8, 8, 3), name="image")
+    model = keras.Model(inputs, layers.Dense(3)(layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(inputs))))
+    data = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    model = calibrate(quantize_model(model, target="onnxruntime"), data, verbose=0)
+    model.save(tmp_path / "m.keras")
+    export_onnx(model, tmp_path / "m.onnx")
+    return tmp_path
+
+
+def test_check_prints_findings_and_tells_by_the_exit_code(quantized, capsys):
+    assert main(["check", str(quantized / "m.onnx"), "--target", "onnxruntime"]) == 0
+    assert "onnxruntime" in capsys.readouterr().out
+    assert main(["check", str(quantized / "m.onnx")]) == 1  # TensorRT has no uint8
+    assert "uint8" in capsys.readouterr().out.lower()
+
+
+def test_report_says_what_ran_in_integers(quantized, capsys):
+    assert main(["report", str(quantized / "m.onnx")]) == 0
+    assert "100" in capsys.readouterr().out
+
+
+def test_describe_names_the_layers(quantized, capsys):
+    assert main(["describe", str(quantized / "m.keras")]) == 0
+    assert "conv2d" in capsys.readouterr().out
+
+
+def test_export_writes_the_same_file_as_the_function(quantized, capsys):
+    output = quantized / "again.onnx"
+    assert main(["export", str(quantized / "m.keras"), str(output)]) == 0
+    assert capsys.readouterr().out.strip() == str(output)
+    assert output.read_bytes() == (quantized / "m.onnx").read_bytes()
+
+
+def test_export_takes_options(quantized):
+    output = quantized / "again.onnx"
+    options = ["--opset", "21", "--input-layout", "channels_first", "--precision", "float16"]
+    assert main(["export", str(quantized / "m.keras"), str(output), *options]) == 0
+    proto = onnx.load(output)
+    assert proto.opset_import[0].version == 21
+    assert [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim][1:] == [3, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "missing.onnx"], "missing.onnx"),
+        (["check", "m.onnx", "--target", "tensortr"], "tensorrt"),
+        (["report", "m.onnx", "--runtime", "onnx"], "onnxruntime"),
+        (["export", "m.keras", "m2.onnx", "--precision", "float61"], "float16"),
+        (["export", "m.keras", "m2.tflite", "--opset", "17"], "--opset"),
+        (["export", "missing.keras", "m2.onnx"], "missing.keras"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(quantized, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(quantized)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert not list(quantized.glob("m2*"))
+
+
+def test_unknown_command_exits_with_2():
+    with pytest.raises(SystemExit, match="2"):
+        main(["chekc"])
+
+
+def test_it_is_a_module(quantized):
+    command = [sys.executable, "-m", "tensorflow_quantization", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == __version__
