@@ -7,6 +7,7 @@ It is optional, and needs the TensorFlow backend, for it converts what TensorFlo
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
 from typing import Any
 
@@ -22,6 +23,7 @@ from tensorflow_quantization.export.emission import Emission
 from tensorflow_quantization.export.errors import NoEmitterError
 from tensorflow_quantization.export.values import Value
 from tensorflow_quantization.graph import Call, substitute
+from tensorflow_quantization.warn import muted
 from tensorflow_quantization.wrappers import activation_quantizers, wrappers_in
 
 #: What to install; the error message says so.
@@ -99,12 +101,13 @@ def _converted(call: Call, keys: list[int], values: list[Value], compare: bool) 
     function = tf.function(run, input_signature=signature).get_concrete_function()
     # Frozen before: tf2onnx takes tensors that the function holds, as it does arrays, for further inputs.
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
-    proto, _ = convert.from_graph_def(
-        frozen.graph.as_graph_def(),
-        input_names=[x.name for x in frozen.inputs],
-        output_names=[y.name for y in frozen.outputs],
-        opset=AUTOMATIC_OPSET,
-    )
+    with muted(PACKAGE, logging.CRITICAL):  # of what it cannot convert it prints a traceback, and goes on
+        proto, _ = convert.from_graph_def(
+            frozen.graph.as_graph_def(),
+            input_names=[x.name for x in frozen.inputs],
+            output_names=[y.name for y in frozen.outputs],
+            opset=AUTOMATIC_OPSET,
+        )
     if changed:
         raise ValueError(changes(changed))
     for promised, y in zip(call.outputs, frozen.outputs, strict=True):

@@ -6,10 +6,12 @@ import pytest
 from onnx_graphs import RNG, Graph
 
 from tensorflow_quantization.export.passes import run_passes
+from tensorflow_quantization.export.passes.affine_as_batch_norm import affine_as_batch_norm
 from tensorflow_quantization.export.passes.batch_norm_as_convolution import batch_norm_as_convolution
 from tensorflow_quantization.export.passes.counted_padding import counted_padding
 from tensorflow_quantization.export.passes.drop_repeated_quantizers import drop_repeated_quantizers
 from tensorflow_quantization.export.passes.integer_bias import integer_bias
+from tensorflow_quantization.export.passes.integer_convolution_bias import integer_convolution_bias
 from tensorflow_quantization.export.passes.integer_padding import integer_padding
 from tensorflow_quantization.export.passes.merge_quantizers import merge_quantizers
 from tensorflow_quantization.export.passes.quantize_before_reshape import quantize_before_reshape
@@ -234,3 +236,44 @@ def test_the_bias_of_sequences_of_unknown_length_stays(tmp_path):
     x = g.quantized(g.x)
     x.shape = ir.Shape(["batch", None, 6])
     assert g.check(tmp_path, [product_with_bias(g, x)], integer_bias)["Gemm"] == 0
+
+
+CHANNELS = np.array([0.5, -0.3, 0.2], "float32").reshape(3, 1, 1)
+
+
+def shaped(value, *shape):
+    value.shape = ir.Shape(["batch", *shape])
+    return value
+
+
+def test_preprocessing_of_channels_before_a_quantizer_is_one_operator(tmp_path):
+    g = Graph(3, 4, 4)
+    y = g.op("Div", g.op("Sub", g.op("Mul", g.x, np.float32(1 / 255)), CHANNELS), np.abs(CHANNELS))
+    counts = g.check(tmp_path, g.quantized(shaped(y, 3, 4, 4)), affine_as_batch_norm)
+    assert counts["BatchNormalization"] == 1
+    assert not counts["Mul"] + counts["Sub"] + counts["Div"]
+
+
+def test_preprocessing_by_a_single_number_stays(tmp_path):
+    g = Graph(3, 4, 4)
+    y = g.op("Add", g.op("Mul", g.x, np.float32(1 / 127.5)), np.float32(-1))
+    assert g.check(tmp_path, g.quantized(shaped(y, 3, 4, 4)), affine_as_batch_norm)["Mul"] == 1
+
+
+def test_preprocessing_that_something_else_reads_stays(tmp_path):
+    g = Graph(3, 4, 4)
+    y = shaped(g.op("Sub", g.x, CHANNELS), 3, 4, 4)
+    counts = g.check(tmp_path, [g.quantized(y), g.op("Exp", y)], affine_as_batch_norm)
+    assert counts["Sub"] == 1 and not counts["BatchNormalization"]
+
+
+@pytest.mark.parametrize(("steps", "integers"), [(1.0, 2), (1.3, 1)])
+def test_bias_of_a_convolution_in_whole_steps_becomes_integers(tmp_path, steps, integers):
+    g = Graph(2, 4, 4)
+    x = g.op("MaxPool", g.quantized(g.x, scale=0.02), kernel_shape=[2, 2])
+    weight = g.int8_weight(3, 2, 1, 1, axis=0)
+    scale = weight.producer().inputs[1].const_value.numpy()
+    bias = (np.array([5, -12000, 777]) * steps * np.float32(0.02) * scale).astype("float32")
+    y = g.op("Conv", x, weight, bias, kernel_shape=[1, 1])
+    counts = g.check(tmp_path, y, integer_convolution_bias, 1e-6)
+    assert counts["DequantizeLinear"] == 1 + integers

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
 
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.function import Function
+from tensorflow_quantization.warn import muted
 
 
 def convert(function: Function, io_dtype: str = "float32") -> bytes:
@@ -28,22 +27,10 @@ def convert(function: Function, io_dtype: str = "float32") -> bytes:
     if io_dtype == "int8":
         converter.inference_input_type = converter.inference_output_type = tf.int8
     try:
-        with _quiet():
+        # What it says of every model.
+        with warnings.catch_warnings(), muted("absl", logging.ERROR):
+            warnings.filterwarnings("ignore", module="tensorflow")
             return converter.convert()
     except Exception as error:
         lines = str(error).strip().splitlines() or [repr(error)]
         raise ExportError(f"TensorFlow's converter cannot convert the model: {lines[0]}") from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the converter says of every model; its errors are raised."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="tensorflow")
-        logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

@@ -1,6 +1,7 @@
 """What is done to the graph once all layers are in it: one pass a file, each a function of the `Builder`."""
 
 from tensorflow_quantization.export.builder import Builder
+from tensorflow_quantization.export.passes.affine_as_batch_norm import affine_as_batch_norm
 from tensorflow_quantization.export.passes.batch_norm_as_convolution import batch_norm_as_convolution
 from tensorflow_quantization.export.passes.bounded_sums import bounded_sums
 from tensorflow_quantization.export.passes.clip_to_max import clip_to_max
@@ -12,6 +13,7 @@ from tensorflow_quantization.export.passes.fold_batch_norm import fold_batch_nor
 from tensorflow_quantization.export.passes.fold_input_scaling import fold_input_scaling
 from tensorflow_quantization.export.passes.fold_padding import fold_padding
 from tensorflow_quantization.export.passes.integer_bias import integer_bias
+from tensorflow_quantization.export.passes.integer_convolution_bias import integer_convolution_bias
 from tensorflow_quantization.export.passes.integer_padding import integer_padding
 from tensorflow_quantization.export.passes.merge_concats import merge_concats
 from tensorflow_quantization.export.passes.merge_quantizers import merge_quantizers
@@ -47,6 +49,7 @@ TARGET_PASSES = {
         merge_quantizers,
         unsigned_activations,
         integer_padding,
+        affine_as_batch_norm,
         batch_norm_as_convolution,
         integer_bias,
     ),
@@ -57,6 +60,7 @@ TARGET_PASSES = {
         strided_pointwise,
         counted_padding,
         integer_padding,
+        integer_convolution_bias,
         remove_dead_code,  # it asks who reads a tensor
         bounded_sums,
     ),

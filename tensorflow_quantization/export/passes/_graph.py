@@ -83,3 +83,17 @@ def quantizer_pair(
         pair.append(ir.node(op_type, [value, *parameters], outputs=[ir.Value(name=name)], name=name))
         value = pair[-1].outputs[0]
     return pair
+
+
+def bias_in_steps(builder: Builder, node: ir.Node, bias: np.ndarray, scale: np.ndarray) -> ir.Node:
+    """A DequantizeLinear of the bias of `node` as integers of 32 bits, in steps of `scale`, one for each channel."""
+    limits = np.iinfo(np.int32)
+    rounded = np.clip(np.round(bias.astype(np.float64) / scale), limits.min, limits.max).astype(np.int32)
+    prefix = f"{(node.name or '').rsplit('/', 1)[0]}/bias"
+    arguments = [
+        builder.initializer(f"{prefix}_integers", rounded),
+        builder.initializer(f"{prefix}_scale", scale),
+        builder.initializer(f"{prefix}_zero_point", np.zeros_like(rounded)),
+    ]
+    name = builder.unique(f"{prefix}/DequantizeLinear")
+    return ir.node("DequantizeLinear", arguments, {"axis": 0}, outputs=[ir.Value(name=name)], name=name)

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from tensorflow_quantization.export.builder import Builder
 from tensorflow_quantization.export.passes._affine import read_batch_norm
 from tensorflow_quantization.export.passes._graph import array, is_private, operand, producer, quantizer_pair, shape_of
-from tensorflow_quantization.export.passes.repeat_quantizers import MOVING, moves_only
+from tensorflow_quantization.export.passes.repeat_quantizers import MOVING, source_of
 
 #: Of the meta data of integers: their quantizer is a hint to OpenVINO, and rounds only elsewhere. And in its name.
 HINT = "openvino_hint"
@@ -38,7 +38,7 @@ def bounded_sums(builder: Builder) -> None:
             continue
         for convolved, other in ((1, 0), (0, 1)):
             convolution = producer(operand(node, convolved), "Conv")
-            added, total = _range(_source(operand(node, other))), _range_behind(node.outputs[0])
+            added, total = _range(source_of(operand(node, other))), _range_behind(node.outputs[0])
             if convolution is None or added is None or total is None:
                 continue
             value = node.inputs[other]
@@ -120,13 +120,6 @@ def _bound(builder: Builder, node: ir.Node, operands: tuple[int, int], limits: _
     builder.graph.insert_before(node, pair)
     node.replace_input_with(0, pair[1].outputs[0])
     node.replace_input_with(1, other)
-
-
-def _source(value: ir.Value | None) -> ir.Node | None:
-    """The DequantizeLinear of the integers that a value is, moved perhaps."""
-    while (moving := producer(value, *MOVING)) is not None and moves_only(moving):
-        value = operand(moving, 0)
-    return producer(value, "DequantizeLinear")
 
 
 def _range_behind(value: ir.Value) -> _Range | None:

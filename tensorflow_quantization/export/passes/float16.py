@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from tensorflow_quantization.export.builder import Builder
 from tensorflow_quantization.export.errors import ExportError
-from tensorflow_quantization.export.passes._graph import array
+from tensorflow_quantization.export.passes._graph import array, operand
 
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _LARGEST = np.finfo(np.float16).max
@@ -55,7 +55,7 @@ def to_float16(builder: Builder) -> None:
                 continue
             if _takes_half(builder, node, index):
                 node.replace_input_with(index, halves.get(value, value))
-            elif value not in graph.inputs:
+            elif value not in graph.inputs and not value.is_initializer():  # these have stayed as they are
                 cast = _cast(builder, halves.get(value, value), _FLOAT, f"{node.name}/Cast")
                 graph.insert_before(node, cast)
                 node.replace_input_with(index, cast.outputs[0])
@@ -119,7 +119,8 @@ def _check(graph: ir.Graph) -> None:
         largest = float(np.abs(finite).max(initial=0))
         if largest > _LARGEST and not all(node.op_type in _LIMITS for node in nodes):
             problems.append(f"  {_layer(nodes[0])}: {value.name} has values up to {largest:.3g}")
-        scales = [use.node for use in value.uses() if use.node.op_type in _QUANTIZERS and use.idx == 1]
+        quantizers = [use.node for use in value.uses() if use.node.op_type in _QUANTIZERS and use.idx == 1]
+        scales = [node for node in quantizers if not _is_bias(node)]
         if scales and float(np.abs(constant).min()) <= _SMALLEST / 2:
             problems.append(
                 f"  {_layer(scales[0])}: {value.name}, a scale of {float(constant.min()):.3g}, becomes zero"
@@ -177,11 +178,17 @@ def _cast(builder: Builder, value: ir.Value, dtype: ir.DataType, name: str) -> i
 
 
 def _takes_half(builder: Builder, node: ir.Node, index: int) -> bool:
-    return _allowed(list(_parameters(builder, node, outputs=False)), index)
+    return not _is_bias(node) and _allowed(list(_parameters(builder, node, outputs=False)), index)
 
 
 def _makes_half(builder: Builder, node: ir.Node, index: int) -> bool:
-    return _allowed(list(_parameters(builder, node, outputs=True)), index)
+    return not _is_bias(node) and _allowed(list(_parameters(builder, node, outputs=True)), index)
+
+
+def _is_bias(node: ir.Node) -> bool:
+    """Whether it dequantizes a bias, whose scale, a product of two, is too small for float16."""
+    integers = array(operand(node, 0)) if node.op_type == "DequantizeLinear" else None
+    return integers is not None and integers.dtype == np.int32
 
 
 def _parameters(builder: Builder, node: ir.Node, outputs: bool) -> Iterator[onnx.defs.OpSchema.FormalParameter]:

@@ -13,7 +13,15 @@ import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.export.builder import Builder
-from tensorflow_quantization.export.passes._graph import array, is_private, operand, producer, replace, shape_of
+from tensorflow_quantization.export.passes._graph import (
+    array,
+    bias_in_steps,
+    is_private,
+    operand,
+    producer,
+    replace,
+    shape_of,
+)
 from tensorflow_quantization.export.values import Shape
 
 
@@ -33,20 +41,9 @@ def integer_bias(builder: Builder) -> None:
         if integers is None or integers.ndim != 2 or data_scale is None or scales is None:
             continue
         scale = np.broadcast_to(data_scale * scales, bias.shape).astype(np.float32)
-        _make_gemm(builder, add, product, _dequantized(builder, add, bias, scale), shape, [-1, *shape[1:-1], len(bias)])
-
-
-def _dequantized(builder: Builder, add: ir.Node, bias: np.ndarray, scale: np.ndarray) -> ir.Node:
-    limits = np.iinfo(np.int32)
-    rounded = np.clip(np.round(bias.astype(np.float64) / scale), limits.min, limits.max).astype(np.int32)
-    prefix = f"{(add.name or '').rsplit('/', 1)[0]}/bias"
-    arguments = [
-        builder.initializer(f"{prefix}_integers", rounded),
-        builder.initializer(f"{prefix}_scale", scale),
-        builder.initializer(f"{prefix}_zero_point", np.zeros_like(rounded)),
-    ]
-    name = builder.unique(f"{prefix}/DequantizeLinear")
-    return ir.node("DequantizeLinear", arguments, {"axis": 0}, outputs=[ir.Value(name=name)], name=name)
+        _make_gemm(
+            builder, add, product, bias_in_steps(builder, add, bias, scale), shape, [-1, *shape[1:-1], len(bias)]
+        )
 
 
 def _make_gemm(

@@ -43,6 +43,13 @@ def moves_only(node: ir.Node) -> bool:
     return value is None or (constant is not None and not constant.any())  # zero is an integer of every scheme
 
 
+def source_of(value: ir.Value | None) -> ir.Node | None:
+    """The DequantizeLinear of the integers that a value is, moved perhaps."""
+    while (moving := producer(value, *MOVING)) is not None and moves_only(moving):
+        value = operand(moving, 0)
+    return producer(value, "DequantizeLinear")
+
+
 def _repeat_behind(builder: Builder, node: ir.Node, output: ir.Value) -> None:
     dequantize = producer(operand(node, 0), "DequantizeLinear")
     if dequantize is None or array(operand(dequantize, 0)) is not None:

@@ -1,0 +1,56 @@
+"""For ONNX Runtime: what scales and shifts the channels of an image before a quantizer is one BatchNormalization.
+
+Its optimizer moves the arithmetic of single channels to channels last, for the convolution of integers behind it, and
+there computes it with vectors of three numbers: a tenth of an EfficientNetB0. A BatchNormalization it leaves in place.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from tensorflow_quantization.export.builder import Builder
+from tensorflow_quantization.export.passes._affine import read_affine
+from tensorflow_quantization.export.passes._graph import is_private, operand
+
+
+def affine_as_batch_norm(builder: Builder) -> None:
+    for quantize in list(builder.graph):
+        last = operand(quantize, 0) if quantize.op_type == "QuantizeLinear" else None
+        if last is None or last.shape is None or len(last.shape) != 4 or not isinstance(last.shape[1], int):
+            continue
+        nodes, source, factor, shift = [], last, np.ones(1), np.zeros(1)
+        while is_private(source) and (node := source.producer()) is not None:
+            affine = read_affine(node, axis=-3)
+            if affine is None or node.op_type == "BatchNormalization":
+                break
+            factor, shift = factor * affine.factor, factor * affine.shift + shift
+            nodes.append(node)
+            source = affine.input
+        if max(factor.size, shift.size) > 1:  # a single number costs nothing
+            _replace(builder, quantize, nodes, source, factor, shift)
+
+
+def _replace(
+    builder: Builder,
+    quantize: ir.Node,
+    nodes: list[ir.Node],
+    source: ir.Value,
+    factor: np.ndarray,
+    shift: np.ndarray,
+) -> None:
+    """Let `quantize` read one BatchNormalization of `source` in the place of `nodes`, the last one first."""
+    last = nodes[0].outputs[0]
+    assert last.shape is not None
+    channels = last.shape[1]
+    prefix = (nodes[0].name or "").rsplit("/", 1)[0]
+    weights = {"factor": factor, "shift": shift, "mean": np.zeros(1), "variance": np.ones(1)}
+    constants = [
+        builder.initializer(f"{prefix}/{name}", np.broadcast_to(array, channels).astype(np.float32))
+        for name, array in weights.items()
+    ]
+    name = builder.unique(f"{prefix}/BatchNormalization")
+    output = ir.Value(name=name, shape=last.shape, type=last.type)
+    node = ir.node("BatchNormalization", [source, *constants], {"epsilon": 0.0}, outputs=[output], name=name)
+    builder.graph.insert_before(quantize, node)
+    quantize.replace_input_with(0, output)
