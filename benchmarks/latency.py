@@ -20,9 +20,10 @@ import tempfile
 
 import numpy as np
 
-BATCHES = (1, 8)
+#: Rounds by batch size: single images are quick, and their times vary most.
+ROUNDS = {1: 100, 8: 20}
+QUICK_ROUNDS = {1: 3, 8: 3}
 THREADS = 2
-ROUNDS = 30
 CALIBRATION_IMAGES = 16
 TEST_IMAGES = 32
 
@@ -119,7 +120,7 @@ def do_step(step: str, arguments: list[str]) -> None:
     print(json.dumps(result))
 
 
-def figures_of(name: str, folder: pathlib.Path, rounds: int) -> dict[str, dict]:
+def figures_of(name: str, folder: pathlib.Path, rounds: dict[int, int]) -> dict[str, dict]:
     """All figures of a network, by runtime, batch size and contender; kept in a file of the folder."""
     from runtimes import SUFFIXES
 
@@ -131,8 +132,8 @@ def figures_of(name: str, folder: pathlib.Path, rounds: int) -> dict[str, dict]:
         run_step("prepare", name, files)
         for runtime in SUFFIXES:
             facts = run_step("inspect", runtime, files)
-            for batch in BATCHES:
-                measured = run_step("measure", runtime, files, batch, rounds, *facts)
+            for batch, count in rounds.items():
+                measured = run_step("measure", runtime, files, batch, count, *facts)
                 merged = {name: {**facts[name], "seconds": seconds} for name, seconds in measured.items()}
                 figures.setdefault(runtime, {})[str(batch)] = merged
     kept.write_text(json.dumps(figures))
@@ -155,7 +156,7 @@ def main() -> None:
     from networks import NETWORKS, QUICK
 
     names = [QUICK] if arguments.quick else arguments.networks or NETWORKS
-    rounds = 3 if arguments.quick else ROUNDS
+    rounds = QUICK_ROUNDS if arguments.quick else ROUNDS
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or pathlib.Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

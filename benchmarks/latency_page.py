@@ -18,16 +18,16 @@ _PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "onnxruntime", "openvino",
 Figures = dict[str, dict]
 
 
-def page(results: dict[str, Figures], rounds: int, threads: int, date: datetime.date) -> str:
+def page(results: dict[str, Figures], rounds: dict[int, int], threads: int, date: datetime.date) -> str:
     """The Markdown page.
 
     Args:
         results: by network, runtime, batch size and contender.
-        rounds: how often each contender was called.
+        rounds: how often each contender was called, by batch size.
         threads: of each runtime.
         date: of the measurement.
     """
-    parts = [_HEAD.format(rounds=rounds, threads=threads, machine=machine(_PACKAGES), date=date.isoformat())]
+    parts = [_HEAD.format(rounds=_sentence(rounds), threads=threads, machine=machine(_PACKAGES), date=date.isoformat())]
     parts += [f"Not measured, because not installed: {name} (`pip install {name}`)." for name in missing()]
     for runtime, title in TITLES.items():
         rows = list(_summary(results, runtime))
@@ -47,8 +47,8 @@ float model: with ONNX Runtime's `quantize_static` (Q/DQ, weights per channel; a
 post-training quantization (both presets) for OpenVINO, and TensorFlow's post-training int8 for LiteRT. Weights are
 random, with the batch normalization statistics of photographs; all calibrate on the same images.
 
-The files of a network take turns in a process of their runtime, in random order, {rounds} rounds, {threads} threads; a
-call that is not timed goes before each that is. A time is the median, a ratio the median of the ratios of each round.
+The files of a network take turns in a process of their runtime, in random order, {rounds},
+{threads} threads; a call that is not timed goes before each that is. A time is the median, a ratio the median of the ratios of each round.
 OpenVINO's default float is bfloat16 where the processor has it. Shapes are fixed where a runtime can fix them.
 
 {machine}, {date}.
@@ -60,6 +60,11 @@ _ALL = """## All files
 Integer share: of the multiply-accumulates, as the runtime itself tells. Cosine and top-1: how the logits of 32 images
 agree with those of the float model in Keras; for the cosine, logits are taken less their mean over the images, which is
 most of them where weights are random. A file that a runtime does not load is not in its rows."""
+
+
+def _sentence(rounds: dict[int, int]) -> str:
+    return " and ".join(f"{count} rounds of batch {batch}" for batch, count in rounds.items())
+
 
 _SUMMARY = ("network", "batch", "float ms", "ours ms", "float / ours", "fastest peer", "its ms", "ours / peer")
 _DETAILS = ("runtime", "batch", "file", "ms", "against float", "MB", "integer share", "cosine", "top-1")

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -51,7 +52,7 @@ def _describe(path: str) -> int:
     return 0
 
 
-def _export(path: str, output: str, **options: str | int | None) -> int:
+def _export(path: str, output: str, **options: Any) -> int:
     model = _load(path)
     if Path(output).suffix == ".tflite":
         given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]

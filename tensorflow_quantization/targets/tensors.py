@@ -161,8 +161,8 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
                 else:
                     want(_end_of_kernel(graph, call, rules), f"written by the kernel of {call.path}")
         for call in graph.calls if rules.pooled else ():
-            if (tensor := _pooled(graph, call)) is not None and not switched_off(call):
-                want(tensor, f"written by an integer kernel and pooled before {call.path}")
+            if (pooled := _pooled(graph, call)) is not None and not switched_off(call):
+                want(pooled, f"written by an integer kernel and pooled before {call.path}")
         for call in reversed(rounding):  # what reads them is decided on
             if not switched_off(call) and _is_quantized(graph, call.outputs[0], placements):
                 want(call.inputs[0], f"read by {call.path}")
