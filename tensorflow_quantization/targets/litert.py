@@ -12,6 +12,9 @@ from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_t
 #: "Input and outputs must all have same scale/zero_point", says the specification of their kernels.
 _ONE_SCALE = frozenset({"AveragePooling1D", "AveragePooling2D", "UpSampling2D"})
 
+#: Where no product's weights take it up, a convolution of one pixel.
+_SCALING = frozenset({"BatchNormalization", "Normalization", "Rescaling"})
+
 _RULES = TensorRules(
     weighted=frozenset(
         {
@@ -28,20 +31,18 @@ _RULES = TensorRules(
         {
             "Add",
             *_ONE_SCALE,
-            # Where no kernel takes it in, a convolution of one pixel, as the other layers that scale channels.
-            "BatchNormalization",
             "Concatenate",
             "GlobalAveragePooling1D",
             "GlobalAveragePooling2D",
             "Multiply",
-            "Normalization",
-            "Rescaling",
+            *_SCALING,
             "Subtract",
         }
     ),
     fused=frozenset({"relu", "relu6"}),
     not_fusing=_ONE_SCALE | {"Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D"},
     one_scale=_ONE_SCALE,
+    scaling=_SCALING,
     outputs=True,
     numbers=True,
     gated=frozenset({"silu"}),

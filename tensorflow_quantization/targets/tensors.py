@@ -38,6 +38,7 @@ class TensorRules:
         fused_sums: the kernel of a convolution adds to its products what an Add joins with them, without rounding them
             first.
         pooled: what a convolution writes is quantized, too, if only pooling reads it, for less to write and to pool.
+        scaling: classes that scale and shift channels; several in a row are one kernel.
         rounding: classes whose kernels may round their output to integers unasked; they stay in floats where no
             quantizer says to which.
     """
@@ -51,6 +52,7 @@ class TensorRules:
     float_products: bool = False
     fused_sums: bool = False
     pooled: bool = False
+    scaling: frozenset[str] = frozenset()
     float_sums: bool = False
     rounding: frozenset[str] = frozenset()
     gated: frozenset[str] = frozenset()
@@ -297,8 +299,12 @@ def _taken_in(graph: LayerGraph, call: Call, rules: TensorRules) -> list[Call]:
     normalized = not _matches(call, rules.weighted)
     activated = _own_activation(call) != "linear" or activation_name(call) is not None
     activated = activated or _matches(call, rules.not_fusing)
+    scales = _matches(call, rules.scaling)
     while reader := _only_reader(graph, tensor):
-        if _matches(reader, NORMALIZATIONS) and not normalized and not activated:
+        scales = scales and _matches(reader, rules.scaling)
+        if scales:
+            pass
+        elif _matches(reader, NORMALIZATIONS) and not normalized and not activated:
             normalized = True
         elif activation_name(reader) in rules.fused and not activated:
             activated = True

@@ -122,6 +122,31 @@ def test_scaled_channels_are_a_convolution_of_one_pixel(tmp_path, layer, shape):
     assert "DEPTHWISE_CONV_2D" in assert_agrees(model, tmp_path / "m.tflite")
 
 
+@pytest.mark.parametrize("last", [lambda: layers.Conv2D(4, 3), layers.BatchNormalization])
+def test_preprocessing_in_several_layers_is_one_convolution(tmp_path, last):
+    steps = [
+        layers.Rescaling(1 / 255),
+        layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0]),
+        layers.Rescaling(2.0, offset=-1.0),
+    ]
+    found = assert_agrees(quantized(functional(*steps, last(), shape=(8, 8, 3))), tmp_path / "m.tflite")
+    assert found.count("DEPTHWISE_CONV_2D") == 1
+
+
+def test_preprocessing_by_one_factor_is_a_product(tmp_path):
+    steps = [layers.Rescaling(1 / 255), layers.Normalization(mean=0.0, variance=1.0)]
+    found = assert_agrees(quantized(functional(*steps, layers.Conv2D(4, 3), shape=(8, 8, 3))), tmp_path / "m.tflite")
+    assert found.count("MUL") == 1 and "DEPTHWISE_CONV_2D" not in found
+
+
+def test_preprocessing_that_two_layers_read_is_a_convolution_each(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Rescaling(1 / 255, offset=-0.5)(inputs)
+    parts = [layers.Conv2D(4, 3, padding="same")(x), layers.Normalization(mean=0.1, variance=2.0)(x)]
+    model = keras.Model(inputs, layers.Concatenate()(parts))
+    assert assert_agrees(quantized(model), tmp_path / "m.tflite").count("DEPTHWISE_CONV_2D") >= 2
+
+
 class Scaled(layers.Layer):
     """A layer of the user's, as ConvNeXt has it, with factors of very different sizes."""
 

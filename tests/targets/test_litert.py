@@ -141,6 +141,12 @@ def test_input_preprocessing_is_computed_in_integers():
     assert outputs(model) == ["image", "rescaling", "conv"]
 
 
+def test_preprocessing_in_several_layers_is_one_kernel():
+    steps = [layers.Rescaling(1 / 255, name="rescaling"), layers.Normalization(mean=0.4, variance=0.1, name="normal")]
+    model = functional(*steps, layers.Conv2D(4, 3, name="conv"))
+    assert outputs(model) == ["image", "normal", "conv"]
+
+
 def test_arithmetic_with_numbers_is_computed_in_integers():
     model = functional(lambda x: x * 2.0, lambda x: x - 1.0, layers.Conv2D(4, 3, name="conv"))
     assert outputs(model) == ["image", "multiply", "subtract", "conv"]

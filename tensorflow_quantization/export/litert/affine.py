@@ -42,6 +42,10 @@ class Affine:
     factor: np.ndarray
     shift: np.ndarray
 
+    def then(self, other: Affine) -> Affine:
+        """This first, and the other on what it gives."""
+        return Affine(self.factor * other.factor, self.shift * other.factor + other.shift)
+
 
 def read_affine(call: Call) -> Affine | None:
     """What the layer of `call` does to each channel, if that is all it does; `None` otherwise."""
@@ -132,7 +136,7 @@ def _composite(call: Call) -> Affine | None:
         step = read_affine(inner) if inner.inputs == [tensor] else None
         if step is None:
             return None
-        whole = Affine(whole.factor * step.factor, whole.shift * step.factor + step.shift)
+        whole = whole.then(step)
         (tensor,) = inner.outputs
     return whole if tensor is graph.outputs[0] and graph.calls else None
 

@@ -100,6 +100,15 @@ def rescaled(tensor: Tensor) -> Step:
     return identity if channels is None else scaled_channels(Affine(np.ones(channels), np.zeros(channels)))
 
 
+def scaled(affine: Affine) -> Step:
+    """A factor and a shift for each channel; a product if it is one factor for all of them, which is faster."""
+    factor = np.float32(affine.factor[0])
+    # The converter would leave out a product with one, and two quantizers in a row would be left.
+    if affine.shift.any() or (affine.factor != affine.factor[0]).any() or factor in (0, 1):
+        return scaled_channels(affine)
+    return lambda x: x * factor
+
+
 def scaled_channels(affine: Affine) -> Step:
     """A factor and a shift for each channel as a convolution of one pixel.
 

@@ -15,7 +15,7 @@ import keras
 from keras import tree
 
 from tensorflow_quantization.export.emission import plain_name
-from tensorflow_quantization.export.litert.affine import folded_normalizations, inner_layer, read_affine
+from tensorflow_quantization.export.litert.affine import Affine, folded_normalizations, inner_layer, read_affine
 from tensorflow_quantization.export.litert.constants import (
     Step,
     constant_layer,
@@ -24,7 +24,7 @@ from tensorflow_quantization.export.litert.constants import (
     folded_layer,
     identity,
     rescaled,
-    scaled_channels,
+    scaled,
 )
 from tensorflow_quantization.graph import DROPOUTS, MOVING, Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.quantizers import ActivationQuantizer
@@ -104,6 +104,7 @@ class _Steps:
         self.quantized: list[tuple[Call, ActivationQuantizer, Any]] = []
         self._graph = graph
         self._folded = folded_normalizations(graph)
+        self._begun: dict[int, Affine] = {}
         self._taken_up = {id(call) for call, _ in self._folded.values()}
         self._steps = {id(call): self._step(call) for call in graph.calls}
 
@@ -143,11 +144,11 @@ class _Steps:
         if isinstance(operation, ActivationQuantizeWrapper) and operation.gate_quantizer is not None:
             gate = self._fake_quantize(call, operation.gate_quantizer)
             return lambda x, **kwargs: x * gate(keras.ops.sigmoid(x))
-        affine = read_affine(call)
-        if affine is not None and quantizer_of(call.inputs[0]) is not None:
-            scale = scaled_channels(affine)
-            position = next((i for i, x in enumerate(call.args) if x is call.inputs[0]), 0)
-            return lambda *args, **kwargs: scale(args[position])
+        if (affine := self._affine(call)) is not None:
+            if self._is_continued(call):
+                self._begun[id(call)] = affine
+                return _argument(call, identity)
+            return _argument(call, scaled(affine))
         if _is_plain_reshape(call):
             step: Step = _reshape(call.outputs[0].shape)
         else:
@@ -168,6 +169,22 @@ class _Steps:
             copy = rescaled(call.inputs[0])
             return lambda x, **kwargs: step(copy(x), **kwargs)
         return step
+
+    def _affine(self, call: Call) -> Affine | None:
+        """What is done to the channels of integers by `call`, and by those before it that it goes on from."""
+        affine = read_affine(call)
+        if affine is None or quantizer_of(call.inputs[0]) is not None:
+            return affine
+        before = self._begun.get(id(call.inputs[0].producer))
+        return None if before is None else before.then(affine)
+
+    def _is_continued(self, call: Call) -> bool:
+        """Whether the only call that reads what `call` gives, which is not quantized, does the like to its channels."""
+        (tensor,) = call.outputs
+        readers = self._graph.consumers(tensor)
+        if len(readers) != 1 or self._graph.is_output(tensor) or activation_quantizers(call.operation):
+            return False
+        return read_affine(readers[0]) is not None and not any(getattr(readers[0].operation, "input_quantizers", []))
 
     def _fake_quantize(self, call: Call, quantizer: ActivationQuantizer | None) -> Step:
         return identity if quantizer is None else self._recorded(call, quantizer, fake_quantize(quantizer))
@@ -193,6 +210,12 @@ class _Steps:
             return self._recorded(call, quantizer, identity)
         quantize, copy = self._fake_quantize(call, quantizer), rescaled(tensor)
         return lambda x, **kwargs: quantize(copy(x))
+
+
+def _argument(call: Call, step: Step) -> Step:
+    """`step` of the one tensor among the arguments of `call`."""
+    position = next((i for i, x in enumerate(call.args) if x is call.inputs[0]), 0)
+    return lambda *args, **kwargs: step(args[position])
 
 
 def _is_plain_reshape(call: Call) -> bool:
