@@ -29,10 +29,17 @@ def image(*blocks, shape=(8, 8, 3)):
 
 
 def steps_in_file(path):
-    """Each bias of floats, of Conv or added to a matrix product, in steps of input scale times weight scale."""
+    """Each bias, of Conv or added to a matrix product, in steps of input scale times weight scale."""
     graph = onnx.load(path).graph
     arrays = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
     makers = {name: node for node in graph.node for name in node.output}
+
+    def value_of(name):
+        if name in arrays:
+            return arrays[name].astype(np.float64)
+        integers, scale = (arrays[i] for i in makers[name].input[:2])  # as OpenVINO gets it
+        return integers * scale.astype(np.float64)
+
     found = []
     for node in graph.node:
         if node.op_type in ("Conv", "ConvTranspose") and len(node.input) == 3:
@@ -44,7 +51,7 @@ def steps_in_file(path):
         sources = [makers[name] for name in product.input[:2]]
         sources = [makers[s.input[0]] if s.op_type == "Reshape" else s for s in sources]
         data_scale, weight_scale = (arrays[source.input[1]].astype(np.float64) for source in sources)
-        found.append(arrays[bias].astype(np.float64) / (data_scale * weight_scale))
+        found.append(value_of(bias) / (data_scale * weight_scale))
     return found
 
 
