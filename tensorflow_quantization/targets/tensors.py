@@ -168,6 +168,11 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
         for call in reversed(rounding):  # what reads them is decided on
             if not switched_off(call) and _is_quantized(graph, call.outputs[0], placements):
                 want(call.inputs[0], f"read by {call.path}")
+        for call in rounding:
+            if switched_off(call) or _is_quantized(graph, call.outputs[0], placements):
+                continue
+            if _is_quantized(graph, origin(call.inputs[0]), placements):  # for others that read it
+                want(call.outputs[0], "rounded: what is averaged are integers")
             elif call.path not in placements:
                 update(call.path, "stays in floats: no quantizer reads what it gives")
         for call in graph.calls:

@@ -140,6 +140,18 @@ def test_sum_is_taken_into_a_convolution_unrounded_for_openvino(tmp_path):
     assert np.isclose(compiled(x)[0], quantized.predict(x, verbose=0), atol=1e-5).all(axis=1).mean() > 0.9
 
 
+def test_average_of_integers_that_another_layer_reads_is_quantized_for_openvino(tmp_path):
+    """OpenVINO rounds it to integers in any case, as in NASNet."""
+    inputs = keras.Input(SHAPE)
+    x = convolution(inputs, 8)
+    average = layers.AveragePooling2D(3, strides=1, padding="same", name="average")(x)
+    parts = [layers.Activation("gelu")(average), layers.Activation("gelu")(convolution(x, 8))]
+    model = randomize(keras.Model(inputs, layers.Concatenate()(parts)))
+    quantized = calibrate(quantize_model(model, target="openvino"), images(), verbose=0)
+    assert attached_plan(quantized)["average"].output
+    export_onnx(quantized, tmp_path / "m.onnx", verify_with=images(), verify_runtime="openvino")
+
+
 def test_sum_of_activations_is_quantized_for_openvino():
     inputs = keras.Input(SHAPE)
     x = convolution(inputs, 8)
