@@ -13,7 +13,7 @@ def test_warning_points_at_the_line_that_calls():
 
 
 def test_muted_logger_says_nothing_and_speaks_again_afterwards(caplog):
-    logger = logging.getLogger("some.library")
+    logger = logging.getLogger("some.part")
     with pytest.raises(ValueError), muted("some", logging.CRITICAL):  # its level is that of its parts
         logger.error("unheard")
         raise ValueError

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
-from tensorflow_quantization.export.passes._graph import array, operand
+from tensorflow_quantization.export.passes._graph import array, is_private, operand
 
 _ARITHMETIC = frozenset({"Mul", "Div", "Add", "Sub"})
 
@@ -20,6 +20,29 @@ class Affine:
     output: ir.Value
     factor: np.ndarray
     shift: np.ndarray
+
+
+@dataclass
+class Chain:
+    """Nodes one after the other, the last one first; together `source` * factor + shift."""
+
+    source: ir.Value
+    factor: np.ndarray = field(default_factory=lambda: np.ones(1))
+    shift: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    nodes: list[ir.Node] = field(default_factory=list)
+
+
+def read_chain(value: ir.Value, axis: int) -> Chain:
+    """What `value` is computed from by operators on channels, as far up as nothing else reads the values between."""
+    chain = Chain(value)
+    while (node := chain.source.producer()) is not None and (not chain.nodes or is_private(chain.source)):
+        affine = read_affine(node, axis)
+        if affine is None:
+            break
+        chain.factor, chain.shift = chain.factor * affine.factor, chain.factor * affine.shift + chain.shift
+        chain.nodes.append(node)
+        chain.source = affine.input
+    return chain
 
 
 def read_affine(node: ir.Node, axis: int) -> Affine | None:

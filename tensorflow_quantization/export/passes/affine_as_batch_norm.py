@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.export.builder import Builder
-from tensorflow_quantization.export.passes._affine import read_affine
+from tensorflow_quantization.export.passes._affine import Chain, read_chain
 from tensorflow_quantization.export.passes._graph import is_private, operand
 
 
@@ -19,38 +19,26 @@ def affine_as_batch_norm(builder: Builder) -> None:
         last = operand(quantize, 0) if quantize.op_type == "QuantizeLinear" else None
         if last is None or last.shape is None or len(last.shape) != 4 or not isinstance(last.shape[1], int):
             continue
-        nodes, source, factor, shift = [], last, np.ones(1), np.zeros(1)
-        while is_private(source) and (node := source.producer()) is not None:
-            affine = read_affine(node, axis=-3)
-            if affine is None or node.op_type == "BatchNormalization":
-                break
-            factor, shift = factor * affine.factor, factor * affine.shift + shift
-            nodes.append(node)
-            source = affine.input
-        if max(factor.size, shift.size) > 1:  # a single number costs nothing
-            _replace(builder, quantize, nodes, source, factor, shift)
+        chain = read_chain(last, axis=-3) if is_private(last) else Chain(last)
+        varies = max(chain.factor.size, chain.shift.size) > 1  # a single number costs nothing
+        if varies and all(node.op_type != "BatchNormalization" for node in chain.nodes):
+            _replace(builder, quantize, chain)
 
 
-def _replace(
-    builder: Builder,
-    quantize: ir.Node,
-    nodes: list[ir.Node],
-    source: ir.Value,
-    factor: np.ndarray,
-    shift: np.ndarray,
-) -> None:
-    """Let `quantize` read one BatchNormalization of `source` in the place of `nodes`, the last one first."""
-    last = nodes[0].outputs[0]
+def _replace(builder: Builder, quantize: ir.Node, chain: Chain) -> None:
+    """Let `quantize` read one BatchNormalization in the place of the chain."""
+    last = chain.nodes[0].outputs[0]
     assert last.shape is not None
     channels = last.shape[1]
-    prefix = (nodes[0].name or "").rsplit("/", 1)[0]
-    weights = {"factor": factor, "shift": shift, "mean": np.zeros(1), "variance": np.ones(1)}
+    prefix = (chain.nodes[0].name or "").rsplit("/", 1)[0]
+    weights = {"factor": chain.factor, "shift": chain.shift, "mean": np.zeros(1), "variance": np.ones(1)}
     constants = [
         builder.initializer(f"{prefix}/{name}", np.broadcast_to(array, channels).astype(np.float32))
         for name, array in weights.items()
     ]
     name = builder.unique(f"{prefix}/BatchNormalization")
     output = ir.Value(name=name, shape=last.shape, type=last.type)
-    node = ir.node("BatchNormalization", [source, *constants], {"epsilon": 0.0}, outputs=[output], name=name)
+    inputs = [chain.source, *constants]
+    node = ir.node("BatchNormalization", inputs, {"epsilon": 0.0}, outputs=[output], name=name)
     builder.graph.insert_before(quantize, node)
     quantize.replace_input_with(0, output)

@@ -10,35 +10,23 @@ through a quantizer, which rounds and saturates between the two.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.export.builder import Builder
-from tensorflow_quantization.export.passes._affine import read_affine
-from tensorflow_quantization.export.passes._graph import integer, ints, is_private, replace
+from tensorflow_quantization.export.passes._affine import Chain, read_chain
+from tensorflow_quantization.export.passes._graph import integer, ints, replace
 from tensorflow_quantization.export.passes._linear import Linear, read_linear, set_bias
 
 #: The most that is added in the weights' place: of activations around 1, this rounds off less than 2**-15.
 _LARGEST_SHIFT = 2.0**8
 
 
-@dataclass
-class _Chain:
-    """Nodes one after the other, the last one first; together `source` * factor + shift."""
-
-    source: ir.Value
-    factor: np.ndarray = field(default_factory=lambda: np.ones(1))
-    shift: np.ndarray = field(default_factory=lambda: np.zeros(1))
-    nodes: list[ir.Node] = field(default_factory=list)
-
-
 def fold_input_scaling(builder: Builder) -> None:
     removed: set[ir.Node] = set()
     for node in reversed(list(builder.graph)):
         readers = _find_readers(node.outputs[0]) if node not in removed else []
-        chain = _read_chain(node.outputs[0], readers[0].channel_axis) if readers else None
+        chain = read_chain(node.outputs[0], readers[0].channel_axis) if readers else None
         if chain is None or not chain.nodes or _ends_function(chain) or not _spans_channels(chain, readers):
             continue
         source, shift = chain.source, chain.shift
@@ -61,20 +49,7 @@ def _find_readers(value: ir.Value) -> list[Linear]:
     return found if alike and len(found) == len(readers) and not value.is_graph_output() else []
 
 
-def _read_chain(value: ir.Value, axis: int) -> _Chain:
-    """What `value` is computed from by operators on channels, as far up as nothing else reads the values between."""
-    chain = _Chain(value)
-    while (node := chain.source.producer()) is not None and (not chain.nodes or is_private(chain.source)):
-        affine = read_affine(node, axis)
-        if affine is None:
-            break
-        chain.factor, chain.shift = chain.factor * affine.factor, chain.factor * affine.shift + chain.shift
-        chain.nodes.append(node)
-        chain.source = affine.input
-    return chain
-
-
-def _ends_function(chain: _Chain) -> bool:
+def _ends_function(chain: Chain) -> bool:
     """Whether it may belong to a GELU or a layer normalization in parts, for which runtimes have a kernel of their own.
 
     These end with a product of tensors, scaled by a constant.
@@ -83,7 +58,7 @@ def _ends_function(chain: _Chain) -> bool:
     return node is not None and node.op_type in ("Mul", "Div") and chain.nodes[-1].op_type != "BatchNormalization"
 
 
-def _spans_channels(chain: _Chain, readers: list[Linear]) -> bool:
+def _spans_channels(chain: Chain, readers: list[Linear]) -> bool:
     """Whether the source has as many channels as the readers want; one may have been broadcast."""
     axis, channels = readers[0].channel_axis, _input_channels(readers[0])
     if chain.factor.size == chain.shift.size == 1:
@@ -102,7 +77,7 @@ def _pads(linear: Linear) -> bool:
     return any(ints(linear.node, "pads") or []) or "auto_pad" in linear.node.attributes
 
 
-def _add(builder: Builder, chain: _Chain, axis: int) -> ir.Value:
+def _add(builder: Builder, chain: Chain, axis: int) -> ir.Value:
     """The source plus what has to be added to it for `factor` to do the rest."""
     last = chain.nodes[0]
     shift = np.broadcast_to(chain.shift / chain.factor, np.broadcast_shapes(chain.shift.shape, chain.factor.shape))
