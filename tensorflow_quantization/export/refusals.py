@@ -16,7 +16,6 @@ REFUSALS: dict[str, str] = {
     "IntegerLookup": _STRINGS,
     "JaxLayer": _FOREIGN,
     "MaxNumBoundingBoxes": "works on bounding boxes of training data; do this before the model",
-    "MelSpectrogram": "needs a Fourier transform; compute it before the model, or use keras.layers.STFTSpectrogram",
     "StringLookup": _STRINGS,
     "TFSMLayer": _FOREIGN,
     "TextVectorization": _STRINGS,

@@ -25,6 +25,7 @@ from tensorflow_quantization.export.emitters import (
     recurrent,
     reshaping,
     resizing,
+    spectrogram,
     wrapping,
 )
 
@@ -53,5 +54,6 @@ __all__ = [
     "recurrent",
     "reshaping",
     "resizing",
+    "spectrogram",
     "wrapping",
 ]

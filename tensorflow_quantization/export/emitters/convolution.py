@@ -67,7 +67,7 @@ def convolution(e: Emission, layer, x: Value) -> Value:
 @emitter("DepthwiseConv1D", "DepthwiseConv2D", layout="channels_first")
 def depthwise(e: Emission, layer, x: Value) -> Value:
     weight = e.weight("kernel", depthwise_kernel_to_onnx, axis=0)
-    y = convolve(e, layer, x, weight, e.weight("bias"), layer.kernel_size, _channels(x))
+    y = convolve(e, layer, x, weight, e.weight("bias"), layer.kernel_size, channels_of(x))
     return e.activate(e.output(y, x))
 
 
@@ -79,9 +79,9 @@ def separable(e: Emission, layer, x: Value) -> Value:
 def depthwise_half(e: Emission, layer, x: Value) -> Value:
     """What flows between the two kernels of a separable convolution."""
     weight = e.weight("depthwise_kernel", depthwise_kernel_to_onnx, axis=0)
-    y = convolve(e, layer, x, weight, None, layer.kernel_size, _channels(x))
+    y = convolve(e, layer, x, weight, None, layer.kernel_size, channels_of(x))
     shape = list(e.outputs[0].shape)
-    shape[x.order[1]] = _channels(x) * layer.depth_multiplier
+    shape[x.order[1]] = channels_of(x) * layer.depth_multiplier
     return Value(y, tuple(shape), x.dtype, x.order)
 
 
@@ -117,7 +117,8 @@ def transpose_convolve(
     )
 
 
-def _channels(x: Value) -> int:
+def channels_of(x: Value) -> int:
+    """The number of channels of what is stored channels first."""
     channels = x.stored_shape[1]
     assert channels is not None  # Keras does not build a convolution without knowing its channels
     return channels
