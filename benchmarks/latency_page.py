@@ -50,7 +50,7 @@ random, with the batch normalization statistics of photographs; all calibrate on
 The files of a network take turns in a process of their runtime, in random order, {rounds},
 {threads} threads; a call that is not timed goes before each that is. A time is the median, a ratio the median of the
 ratios of each round. OpenVINO's default float is bfloat16 where the processor has it. Shapes are fixed where a runtime
-can fix them. Threads of ONNX Runtime wait without spinning, which would hold up the file whose turn is next.
+can fix them. Threads of ONNX Runtime stop spinning when a call ends: they would hold up the file whose turn is next.
 
 {machine}, {date}.
 

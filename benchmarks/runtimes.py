@@ -55,8 +55,8 @@ def _load_onnxruntime(contender: Contender, batch: np.ndarray, threads: int) -> 
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    # Threads of one session that wait by spinning would keep a core from the next contender.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads of a session that went on spinning after its call would keep a core from the next contender.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(contender.path, options, providers=["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: batch}
     return lambda: session.run(None, feed)[0]
