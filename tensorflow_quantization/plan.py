@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import keras
 
@@ -109,6 +110,13 @@ class QuantizationPlan:
     def __str__(self) -> str:
         return "\n".join(str(layer) for layer in self)
 
+    def merged(self, inside: Sequence[LayerPlan], path: str, class_name: str, reason: str) -> QuantizationPlan:
+        """With one decision, to leave it alone, on the layer that those of `inside` are parts of."""
+        parts = {layer.path for layer in inside}
+        whole = replace(inside[0], path=path, class_name=class_name, placement=Placement(reason=reason), wrapper=None)
+        layers = [whole if layer.path in parts else layer for layer in self]
+        return QuantizationPlan({layer.path: layer for layer in layers})
+
 
 def attach_plan(model: keras.Model, plan: QuantizationPlan) -> None:
     """Remember, for `describe`, why each layer of a model was quantized or not."""
@@ -130,6 +138,7 @@ def make_plan(
     activation_scheme: QuantizationScheme = QuantizationScheme(),
     weight_scheme: QuantizationScheme = QuantizationScheme(),
     factor_scheme: QuantizationScheme | None = None,
+    reasons: Mapping[str, str] = MappingProxyType({}),
 ) -> QuantizationPlan:
     """Decide on every layer of a flat graph.
 
@@ -144,6 +153,7 @@ def make_plan(
         case_specs: (case name, what it asks), in the user's order.
         activation_scheme, weight_scheme: the integers where an entry does not say otherwise.
         factor_scheme: those of what is multiplied with another activation; by default those of activations.
+        reasons: why layers that nothing wraps and nobody names stay as they are, by path, where that is known.
 
     Raises:
         ValueError: a layer is named that nothing can wrap.
@@ -169,6 +179,8 @@ def make_plan(
         if call.path not in layers:  # a shared layer has one wrapper, and so one decision
             layer = replace(plain, path=call.path, class_name=call.class_name)
             layers[call.path] = _decide(graph, call, layer, wishes, placements, mode, target)
+            if call.path in reasons and not layers[call.path].quantized:
+                layers[call.path] = replace(layers[call.path], placement=Placement(reason=reasons[call.path]))
     return QuantizationPlan(layers)
 
 

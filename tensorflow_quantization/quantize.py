@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import keras
 
 from tensorflow_quantization.apply import apply_plan, quantize_input, quantize_operand
+from tensorflow_quantization.blocks import close_unquantized, open_blocks
 from tensorflow_quantization.custom_qdq_cases import CustomQDQInsertionCase
-from tensorflow_quantization.graph import LayerGraph
+from tensorflow_quantization.graph import Call, LayerGraph
 from tensorflow_quantization.messages import did_you_mean
 from tensorflow_quantization.plan import FULL, PARTIAL, attach_plan, make_plan
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import check_bits
 from tensorflow_quantization.rewrite import rewrite
-from tensorflow_quantization.spec import LayerConfig, QuantizationSpec
+from tensorflow_quantization.spec import LayerConfig, QuantizationSpec, SpecIndex
 from tensorflow_quantization.targets import Target, find_target
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
@@ -67,16 +68,20 @@ def quantize_model(
     target = find_target(target)
     schemes = _schemes(target, weight_bits, input_bits)
     graph = LayerGraph.trace(model)
-    flat = graph.flatten()
-    _check_not_quantized(model, flat)
+    _check_not_quantized(model, graph.flatten())
+    case_specs = [(type(case).__name__, _ask(case, model, quantization_spec)) for case in cases]
+    specs = [quantization_spec or QuantizationSpec(), *(asked for _, asked in case_specs)]
+    blocks, reasons = open_blocks(graph, _named_in(specs))
     plan = make_plan(
-        flat,
+        graph.flatten(),
         target=target,
         mode=quantization_mode,
         spec=quantization_spec,
-        case_specs=[(type(case).__name__, _ask(case, model, quantization_spec)) for case in cases],
+        case_specs=case_specs,
+        reasons=reasons,
         **schemes,
     )
+    plan = close_unquantized(blocks, plan)
     quantized = rewrite(
         graph,
         lambda call, copy: apply_plan(plan[call.path], copy, len(call.operands), ranges),
@@ -149,6 +154,17 @@ def _check_not_quantized(model: keras.Model, flat: LayerGraph) -> None:
                 f"Layer {call.path!r} is quantized already, by Keras' own model.quantize"
                 f"({call.operation.quantization_mode!r}). Quantize the float model it was made from."
             )
+
+
+def _named_in(specs: Iterable[QuantizationSpec]) -> Callable[[Call], bool]:
+    """Whether one of the specs speaks of a layer, by its name or class."""
+    indices = [SpecIndex(spec) for spec in specs]
+
+    def named(call: Call) -> bool:
+        entries = [index.find(call.name, call.class_names, call.path) for index in indices]
+        return any(entry is not None and not entry.is_pattern for entry in entries)
+
+    return named
 
 
 def _ask(case: CustomQDQInsertionCase, model: keras.Model, spec: QuantizationSpec | None) -> QuantizationSpec:

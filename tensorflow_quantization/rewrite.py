@@ -94,7 +94,8 @@ class _Rebuilder:
             outputs = _chain(operations[1:], outputs)
             for tensor, output in zip(call.outputs, keras.tree.flatten(outputs), strict=True):
                 tensors[id(tensor)] = output
-        cls = type(old) if functional_like_constructor(type(old)) else keras.Model
+        kept = isinstance(old, keras.Model) and functional_like_constructor(type(old))
+        cls = type(old) if kept else keras.Model  # of a block, a layer that is read as a model, too
         _warn_of_lost_methods(old, cls)
         return cls(
             substitute(graph.input_structure, lambda tensor: inputs[id(tensor)]),
@@ -211,8 +212,8 @@ def _input(tensor: Tensor):
     )
 
 
-def _warn_of_lost_methods(old: keras.Model, cls: type) -> None:
-    if cls is type(old):
+def _warn_of_lost_methods(old: keras.layers.Layer, cls: type) -> None:
+    if cls is type(old) or not isinstance(old, keras.Model):
         return
     lost = [name for name in _TRAINING_METHODS if getattr(type(old), name) is not getattr(cls, name)]
     if lost:

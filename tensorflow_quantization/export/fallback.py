@@ -18,11 +18,11 @@ import onnx_ir as ir
 from keras import tree
 
 from tensorflow_quantization.export.builder import AUTOMATIC_OPSET
-from tensorflow_quantization.export.composite import changed_variables, changes
 from tensorflow_quantization.export.emission import Emission
 from tensorflow_quantization.export.errors import NoEmitterError
 from tensorflow_quantization.export.values import Value
 from tensorflow_quantization.graph import Call, substitute
+from tensorflow_quantization.tracing import changed_variables, changes
 from tensorflow_quantization.warn import muted
 from tensorflow_quantization.wrappers import activation_quantizers, wrappers_in
 

@@ -13,11 +13,12 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from tensorflow_quantization.export.composite import expand_composites, reason_of, trace_layer
+from tensorflow_quantization.export.composite import expand_composites
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.registry import find_emitter
 from tensorflow_quantization.export.values import Value
 from tensorflow_quantization.graph import LayerGraph
+from tensorflow_quantization.tracing import reason_of, trace_layer
 
 
 class ForEachSample(keras.Operation):

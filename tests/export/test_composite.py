@@ -152,14 +152,6 @@ def test_a_quantized_layer_of_layers(tmp_path, target):
     assert any(name.startswith("quant_block/block") for name in names)
 
 
-@pytest.mark.parametrize("mode", ["log", "magnitude", "psd", "real", "imag", "angle", "stft"])
-@pytest.mark.parametrize("options", [{}, {"padding": "same"}, {"expand_dims": True}], ids=str)
-def test_a_spectrogram(tmp_path, mode, options):
-    inputs = keras.Input((100, 2))
-    model = keras.Model(inputs, layers.STFTSpectrogram(mode=mode, frame_length=16, **options)(inputs))
-    assert_agrees(model, tmp_path / "m.onnx")
-
-
 class Noisy(layers.Layer):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

@@ -1,0 +1,356 @@
+"""Layers of one's own that are made of layers: opened, quantized inside, trained, exported."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from small_models import assert_same_arrays, randomize, values
+
+from tensorflow_quantization import QuantizationSpec, calibrate, describe, export_onnx, quantize_model
+from tensorflow_quantization.wrappers import wrappers_in
+
+TARGETS = [None, "tensorrt", "onnxruntime", "openvino"]
+
+
+class Residual(layers.Layer):
+    """A residual block as people write it."""
+
+    def __init__(self, filters, rate=0.25, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.rate = filters, rate
+        self.conv1 = layers.Conv2D(filters, 3, padding="same", use_bias=False, name="conv1")
+        self.norm1 = layers.BatchNormalization(name="norm1")
+        self.conv2 = layers.Conv2D(filters, 3, padding="same", use_bias=False, name="conv2")
+        self.norm2 = layers.BatchNormalization(name="norm2")
+        self.dropout = layers.Dropout(rate, name="dropout")
+
+    def build(self, input_shape):
+        inner = (*input_shape[:-1], self.filters)
+        for layer, shape in ((self.conv1, input_shape), (self.norm1, inner), (self.conv2, inner), (self.norm2, inner)):
+            layer.build(shape)
+
+    def call(self, inputs, training=None):
+        x = ops.relu(self.norm1(self.conv1(inputs), training=training))
+        x = self.dropout(self.norm2(self.conv2(x), training=training), training=training)
+        return ops.relu(x + inputs)
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters, "rate": self.rate}
+
+
+class Stage(layers.Layer):
+    """Blocks in a block."""
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.blocks = [Residual(filters, name=f"block{i}") for i in range(2)]
+
+    def build(self, input_shape):
+        for block in self.blocks:
+            block.build(input_shape)
+
+    def call(self, inputs):
+        for block in self.blocks:
+            inputs = block(inputs)
+        return inputs
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters}
+
+
+class Encoder(layers.Layer):
+    """A transformer's, with a mask as an argument by keyword, and a constant."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = layers.LayerNormalization(name="norm")
+        self.attention = layers.MultiHeadAttention(2, 4, name="attention")
+        self.up, self.down = layers.Dense(16, activation="gelu", name="up"), layers.Dense(8, name="down")
+
+    def build(self, input_shape):
+        self.norm.build(input_shape)
+        self.attention.build(input_shape, input_shape)
+        self.up.build(input_shape)
+        self.down.build((*input_shape[:-1], 16))
+
+    def call(self, inputs, padding=None):
+        mask = None if padding is None else ops.expand_dims(padding, 1)
+        x = self.norm(inputs)
+        x = inputs + self.attention(x, x, attention_mask=mask)
+        return x + self.down(self.up(x)) * ops.convert_to_tensor(np.full((8,), 0.5, "float32"))
+
+
+def cnn(block):
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, padding="same", activation="relu", name="stem")(inputs)
+    x = layers.GlobalAveragePooling2D(name="gap")(block(x))
+    return randomize(keras.Model(inputs, layers.Dense(5, name="head")(x)))
+
+
+def images(count=8):
+    return np.random.default_rng(1).normal(size=(count, 8, 8, 3)).astype("float32")
+
+
+def names(model):
+    return {wrapper.name for layer in model.layers for wrapper in wrappers_in(layer)}
+
+
+def reason(model, path):
+    (found,) = [layer.reason for layer in describe(model).layers if layer.name == path]
+    return found
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_layers_in_a_block_are_quantized_as_if_they_stood_in_the_model(tmp_path, target):
+    model = cnn(Residual(4, name="block"))
+    block = model.get_layer("block")
+    x = model.get_layer("stem").output
+    y = block.norm1(block.conv1(x))
+    y = ops.relu(block.dropout(block.norm2(block.conv2(ops.relu(y)))) + x)
+    twin = keras.Model(model.inputs, model.get_layer("head")(model.get_layer("gap")(y)))
+    quantized, expected = (calibrate(quantize_model(m, target=target), images(), verbose=0) for m in (model, twin))
+    assert names(quantized) == names(expected)
+    np.testing.assert_array_equal(quantized(images()), expected(images()))
+    export_onnx(quantized, tmp_path / "m.onnx", verify_with=images())
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_blocks_in_blocks(tmp_path, target):
+    model = cnn(Stage(4, name="stage"))
+    quantized = calibrate(quantize_model(model, target=target), images(), verbose=0)
+    assert "stage/block1/quant_conv2" in {layer.name for layer in describe(quantized).layers}
+    export_onnx(quantized, tmp_path / "m.onnx", verify_with=images())
+
+
+class Windows(layers.Layer):
+    """Each half of an image apart, for which it goes where the batch is, and back."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = layers.Conv2D(2, 2, name="conv")
+
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+
+    def call(self, inputs):
+        batch, height, width, channels = ops.shape(inputs)
+        halves = ops.reshape(inputs, (-1, height // 2, width, channels))
+        return ops.reshape(self.conv(halves), (batch, -1, channels))
+
+
+def test_a_block_that_reshapes_to_the_batch_size():
+    inputs = keras.Input((4, 4, 2))
+    model = keras.Model(inputs, layers.Flatten()(Windows(name="block")(inputs)))
+    x = np.random.default_rng(0).normal(size=(4, 4, 4, 2)).astype("float32")
+    quantized = calibrate(quantize_model(model), x, verbose=0)
+    assert "quant_conv" in names(quantized)
+    np.testing.assert_allclose(quantized(x), model(x), atol=0.1)
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_a_transformer_with_a_mask(tmp_path, target):
+    x, padding = keras.Input((6, 8)), keras.Input((6,), dtype="bool")
+    y = Encoder(name="second")(Encoder(name="first")(x, padding=padding), padding=padding)
+    model = randomize(keras.Model([x, padding], y))
+    data = [np.random.default_rng(0).normal(size=(4, 6, 8)).astype("float32"), np.arange(24).reshape(4, 6) % 6 < 4]
+    quantized = calibrate(quantize_model(model, target=target), data, verbose=0)
+    assert {"quant_up", "quant_down"} <= names(quantized)
+    assert ("quant_attention" in names(quantized)) == (target is not None)
+    np.testing.assert_allclose(quantized(data), model(data), atol=0.2)
+    export_onnx(quantized, tmp_path / "m.onnx", verify_with=data)
+
+
+def test_a_block_trains_as_before():
+    model = cnn(Residual(4, rate=0.5, name="block"))
+    before = values(model)
+    quantized = quantize_model(model)
+    assert_same_arrays(values(model), before)
+    block = quantized.get_layer("block")
+    assert len(quantized.trainable_weights) == len(model.trainable_weights)
+    moving = np.array(block.get_layer("norm1").moving_mean)
+    quantized.compile("sgd", "mse")
+    quantized.fit(images(), np.zeros((8, 5)), verbose=0)
+    assert np.abs(np.array(block.get_layer("norm1").moving_mean) - moving).min() > 0
+    a, b = (keras.ops.convert_to_numpy(quantized(images(), training=True)) for _ in range(2))
+    assert np.abs(a - b).max() > 0  # dropout
+    np.testing.assert_array_equal(quantized(images()), quantized(images()))
+
+
+def test_a_block_that_is_frozen_stays_so():
+    block = Residual(4, name="block")
+    inputs = keras.Input((8, 8, 4))
+    model = keras.Model(inputs, layers.Conv2D(3, 1)(block(inputs, training=False)))
+    block.trainable = False
+    quantized = quantize_model(randomize(model))
+    assert len(quantized.trainable_weights) == 2
+    moving = np.array(quantized.get_layer("block").get_layer("norm1").moving_mean)
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 4)).astype("float32")
+    quantized(x, training=True)
+    np.testing.assert_array_equal(quantized.get_layer("block").get_layer("norm1").moving_mean, moving)
+
+
+def test_a_block_that_is_called_twice_has_its_weights_once(tmp_path):
+    block = Residual(4, name="block")
+    model = cnn(lambda x: block(block(x)))
+    quantized = calibrate(quantize_model(model, target="onnxruntime"), images(), verbose=0)
+    assert quantized.count_params() - model.count_params() < 100
+    export_onnx(quantized, tmp_path / "m.onnx", verify_with=images())
+
+
+def test_a_file_loads_without_the_class_of_the_block(tmp_path):
+    quantized = calibrate(quantize_model(cnn(Stage(4))), images(), verbose=0)
+    quantized.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded(images()), quantized(images()))
+
+
+def test_blocks_of_nested_and_sequential_and_subclassed_models():
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = keras.Sequential([keras.Input((8, 8, 4)), Residual(4, name="block")], name="inner")
+            self.block = Residual(4, name="other")
+
+        def call(self, inputs):
+            return self.block(self.inner(inputs))
+
+    model = Subclassed()
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 4)).astype("float32")
+    model(x)
+    quantized = calibrate(quantize_model(model), x, verbose=0)
+    found = {layer.name for layer in describe(quantized).layers}
+    assert {"inner/block/quant_conv1", "other/quant_conv1"} <= found
+    np.testing.assert_allclose(quantized(x), model(x), atol=0.3)
+
+
+def test_a_block_that_the_spec_names_is_quantized_as_a_whole():
+    spec = QuantizationSpec()
+    spec.add("block", quantize_weight=False)
+    quantized = quantize_model(cnn(Residual(4, name="block")), quantization_spec=spec)
+    assert isinstance(quantized.get_layer("quant_block").layer, Residual)
+
+
+@pytest.mark.parametrize("name", ["block/conv1", "conv1", "block/*1"])
+def test_the_spec_names_layers_in_a_block(name):
+    spec = QuantizationSpec()
+    spec.add(name, weight_bits=4)
+    quantized = quantize_model(cnn(Residual(4, name="block")), "partial", spec)
+    assert "quant_conv1" in names(quantized)
+    assert not {"quant_conv2", "quant_head"} & names(quantized)
+    (quantizer,) = quantized.get_layer("block").get_layer("quant_conv1").weight_quantizers.values()
+    assert quantizer.scheme.bits == 4
+
+
+def test_a_block_in_which_nothing_is_quantized_stays_a_layer(recwarn):
+    spec = QuantizationSpec()
+    spec.add("head")
+    quantized = quantize_model(cnn(Stage(4, name="stage")), "partial", spec)
+    assert isinstance(quantized.get_layer("stage"), Stage)
+    assert reason(quantized, "stage") == "nothing in it is quantized"
+    off = QuantizationSpec()
+    off.add(["conv1", "conv2"], quantize_input=False, quantize_weight=False)
+    assert isinstance(quantize_model(cnn(Stage(4, name="stage")), quantization_spec=off).get_layer("stage"), Stage)
+    assert not recwarn.list
+
+
+class Closed(layers.Layer):
+    """A block with a convolution."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = layers.Conv2D(4, 1, name="conv")
+
+    def build(self, input_shape):
+        self.conv.build(input_shape)
+
+    def call(self, inputs):
+        return self.conv(inputs)
+
+
+class WithWeight(Closed):
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.gain = self.add_weight(name="gain", shape=(4,))
+
+    def call(self, inputs):
+        return self.conv(inputs) * self.gain
+
+
+class ReadsKernel(Closed):
+    def call(self, inputs):
+        return self.conv(inputs) + ops.mean(self.conv.kernel)
+
+
+class ReadsKernelInAnOperation(Closed):
+    def call(self, inputs):
+        return ops.multiply(self.conv(inputs), self.conv.bias)
+
+
+class OtherInTraining(Closed):
+    def call(self, inputs, training=None):
+        x = self.conv(inputs)
+        return 2 * x if training else x
+
+
+class MaskOfItsOwn(Closed):
+    def compute_mask(self, inputs, mask=None):
+        return mask
+
+
+class AddsLoss(Closed):
+    def call(self, inputs):
+        x = self.conv(inputs)
+        self.add_loss(ops.mean(x))
+        return x
+
+
+class Tiles(Closed):
+    def call(self, inputs):
+        return self.conv(inputs) + ops.tile(inputs, (ops.shape(inputs)[0], 1, 1, 1))
+
+
+class HandsOn(Closed):
+    def call(self, inputs):
+        return self.conv(inputs), inputs
+
+
+class Unused(Closed):
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.auxiliary = layers.Dense(2, name="auxiliary")
+        self.auxiliary.build((None, 4))
+
+
+@pytest.mark.parametrize(
+    ("block", "why"),
+    [
+        (WithWeight, "it has a weight of its own, 'gain'"),
+        (ReadsKernel, "it reads 'block/conv/kernel' itself"),
+        (ReadsKernelInAnOperation, "it reads 'block/conv/bias' itself"),
+        (OtherInTraining, "it does something else in training"),
+        (MaskOfItsOwn, "it makes a mask of its own"),
+        (AddsLoss, "ValueError: `add_loss()` can only be called"),
+        (Tiles, "its Tile needs a size that is only known when it runs"),
+        (HandsOn, "it returns an input as it is"),
+        (Unused, "it has a layer that it does not call, 'auxiliary'"),
+        (lambda **kwargs: Closed(activity_regularizer="l2", **kwargs), "it has an activity regularizer"),
+        (lambda **kwargs: Closed(dtype="mixed_float16", **kwargs), "it casts its inputs from float32 to float16"),
+    ],
+)
+def test_a_block_that_a_model_of_its_layers_cannot_stand_for_stays_in_float(block, why):
+    inputs = keras.Input((8, 8, 4))
+    x = block(name="block")(inputs)
+    x = layers.Concatenate()(x) if isinstance(x, tuple) else x
+    model = randomize(keras.Model(inputs, layers.Conv2D(3, 1, name="last")(x)))
+    quantized = quantize_model(model)
+    assert type(quantized.get_layer("block")) is type(model.get_layer("block"))
+    assert reason(quantized, "block").startswith(f"its layers stay in float: {why}")
+    assert "quant_last" in names(quantized)
+
+
+def test_a_block_that_is_called_in_several_ways_stays_in_float():
+    encoder = Encoder(name="block")
+    x, padding = keras.Input((6, 8)), keras.Input((6,), dtype="bool")
+    model = keras.Model([x, padding], encoder(encoder(x), padding=padding))
+    assert reason(quantize_model(model), "block") == "its layers stay in float: it is called in several ways"
