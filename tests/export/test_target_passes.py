@@ -16,6 +16,7 @@ from tensorflow_quantization.export.passes.integer_padding import integer_paddin
 from tensorflow_quantization.export.passes.merge_quantizers import merge_quantizers
 from tensorflow_quantization.export.passes.quantize_before_reshape import quantize_before_reshape
 from tensorflow_quantization.export.passes.repeat_quantizers import repeat_quantizers
+from tensorflow_quantization.export.passes.scaling_into_quantizers import scaling_into_quantizers
 from tensorflow_quantization.export.passes.strided_pointwise import strided_pointwise
 from tensorflow_quantization.export.passes.unsigned_activations import unsigned_activations
 
@@ -265,6 +266,38 @@ def test_preprocessing_that_something_else_reads_stays(tmp_path):
     y = shaped(g.op("Sub", g.x, CHANNELS), 3, 4, 4)
     counts = g.check(tmp_path, [g.quantized(y), g.op("Exp", y)], affine_as_batch_norm)
     assert counts["Sub"] == 1 and not counts["BatchNormalization"]
+
+
+@pytest.mark.parametrize("factor", [np.float32(1 / 255), np.full((3, 1, 1), 1 / 255, "float32")], ids=["one", "all"])
+def test_a_factor_in_front_of_a_quantizer_is_in_its_scale(tmp_path, factor):
+    g = Graph(3, 4, 4)
+    y = g.op("Div", g.op("Mul", g.x, factor), np.float32(0.1))
+    quantized = g.quantized(shaped(y, 3, 4, 4), scale=0.01)
+    counts = g.check(tmp_path, quantized, scaling_into_quantizers)
+    assert not counts["Mul"] + counts["Div"]
+    before, after = (
+        node.inputs[1].const_value.numpy() for node in (quantized.producer().inputs[0].producer(), quantized.producer())
+    )
+    np.testing.assert_allclose(before, after * 25.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("factor", [np.float32(-0.5), np.abs(CHANNELS)], ids=["negative", "by channel"])
+def test_other_factors_in_front_of_a_quantizer_stay(tmp_path, factor):
+    g = Graph(3, 4, 4)
+    quantized = g.quantized(shaped(g.op("Mul", g.x, factor), 3, 4, 4), scale=0.01)
+    assert g.check(tmp_path, quantized, scaling_into_quantizers)["Mul"] == 1
+
+
+def test_a_factor_of_what_something_else_reads_stays(tmp_path):
+    g = Graph(3, 4, 4)
+    y = shaped(g.op("Mul", g.x, np.float32(0.5)), 3, 4, 4)
+    assert g.check(tmp_path, [g.quantized(y), g.op("Exp", y)], scaling_into_quantizers)["Mul"] == 1
+
+
+def test_a_factor_and_a_shift_in_front_of_a_quantizer_stay(tmp_path):
+    g = Graph(3, 4, 4)
+    y = shaped(g.op("Add", g.op("Mul", g.x, np.float32(1 / 127.5)), np.float32(-1)), 3, 4, 4)
+    assert g.check(tmp_path, g.quantized(y), scaling_into_quantizers)["Mul"] == 1
 
 
 @pytest.mark.parametrize(("steps", "integers"), [(1.0, 2), (1.3, 1)])

@@ -21,6 +21,7 @@ from tensorflow_quantization.export.passes.merge_reshapes import merge_reshapes
 from tensorflow_quantization.export.passes.quantize_before_reshape import quantize_before_reshape
 from tensorflow_quantization.export.passes.reduction_axes import reduction_axes
 from tensorflow_quantization.export.passes.repeat_quantizers import repeat_quantizers
+from tensorflow_quantization.export.passes.scaling_into_quantizers import scaling_into_quantizers
 from tensorflow_quantization.export.passes.skip_unread_points import skip_unread_points
 from tensorflow_quantization.export.passes.strided_pointwise import strided_pointwise
 from tensorflow_quantization.export.passes.unsigned_activations import unsigned_activations
@@ -49,6 +50,7 @@ TARGET_PASSES = {
         merge_quantizers,
         unsigned_activations,
         integer_padding,
+        scaling_into_quantizers,
         affine_as_batch_norm,
         batch_norm_as_convolution,
         integer_bias,

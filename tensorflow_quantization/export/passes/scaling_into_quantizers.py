@@ -1,0 +1,27 @@
+"""For ONNX Runtime: a factor in front of a quantizer goes into its scale, x * f / s being x / (s / f).
+
+So images that a `Rescaling` layer scales are quantized as they are. What dequantizes has the scale that it had.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tensorflow_quantization.export.builder import Builder
+from tensorflow_quantization.export.passes._affine import read_chain
+from tensorflow_quantization.export.passes._graph import array, is_private, operand
+
+
+def scaling_into_quantizers(builder: Builder) -> None:
+    for quantize in list(builder.graph):
+        scaled = operand(quantize, 0) if quantize.op_type == "QuantizeLinear" else None
+        scale = array(operand(quantize, 1)) if scaled is not None else None
+        if scaled is None or scale is None or scale.size > 1 or not is_private(scaled):
+            continue
+        # Channels are all axes or none of them, so it does not matter which they are.
+        chain = read_chain(scaled, axis=-3 if scaled.shape is not None and len(scaled.shape) == 4 else -1)
+        factor = chain.factor[0]
+        if chain.nodes and factor > 0 and np.all(chain.factor == factor) and not chain.shift.any():
+            divided = (scale.astype(np.float64) / factor).astype(scale.dtype)
+            quantize.replace_input_with(0, chain.source)
+            quantize.replace_input_with(1, builder.initializer(f"{quantize.name}/scale", divided))
