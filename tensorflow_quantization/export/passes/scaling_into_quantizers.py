@@ -1,15 +1,17 @@
-"""For ONNX Runtime: a factor in front of a quantizer goes into its scale, x * f / s being x / (s / f).
+"""For ONNX Runtime: a factor of a model's input goes into the quantizer behind it, as x * f / s is x / (s / f).
 
-So images that a `Rescaling` layer scales are quantized as they are. What dequantizes has the scale that it had.
+So images that a `Rescaling` layer scales are quantized as they are. What dequantizes has the scale that it had. Within
+the model, as in front of the product of queries and keys, another scale would keep kernels from being merged.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
 from tensorflow_quantization.export.builder import Builder
 from tensorflow_quantization.export.passes._affine import read_chain
-from tensorflow_quantization.export.passes._graph import array, is_private, operand
+from tensorflow_quantization.export.passes._graph import array, is_private, operand, producer
 
 
 def scaling_into_quantizers(builder: Builder) -> None:
@@ -21,7 +23,15 @@ def scaling_into_quantizers(builder: Builder) -> None:
         # Channels are all axes or none of them, so it does not matter which they are.
         chain = read_chain(scaled, axis=-3 if scaled.shape is not None and len(scaled.shape) == 4 else -1)
         factor = chain.factor[0]
-        if chain.nodes and factor > 0 and np.all(chain.factor == factor) and not chain.shift.any():
+        uniform = np.all(chain.factor == factor) and not chain.shift.any()
+        if chain.nodes and uniform and factor > 0 and _is_input(chain.source):
             divided = (scale.astype(np.float64) / factor).astype(scale.dtype)
             quantize.replace_input_with(0, chain.source)
             quantize.replace_input_with(1, builder.initializer(f"{quantize.name}/scale", divided))
+
+
+def _is_input(value: ir.Value) -> bool:
+    """Whether this is an input of the model, in another layout or dtype maybe."""
+    while (node := producer(value, "Transpose", "Reshape", "Cast")) is not None and (before := operand(node, 0)):
+        value = before
+    return value.is_graph_input()
