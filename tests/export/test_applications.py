@@ -21,7 +21,7 @@ SMALLEST = frozenset(
     | {"MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "ResNet50", "ResNet50V2"}
     | {"VGG16", "VGG19", "Xception"}
 )
-#: Of these, the ones that are quantized in each run of the tests.
+#: Of these, the ones that are quantized in each run of the tests; the rest of them are slow.
 QUICK = frozenset({"MobileNet", "MobileNetV2", "MobileNetV3Small", "EfficientNetB0", "ResNet50", "VGG16"})
 #: And of these for LiteRT, whose converter takes its time.
 QUICK_LITERT = frozenset({"MobileNetV2", "MobileNetV3Small"})
@@ -29,7 +29,12 @@ TARGETS = (None, "tensorrt", "onnxruntime", "openvino")
 
 
 def each_network(quick):
-    return [pytest.param(name, marks=[] if name in quick else pytest.mark.exhaustive) for name in NETWORKS]
+    def marks(name):
+        if name in quick:
+            return []
+        return [pytest.mark.slow if name in SMALLEST else pytest.mark.exhaustive]
+
+    return [pytest.param(name, marks=marks(name)) for name in NETWORKS]
 
 
 def images(model, count=2):
