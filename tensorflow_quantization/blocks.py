@@ -98,12 +98,13 @@ def _calls(graph: LayerGraph, seen: set[int]) -> Iterator[Call]:
 
 
 def _is_block(call: Call) -> bool:
-    """Whether this is a layer of somebody's own with layers in it that can be quantized."""
+    """Whether this is a layer of somebody's own with layers in it that can be quantized, and are not yet."""
     layer: Any = call.operation
     if not call.is_layer or is_of_keras(type(layer)) or isinstance(layer, BaseQuantizeWrapper) or find_wrapper(layer):
         return False
     inner = layer._flatten_layers(include_self=False)
-    return any(map(find_wrapper, inner)) and not any(isinstance(x, BaseQuantizeWrapper) for x in inner)
+    quantized = any(isinstance(x, BaseQuantizeWrapper) or getattr(x, "quantization_mode", None) for x in inner)
+    return any(map(find_wrapper, inner)) and not quantized
 
 
 class _WatchingScope(keras.StatelessScope):
