@@ -53,8 +53,8 @@ def export_litert(
         TypeError, ValueError: `model` is no Keras model, not built, or cannot be traced.
         OSError: `path` cannot be written.
         ExportError: another Keras backend, a model that is not quantized for LiteRT, that computes in half precision,
-            has other than 8 bits, attention layers that are quantized inside or values that are not finite, or that the
-            converter does not take.
+            has other than 8 bits, attention layers that are quantized inside, recurrent layers that are not unrolled or
+            values that are not finite, or that the converter does not take.
         VerificationError: the file disagrees with Keras. This and each of the above leave what was at `path`.
         ImportError: TensorFlow is not installed, or `verify_with` is given and `ai-edge-litert` is not.
     """
@@ -64,6 +64,7 @@ def export_litert(
     graph = LayerGraph.trace(model).flatten().live()
     _check_quantized(graph)
     _check_attention(graph)
+    _check_loops(graph)
     _check_bits(graph)
     _check_precision(graph)
     validation.check_finite(graph)
@@ -115,6 +116,17 @@ def _check_attention(graph: LayerGraph) -> None:
                 f"Layer {call.path!r} is quantized inside, and attention is exported to LiteRT in floats only. Leave "
                 "its entry out of the QuantizationSpec."
             )
+
+
+def _check_loops(graph: LayerGraph) -> None:
+    for call in graph.calls:
+        for layer in call.operation._flatten_layers() if call.is_layer else ():
+            if isinstance(layer, keras.layers.RNN) and not layer.unroll:
+                raise ExportError(
+                    f"Layer {call.path!r} computes {layer.name!r} ({type(layer).__name__}) in a loop, which "
+                    "TensorFlow's converter does not take. Build the layer with unroll=True, for a known number of "
+                    "steps, and load the weights into it."
+                )
 
 
 def _check_bits(graph: LayerGraph) -> None:
