@@ -33,9 +33,9 @@ class Histogram(RangeEstimator):
         if self.limit == 0.0:  # zeros only, so far
             self.counts[BINS] += x.size
             return
-        bins = ((x / self.limit + 1.0) * BINS).astype(np.int64)
-        np.clip(bins, 0, 2 * BINS - 1, out=bins)
-        self.counts += np.bincount(bins, minlength=2 * BINS)
+        bins = np.floor(x / self.limit * BINS).astype(np.int64)
+        np.minimum(bins, -1, out=bins, where=x < 0)  # however near to zero
+        self.counts += np.bincount(np.clip(bins + BINS, 0, 2 * BINS - 1), minlength=2 * BINS)
 
     def _grow(self, needed: float) -> None:
         if needed <= self.limit or needed == 0.0:

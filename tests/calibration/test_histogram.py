@@ -60,6 +60,11 @@ def test_counts_on_each_side_of_zero_do_not_depend_on_the_order(batches, random)
         assert first.counts[part].sum() == second.counts[part].sum()
 
 
+def test_a_negative_number_next_to_nothing_is_counted_below_zero():
+    found = histogram([np.float32([2048.0]), np.float32([-6e-5, -1e-45])])
+    assert found.counts[BINS - 1] == 2
+
+
 def test_limit_doubles_and_pairs_of_bins_merge():
     found = Counts()
     found.update(np.float32([1.0, 0.5, -0.25]))
