@@ -43,7 +43,8 @@ def quantize_model(
     the module globals `G_NUM_BITS`, `G_NARROW_RANGE`, `G_SYMMETRIC` or an argument say otherwise.
 
     Args:
-        model: any built Keras 3 model: Functional, Sequential, subclassed, with other models inside.
+        model: any built Keras 3 model: Functional, Sequential, subclassed, with other models inside, or with blocks,
+            layers of your own that are made of layers; in the result, a model stands for a block that was quantized.
         quantization_mode: "full" quantizes every supported layer by the default table, or as spec and cases say;
             "partial" only what spec and cases name.
         quantization_spec: what to do with single layers or classes.
