@@ -45,7 +45,7 @@ def _place(graph, switched_off):
     in_floats = float_sums(graph, lambda call: call.path in placements)
     for call in graph.calls:
         inputs = next((found for case in _CASES if (found := case.inputs(graph, call))), None)
-        if inputs and call.is_layer and not switched_off(call) and not _folds_into_product(graph, call):
+        if inputs and not switched_off(call) and not _folds_into_product(graph, call):
             placements[call.path] = Placement() if id(call) in in_floats else Placement(tuple(inputs))
     return {path: replace(p, reason="runs in INT8" if p else IN_FLOATS) for path, p in placements.items()}
 

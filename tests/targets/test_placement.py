@@ -232,3 +232,14 @@ def test_nothing_is_logged_by_an_export(target, tmp_path, caplog):
     calibrate(quantized, np.random.default_rng(0).normal(size=(8, 6, 8)), verbose=0)
     export_onnx(quantized, tmp_path / "m.onnx")
     assert not caplog.records
+
+
+@pytest.mark.parametrize("add", [lambda a, b: layers.Add()([a, b]), lambda a, b: a + b], ids=["layer", "operation"])
+def test_tensorrt_quantizes_the_shortcut_however_the_sum_is_written(tmp_path, add):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu")(inputs)
+    y = layers.BatchNormalization()(layers.Conv2D(4, 3, padding="same")(x))
+    x = layers.GlobalAveragePooling2D()(layers.ReLU()(add(y, x)))
+    data = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    quantized = calibrate(quantize_model(keras.Model(inputs, layers.Dense(5)(x)), target="tensorrt"), data, verbose=0)
+    assert check_onnx(export_onnx(quantized, tmp_path / "m.onnx", verify_with=data), target="tensorrt").ok
