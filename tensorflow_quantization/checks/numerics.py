@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 import onnx
@@ -22,6 +22,8 @@ from tensorflow_quantization.checks.qdq_graph import (
     name_of,
 )
 from tensorflow_quantization.checks.rule import Predicate, Violation
+
+_MOVING = frozenset({"Cast", "Reshape", "Transpose"})
 
 
 def _deciding(graph: QdqGraph) -> Iterator[ir.Node]:
@@ -50,6 +52,15 @@ def bad_scales(graph: QdqGraph) -> Iterator[Violation]:
 
 def mismatched_pairs(graph: QdqGraph) -> Iterator[Violation]:
     """A QuantizeLinear and its DequantizeLinear that disagree."""
+    return _mismatches(graph, lambda quantize: False)
+
+
+def mismatched_pairs_within(graph: QdqGraph) -> Iterator[Violation]:
+    """The same, but for the scale of a quantizer of the model's input, into which a factor of that may have gone."""
+    return _mismatches(graph, _of_input)
+
+
+def _mismatches(graph: QdqGraph, has_any_scale: Callable[[ir.Node], bool]) -> Iterator[Violation]:
     for node in graph.dequantizes:
         value = node.inputs[0]
         before = None if value is None else value.producer()
@@ -60,9 +71,18 @@ def mismatched_pairs(graph: QdqGraph) -> Iterator[Violation]:
             yield Violation((node, before), f"one says {dq.dtype}, the other {q.dtype}")
         for what, left, right in (("scale", q.scale, dq.scale), ("zero point", q.zero_point, dq.zero_point)):
             # A left-out zero point is 0.
+            if what == "scale" and has_any_scale(before):
+                continue
             left, right = (np.zeros(1) if x is None and what == "zero point" else x for x in (left, right))
             if left is not None and right is not None and not _same(left, right):
                 yield Violation((node, before), f"they have different {what}s")
+
+
+def _of_input(quantize: ir.Node) -> bool:
+    value = input_of(quantize, 0)
+    while value is not None and (node := value.producer()) is not None and node.op_type in _MOVING:
+        value = input_of(node, 0)
+    return value is not None and value.is_graph_input()
 
 
 def _same(left: np.ndarray, right: np.ndarray) -> bool:

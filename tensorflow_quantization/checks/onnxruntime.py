@@ -45,7 +45,7 @@ RULES = (
         "A QuantizeLinear and its DequantizeLinear have the same scale, zero point and dtype.",
         "Give both the same constants.",
         _ONNX,
-        numerics.mismatched_pairs,
+        numerics.mismatched_pairs_within,
     ),
     Rule(
         "opset",

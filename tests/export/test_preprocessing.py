@@ -1,8 +1,11 @@
 import keras
 import numpy as np
+import onnx
 import pytest
 from keras import layers
 from onnx_models import assert_agrees, export, layer_model, op_counts
+
+from tensorflow_quantization import calibrate, check_onnx, export_onnx, quantize_model
 
 
 @pytest.mark.parametrize(
@@ -81,3 +84,13 @@ def test_a_model_that_does_nothing_at_inference(tmp_path):
     proto = export(keras.Model(inputs, layers.Dropout(0.5, name="drop")(inputs)), tmp_path / "m.onnx")
     assert [n.op_type for n in proto.graph.node] == ["Identity"]
     assert (proto.graph.input[0].name, proto.graph.output[0].name) == ("x", "drop")
+
+
+def test_a_factor_of_the_image_is_in_the_quantizer_behind_it(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(inputs)))
+    x = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3)).astype("float32")
+    quantized = calibrate(quantize_model(model, target="onnxruntime"), x, verbose=0)
+    path = export_onnx(quantized, tmp_path / "m.onnx", verify_with=x)
+    assert not op_counts(onnx.load(path))["Mul"]
+    assert check_onnx(path, target="onnxruntime").ok
