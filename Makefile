@@ -21,10 +21,10 @@ demo: $(VENV)/installed data ## Train, quantize, fine-tune, export and run a rea
 test: $(VENV)/installed data lint types ## Linters, types and the tests that are not slow
 	$(BIN)/python -m pytest -m "not slow and not exhaustive"
 
-test-slow: $(VENV)/installed data ## The slow tests: documentation, examples, backends, TensorRT placement
+test-slow: $(VENV)/installed data ## The slow tests: documentation, examples, backends, networks
 	$(BIN)/python -m pytest -m slow
 
-test-exhaustive: $(VENV)/installed data ## All networks of keras.applications, for hours and in 16 GB
+test-exhaustive: $(VENV)/installed data ## All other networks of keras.applications, for hours and in 16 GB
 	$(BIN)/python -m pytest -m exhaustive
 
 lint: $(VENV)/installed ## Check format and lint

@@ -138,7 +138,7 @@ def _mel_weights(layer, bins: int) -> np.ndarray:
     weights = layer.linear_to_mel_weight_matrix(
         layer.num_mel_bins, bins, layer.sampling_rate, layer.min_freq, layer.max_freq
     )
-    return np.ascontiguousarray(keras.ops.convert_to_numpy(weights).T)
+    return np.ascontiguousarray(to_numpy(weights, "float32").T)
 
 
 def _decibels(e: Emission, layer, power: ir.Value) -> ir.Value:

@@ -20,7 +20,7 @@ def scaling_into_quantizers(builder: Builder) -> None:
         scale = array(operand(quantize, 1)) if scaled is not None else None
         if scaled is None or scale is None or scale.size > 1 or not is_private(scaled):
             continue
-        # Channels are all axes or none of them, so it does not matter which they are.
+        # Images are stored channels first here.
         chain = read_chain(scaled, axis=-3 if scaled.shape is not None and len(scaled.shape) == 4 else -1)
         factor = chain.factor[0]
         uniform = np.all(chain.factor == factor) and not chain.shift.any()
