@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterator, Mapping
 
 from machine import machine
-from tensorflow_quantization.tables import markdown_table
+from tensorflow_quantization.text.tables import markdown_table
 
 _PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "tf2onnx", "onnx-ir", "onnxruntime", "openvino")
 _EXPORTS = ("network", "weights MB", "Keras s", "ours s", "times faster", "Keras peak", "ours peak")

@@ -10,7 +10,7 @@ import numpy as np
 
 from machine import machine
 from peers import missing
-from tensorflow_quantization.tables import markdown_table
+from tensorflow_quantization.text.tables import markdown_table
 
 TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 _PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "onnxruntime", "openvino", "ai-edge-litert", "nncf")

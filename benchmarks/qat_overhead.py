@@ -102,7 +102,7 @@ def main() -> None:
         print(json.dumps(measure_peer(arguments.as_peer)))
         return
 
-    from tensorflow_quantization.tables import markdown_table
+    from tensorflow_quantization.text.tables import markdown_table
 
     rounds = 5 if arguments.quick else 60
     rows = measure(rounds)

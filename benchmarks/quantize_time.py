@@ -15,7 +15,7 @@ import sys
 import keras
 
 from tensorflow_quantization import quantize_model
-from tensorflow_quantization.tables import markdown_table
+from tensorflow_quantization.text.tables import markdown_table
 from timing import interleaved, summary
 
 FUNCTIONS = {"clone": keras.models.clone_model, "quantize": quantize_model}

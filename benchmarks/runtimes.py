@@ -136,7 +136,7 @@ def _share_of_tflite(path: pathlib.Path) -> float:
 def _share_of_openvino_model(path: pathlib.Path) -> float:
     import openvino
 
-    from tensorflow_quantization.analysis.openvino_graph import executed
+    from tensorflow_quantization.inspection.runtime.openvino_graph import executed
 
     model = openvino.Core().read_model(path)
     products = {}

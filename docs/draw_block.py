@@ -13,9 +13,9 @@ import matplotlib
 import numpy as np
 import onnx
 from matplotlib import pyplot as plt
+from tensorflow_quantization.custom_qdq_cases import ResNetV1QDQCase
 
 from tensorflow_quantization import calibrate, export_onnx, quantize_model
-from tensorflow_quantization.custom_qdq_cases import ResNetV1QDQCase
 
 LEFT, MIDDLE, RIGHT = -1.2, 0.0, 1.2
 GREY, PLAIN = "#555555", "#f2f2f2"

@@ -12,9 +12,9 @@ import keras
 from keras.src.ops.operation import Operation  # has no public name
 
 import tensorflow_quantization.export  # noqa: F401  (registers the emitters)
-from tensorflow_quantization.export.composite import OPAQUE
-from tensorflow_quantization.export.refusals import REFUSALS
-from tensorflow_quantization.export.registry import is_registered
+from tensorflow_quantization.export.onnx.composite import OPAQUE
+from tensorflow_quantization.export.onnx.refusals import REFUSALS
+from tensorflow_quantization.export.onnx.registry import is_registered
 
 PAGE = Path(__file__).with_name("coverage.md")
 

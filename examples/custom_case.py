@@ -4,11 +4,11 @@ python examples/custom_case.py
 """
 
 import keras
+from tensorflow_quantization.custom_qdq_cases import check_is_quantizable_by_layer_name
+from tensorflow_quantization.utils import find_my_predecessors
 
 from fashion_mnist import load_fashion_mnist
 from tensorflow_quantization import CustomQDQInsertionCase, QuantizationSpec, calibrate, describe, quantize_model
-from tensorflow_quantization.custom_qdq_cases import check_is_quantizable_by_layer_name
-from tensorflow_quantization.utils import find_my_predecessors
 
 
 class PooledConcatenateQDQCase(CustomQDQInsertionCase):

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import onnxruntime
 
-from tensorflow_quantization.tables import text_table
+from tensorflow_quantization.text.tables import text_table
 
 BATCH = 500
 

@@ -7,9 +7,9 @@ The weights are random and the images noise: this is about where quantizers go. 
 
 import keras
 import numpy as np
+from tensorflow_quantization.custom_qdq_cases import ResNetV1QDQCase
 
 from tensorflow_quantization import calibrate, describe, export_onnx, quantize_model
-from tensorflow_quantization.custom_qdq_cases import ResNetV1QDQCase
 
 model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3), classes=10)
 images = np.random.default_rng(0).normal(size=(16, 64, 64, 3)).astype("float32")

@@ -1,25 +1,31 @@
 """Quantization for Keras 3: quantization-aware training, calibration, and ONNX files that runtimes run in integers."""
 
-from tensorflow_quantization import utils
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tensorflow_quantization import legacy
 from tensorflow_quantization._version import __version__
-from tensorflow_quantization.analysis import describe, runtime_report
 from tensorflow_quantization.calibration import calibrate
-from tensorflow_quantization.checks import check_onnx
-from tensorflow_quantization.custom_qdq_cases import CustomQDQInsertionCase
-from tensorflow_quantization.export import export_onnx
-from tensorflow_quantization.export.litert import export_litert
-from tensorflow_quantization.quantize import quantize_model
-from tensorflow_quantization.spec import LayerConfig, QuantizationSpec
-from tensorflow_quantization.utils import (
+from tensorflow_quantization.inspection import describe
+from tensorflow_quantization.legacy import utils
+from tensorflow_quantization.legacy.utils import (
     CreateAssetsFolders,
     convert_keras_model_to_onnx,
     convert_saved_model_to_onnx,
 )
+from tensorflow_quantization.quantize import LayerConfig, QuantizationSpec, quantize_model
+from tensorflow_quantization.quantize.case import CustomQDQInsertionCase
 from tensorflow_quantization.wrappers import (
     BaseQuantizeWrapper,
     NonWeightedBaseQuantizeWrapper,
     WeightedBaseQuantizeWrapper,
 )
+
+if TYPE_CHECKING:
+    from tensorflow_quantization.export import export_onnx
+    from tensorflow_quantization.export.litert import export_litert
+    from tensorflow_quantization.inspection.checks import check_onnx
+    from tensorflow_quantization.inspection.runtime import runtime_report
 
 __all__ = [
     "BaseQuantizeWrapper",
@@ -37,6 +43,7 @@ __all__ = [
     "describe",
     "export_litert",
     "export_onnx",
+    "legacy",
     "quantize_model",
     "runtime_report",
     "utils",
@@ -46,3 +53,22 @@ __all__ = [
 G_NUM_BITS = 8
 G_NARROW_RANGE = True
 G_SYMMETRIC = True
+
+#: Names that need the ONNX libraries, and the modules that have them: both are loaded when a name is first used.
+_LAZY = {
+    "check_onnx": "inspection.checks",
+    "export_litert": "export.litert",
+    "export_onnx": "export",
+    "runtime_report": "inspection.runtime",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -10,10 +10,12 @@ from typing import Any
 
 import keras
 
-from tensorflow_quantization import analysis, checks, export
+from tensorflow_quantization import export, inspection
 from tensorflow_quantization._version import __version__
-from tensorflow_quantization.checks.check import RULES
 from tensorflow_quantization.export.litert import export_litert
+from tensorflow_quantization.inspection.checks import check_onnx
+from tensorflow_quantization.inspection.checks.check import RULES
+from tensorflow_quantization.inspection.runtime import runtime_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,18 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(path: str, target: str) -> int:
-    report = checks.check_onnx(path, target)
+    report = check_onnx(path, target)
     print(report)
     return 0 if not report.errors else 1
 
 
 def _report(path: str, runtime: str) -> int:
-    print(analysis.runtime_report(path, runtime))
+    print(runtime_report(path, runtime))
     return 0
 
 
 def _describe(path: str) -> int:
-    print(analysis.describe(_load(path)))
+    print(inspection.describe(_load(path)))
     return 0
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import onnx_ir as ir
 from onnx_models import op_counts, run
 
-from tensorflow_quantization.export.builder import Builder
-from tensorflow_quantization.export.passes.dead_code import remove_dead_code
-from tensorflow_quantization.export.passes.repeat_quantizers import SHARED
-from tensorflow_quantization.export.writing import to_model
+from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.export.onnx.passes.dead_code import remove_dead_code
+from tensorflow_quantization.export.onnx.passes.repeat_quantizers import SHARED
+from tensorflow_quantization.export.onnx.writing import to_model
 
 RNG = np.random.default_rng(0)
 

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from tensorflow_quantization.export.pieces import model_inputs
-from tensorflow_quantization.graph import LayerGraph, substitute
+from tensorflow_quantization.export.verification.pieces import model_inputs
+from tensorflow_quantization.model.graph import LayerGraph, substitute
 
 
 def settle(model, x):

@@ -15,8 +15,8 @@ from tensorflow_quantization.calibration.estimator import RangeEstimator
 from tensorflow_quantization.calibration.max import Max
 from tensorflow_quantization.calibration.mse import MSE
 from tensorflow_quantization.calibration.percentile import Percentile
-from tensorflow_quantization.messages import must_be_one_of
 from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.text.messages import must_be_one_of
 
 ESTIMATORS: dict[str, type[RangeEstimator]] = {"max": Max, "percentile": Percentile, "mse": MSE}
 

@@ -3,7 +3,6 @@
 `export_onnx` is the way in, `emitter` the way to add a layer; the rest are the errors that it raises.
 """
 
-from tensorflow_quantization.export.emission import Emission
 from tensorflow_quantization.export.errors import (
     ExportError,
     NotExpressibleError,
@@ -11,9 +10,10 @@ from tensorflow_quantization.export.errors import (
     UnsupportedLayerError,
     VerificationError,
 )
-from tensorflow_quantization.export.exporter import export_onnx
-from tensorflow_quantization.export.registry import emitter
-from tensorflow_quantization.export.values import Value
+from tensorflow_quantization.export.onnx.emission import Emission
+from tensorflow_quantization.export.onnx.exporter import export_onnx
+from tensorflow_quantization.export.onnx.registry import emitter
+from tensorflow_quantization.export.onnx.values import Value
 
 __all__ = [
     "Emission",

@@ -9,16 +9,16 @@ import keras
 import numpy as np
 import onnx
 
-from tensorflow_quantization.export.builder import MIN_OPSET
-from tensorflow_quantization.export.emission import to_numpy
 from tensorflow_quantization.export.errors import ExportError, OpsetError
-from tensorflow_quantization.export.lower import INPUT_LAYOUTS
-from tensorflow_quantization.export.runtimes import RUNTIMES
-from tensorflow_quantization.export.verify import TOLERANCES
-from tensorflow_quantization.graph import LayerGraph
-from tensorflow_quantization.messages import must_be_one_of
+from tensorflow_quantization.export.onnx.builder import MIN_OPSET
+from tensorflow_quantization.export.onnx.emission import to_numpy
+from tensorflow_quantization.export.onnx.lower import INPUT_LAYOUTS
+from tensorflow_quantization.export.verification.runtimes import RUNTIMES
+from tensorflow_quantization.export.verification.verify import TOLERANCES
+from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.targets import TARGETS
-from tensorflow_quantization.warn import warn_user
+from tensorflow_quantization.text.messages import must_be_one_of
+from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import activation_quantizers
 
 

@@ -10,11 +10,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from tensorflow_quantization.messages import must_be_one_of
 from tensorflow_quantization.quantizers import numerics
 from tensorflow_quantization.quantizers.fake_quantize import fake_quantize, fake_quantize_learned, float32
 from tensorflow_quantization.quantizers.observers import OBSERVERS
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme
+from tensorflow_quantization.text.messages import must_be_one_of
 
 RANGES = (*OBSERVERS, "learned")
 #: The range of a quantizer that never saw data, in both directions.

@@ -1,12 +1,12 @@
 """One file a runtime: where it wants quantizers, and in which integers."""
 
-from tensorflow_quantization.messages import must_be_one_of
 from tensorflow_quantization.targets.default import DEFAULT
 from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.targets.onnxruntime import ONNXRUNTIME
 from tensorflow_quantization.targets.openvino import OPENVINO
 from tensorflow_quantization.targets.target import Placement, Target
 from tensorflow_quantization.targets.tensorrt import TENSORRT
+from tensorflow_quantization.text.messages import must_be_one_of
 
 __all__ = ["DEFAULT", "TARGETS", "Placement", "Target", "find_target"]
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import keras
 
-from tensorflow_quantization.graph import Call
-from tensorflow_quantization.inheritance import computes_like
+from tensorflow_quantization.model.graph import Call
+from tensorflow_quantization.model.keras_classes import computes_like
 
 #: Layers of attention: those with projections, and the one that multiplies its inputs.
 PROJECTED_ATTENTION = frozenset({"GroupedQueryAttention", "MultiHeadAttention"})

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from tensorflow_quantization.graph import Call, LayerGraph
+from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import QuantizationScheme
 
 

@@ -7,14 +7,16 @@ from dataclasses import replace
 
 import keras
 
-from tensorflow_quantization.custom_qdq_cases import (
-    BNQDQCase,
-    EfficientNetQDQCase,
-    MaxPoolQDQCase,
-)
-from tensorflow_quantization.graph import NORMALIZATIONS
+from tensorflow_quantization.model.graph import NORMALIZATIONS
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.products import PROJECTED_ATTENTION, attends, multiplies_activations
+from tensorflow_quantization.targets.structure import (
+    first_of,
+    max_pooling_input,
+    multiply_inputs,
+    residual_inputs,
+    unfolded_normalization_input,
+)
 from tensorflow_quantization.targets.table import LayerRule, by_table
 from tensorflow_quantization.targets.target import Placement, Target
 from tensorflow_quantization.targets.tensors import IN_FLOATS, SEPARABLE, float_sums
@@ -36,7 +38,7 @@ _TABLE = by_table(
     }
 )
 #: Residual adds and squeeze-and-excite products, normalizations that are not folded, and max pooling.
-_CASES = (EfficientNetQDQCase(), BNQDQCase(), MaxPoolQDQCase())
+_STRUCTURE = first_of(residual_inputs, multiply_inputs, unfolded_normalization_input, max_pooling_input)
 
 
 def _place(graph, switched_off):
@@ -44,7 +46,7 @@ def _place(graph, switched_off):
     placements.update(_products(graph, switched_off))
     in_floats = float_sums(graph, lambda call: call.path in placements)
     for call in graph.calls:
-        inputs = next((found for case in _CASES if (found := case.inputs(graph, call))), None)
+        inputs = _STRUCTURE(graph, call)
         if inputs and not switched_off(call) and not _folds_into_product(graph, call):
             placements[call.path] = Placement() if id(call) in in_floats else Placement(tuple(inputs))
     return {path: replace(p, reason="runs in INT8" if p else IN_FLOATS) for path, p in placements.items()}

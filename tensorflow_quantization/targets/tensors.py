@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import keras
 
-from tensorflow_quantization.graph import DROPOUTS, MOVING, NORMALIZATIONS, Call, LayerGraph, Tensor
+from tensorflow_quantization.model.graph import DROPOUTS, MOVING, NORMALIZATIONS, Call, LayerGraph, Tensor
 from tensorflow_quantization.targets.products import PROJECTED_ATTENTION, attends, multiplies_activations
 from tensorflow_quantization.targets.target import Placement, PlacementRule
 

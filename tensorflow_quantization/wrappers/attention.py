@@ -13,7 +13,7 @@ import keras
 from keras import ops
 from keras.src.backend import get_keras_mask, set_keras_mask  # have no public names
 
-from tensorflow_quantization.inheritance import computes_like
+from tensorflow_quantization.model.keras_classes import computes_like
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
 from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import EinsumDenseQuantizeWrapper

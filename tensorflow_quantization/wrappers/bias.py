@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tensorflow_quantization.graph import MOVING
+from tensorflow_quantization.model.graph import MOVING
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
 #: Beyond this many steps, float32 holds no fractions of one.

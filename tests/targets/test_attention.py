@@ -16,7 +16,7 @@ from tensorflow_quantization import (
     quantize_model,
     runtime_report,
 )
-from tensorflow_quantization.plan import attached_plan
+from tensorflow_quantization.quantize.plan import attached_plan
 
 STEPS, SIZE, HEADS = 9, 16, 2
 RUNTIMES = ["onnxruntime", "openvino"]

@@ -5,7 +5,7 @@ import small_models
 from keras import layers
 
 from tensorflow_quantization import QuantizationSpec, calibrate, quantize_model
-from tensorflow_quantization.plan import attached_plan
+from tensorflow_quantization.quantize.plan import attached_plan
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets import TARGETS
 

@@ -8,7 +8,7 @@ from keras import layers
 from small_models import randomize
 
 from tensorflow_quantization import QuantizationSpec, calibrate, check_onnx, export_onnx, quantize_model, runtime_report
-from tensorflow_quantization.plan import attached_plan
+from tensorflow_quantization.quantize.plan import attached_plan
 from tensorflow_quantization.targets import TARGETS, Placement, Target, find_target
 
 SHAPE = (16, 16, 8)

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tensorflow_quantization.export.emission import to_numpy
-from tensorflow_quantization.export.registry import find_emitter
-from tensorflow_quantization.graph import Call, LayerGraph
-from tensorflow_quantization.tracing import trace_call
+from tensorflow_quantization.export.onnx.emission import to_numpy
+from tensorflow_quantization.export.onnx.registry import find_emitter
+from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.tracing import trace_call
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, inner_layer
 
 _LINEAR = (

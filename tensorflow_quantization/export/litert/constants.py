@@ -13,10 +13,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tensorflow_quantization.export.emission import to_numpy
 from tensorflow_quantization.export.litert.affine import Affine, inner_layer
 from tensorflow_quantization.export.litert.products import product_of
-from tensorflow_quantization.graph import Tensor
+from tensorflow_quantization.export.onnx.emission import to_numpy
+from tensorflow_quantization.model.graph import Tensor
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 from tensorflow_quantization.wrappers.base import output_channel_axis

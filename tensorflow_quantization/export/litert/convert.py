@@ -7,7 +7,7 @@ import warnings
 
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.function import Function
-from tensorflow_quantization.warn import muted
+from tensorflow_quantization.text.warn import muted
 
 
 def convert(function: Function, io_dtype: str = "float32") -> bytes:

@@ -10,18 +10,18 @@ from typing import Any
 import keras
 
 from tensorflow_quantization.export import validation
-from tensorflow_quantization.export.emission import plain_name
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.file import float_operators
 from tensorflow_quantization.export.litert.function import make_function
 from tensorflow_quantization.export.litert.verify import verify
-from tensorflow_quantization.export.writing import replacing
-from tensorflow_quantization.graph import LayerGraph
-from tensorflow_quantization.messages import must_be_one_of
+from tensorflow_quantization.export.onnx.emission import plain_name
+from tensorflow_quantization.export.onnx.writing import replacing
+from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.targets import DEFAULT, TARGETS
 from tensorflow_quantization.targets.litert import LITERT
-from tensorflow_quantization.warn import warn_user
+from tensorflow_quantization.text.messages import must_be_one_of
+from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 

@@ -14,7 +14,6 @@ from typing import Any
 import keras
 from keras import tree
 
-from tensorflow_quantization.export.emission import plain_name
 from tensorflow_quantization.export.litert.affine import Affine, folded_normalizations, inner_layer, read_affine
 from tensorflow_quantization.export.litert.constants import (
     Step,
@@ -26,7 +25,8 @@ from tensorflow_quantization.export.litert.constants import (
     rescaled,
     scaled,
 )
-from tensorflow_quantization.graph import DROPOUTS, MOVING, Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.export.onnx.emission import plain_name
+from tensorflow_quantization.model.graph import DROPOUTS, MOVING, Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.tensors import JOINING, activation_name
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers

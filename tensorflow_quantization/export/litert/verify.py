@@ -1,7 +1,7 @@
 """Runs a written file in LiteRT beside the Keras model.
 
-The integers of every quantizer are compared, piece by piece (`tensorflow_quantization.export.pieces`). For that, the
-model is converted once more with each quantized tensor as a further output; the file itself must give the same
+The integers of every quantizer are compared, piece by piece (`export.verification.pieces`). For that, the model is
+converted once more with each quantized tensor as a further output; the file itself must give the same
 outputs.
 
 LiteRT computes in fixed point: a bias is rounded to an integer, and ties to another side than in Keras. So an integer
@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from tensorflow_quantization.export.emission import plain_name
 from tensorflow_quantization.export.errors import VerificationError
 from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.file import is_integer
 from tensorflow_quantization.export.litert.function import make_function
-from tensorflow_quantization.export.pieces import model_inputs, run_pieces
-from tensorflow_quantization.graph import Call, LayerGraph
+from tensorflow_quantization.export.onnx.emission import plain_name
+from tensorflow_quantization.export.verification.pieces import model_inputs, run_pieces
+from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 
 #: Largest distance of an integer from Keras' value, in quanta, with room for float rounding.

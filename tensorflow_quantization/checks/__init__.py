@@ -1,6 +1,0 @@
-"""Check ONNX files with Q/DQ against the rules of the runtimes."""
-
-from tensorflow_quantization.checks.check import check_onnx
-from tensorflow_quantization.checks.report import Finding, Report
-
-__all__ = ["Finding", "Report", "check_onnx"]

@@ -1,0 +1,1 @@
+"""Keras models to ONNX files: lowering layer by layer, then passes over the graph."""

@@ -1,0 +1,196 @@
+"""`Builder`: the ONNX graph while it grows. It knows ONNX, names and layouts, but no Keras layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from tensorflow_quantization.export.errors import OpsetError
+from tensorflow_quantization.export.onnx.values import Order, Shape, Value, keras_order, moves_no_data, stored_dtype
+
+#: The least opset: the first one with scales per channel.
+MIN_OPSET = 13
+#: Left to itself, a file takes an operator that does a layer's whole work up to this opset, which every runtime reads.
+AUTOMATIC_OPSET = 17
+
+DTYPES = {
+    "float32": ir.DataType.FLOAT,
+    "int8": ir.DataType.INT8,
+    "uint8": ir.DataType.UINT8,
+    "int16": ir.DataType.INT16,
+    "uint16": ir.DataType.UINT16,
+    "int32": ir.DataType.INT32,
+    "uint32": ir.DataType.UINT32,
+    "int64": ir.DataType.INT64,
+    "uint64": ir.DataType.UINT64,
+    "bool": ir.DataType.BOOL,
+}
+
+
+class Builder:
+    """Collects nodes and initializers, gives them unique names, and reorders values.
+
+    Args:
+        opset: the opset asked for; `None` picks the least that the model needs.
+
+    Attributes:
+        graph: the `onnx_ir.Graph`.
+        opset: the opset needed so far, or the one asked for.
+    """
+
+    def __init__(self, opset: int | None = None):
+        self.graph = ir.Graph([], [], nodes=[], name="model")
+        self._asked = opset
+        self.opset = opset or MIN_OPSET
+        self._names: dict[str, int] = {}
+        self._constants: dict[tuple, ir.Value] = {}
+        self._weights: dict[str, list[ir.Value]] = {}
+        self._arranged: dict[tuple[int, Order, Any], Value] = {}
+
+    def supports(self, opset: int) -> bool:
+        """Whether an operator of `opset` may be used where older ones can do the same; if so it counts as needed."""
+        if self._asked is not None:
+            return self._asked >= opset
+        if opset > AUTOMATIC_OPSET:
+            return False
+        self.opset = max(self.opset, opset)
+        return True
+
+    def require(self, opset: int, what: str) -> None:
+        """Say that `what` cannot be written without `opset`.
+
+        Raises:
+            OpsetError: an older one was asked for.
+        """
+        if self._asked is not None and self._asked < opset:
+            raise OpsetError(f"{what} needs ONNX opset {opset} or newer, got opset={self._asked}.")
+        self.opset = max(self.opset, opset)
+
+    def unique(self, name: str) -> str:
+        """`name`, or with a number if it is taken."""
+        count = self._names.get(name, 0)
+        self._names[name] = count + 1
+        return name if count == 0 else self.unique(f"{name}_{count}")
+
+    def input(self, name: str, shape: Shape, dtype: str, order: Order | None = None) -> Value:
+        """A graph input; unknown axes are named: "batch" for the first one, `<name>_<axis>` for the others.
+
+        Raises:
+            KeyError: ONNX has no such dtype.
+        """
+        value = Value(ir.Value(name=self.unique(name)), shape, dtype, order or keras_order(len(shape)))
+        dims = [_axis_name(name, axis) if shape[axis] is None else shape[axis] for axis in value.order]
+        value.onnx.shape = ir.Shape(dims)
+        value.onnx.type = ir.TensorType(DTYPES[value.dtype])
+        self.graph.inputs.append(value.onnx)
+        return value
+
+    def node(
+        self, op_type: str, inputs: Sequence[Any], attributes: dict[str, Any], name: str, outputs: int = 1
+    ) -> list[ir.Value]:
+        """Append a node; `None` attributes are left out. Its outputs are named like the node."""
+        name = self.unique(name)
+        results = [ir.Value(name=name if i == 0 else self.unique(f"{name}_{i}")) for i in range(outputs)]
+        attributes = {key: value for key, value in attributes.items() if value is not None}
+        values = [self._operand(x) for x in inputs]
+        while values and values[-1] is None:
+            values.pop()
+        self.graph.append(ir.node(op_type, values, attributes, outputs=results, name=name))
+        return results
+
+    def _operand(self, x: Any) -> ir.Value | None:
+        if x is None or isinstance(x, ir.Value):
+            return x
+        return x.onnx if isinstance(x, Value) else self.constant(x)
+
+    def constant(self, array: Any) -> ir.Value:
+        """A small constant; equal ones are shared. A Python number becomes a float32 or int64 scalar."""
+        if isinstance(array, bool | int | float):
+            array = np.asarray(array, {bool: np.bool_, int: np.int64, float: np.float32}[type(array)])
+        array = np.asarray(array)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            name = f"constant_{array.item():g}" if array.size == 1 else "constant"
+            self._constants[key] = self.initializer(name, array)
+        return self._constants[key]
+
+    def initializer(self, name: str, array: np.ndarray) -> ir.Value:
+        """A constant under a name of its own."""
+        name = self.unique(name)
+        array = np.ascontiguousarray(array) if array.ndim else array
+        value = ir.val(name, const_value=ir.Tensor(array, name=name))
+        self.graph.register_initializer(value)
+        return value
+
+    def shared_initializer(self, name: str, array: np.ndarray) -> ir.Value:
+        """A weight; a layer that is called again takes the one that it has."""
+        known = self._weights.setdefault(name, [])
+        for value in known:
+            tensor = value.const_value
+            if tensor is not None and np.array_equal(tensor.numpy(), array):
+                return value
+        known.append(self.initializer(name, array))
+        return known[-1]
+
+    def annotate(self, value: Value) -> None:
+        """Write shape and dtype of a layer's result into the graph, for whoever looks at it."""
+        if value.onnx.shape is None and value.dtype in DTYPES:
+            batch = ["batch" if d is None and i == 0 else d for i, d in enumerate(value.stored_shape)]
+            value.onnx.shape = ir.Shape(batch)
+            value.onnx.type = ir.TensorType(DTYPES[value.dtype])
+
+    def arrange(self, value: Value, order: Order, path: str) -> Value:
+        """`value` stored in `order`, its elements in Keras' order; the conversion is shared by all who want it."""
+        if value.order == order and value.flattened is None:
+            return value
+        key = (id(value.onnx), order, None)
+        if key not in self._arranged:
+            plain = self._unflatten(value, path) if value.flattened is not None else value
+            back = self._arranged[key] = self._reorder(plain, order, path)
+            self.annotate(back)
+            # Whoever wants the original back gets it.
+            self._arranged.setdefault((id(back.onnx), value.order, value.flattened), value)
+        return self._arranged[key]
+
+    def _reorder(self, value: Value, order: Order, path: str) -> Value:
+        if value.order == order:
+            return value
+        new = Value(value.onnx, value.shape, value.dtype, order)
+        dims = reshape_dims(new.stored_shape)
+        if moves_no_data(value.shape, value.order, order) and order[0] == value.order[0] == 0 and dims is not None:
+            return new.with_onnx(self.reshape(value.onnx, dims, path))
+        perm = [value.order.index(axis) for axis in order]
+        return new.with_onnx(self.node("Transpose", [value], {"perm": perm}, f"{path}/Transpose")[0])
+
+    def _unflatten(self, value: Value, path: str) -> Value:
+        """Undo a flattening, transpose, and flatten again."""
+        assert value.flattened is not None
+        shape, order = value.flattened
+        stored = reshape_dims(tuple(shape[a] for a in order))
+        if stored is None:
+            raise ValueError(f"Cannot reorder a flattened tensor whose shape {shape} is not known.")
+        image = Value(self.reshape(value.onnx, stored, path), shape, value.dtype, order)
+        image = self._reorder(image, keras_order(len(shape)), path)
+        return Value(self.reshape(image.onnx, [0, -1], path), value.shape, value.dtype)
+
+    def reshape(self, x: ir.Value, dims: Sequence[int], path: str) -> ir.Value:
+        """A Reshape; 0 copies the axis at this place, one -1 is what remains."""
+        return self.node("Reshape", [x, np.asarray(dims, np.int64)], {}, f"{path}/Reshape")[0]
+
+
+def reshape_dims(shape: Shape) -> list[int] | None:
+    """The second input of a Reshape to `shape` that keeps the first axis; `None` if too little is known."""
+    dims = [0, *(-1 if d is None else d for d in shape[1:])]
+    return dims if dims.count(-1) <= 1 else None
+
+
+def array_dtype(dtype: str) -> np.dtype:
+    """The numpy dtype in which a Keras dtype is stored."""
+    return np.dtype(stored_dtype(dtype))
+
+
+def _axis_name(name: str, axis: int) -> str:
+    return "batch" if axis == 0 else f"{name}_{axis}"

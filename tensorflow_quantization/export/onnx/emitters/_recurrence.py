@@ -1,0 +1,167 @@
+"""Recurrent cells of Keras as ONNX' LSTM, GRU and RNN: weights, gates and activations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import onnx_ir as ir
+
+from tensorflow_quantization.export.errors import NotExpressibleError
+from tensorflow_quantization.export.onnx.emission import Emission, to_numpy
+from tensorflow_quantization.export.onnx.values import Value
+
+_a = keras.activations
+
+#: ONNX' name and parameters of what a recurrent operator can apply: alpha, beta.
+_ACTIVATIONS: dict[Any, tuple[str, float | None, float | None]] = {
+    _a.sigmoid: ("Sigmoid", None, None),
+    _a.tanh: ("Tanh", None, None),
+    _a.relu: ("Relu", None, None),
+    _a.hard_sigmoid: ("HardSigmoid", 1 / 6, 0.5),
+    _a.softsign: ("Softsign", None, None),
+    _a.softplus: ("Softplus", None, None),
+    _a.elu: ("Elu", 1.0, None),
+    _a.leaky_relu: ("LeakyRelu", 0.2, None),
+    _a.linear: ("Affine", 1.0, 0.0),
+}
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """One direction of a recurrent operator.
+
+    Attributes:
+        op_type: "LSTM", "GRU" or "RNN".
+        units: size of the state.
+        states: how many state tensors it has.
+        weight, recurrent: (gates * units, inputs) and (gates * units, units).
+        bias: (2 * gates * units,), that of the input first.
+        activations: functions of `keras.activations`, in ONNX' order.
+        attributes: others of the operator.
+    """
+
+    op_type: str
+    units: int
+    states: int
+    weight: np.ndarray
+    recurrent: np.ndarray
+    bias: np.ndarray | None
+    activations: tuple[Any, ...]
+    attributes: dict[str, Any]
+
+    def joins(self, other: Recurrence) -> bool:
+        """Whether one operator can compute both as its two directions."""
+        same = (self.op_type, self.units, self.weight.shape, self.attributes)
+        return same == (other.op_type, other.units, other.weight.shape, other.attributes)
+
+    @classmethod
+    def of(cls, cell: Any) -> Recurrence:
+        """Read a Keras cell.
+
+        Raises:
+            NotExpressibleError: ONNX has no such cell or activation.
+        """
+        kind = type(cell)
+        if kind is keras.layers.LSTMCell:
+            gates = (cell.recurrent_activation, cell.activation, cell.activation)
+            # Keras: input, forget, cell, output. ONNX: input, output, forget, cell.
+            return cls._read(cell, "LSTM", 2, gates, (0, 3, 1, 2), {})
+        if kind is keras.layers.GRUCell:
+            return cls._read(
+                cell,
+                "GRU",
+                1,
+                (cell.recurrent_activation, cell.activation),
+                (0, 1, 2),
+                {"linear_before_reset": int(cell.reset_after)},
+            )
+        if kind is keras.layers.SimpleRNNCell:
+            return cls._read(cell, "RNN", 1, (cell.activation,), (0,), {})
+        raise NotExpressibleError(
+            f"has a cell of class {kind.__name__}; LSTMCell, GRUCell, SimpleRNNCell and stacks of them are exported"
+        )
+
+    @classmethod
+    def _read(
+        cls, cell: Any, op_type: str, states: int, activations: tuple, order: Sequence[int], attributes: dict[str, Any]
+    ) -> Recurrence:
+        for activation in activations:
+            if activation not in _ACTIVATIONS:
+                name = getattr(activation, "__name__", type(activation).__name__)
+                known = ", ".join(function.__name__ for function in _ACTIVATIONS)
+                raise NotExpressibleError(f"has the activation {name!r}; ONNX' {op_type} has {known}")
+
+        def gates(array: np.ndarray) -> np.ndarray:
+            parts = np.split(array, len(order), axis=-1)
+            return np.concatenate([parts[i] for i in order], axis=-1)
+
+        bias = None
+        if cell.bias is not None:
+            bias = gates(to_numpy(cell.bias, "float32"))
+            # One bias is that of the input; a GRU with reset_after has a second one.
+            bias = bias.ravel() if bias.ndim == 2 else np.concatenate([bias, np.zeros_like(bias)])
+        weight, recurrent = (gates(to_numpy(w, "float32")).T for w in (cell.kernel, cell.recurrent_kernel))
+        return cls(op_type, cell.units, states, weight, recurrent, bias, activations, attributes)
+
+
+def emit_recurrence(
+    e: Emission,
+    directions: Sequence[Recurrence],
+    x: Value,
+    initial: Sequence[Sequence[Value]] | None = None,
+    lengths: ir.Value | None = None,
+    reverse: bool = False,
+    inner: str = "",
+) -> tuple[ir.Value, list[ir.Value]]:
+    """One recurrent operator.
+
+    Args:
+        directions: one or, forward and backward, two.
+        x: stored (time, batch, inputs).
+        initial: for each direction its states, (batch, units) each; `None` for zeros.
+        lengths: of each sequence, int32; `None` if all are of full length.
+        reverse: a single direction goes backwards.
+        inner: name of the operator's weights within the layer.
+
+    Returns:
+        All outputs, stored (time, direction, batch, units), and the last states, (direction, batch, units) each. What
+        goes backwards is in the order of time too; what lies beyond a sequence's length is zero.
+    """
+    first = directions[0]
+    prefix = f"{e.path}/{inner}" if inner else e.path
+
+    def weight(name: str, arrays: Sequence[np.ndarray | None]) -> ir.Value | None:
+        if all(a is None for a in arrays):
+            return None
+        size = 2 * first.recurrent.shape[0]
+        stacked = np.stack([np.zeros(size, np.float32) if a is None else a for a in arrays])
+        return e.builder.shared_initializer(f"{prefix}/{name}", stacked)
+
+    states: list[Any] = [None] * first.states
+    if initial is not None:
+        for i in range(first.states):
+            parts = [e.op("Unsqueeze", of_one[i], np.asarray([0], np.int64)) for of_one in initial]
+            states[i] = parts[0] if len(parts) == 1 else e.op("Concat", *parts, axis=0)
+    functions = [_ACTIVATIONS[f] for r in directions for f in r.activations]
+    arguments = [
+        x,
+        weight("kernel", [r.weight for r in directions]),
+        weight("recurrent_kernel", [r.recurrent for r in directions]),
+        weight("bias", [r.bias for r in directions]),
+        lengths,
+        *states,
+    ]
+    attributes = {
+        "hidden_size": first.units,
+        "direction": "bidirectional" if len(directions) == 2 else "reverse" if reverse else "forward",
+        "activations": [name for name, _, _ in functions],
+        "activation_alpha": [alpha for _, alpha, _ in functions if alpha is not None] or None,
+        "activation_beta": [beta for _, _, beta in functions if beta is not None] or None,
+        **first.attributes,
+    }
+    y, *last = e.builder.node(first.op_type, arguments, attributes, f"{prefix}/{first.op_type}", 1 + first.states)
+    return y, last

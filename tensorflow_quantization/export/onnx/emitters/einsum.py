@@ -1,0 +1,112 @@
+"""EinsumDense: a matrix product between reshapes where the equation is one, else ONNX' own Einsum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from tensorflow_quantization.export.errors import NotExpressibleError
+from tensorflow_quantization.export.onnx.emission import Emission
+from tensorflow_quantization.export.onnx.emitters.reshaping import permute
+from tensorflow_quantization.export.onnx.registry import emitter
+from tensorflow_quantization.export.onnx.values import Value, stored_array
+
+
+@dataclass(frozen=True)
+class Equation:
+    """An equation of a tensor and a kernel, a letter an axis.
+
+    Attributes:
+        inputs, kernel, output: the letters of each.
+        free: those that the tensor hands on to the output.
+        summed: those that tensor and kernel share, in the kernel's order.
+        made: those that the kernel adds to the output.
+    """
+
+    inputs: str
+    kernel: str
+    output: str
+
+    @property
+    def free(self) -> str:
+        return "".join(a for a in self.inputs if a not in self.kernel)
+
+    @property
+    def summed(self) -> str:
+        return "".join(a for a in self.kernel if a in self.inputs)
+
+    @property
+    def made(self) -> str:
+        return "".join(a for a in self.kernel if a not in self.inputs)
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is a product of two matrices, once axes are moved and joined."""
+        distinct = all(len(set(term)) == len(term) for term in (self.inputs, self.kernel, self.output))
+        return distinct and bool(self.summed) and set(self.output) == set(self.free + self.made)
+
+    @classmethod
+    def parse(cls, text: str, rank: int) -> Equation:
+        """Read "...x,xy->...y" for a tensor of `rank` axes; the dots get letters of their own."""
+        text = text.replace(" ", "")
+        operands, output = text.split("->")
+        inputs, kernel = operands.split(",")
+        unused = [a for a in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" if a not in text]
+        hidden = "".join(unused[: rank - len(inputs.replace("...", ""))])
+        return cls(inputs.replace("...", hidden), kernel.replace("...", ""), output.replace("...", hidden))
+
+
+@emitter("EinsumDense")
+def einsum_dense(e: Emission, layer, x: Value) -> Value:
+    if getattr(layer, "lora_enabled", False):
+        raise NotExpressibleError("has LoRA weights; merge them into the kernel first")
+    equation = Equation.parse(layer.equation, x.rank)
+    return e.activate(_product(e, equation, x) if equation.is_product else _einsum(e, equation, x))
+
+
+def _product(e: Emission, equation: Equation, x: Value) -> Value:
+    sizes = dict(zip(equation.kernel, e.operation.kernel.shape, strict=True))
+    summed = [sizes[a] for a in equation.summed]
+    made = [sizes[a] for a in equation.made]
+
+    def matrix(kernel: np.ndarray) -> np.ndarray:
+        axes = [equation.kernel.index(a) for a in equation.summed + equation.made]
+        return kernel.transpose(axes).reshape(math.prod(summed), math.prod(made))
+
+    x = e.arrange(x, tuple(equation.inputs.index(a) for a in equation.free + equation.summed))
+    free = [0] * len(equation.free)
+    joined: Value | ir.Value = x if len(summed) == 1 else e.reshape(x, [*free, math.prod(summed)])
+    y = e.op("MatMul", joined, e.weight("kernel", matrix, axis=1))
+    computed = equation.free + equation.made
+    # Of the tensor, because Keras may promise another shape for an equation with dots.
+    shape = (*(x.shape[equation.inputs.index(a)] for a in equation.free), *made)
+    product = permute(Value(y, shape, e.outputs[0].dtype), [computed.index(a) for a in equation.output])
+    bias = _bias(e, product)
+    if bias is not None and bias.ndim <= len(made):
+        # Runtimes add a bias while they multiply, if it is a vector and comes next.
+        y, bias = e.op("Add", y, _named(e, np.broadcast_to(bias, made).ravel())), None
+    product = product.with_onnx(y if len(made) == 1 else e.reshape(y, [*free, *made]))
+    return product if bias is None else product.with_onnx(e.op("Add", product, _named(e, bias)))
+
+
+def _bias(e: Emission, like: Value) -> np.ndarray | None:
+    bias = e.array("bias")
+    return None if bias is None else stored_array(bias, like)
+
+
+def _named(e: Emission, bias: np.ndarray) -> ir.Value:
+    return e.builder.shared_initializer(f"{e.path}/bias", bias)
+
+
+def _einsum(e: Emission, equation: Equation, x: Value) -> Value:
+    if e.is_quantized("kernel"):
+        raise NotExpressibleError(
+            f"has the equation {e.operation.equation!r}, which is no matrix product, so its kernel cannot be quantized"
+        )
+    text = f"{equation.inputs},{equation.kernel}->{equation.output}"
+    y = e.output(e.op("Einsum", x, e.weight("kernel"), equation=text))
+    bias = _bias(e, y)
+    return y if bias is None else y.with_onnx(e.op("Add", y, _named(e, bias)))

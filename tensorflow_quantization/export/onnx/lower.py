@@ -1,0 +1,254 @@
+"""`lower`: from the view of a Keras model to an ONNX graph, one emitter a call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+
+from tensorflow_quantization.export.errors import (
+    ExportError,
+    NoEmitterError,
+    NotExpressibleError,
+    OpsetError,
+    Unsupported,
+    UnsupportedLayerError,
+)
+from tensorflow_quantization.export.onnx import emitters  # noqa: F401  (registers them)
+from tensorflow_quantization.export.onnx.builder import DTYPES, Builder
+from tensorflow_quantization.export.onnx.emission import Emission, plain_name
+from tensorflow_quantization.export.onnx.fallback import can_fall_back, can_replace_emitter, convert_call
+from tensorflow_quantization.export.onnx.masks import Masks
+from tensorflow_quantization.export.onnx.refusals import refusal
+from tensorflow_quantization.export.onnx.registry import find_emitter
+from tensorflow_quantization.export.onnx.values import Value, channels_first, keras_order, stored_dtype
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.wrappers import inner_layer
+
+INPUT_LAYOUTS = ("channels_last", "channels_first")
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """What an activation quantizer became.
+
+    Attributes:
+        call: the call of the wrapper in the Keras model.
+        quantizer: one of the wrapper's.
+        integers: the output of its QuantizeLinear.
+    """
+
+    call: Call
+    quantizer: ActivationQuantizer
+    integers: Value
+
+
+@dataclass
+class Lowered:
+    """A model as an ONNX graph that is still to be simplified.
+
+    Attributes:
+        builder: holds the graph.
+        inputs: the graph's inputs, in the model's order.
+        outputs: the graph's outputs, in the model's order; after the passes, `graph.outputs` counts.
+        output_names: what they will be called.
+        quantized: every activation quantizer, in topological order.
+    """
+
+    builder: Builder
+    inputs: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+    output_names: list[str] = field(default_factory=list)
+    quantized: list[QuantizedTensor] = field(default_factory=list)
+
+
+def lower(
+    graph: LayerGraph, opset: int | None, input_layout: str, output_names: Sequence[str] | None = None
+) -> Lowered:
+    """Write every call of a flat `graph` as ONNX.
+
+    Args:
+        graph: without nested models, and without composite layers.
+        opset: `None` for the least that is needed.
+        input_layout: "channels_first" stores inputs of four or five axes as (batch, channels, ...), unless the model
+            itself has its channels there.
+        output_names: by default those of the layers that make the outputs.
+
+    Raises:
+        UnsupportedLayerError: naming all layers that cannot be written.
+        ExportError: an input has a dtype that ONNX does not have.
+        OpsetError: `opset` is too old.
+    """
+    lowered = Lowered(Builder(opset))
+    values: dict[int, Value] = {}
+    masks = Masks()
+    move_channels = input_layout == "channels_first" and not _has_channels_first(graph)
+    for tensor in graph.inputs:
+        value = _input(lowered.builder, tensor, move_channels)
+        lowered.inputs.append(value)
+        if _is_image(graph, tensor):
+            # Here, and not where it is read: what quantizes or scales the image in between stays next to its reader.
+            value = lowered.builder.arrange(value, channels_first(value.rank), value.onnx.name or "")
+        values[id(tensor)] = value
+    unsupported = []
+    for call in graph.calls:
+        try:
+            results = _emit(lowered, call, values, masks)
+        except NoEmitterError as error:
+            unsupported.append(Unsupported(call.path, call.class_name, attempts=str(error)))
+            results = _missing(call)
+        except NotExpressibleError as error:
+            unsupported.append(Unsupported(call.path, call.class_name, str(error)))
+            results = _missing(call)
+        values.update((id(t), v) for t, v in zip(call.outputs, results, strict=True))
+    if unsupported:
+        raise UnsupportedLayerError(unsupported)
+    _set_outputs(lowered, graph, values, output_names or names_of_outputs(graph))
+    return lowered
+
+
+def _missing(call: Call) -> list[Value]:
+    """What stands for the outputs of a call that cannot be written, to find all there are."""
+    return [Value(ir.Value(), t.shape, t.dtype) for t in call.outputs]
+
+
+def names_of_outputs(graph: LayerGraph) -> list[str]:
+    """The names of the layers that make the outputs, as ONNX tools like them."""
+    return [plain_name(t.producer.name if t.producer is not None else t.name) for t in graph.outputs]
+
+
+def unsupported_layers(graph: LayerGraph, reasons: dict[str, str]) -> list[Unsupported]:
+    """The layers whose class has no emitter and that cannot be converted without one, each once.
+
+    Args:
+        reasons: why layers could not be taken apart, by their paths.
+    """
+    found = {}
+    for call in graph.calls:
+        if find_emitter(call.operation) is None:
+            if can_fall_back() and not refusal(call.operation):
+                continue
+            found[call.path] = Unsupported(
+                call.path, call.class_name, refusal(call.operation), reasons.get(call.path, "")
+            )
+        elif getattr(call.operation, "quantization_mode", None) is not None:
+            mode = call.operation.quantization_mode
+            found[call.path] = Unsupported(
+                call.path, call.class_name, f"is quantized by Keras' own model.quantize({mode!r})"
+            )
+    return list(found.values())
+
+
+def _input(builder: Builder, tensor: Tensor, move_channels: bool) -> Value:
+    if stored_dtype(tensor.dtype) not in DTYPES:
+        raise ExportError(
+            f"Input {tensor.name!r} has dtype {tensor.dtype!r}, which is not exported. Make a model that begins "
+            "behind the layer which turns it into numbers, and export that."
+        )
+    rank = len(tensor.shape)
+    order = channels_first(rank) if move_channels and rank in (4, 5) else keras_order(rank)
+    return builder.input(plain_name(_input_name(tensor)), tensor.shape, tensor.dtype, order)
+
+
+def _input_name(tensor: Tensor) -> str:
+    """The name that the user gave it, else that of the input layer, which is the one in `model.summary()`."""
+    if tensor.source is None or not tensor.name.startswith("keras_tensor"):
+        return tensor.name
+    return tensor.source.name
+
+
+def _is_image(graph: LayerGraph, tensor: Tensor) -> bool:
+    """Whether the first layer that cares for the layout, behind those that do not, wants its channels first."""
+    if len(tensor.shape) < 3:
+        return False
+    for _ in graph.calls:
+        readers = graph.consumers(tensor)
+        if len(readers) != 1:
+            return False
+        layer = inner_layer(readers[0].operation)
+        entry = find_emitter(layer)
+        if entry is None:
+            return False
+        if entry.layout == "channels_first":
+            return getattr(layer, "data_format", None) != "channels_first"
+        if (
+            entry.layout != "any"
+            or len(readers[0].outputs) != 1
+            or len(readers[0].outputs[0].shape) != len(tensor.shape)
+        ):
+            return False
+        tensor = readers[0].outputs[0]
+    return False
+
+
+def _has_channels_first(graph: LayerGraph) -> bool:
+    """Whether the layers that know of channels all hold them first already."""
+    formats = {getattr(inner_layer(call.operation), "data_format", None) for call in graph.calls} - {None}
+    return formats == {"channels_first"}
+
+
+def _emit(lowered: Lowered, call: Call, values: dict[int, Value], masks: Masks) -> list[Value]:
+    entry = find_emitter(call.operation)
+
+    def record(quantizer: ActivationQuantizer, integers: Value) -> None:
+        lowered.quantized.append(QuantizedTensor(call, quantizer, integers))
+
+    emission = Emission(lowered.builder, plain_name(call.path), call.operation, call.outputs, record=record)
+    if entry is None:
+        return convert_call(emission, call, values)
+    args = substitute(call.args, lambda t: values[id(t)])
+    kwargs = substitute(call.kwargs, lambda t: values[id(t)])
+    found = masks.arguments(call)
+    kwargs = {**_meaningful(kwargs), **found}
+    args, kwargs = emission.arrange_inputs(entry, call.operation, args, kwargs)
+    try:
+        result = emission.run(entry, args, kwargs)
+    except NotExpressibleError as error:
+        # A conversion would not see the masks. What the emitter wrote before is dead code, and goes with it.
+        if found or not can_replace_emitter(call):
+            raise
+        result = _convert_refused(emission, call, values, error)
+    masks.follow(emission, call, [values[id(t)] for t in call.inputs])
+    return result if isinstance(result, list) else [result]
+
+
+def _convert_refused(
+    emission: Emission, call: Call, values: dict[int, Value], error: NotExpressibleError
+) -> list[Value]:
+    """Convert a call whose emitter refused it; if that fails too, say both reasons."""
+    try:
+        return convert_call(emission, call, values, compare=True)
+    except (NoEmitterError, OpsetError) as failed:
+        raise NotExpressibleError(f"{error}; and {failed}") from error
+
+
+def _meaningful(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Without what is left at `None`, and without `training`, which a model at inference overrides."""
+    return {key: value for key, value in kwargs.items() if key != "training" and value is not None}
+
+
+def _set_outputs(lowered: Lowered, graph: LayerGraph, values: dict[int, Value], names: Sequence[str]) -> None:
+    builder = lowered.builder
+    for tensor, name in zip(graph.outputs, names, strict=True):
+        value = values[id(tensor)]
+        value = builder.arrange(value, keras_order(value.rank), name)
+        # A graph must not return one of its inputs, nor a tensor twice.
+        if value.onnx.producer() is None or any(value.onnx is other for other in builder.graph.outputs):
+            value = value.with_onnx(builder.node("Identity", [value], {}, f"{name}/Identity")[0])
+        builder.graph.outputs.append(value.onnx)
+        lowered.outputs.append(value)
+        lowered.output_names.append(name)
+
+
+def finish(lowered: Lowered) -> ir.Graph:
+    """After the passes: name and describe the graph's outputs."""
+    builder = lowered.builder
+    for index, (value, name) in enumerate(zip(lowered.outputs, lowered.output_names, strict=True)):
+        onnx = builder.graph.outputs[index]
+        builder.annotate(value.with_onnx(onnx))
+        onnx.name = builder.unique(name)
+    builder.graph.opset_imports[""] = builder.opset
+    return builder.graph

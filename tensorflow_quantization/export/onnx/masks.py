@@ -1,0 +1,155 @@
+"""Masks: Keras hangs them on its tensors while a model runs; here they accompany the values of the graph.
+
+Some calls have their mask among their arguments already when the graph is read, others only get it when they run. What
+Keras does then is done here: a layer makes a mask, takes those of its inputs, and hands one on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import onnx_ir as ir
+from keras import tree
+
+from tensorflow_quantization.export.errors import NotExpressibleError
+from tensorflow_quantization.export.onnx.emission import Emission
+from tensorflow_quantization.export.onnx.values import Value
+from tensorflow_quantization.model.graph import Call, Tensor
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, inner_layer
+
+_layers = keras.layers
+_ATTENTION = (_layers.Attention, _layers.AdditiveAttention)
+_MERGING = (_layers.Add, _layers.Subtract, _layers.Average)
+#: Merging layers that compute something else where a mask says so.
+_CHOOSING = (_layers.Multiply, _layers.Maximum, _layers.Minimum)
+
+
+class Masks:
+    """The mask of each tensor of a graph that has one."""
+
+    def __init__(self):
+        self._masks: dict[int, Value] = {}
+
+    def arguments(self, call: Call) -> dict[str, Any]:
+        """The masks that Keras would pass to the layer in addition to the arguments it is called with."""
+        layer = call.operation
+        if not self._masks or not call.is_layer:
+            return {}
+        given = call.kwargs
+        names = list(layer._call_signature.parameters)
+        bound = {n: a for n, a in [*zip(names, call.args, strict=False), *given.items()] if _is_tensors(a)}
+        if isinstance(inner_layer(layer), _layers.MultiHeadAttention):
+            # It looks at the tensor only, not at the argument.
+            given = {k: v for k, v in given.items() if k != "query_mask"}
+        if len(bound) == 1:
+            wanted = {"mask": next(iter(bound.values()))}
+        else:
+            wanted = {f"{name}_mask": argument for name, argument in bound.items()}
+        found = {}
+        for name, argument in wanted.items():
+            if name in names and given.get(name) is None:
+                mask = tree.map_structure(self._of, argument)
+                if any(m is not None for m in tree.flatten(mask)):
+                    found[name] = mask
+        return found
+
+    def follow(self, e: Emission, call: Call, inputs: Sequence[Value]) -> None:
+        """Note the masks of a call's outputs.
+
+        Args:
+            e: the emission of the call.
+            inputs: the values of its tensor arguments.
+        """
+        layer = call.operation
+        if not call.is_layer:
+            return
+        made = _made(e, layer, call, inputs)
+        before = [self._of(t) for t in _first_tensors(call)]
+        if made is None and any(m is not None for m in before) and layer.supports_masking:
+            made = _handed_on(e, layer, before, _first_tensors(call))
+        if isinstance(inner_layer(layer), _layers.MultiHeadAttention):
+            for tensor in call.inputs:  # Keras takes the masks off its inputs, for later layers too
+                self._masks.pop(id(tensor), None)
+        if made is not None:
+            for tensor, mask in zip(call.outputs, made, strict=False):
+                if mask is not None:
+                    self._masks[id(tensor)] = mask
+
+    def _of(self, tensor: Any) -> Value | None:
+        return self._masks.get(id(tensor))
+
+
+def _is_tensors(argument: Any) -> bool:
+    flat = tree.flatten(argument)
+    return bool(flat) and all(isinstance(x, Tensor) for x in flat)
+
+
+def _first_tensors(call: Call) -> list[Tensor]:
+    """The tensors of the first argument, whose mask is handed on."""
+    first = call.args[0] if call.args else next(iter(call.kwargs.values()), None)
+    return [x for x in tree.flatten(first) if isinstance(x, Tensor)]
+
+
+def _made(e: Emission, layer: Any, call: Call, inputs: Sequence[Value]) -> list[Value | None] | None:
+    """The mask that a layer makes of its input."""
+    if isinstance(layer, _layers.Embedding) and layer.mask_zero and not call.kwargs.get("reverse"):
+        x = e.arrange(inputs[0])
+        seen = e.op("Not", e.op("Equal", x, np.zeros((), x.dtype)), name="mask")
+        return [Value(seen, x.shape, "bool")]
+    if isinstance(layer, _layers.Masking):
+        x = e.arrange(inputs[0])
+        return [Value(steps_that_count(e, layer, x, keepdims=False), x.shape[:-1], "bool")]
+    return None
+
+
+def steps_that_count(e: Emission, layer: Any, x: Value, keepdims: bool) -> ir.Value:
+    """Where a vector along the last axis differs from the `mask_value` of a Masking layer."""
+    differs = e.op("Not", e.op("Equal", x, np.asarray(layer.mask_value, x.dtype)))
+    numbers = e.op("Cast", differs, to=ir.DataType.INT32.value)
+    return e.op("Cast", e.op("ReduceMax", numbers, axes=[-1], keepdims=int(keepdims)), to=ir.DataType.BOOL.value)
+
+
+def _handed_on(e: Emission, layer: Any, before: list[Value | None], tensors: list[Tensor]) -> list[Value | None]:
+    """What Keras' `compute_mask` of each layer gives."""
+    if isinstance(layer, BaseQuantizeWrapper):
+        return before  # it does not know better than to hand on what it gets
+    if isinstance(layer, _layers.RNN | _layers.Bidirectional):
+        one = before[0] if layer.return_sequences else None
+        return [one, one] if isinstance(layer, _layers.Bidirectional) and layer.merge_mode is None else [one]
+    if isinstance(layer, _layers.GlobalAveragePooling1D | _layers.Dot):
+        return []
+    if isinstance(layer, _ATTENTION):
+        return before[:1]
+    if isinstance(layer, _layers.Concatenate):
+        return [_concatenated(e, layer, before, tensors)]
+    if isinstance(layer, _CHOOSING):
+        raise NotExpressibleError("leaves out the masked steps of its inputs, which is not exported")
+    if isinstance(layer, _MERGING):
+        return [_either(e, before)] if all(m is not None for m in before) else []
+    return before
+
+
+def _either(e: Emission, masks: Sequence[Value | None]) -> Value:
+    """A step counts if it does in one of them."""
+    union, *others = [m for m in masks if m is not None]
+    for m in others:
+        union = union if m is union else union.with_onnx(e.op("Or", union, m, name="mask"))
+    return union
+
+
+def _concatenated(e: Emission, layer: Any, before: list[Value | None], tensors: list[Tensor]) -> Value | None:
+    """Along the last axis a step counts if it does in one of the inputs; an input without a mask counts everywhere."""
+    rank = len(tensors[0].shape)
+    axis = layer.axis % rank
+    masks = [m for m in before if m is not None]
+    if axis == rank - 1:
+        return _either(e, masks) if len(masks) == len(before) else None
+    if len(masks) < len(before) or masks[0].rank != rank - 1:
+        raise NotExpressibleError("joins masked and unmasked steps")
+    sizes = [m.shape[axis] for m in masks]
+    total = None if None in sizes else sum(d for d in sizes if d is not None)
+    shape = tuple(total if i == axis else d for i, d in enumerate(masks[0].shape))
+    return Value(e.op("Concat", *masks, axis=axis, name="mask"), shape, "bool")

@@ -1,0 +1,97 @@
+"""Operators that multiply each channel by a number and add one: batch normalization, and arithmetic with constants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from tensorflow_quantization.export.onnx.passes._graph import array, is_private, operand
+
+_ARITHMETIC = frozenset({"Mul", "Div", "Add", "Sub"})
+
+
+@dataclass
+class Affine:
+    """`output` = `input` * factor + shift, in float64: one number a channel, or one for all of them."""
+
+    input: ir.Value
+    output: ir.Value
+    factor: np.ndarray
+    shift: np.ndarray
+
+
+@dataclass
+class Chain:
+    """Nodes one after the other, the last one first; together `source` * factor + shift."""
+
+    source: ir.Value
+    factor: np.ndarray = field(default_factory=lambda: np.ones(1))
+    shift: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    nodes: list[ir.Node] = field(default_factory=list)
+
+
+def read_chain(value: ir.Value, axis: int) -> Chain:
+    """What `value` is computed from by operators on channels, as far up as nothing else reads the values between."""
+    chain = Chain(value)
+    while (node := chain.source.producer()) is not None and (not chain.nodes or is_private(chain.source)):
+        affine = read_affine(node, axis)
+        if affine is None:
+            break
+        chain.factor, chain.shift = chain.factor * affine.factor, chain.factor * affine.shift + chain.shift
+        chain.nodes.append(node)
+        chain.source = affine.input
+    return chain
+
+
+def read_affine(node: ir.Node, axis: int) -> Affine | None:
+    """What `node` does to each channel; `None` if it does something else.
+
+    Args:
+        axis: that of the channels, counted from the last one: -1 is that.
+    """
+    if node.op_type == "BatchNormalization":
+        affine = read_batch_norm(node)
+        shape = affine.input.shape if affine is not None else None
+        # Its channels are the second axis, which is `axis` only of tensors with as many axes.
+        return affine if shape is None or len(shape) == 1 - axis else None
+    if node.op_type not in _ARITHMETIC:
+        return None
+    first, second = (_per_channel(operand(node, i), axis) for i in (0, 1))
+    number, source = (second, operand(node, 0)) if second is not None else (first, operand(node, 1))
+    if number is None or source is None or (node.op_type == "Div" and (second is None or not number.all())):
+        return None
+    one, zero = np.ones_like(number), np.zeros_like(number)
+    if node.op_type == "Mul":
+        factor, shift = number, zero
+    elif node.op_type == "Div":
+        factor, shift = one / number, zero
+    elif node.op_type == "Add":
+        factor, shift = one, number
+    else:
+        factor, shift = (one, -number) if second is not None else (-one, number)
+    return Affine(source, node.outputs[0], factor, shift)
+
+
+def read_batch_norm(node: ir.Node) -> Affine | None:
+    """What a BatchNormalization with constant weights does to each channel, the second axis."""
+    if node.op_type != "BatchNormalization":
+        return None
+    source = operand(node, 0)
+    weights = [array(operand(node, i)) for i in range(1, 5)]
+    if source is None or any(w is None for w in weights):
+        return None
+    gamma, beta, mean, variance = (np.asarray(w, np.float64) for w in weights)
+    factor = gamma / np.sqrt(variance + node.attributes["epsilon"].as_float())
+    return Affine(source, node.outputs[0], factor, beta - mean * factor)
+
+
+def _per_channel(value: ir.Value | None, axis: int) -> np.ndarray | None:
+    """A constant that differs along one axis at most, as a vector in float64."""
+    constant = array(value)
+    if constant is None or constant.ndim > 1 - axis:  # more axes might be more than the tensor has
+        return None
+    if any(size != 1 for i, size in enumerate(constant.shape, start=-constant.ndim) if i != axis):
+        return None
+    return constant.astype(np.float64).reshape(-1)

@@ -1,0 +1,1 @@
+"""Compares a written file, run in a runtime, with the Keras model."""

@@ -1,0 +1,190 @@
+"""Runs a written file in a runtime beside the Keras model.
+
+A float model has to agree in its outputs, to 1e-4 of the largest value of each.
+
+A quantized model cannot be held to that: where a value lies on the edge between two integers, float rounding decides,
+and every later layer sees the difference. So it is compared piece by piece. The file is run with the integers of every
+QuantizeLinear as further outputs; ONNX Runtime without optimizations, for what an optimizer does is not the file's
+matter, and OpenVINO, which has no such switch, with its integer kernels. Quantizers that are a hint to OpenVINO
+(`passes.bounded_sums`) are left out, for with further outputs both runtimes would round to them. Then Keras computes
+layer by layer, and at each quantizer
+
+- the file's integers must be those of Keras' values: no further from value / scale + zero point than rounding allows,
+  half a quantum, plus what the same 1e-4 of the tensor's largest value is in quanta, and never more than one quantum;
+- Keras goes on with the file's integers, so that each piece starts from the same numbers. Points of an image that the
+  file does not compute, because nothing reads them, are not compared.
+
+The outputs, too, are then held to 1e-4.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from tensorflow_quantization.export.errors import VerificationError
+from tensorflow_quantization.export.onnx.lower import Lowered, QuantizedTensor
+from tensorflow_quantization.export.onnx.passes.bounded_sums import HINT
+from tensorflow_quantization.export.onnx.passes.fold_padding import FOLDED_PADS
+from tensorflow_quantization.export.onnx.passes.skip_unread_points import READ_POINTS
+from tensorflow_quantization.export.onnx.passes.unsigned_activations import OFFSET
+from tensorflow_quantization.export.onnx.values import flattened_permutation, stored_dtype
+from tensorflow_quantization.export.verification.pieces import model_inputs, run_pieces
+from tensorflow_quantization.export.verification.runtimes import RUNTIMES, Runtime, without_quantizers
+from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
+
+#: Largest deviation of a float tensor, relative to its largest absolute value.
+TOLERANCE = 1e-4
+#: The same for each precision; float16 has eleven bits, of which sums lose some.
+TOLERANCES = {"float32": TOLERANCE, "float16": 2e-2}
+
+_Points = tuple[slice, ...]
+
+
+def verify(
+    path: Path,
+    graph: LayerGraph,
+    lowered: Lowered,
+    x: Any,
+    tolerance: float = TOLERANCE,
+    runtime: Runtime = RUNTIMES["onnxruntime"],
+) -> None:
+    """Compare the file at `path` with the Keras model.
+
+    Args:
+        path: of the file; the directory is written to.
+        graph: of the Keras model, flat.
+        lowered: what the file was made from.
+        x: input as `predict` takes it: an array, or a list or dict of them.
+        tolerance: the deviation that is allowed.
+        runtime: what runs the file.
+
+    Raises:
+        VerificationError: they disagree; the message names where most, and by how much.
+        ExportError: `x` does not fit the model's inputs.
+        ImportError: the runtime is not installed.
+    """
+    inputs = model_inputs(graph, x)
+    names = [q.integers.onnx.name or "" for q in lowered.quantized]
+    hints = [y.name or "" for n in lowered.builder.graph for y in n.outputs if y.meta.get(HINT)]
+    with without_quantizers(path, hints) as exact:
+        results = runtime.run(exact, _feeds(lowered, inputs), names)
+    count = len(lowered.output_names)
+    integers = {
+        (id(q.call), id(q.quantizer)): (_in_keras_order(_in_scheme(array, q), q), _points(q))
+        for q, array in zip(lowered.quantized, results[count:], strict=True)
+    }
+    problems: list[tuple[float, str]] = []
+    if lowered.quantized:
+        outputs = run_pieces(graph, inputs, partial(_checked, integers, problems, tolerance))
+    else:
+        outputs = _run_model(graph, inputs)
+    for name, actual, expected in zip(lowered.output_names, results, outputs, strict=False):
+        deviation = _deviation(actual, expected)
+        if not deviation <= tolerance:
+            problems.append((deviation / tolerance, f"output {name!r} by {deviation:.3g} of its largest value"))
+    if problems:
+        # A deviation that is no number is the worst of all.
+        problems.sort(key=lambda p: np.inf if np.isnan(p[0]) else p[0], reverse=True)
+        rest = f" {len(problems) - 1} more tensors deviate." if len(problems) > 1 else ""
+        raise VerificationError(
+            f"{runtime.title} and Keras disagree, most in {problems[0][1]} (allowed: {tolerance}).{rest} "
+            "No file was written. Please report this with the model's configuration."
+        )
+
+
+def _feeds(lowered: Lowered, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+    return {
+        value.onnx.name or "": array.transpose(value.order).astype(stored_dtype(value.dtype))
+        for value, array in zip(lowered.inputs, inputs, strict=True)
+    }
+
+
+def _in_scheme(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray:
+    """Integers of the file, which may be in another runtime's encoding, as the quantizer has them."""
+    offset = quantized.integers.onnx.meta.get(OFFSET)
+    if offset is None:
+        return array
+    scheme = quantized.quantizer.scheme
+    return np.clip(array.astype(np.int32) - offset, scheme.qmin, scheme.qmax)
+
+
+def _in_keras_order(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray:
+    """A tensor of the file as Keras has it, padding that was folded away put back."""
+    value = quantized.integers
+    pads = value.onnx.meta.get(FOLDED_PADS)
+    if pads is not None:
+        _, zero_point = quantized.quantizer.parameters()
+        array = np.pad(array, np.reshape(pads, (2, -1)).T, constant_values=zero_point)
+    if array.ndim != value.rank:  # quantized before the Reshape that Keras has before it
+        array = array.reshape([len(array), *(-1 if d is None else d for d in value.stored_shape[1:])])
+    if value.flattened is not None:
+        inverse = np.argsort(flattened_permutation(value.flattened))
+        return array[:, inverse]
+    return array.transpose(np.argsort(value.order))
+
+
+def _points(quantized: QuantizedTensor) -> _Points:
+    """The points of Keras' tensor that the file computes."""
+    value = quantized.integers
+    points = [slice(None)] * value.rank
+    for axis, stride in enumerate(value.onnx.meta.get(READ_POINTS, ()), start=2):
+        points[value.order[axis]] = slice(None, None, stride)
+    return tuple(points)
+
+
+def _run_model(graph: LayerGraph, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    tensors = [keras.ops.convert_to_tensor(a) for a in inputs]
+    structure = tree.pack_sequence_as(graph.input_structure, tensors)
+    outputs = graph.model(structure, training=False)
+    return [keras.ops.convert_to_numpy(y) for y in tree.flatten(outputs)]
+
+
+def _checked(
+    integers: dict[tuple[int, int], tuple[np.ndarray, _Points]],
+    problems: list[tuple[float, str]],
+    tolerance: float,
+    call: Call,
+    quantizer: ActivationQuantizer,
+    exact: np.ndarray,
+) -> np.ndarray:
+    """The file's integers at a quantizer, Keras' own where the file has none; what is wrong goes to `problems`."""
+    array, points = integers[id(call), id(quantizer)]
+    found = array.reshape(exact[points].shape).astype(np.float32)
+    problem = _compare_integers(found, exact[points], quantizer, tolerance)
+    if problem is not None:
+        problems.append((problem[0], f"{quantizer.name} of {call.path!r}, {problem[1]}"))
+    whole = numerics.quantize(exact, *quantizer.parameters(), quantizer.scheme, np)
+    whole[points] = found
+    return whole
+
+
+def _compare_integers(
+    found: np.ndarray, exact: np.ndarray, quantizer: ActivationQuantizer, tolerance: float
+) -> tuple[float, str] | None:
+    """How much too far integers are from Keras' values, and in words; `None` if they are not."""
+    scale, zero_point = (float(p) for p in quantizer.parameters())
+    scheme = quantizer.scheme
+    wanted = np.clip(exact / scale + zero_point, scheme.qmin, scheme.qmax)
+    distance = np.abs(found - wanted)
+    allowed = min(1.0, 0.5 + tolerance * float(np.abs(exact).max(initial=0.0)) / scale)
+    wrong = int((~(distance <= allowed)).sum())
+    if not wrong:
+        return None
+    worst = float(distance.max())
+    return worst / allowed, f"{wrong} of {found.size} integers, by up to {worst:.3g} quanta"
+
+
+def _deviation(actual: np.ndarray, expected: np.ndarray) -> float:
+    if actual.shape != expected.shape:
+        return float("inf")
+    expected, actual = expected.astype(np.float64), actual.astype(np.float64)
+    if not expected.size:
+        return 0.0
+    return float(np.abs(actual - expected).max() / max(np.abs(expected).max(), np.finfo(np.float32).tiny))

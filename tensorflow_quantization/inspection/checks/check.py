@@ -1,0 +1,70 @@
+"""`check_onnx`: the rules of a runtime against a file."""
+
+from __future__ import annotations
+
+import os
+
+from tensorflow_quantization.inspection.checks.onnxruntime import RULES as ONNXRUNTIME
+from tensorflow_quantization.inspection.checks.openvino import RULES as OPENVINO
+from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, name_of
+from tensorflow_quantization.inspection.checks.report import Finding, Report
+from tensorflow_quantization.inspection.checks.rule import Rule
+from tensorflow_quantization.inspection.checks.tensorrt import RULES as TENSORRT
+from tensorflow_quantization.text.messages import must_be_one_of
+
+#: The rules by target: a new runtime is a new file with a tuple of rules, and a line here.
+RULES: dict[str, tuple[Rule, ...]] = {
+    "tensorrt": TENSORRT,
+    "onnxruntime": ONNXRUNTIME,
+    "openvino": OPENVINO,
+}
+
+
+def check_onnx(path: str | os.PathLike, target: str = "tensorrt") -> Report:
+    """Find what a runtime rejects, leaves in float, or runs slower than it could, in an ONNX file with Q/DQ.
+
+    The file need not be ours. Nothing is executed and no runtime needs to be installed; `runtime_report` shows what a
+    runtime makes of the file.
+
+    Example:
+        >>> report = check_onnx("model.onnx", target="onnxruntime")
+        >>> print(report)
+        >>> assert report.ok
+
+    Args:
+        path: an `.onnx` file.
+        target: "tensorrt", "onnxruntime" or "openvino", the last two on an x86 CPU.
+
+    Returns:
+        A `Report`: iterate over its findings, print it, ask for `.ok`, `.errors`, `.warnings`, or take `.to_dict()`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not an ONNX model, or no such target.
+    """
+    if target == "litert":
+        raise ValueError(
+            "LiteRT reads .tflite files, which are not ONNX: check_onnx has no rules for it. "
+            "Its rules act when a model is quantized with target='litert'."
+        )
+    if target not in RULES:
+        raise ValueError(must_be_one_of("target", RULES, target))
+    return Report(os.fspath(path), target, check_graph(QdqGraph.load(path), target))
+
+
+def check_graph(graph: QdqGraph, target: str) -> list[Finding]:
+    """The findings in a graph that is loaded already, in the order of the rules."""
+    return [
+        Finding(
+            rule.severity,
+            rule.id,
+            tuple(name_of(node) for node in violation.nodes),
+            violation.what,
+            rule.demands,
+            rule.fix,
+            rule.source,
+            rule.keeps_float,
+        )
+        for rule in RULES[target]
+        for violation in rule.find(graph)
+    ]

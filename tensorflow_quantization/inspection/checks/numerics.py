@@ -1,0 +1,295 @@
+"""Predicates about numbers: scales, zero points, dtypes, axes, and what the opset has. Each yields `Violation`s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from tensorflow_quantization.inspection.checks.qdq_graph import (
+    WEIGHTED,
+    QdqGraph,
+    Quantization,
+    WeightedNode,
+    attribute,
+    constant,
+    input_of,
+    is_constant,
+    is_dequantize,
+    is_quantize,
+    name_of,
+)
+from tensorflow_quantization.inspection.checks.rule import Predicate, Violation
+
+_MOVING = frozenset({"Cast", "Reshape", "Transpose"})
+
+
+def _deciding(graph: QdqGraph) -> Iterator[ir.Node]:
+    """Each pair once: its QuantizeLinear, or its DequantizeLinear where the integers are stored."""
+    for node in graph.nodes:
+        if is_quantize(node):
+            yield node
+        elif is_dequantize(node):
+            value = node.inputs[0]
+            producer = None if value is None else value.producer()
+            if not is_quantize(producer):
+                yield node
+
+
+def bad_scales(graph: QdqGraph) -> Iterator[Violation]:
+    """Scales that are computed, zero, negative or not finite."""
+    for node in _deciding(graph):
+        scale = constant(input_of(node, 1))
+        if scale is None:
+            if not is_constant(input_of(node, 1)):
+                yield Violation((node,), "its scale is computed in the graph, not a constant")
+        elif not (np.isfinite(scale).all() and (scale > 0).all()):
+            bad = scale[~(np.isfinite(scale) & (scale > 0))].ravel()[0]
+            yield Violation((node,), f"its scale holds {float(bad):g}")
+
+
+def mismatched_pairs(graph: QdqGraph) -> Iterator[Violation]:
+    """A QuantizeLinear and its DequantizeLinear that disagree."""
+    return _mismatches(graph, lambda quantize: False)
+
+
+def mismatched_pairs_within(graph: QdqGraph) -> Iterator[Violation]:
+    """The same, but for the scale of a quantizer of the model's input, into which a factor of that may have gone."""
+    return _mismatches(graph, _of_input)
+
+
+def _mismatches(graph: QdqGraph, has_any_scale: Callable[[ir.Node], bool]) -> Iterator[Violation]:
+    for node in graph.dequantizes:
+        value = node.inputs[0]
+        before = None if value is None else value.producer()
+        if not is_quantize(before):
+            continue
+        q, dq = Quantization.of(before), Quantization.of(node)
+        if q.dtype != dq.dtype:
+            yield Violation((node, before), f"one says {dq.dtype}, the other {q.dtype}")
+        for what, left, right in (("scale", q.scale, dq.scale), ("zero point", q.zero_point, dq.zero_point)):
+            # A left-out zero point is 0.
+            if what == "scale" and has_any_scale(before):
+                continue
+            left, right = (np.zeros(1) if x is None and what == "zero point" else x for x in (left, right))
+            if left is not None and right is not None and not _same(left, right):
+                yield Violation((node, before), f"they have different {what}s")
+
+
+def _of_input(quantize: ir.Node) -> bool:
+    value = input_of(quantize, 0)
+    while value is not None and (node := value.producer()) is not None and node.op_type in _MOVING:
+        value = input_of(node, 0)
+    return value is not None and value.is_graph_input()
+
+
+def _same(left: np.ndarray, right: np.ndarray) -> bool:
+    left, right = np.broadcast_arrays(left, right) if 1 in (left.size, right.size) else (left, right)
+    return left.shape == right.shape and bool((left.astype(np.float64) == right.astype(np.float64)).all())
+
+
+def implicit_dtypes(graph: QdqGraph) -> Iterator[Violation]:
+    """QuantizeLinear without a zero point, which makes uint8."""
+    for node in graph.quantizes:
+        if not Quantization.of(node).explicit:
+            yield Violation((node,), "it has no zero point, and without one ONNX quantizes to uint8")
+
+
+def dtypes_other_than(allowed: Collection[str]) -> Predicate:
+    """Q/DQ of any other dtype; int32 biases and left-out dtypes are other rules' business."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for node in _deciding(graph):
+            q = Quantization.of(node)
+            if q.explicit and q.dtype and q.dtype not in (*allowed, "int32"):
+                yield Violation((node,), f"its integers are {q.dtype}")
+
+    return find
+
+
+def factors_other_than(allowed: Collection[str], *, weights: bool) -> Predicate:
+    """Weighted operators whose quantized weights, or activations, have another dtype than these."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for weighted in graph.weighted:
+            for source in weighted.weights if weights else weighted.activations:
+                dtype = "" if source.dequantize is None else Quantization.of(source.dequantize).dtype
+                if dtype and dtype not in allowed:
+                    what = "weights" if weights else "input"
+                    yield Violation((weighted.node, source.dequantize), f"its {what} is quantized to {dtype}")
+
+    return find
+
+
+def scales_other_than(allowed: Collection[str]) -> Predicate:
+    """Weighted operators whose scales, and so whose values, have another dtype than these."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for weighted in graph.weighted:
+            for source in weighted.sources:
+                scale = None if source.dequantize is None else Quantization.of(source.dequantize).scale
+                if scale is not None and scale.dtype.name not in allowed:
+                    yield Violation((weighted.node, source.dequantize), f"its scale is {scale.dtype.name}")
+                    break
+
+    return find
+
+
+def nonzero_zero_points(graph: QdqGraph) -> Iterator[Violation]:
+    """Any zero point that is not 0."""
+    for node in _deciding(graph):
+        zero_point = Quantization.of(node).zero_point
+        if zero_point is not None and zero_point.astype(np.float64).any():
+            value = zero_point.ravel()[zero_point.astype(np.float64).ravel() != 0][0]
+            yield Violation((node,), f"its zero point is {int(value)}")
+
+
+def per_channel_activations(graph: QdqGraph) -> Iterator[Violation]:
+    """Weighted operators that read an activation with more than one scale."""
+    for weighted in graph.weighted:
+        for source in weighted.activations:
+            if source.dequantize is not None and Quantization.of(source.dequantize).per_channel:
+                what = f"its input has a scale for each index of axis {Quantization.of(source.dequantize).axis}"
+                yield Violation((weighted.node, source.dequantize), what)
+
+
+def wrong_axes(operators: Collection[str] = tuple(WEIGHTED)) -> Predicate:
+    """Per-channel weights of these operators whose scales are not those of the output channels."""
+    return lambda graph: _wrong_axes(graph, frozenset(operators))
+
+
+def _wrong_axes(graph: QdqGraph, operators: frozenset[str]) -> Iterator[Violation]:
+    for weighted in graph.weighted:
+        for source in weighted.weights if weighted.node.op_type in operators else ():
+            if source.dequantize is None or source.passed:
+                continue
+            q, shape = Quantization.of(source.dequantize), _shape(source.dequantize.inputs[0])
+            if not q.per_channel or q.block_size or q.scale is None or shape is None:
+                continue
+            axis, expected = q.axis % len(shape), _output_axis(weighted, len(shape))
+            if axis != expected:
+                what = f"the weights' scales lie along axis {axis}; its output channels are axis {expected}"
+                yield Violation((weighted.node, source.dequantize), what)
+            elif q.scale.size != shape[axis]:
+                what = f"the weights have {q.scale.size} scales for {shape[axis]} channels"
+                yield Violation((weighted.node, source.dequantize), what)
+
+
+def _output_axis(weighted: WeightedNode, rank: int) -> int:
+    node = weighted.node
+    if node.op_type == "MatMul":
+        return rank - 2 if weighted.data.is_weight else rank - 1
+    if node.op_type == "Gemm":
+        return 0 if attribute(node, "transB", 0) else 1
+    return 1 if node.op_type == "ConvTranspose" else 0
+
+
+def _shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    tensor = ir.convenience.get_const_tensor(value)
+    shape = value.shape if tensor is None else tensor.shape
+    return None if shape is None or not all(isinstance(d, int) for d in shape) else tuple(int(d) for d in shape)
+
+
+#: What needs which opset of ONNX, the newest first.
+_NEEDS = (
+    (23, "4-bit floats", lambda q: q.dtype == "float4e2m1"),
+    (21, "4- and 16-bit integers", lambda q: q.dtype in ("int4", "uint4", "int16", "uint16")),
+    (21, "blocks", lambda q: q.block_size > 0),
+    (19, "8-bit floats", lambda q: q.dtype.startswith("float8")),
+    (19, "float16 scales", lambda q: q.scale is not None and q.scale.dtype.name in ("float16", "bfloat16")),
+    (13, "a scale for each channel", lambda q: q.per_channel),
+    (10, "QuantizeLinear", lambda q: True),
+)
+
+
+def opset_too_old(graph: QdqGraph) -> Iterator[Violation]:
+    """Q/DQ that the opset of the file does not have; those of other domains are not ONNX' business."""
+    for opset, what, needs in _NEEDS:
+        nodes = tuple(
+            node
+            for node in (*graph.quantizes, *graph.dequantizes)
+            if node.domain != "com.microsoft" and graph.opset < opset and needs(Quantization.of(node))
+        )
+        if nodes:
+            yield Violation(nodes, f"{what} came with opset {opset}; the file has {graph.opset}")
+
+
+def unknown_operators(domains: Collection[str]) -> Predicate:
+    """Operators of other domains than ONNX' own and these, and such that no opset of ONNX has."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for node in graph.nodes:
+            if node.domain not in ("", "ai.onnx", *domains):
+                yield Violation((node,), f"{node.op_type} is of the domain {node.domain!r}")
+            elif node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type):
+                yield Violation((node,), f"ONNX has no operator {node.op_type}")
+
+    return find
+
+
+def operators(names: Collection[str]) -> Predicate:
+    """Nodes of these types."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for node in graph.nodes:
+            if node.op_type in names:
+                yield Violation((node,), f"it is a {node.op_type}")
+
+    return find
+
+
+def quantized_operators(names: Collection[str]) -> Predicate:
+    """Weighted operators of these types, quantized."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for weighted in graph.weighted:
+            if weighted.node.op_type in names and weighted.quantized:
+                yield Violation((weighted.node,), f"it is a {weighted.node.op_type}")
+
+    return find
+
+
+def odd_blocks(sizes: Collection[int]) -> Predicate:
+    """Blockwise 4-bit weights in blocks of another size."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for node in graph.dequantizes:
+            q = Quantization.of(node)
+            if q.dtype == "int4" and q.block_size not in sizes:
+                what = f"its blocks hold {q.block_size}" if q.block_size else "it has no blocks"
+                yield Violation((node,), what)
+
+    return find
+
+
+def weights_with_offset(graph: QdqGraph) -> Iterator[Violation]:
+    """Weighted operators whose weights are unsigned or have a zero point."""
+    for weighted in graph.weighted:
+        for source in weighted.weights:
+            q = None if source.dequantize is None else Quantization.of(source.dequantize)
+            if q is not None and (q.dtype == "uint8" or q.zero != 0):
+                zero = "several zero points" if q.zero is None else f"zero point {q.zero}"
+                yield Violation((weighted.node, source.dequantize), f"its weights are {q.dtype} with {zero}")
+
+
+def bias_off_scale(operators: Collection[str]) -> Predicate:
+    """Integer biases of these operators, with another scale than the input's times the weights'."""
+    return lambda graph: _bias_off_scale(graph, frozenset(operators))
+
+
+def _bias_off_scale(graph: QdqGraph, operators: frozenset[str]) -> Iterator[Violation]:
+    for weighted in graph.weighted:
+        dequantize = None if weighted.bias is None else weighted.bias.producer()
+        if weighted.node.op_type not in operators or not weighted.quantized or not is_dequantize(dequantize):
+            continue
+        scales = [Quantization.of(s.dequantize).scale for s in weighted.sources if s.dequantize is not None]
+        left, right, bias = *scales, Quantization.of(dequantize).scale
+        if bias is not None and left is not None and right is not None:
+            product = np.ravel(left) * np.ravel(right)
+            if bias.size not in (1, product.size) or not np.allclose(np.ravel(bias), product, rtol=1e-3):
+                what = f"the bias of {name_of(weighted.node)} has another scale than its input's times its weights'"
+                yield Violation((weighted.node, dequantize), what)

@@ -1,0 +1,220 @@
+"""How the output of a weighted operator reaches a quantizer, as far as ONNX Runtime's fusions look.
+
+ONNX Runtime fuses a Conv or Gemm into an integer kernel where its only reader is a QuantizeLinear. It first moves the
+quantizer back through operators that keep the values, and drops a Relu or Clip that the quantizer's own limits imply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+from tensorflow_quantization.inspection.checks.qdq_graph import (
+    ACTIVATIONS,
+    MOVING,
+    Chain,
+    QdqGraph,
+    Quantization,
+    WeightedNode,
+    attribute,
+    constant,
+    input_of,
+    is_constant,
+    is_dequantize,
+    is_quantize,
+    name_of,
+)
+from tensorflow_quantization.inspection.checks.rule import Predicate, Violation
+
+#: Operators that a quantizer moves back through; measured: Flatten is not one of them.
+_PASSED = (MOVING - {"Flatten"}) | {"Dropout", "MaxPool"}
+
+#: Operators that a quantizer can imply.
+_CLIPPING = ("Relu", "Clip")
+
+
+def outputs(kind: str) -> Predicate:
+    """The predicate for one kind of output that keeps a weighted operator in float.
+
+    Args:
+        kind: "graph-output", "several-readers", "swish", "batch-normalization", "activation", "clipping",
+            "matmul-bias-relu" or "no-quantizer".
+    """
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for weighted in graph.weighted:
+            found = _classify(graph, weighted) if weighted.quantized and _needs_quantizer(graph, weighted) else None
+            if found is not None and found[0] == kind:
+                yield found[1]
+
+    return find
+
+
+def bias_of_matmul(weighted: WeightedNode) -> ir.Node | None:
+    """The Add of a constant vector to a MatMul's output, its only reader; ONNX Runtime makes the two a Gemm."""
+    output = weighted.node.outputs[0]
+    readers = output.consumers()
+    if weighted.node.op_type != "MatMul" or output.is_graph_output() or len(readers) != 1:
+        return None
+    add = readers[0]
+    vectors = [constant(value) for value in add.inputs if value is not output]
+    return add if add.op_type == "Add" and vectors and vectors[0] is not None and vectors[0].ndim == 1 else None
+
+
+def _needs_quantizer(graph: QdqGraph, weighted: WeightedNode) -> bool:
+    node = weighted.node
+    if node.op_type == "Conv":
+        return True
+    if node.op_type == "Gemm":  # with an integer bias, or none, there is a kernel that writes floats
+        return weighted.bias is not None and not is_dequantize(weighted.bias.producer())
+    # Where a MatMul's shape is known it becomes a Gemm with its bias; else a kernel that writes floats takes it.
+    return bias_of_matmul(weighted) is not None and _is_static(node.inputs[0])
+
+
+def _is_static(value: ir.Value | None) -> bool:
+    return value is not None and value.shape is not None and value.shape.is_static()
+
+
+def _classify(graph: QdqGraph, weighted: WeightedNode) -> tuple[str, Violation] | None:
+    node = weighted.node
+    bias = bias_of_matmul(weighted)
+    chain = graph.follow((bias or node).outputs[0], _PASSED | set(_CLIPPING))
+    last = chain.passed[-1] if chain.passed else bias or node
+    end = chain.end
+    what = f"the output of {name_of(last)!r}" if last is not node else "its output"
+    if chain.is_output and chain.ends:
+        return "graph-output", Violation((node, last), f"{what} is an output of the graph as well")
+    if len(chain.ends) > 1:
+        kind = "swish" if _is_swish(chain) else "several-readers"
+        readers = ", ".join(name_of(reader) for reader in chain.ends)
+        return kind, Violation((node, *chain.ends), f"{what} has {len(chain.ends)} readers: {readers}")
+    if end is None:
+        return "no-quantizer", Violation((node,), f"{what} is an output of the graph, in float")
+    if is_quantize(end):
+        return _clipping(weighted, chain, end)
+    kind = "batch-normalization" if end.op_type == "BatchNormalization" else "no-quantizer"
+    kind = "activation" if end.op_type in ACTIVATIONS else kind
+    return kind, Violation((node, end), f"{what} goes to {end.op_type} {name_of(end)!r} without a quantizer")
+
+
+def _is_swish(chain: Chain) -> bool:
+    """One reader multiplies the value with what the other made of it."""
+    multiply = next((reader for reader in chain.ends if reader.op_type == "Mul"), None)
+    gates = [reader for reader in chain.ends if reader.op_type in ("Sigmoid", "HardSigmoid", "Tanh", "Softplus")]
+    if multiply is None or len(chain.ends) != 2 or not gates:
+        return False
+    return any(value is not None and value is gates[0].outputs[0] for value in multiply.inputs)
+
+
+def clipped(names: Collection[str]) -> Predicate:
+    """Quantized operators of these types, without weights, with a Relu or Clip behind them that stays."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for node in graph.nodes:
+            sources = [graph.source(node, i) for i in range(len(node.inputs))] if node.op_type in names else []
+            chain = graph.follow(node.outputs[0], _CLIPPING)
+            if sources and all(source.dequantize is not None for source in sources) and is_quantize(chain.end):
+                yield from _staying(node, chain)
+
+    return find
+
+
+def _staying(node: ir.Node, chain: Chain) -> Iterator[Violation]:
+    """The Relus and Clips of a chain that ends at a quantizer which does not imply them."""
+    assert chain.end is not None
+    for clip in chain.passed:
+        if clip.op_type in _CLIPPING and (reason := _not_implied(clip, chain.end)) is not None:
+            yield Violation((node, clip, chain.end), reason)
+
+
+def _clipping(weighted: WeightedNode, chain: Chain, q: ir.Node) -> tuple[str, Violation] | None:
+    clips = [node for node in chain.passed if node.op_type in _CLIPPING]
+    if clips and bias_of_matmul(weighted) is not None and _rank(weighted.node) > 2:
+        what = "its Gemm writes through a Reshape, and the quantizer does not move back through that and the activation"
+        return "matmul-bias-relu", Violation((weighted.node, clips[0], q), what)
+    found = next(_staying(weighted.node, chain), None)
+    return None if found is None else ("clipping", found)
+
+
+def _rank(node: ir.Node) -> int:
+    shape = None if node.inputs[0] is None else node.inputs[0].shape
+    return 0 if shape is None else len(shape)
+
+
+def _not_implied(clip: ir.Node, q: ir.Node) -> str | None:
+    """Why the quantizer's limits do not imply the Relu or Clip before it."""
+    quantization = Quantization.of(q)
+    limits, zero, scale = quantization.limits, quantization.zero, quantization.scale
+    if limits is None or zero is None or scale is None or scale.size != 1:
+        return f"the {clip.op_type} stays: the quantizer after it is not per tensor"
+    if clip.op_type == "Relu":
+        if zero == limits[0]:
+            return None
+        return f"the Relu stays: the zero point after it is {zero}, not the least {quantization.dtype}, {limits[0]}"
+    step = float(np.ravel(scale)[0])
+    low, high = ((limit - zero) * step for limit in limits)
+    clip_low, clip_high = _bound(clip, 1, "min", -np.inf), _bound(clip, 2, "max", np.inf)
+    # A hundredth of a quantum is rounding of the scale, not another range.
+    if clip_low <= low + 0.01 * step and clip_high >= high - 0.01 * step:
+        return None
+    return f"the Clip to {clip_low:g} .. {clip_high:g} stays: the quantizer after it reaches {low:.4g} .. {high:.4g}"
+
+
+def _bound(clip: ir.Node, index: int, name: str, without: float) -> float:
+    value = input_of(clip, index)
+    if value is None:
+        return float(attribute(clip, name, without))
+    found = constant(value)
+    # A bound that the graph computes is never implied.
+    return -without if found is None else float(found)
+
+
+def gemm_forms(graph: QdqGraph) -> Iterator[Violation]:
+    """Gemms with a factor, or with a bias that is not a vector."""
+    for weighted in graph.weighted:
+        node = weighted.node
+        if node.op_type != "Gemm" or not weighted.quantized:
+            continue
+        if attribute(node, "alpha", 1.0) != 1 or (weighted.bias is not None and attribute(node, "beta", 1.0) != 1):
+            yield Violation((node,), "its alpha or beta is not 1")
+        bias = constant(weighted.bias)
+        if weighted.bias is not None and bias is not None and bias.ndim != 1:
+            yield Violation((node,), f"its bias has {bias.ndim} dimensions")
+
+
+def shared_int8(names: Collection[str]) -> Predicate:
+    """Operators of these types with a signed input or output whose quantizer has several readers."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for node in graph.nodes:
+            if node.op_type not in names:
+                continue
+            sources = [graph.source(node, index) for index, value in enumerate(node.inputs) if value is not None]
+            quantizers = [s.quantize for s in sources if s.quantize is not None and not s.is_weight]
+            end = graph.follow(node.outputs[0], _PASSED | set(_CLIPPING)).end
+            if not quantizers:
+                continue
+            for q in [*quantizers, *([end] if end is not None and is_quantize(end) else [])]:
+                readers = _readers(q)
+                if Quantization.of(q).dtype == "int8" and readers > 1:
+                    which = "output" if q is end else "input"
+                    yield Violation(
+                        (node, q), f"the int8 quantizer {name_of(q)!r} of its {which} has {readers} readers"
+                    )
+                    break
+
+    return find
+
+
+def _readers(q: ir.Node) -> int:
+    pairs = [dq for dq in q.outputs[0].consumers() if is_dequantize(dq)]
+    return max(len(pairs), *(len(dq.outputs[0].consumers()) for dq in pairs), 0)
+
+
+def int8_activations(graph: QdqGraph) -> Iterator[Violation]:
+    """The signed activation quantizers of a file, as one violation."""
+    nodes = [q for q in graph.quantizes if Quantization.of(q).dtype == "int8" and not is_constant(q.inputs[0])]
+    if nodes:
+        yield Violation(tuple(nodes), f"{len(nodes)} activation quantizers are int8")

@@ -1,0 +1,91 @@
+"""Predicates about forms that only OpenVINO treats apart. Each yields `Violation`s."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tensorflow_quantization.inspection.checks.qdq_graph import (
+    QdqGraph,
+    Quantization,
+    WeightedNode,
+    attribute,
+    constant,
+    input_of,
+    is_dequantize,
+)
+from tensorflow_quantization.inspection.checks.rule import Violation
+
+
+def asymmetric_products(graph: QdqGraph) -> Iterator[Violation]:
+    """MatMuls of two activations, of which the left has a zero point, or the right is not symmetric around its own."""
+    for weighted in graph.weighted:
+        left, right = weighted.data, weighted.weight
+        if left.is_weight or right.is_weight or left.dequantize is None or right.dequantize is None:
+            continue
+        a, b = Quantization.of(left.dequantize), Quantization.of(right.dequantize)
+        if a.zero != 0:
+            yield Violation((weighted.node, left.dequantize), f"its left input is {a.dtype} with zero point {a.zero}")
+        elif (b.dtype, b.zero) not in (("int8", 0), ("uint8", 128)):
+            yield Violation((weighted.node, right.dequantize), f"its right input is {b.dtype} with zero point {b.zero}")
+
+
+def integer_operators(graph: QdqGraph) -> Iterator[Violation]:
+    """Operators that compute in integers by themselves, in the forms that OpenVINO does not."""
+    for node in graph.nodes:
+        if node.op_type in ("ConvInteger", "MatMulInteger"):
+            yield Violation((node,), f"it is a {node.op_type}")
+        elif node.op_type in ("QLinearConv", "QLinearMatMul"):
+            scale = constant(input_of(node, 4))
+            if scale is not None and scale.ndim:
+                yield Violation((node,), f"it is a {node.op_type} with {scale.size} scales for its weights")
+
+
+def grouped_transposed(graph: QdqGraph) -> Iterator[Violation]:
+    """Quantized ConvTransposes with more than one group."""
+    for weighted in graph.weighted:
+        groups = attribute(weighted.node, "group", 1)
+        if weighted.node.op_type == "ConvTranspose" and weighted.quantized and groups > 1:
+            yield Violation((weighted.node,), f"it has {groups} groups")
+
+
+def counted_padding(graph: QdqGraph) -> Iterator[Violation]:
+    """AveragePools of integers whose zero is not the integer 0, that average padded zeros, of their own or of a Pad."""
+    for node in graph.nodes:
+        if node.op_type != "AveragePool":
+            continue
+        padded = bool(attribute(node, "count_include_pad", 0)) and any(attribute(node, "pads", ()))
+        source = node.inputs[0].producer() if node.inputs[0] is not None else None
+        if source is not None and source.op_type == "Pad":
+            padded, source = True, source.inputs[0].producer() if source.inputs[0] is not None else None
+        if padded and source is not None and is_dequantize(source):
+            zero = Quantization.of(source).zero
+            if zero != 0:
+                yield Violation((node, source), f"it averages padding, and its input has zero point {zero}")
+
+
+def strided_pointwise(graph: QdqGraph) -> Iterator[Violation]:
+    """Convs of one point with strides, where nothing but such Convs reads their input's DequantizeLinear."""
+    pointwise = {id(w.node): w for w in graph.weighted if w.quantized and _strides_over_points(w)}
+    for weighted in pointwise.values():
+        dequantize = weighted.data.dequantize
+        if dequantize is None or weighted.data.passed:
+            continue
+        readers = dequantize.outputs[0].consumers()
+        if all(id(reader) in pointwise for reader in readers):
+            what = f"all {len(readers)} readers of its input are Convs of one point with strides"
+            yield Violation(
+                (weighted.node, dequantize), what if len(readers) > 1 else "it is of one point with strides"
+            )
+
+
+def _strides_over_points(weighted: WeightedNode) -> bool:
+    node = weighted.node
+    shape = None if weighted.weight.dequantize is None else weighted.weight.dequantize.inputs[0].shape
+    strides = attribute(node, "strides", ())
+    return (
+        node.op_type == "Conv"
+        and shape is not None
+        and all(dim == 1 for dim in shape[2:])
+        and any(stride > 1 for stride in strides)
+        and not any(attribute(node, "pads", ()))
+    )

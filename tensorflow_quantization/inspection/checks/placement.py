@@ -1,0 +1,238 @@
+"""Predicates about places: what stands between quantizers and operators. Each yields `Violation`s."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+from tensorflow_quantization.inspection.checks.qdq_graph import (
+    CARRYING,
+    MOVING,
+    QdqGraph,
+    Quantization,
+    Source,
+    attribute,
+    input_of,
+    is_constant,
+    is_dequantize,
+    is_quantize,
+    name_of,
+)
+from tensorflow_quantization.inspection.checks.rule import Predicate, Violation
+
+
+def nothing_quantized(graph: QdqGraph) -> Iterator[Violation]:
+    """A file without any quantizer."""
+    if not graph.quantizes and not graph.dequantizes:
+        yield Violation((), "it has no QuantizeLinear")
+
+
+def left_in_float(graph: QdqGraph) -> Iterator[Violation]:
+    """Weighted operators with no quantizer at all."""
+    for weighted in graph.weighted:
+        if weighted.data.dequantize is None and weighted.weight.dequantize is None:
+            yield Violation((weighted.node,), f"neither factor of this {weighted.node.op_type} is quantized")
+
+
+def _halves(graph: QdqGraph, through: Collection[str] = ()) -> Iterator[tuple[bool, Violation]]:
+    """Weighted operators with a quantizer on one of two factors, and whether the other factor is constant."""
+    through = CARRYING | frozenset(through)
+    for weighted in graph.weighted:
+        for index, source in enumerate(weighted.sources):
+            other = weighted.sources[1 - index]
+            if other.dequantize is not None and graph.source(weighted.node, index, through).dequantize is None:
+                what = "weights are" if source.is_weight else "input is"
+                rest = "" if source.is_weight else _origin(weighted.node, index)
+                yield source.is_weight, Violation((weighted.node, other.dequantize), f"its {what} not quantized{rest}")
+
+
+def half_quantized(through: Collection[str] = ()) -> Predicate:
+    """Weighted operators with a quantizer on one of two factors; it may act through operators of these types."""
+    return lambda graph: (violation for _, violation in _halves(graph, through))
+
+
+def float_weights(graph: QdqGraph) -> Iterator[Violation]:
+    """Weighted operators that multiply a quantized input by weights which are not."""
+    return (violation for constant, violation in _halves(graph) if constant)
+
+
+def float_inputs(graph: QdqGraph) -> Iterator[Violation]:
+    """Weighted operators with an input that is not quantized, though the other factor is."""
+    return (violation for constant, violation in _halves(graph) if not constant)
+
+
+def _origin(node: ir.Node, index: int) -> str:
+    value = input_of(node, index)
+    producer = None if value is None else value.producer()
+    return "" if producer is None else f": it comes from {producer.op_type} {name_of(producer)!r}"
+
+
+def weights_not_adjacent(allowed: Collection[str] = ()) -> Predicate:
+    """Weighted operators with an operator, but these, between the weights' DequantizeLinear and themselves."""
+    return lambda graph: _not_adjacent(graph, frozenset(allowed), weights=True)
+
+
+def inputs_not_adjacent(allowed: Collection[str]) -> Predicate:
+    """Weighted operators with an operator, but these, between their input's DequantizeLinear and themselves."""
+    return lambda graph: _not_adjacent(graph, frozenset(allowed), weights=False)
+
+
+def _not_adjacent(graph: QdqGraph, allowed: frozenset[str], *, weights: bool) -> Iterator[Violation]:
+    for weighted in graph.weighted:
+        for source in weighted.weights if weights else weighted.activations:
+            between = [node for node in source.passed if node.op_type not in allowed or _pads_oddly(node)]
+            if source.dequantize is not None and between:
+                types = ", ".join(node.op_type for node in reversed(between))
+                whose = "weights'" if weights else "input's"
+                what = f"{types} stands between the {whose} DequantizeLinear and this {weighted.node.op_type}"
+                yield Violation((weighted.node, *between, source.dequantize), what)
+
+
+def _pads_oddly(node: ir.Node) -> bool:
+    """A padding that no operator could take over: not with a constant."""
+    return node.op_type == "Pad" and attribute(node, "mode", "constant") != "constant"
+
+
+def quantized_biases(graph: QdqGraph) -> Iterator[Violation]:
+    """Biases that come from a DequantizeLinear."""
+    for weighted in graph.weighted:
+        producer = None if weighted.bias is None else weighted.bias.producer()
+        if is_dequantize(producer):
+            yield Violation((weighted.node, producer), "its bias is quantized")
+
+
+def quantizers_inside_fusions(fused: Collection[str]) -> Predicate:
+    """A pair after a weighted operator whose only reader is an operator that would have fused into it."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for weighted in graph.weighted:
+            chain = graph.follow(weighted.node.outputs[0], ("BatchNormalization",))
+            for q in chain.ends:
+                readers = _readers_of_pair(q)
+                if readers and all(reader.op_type in fused for reader in readers):
+                    names = ", ".join(dict.fromkeys(reader.op_type for reader in readers))
+                    what = f"the pair stands between this {weighted.node.op_type} and the {names} that fuses into it"
+                    yield Violation((weighted.node, q, *readers), what)
+
+    return find
+
+
+def _readers_of_pair(q: ir.Node) -> list[ir.Node]:
+    if not is_quantize(q):
+        return []
+    return [reader for dq in q.outputs[0].consumers() if is_dequantize(dq) for reader in dq.outputs[0].consumers()]
+
+
+def _adds(graph: QdqGraph) -> Iterator[tuple[ir.Node, list[tuple[Source, ir.Node | None]]]]:
+    """Adds of two activations: for each input its source, and the weighted operator that it comes from."""
+    weighted = {id(w.node) for w in graph.weighted if w.quantized}
+    for node in graph.nodes:
+        if node.op_type != "Add" or any(is_constant(value) for value in node.inputs):
+            continue
+        branches = []
+        for index in range(2):
+            source = graph.source(node, index, ())
+            value = input_of(node, index) if source.quantize is None else source.quantize.inputs[0]
+            producer = None if value is None else value.producer()
+            if producer is not None and producer.op_type == "BatchNormalization" and producer.inputs[0] is not None:
+                producer = producer.inputs[0].producer()
+            branches.append((source, producer if id(producer) in weighted else None))
+        yield node, branches
+
+
+def quantizers_on_weighted_branches(graph: QdqGraph) -> Iterator[Violation]:
+    """Adds where every branch that comes straight from a weighted operator has a pair on it."""
+    for node, branches in _adds(graph):
+        ours = [(source, weighted) for source, weighted in branches if weighted is not None]
+        if ours and all(source.dequantize is not None for source, _ in ours):
+            source, weighted = ours[0]
+            assert weighted is not None and source.dequantize is not None
+            what = f"Q/DQ stands between {weighted.op_type} {name_of(weighted)!r} and this Add"
+            yield Violation((node, source.quantize or source.dequantize, weighted), what)
+
+
+def float_residuals(graph: QdqGraph) -> Iterator[Violation]:
+    """Adds of a weighted operator's output and something else, neither of them quantized."""
+    for node, branches in _adds(graph):
+        first = next((weighted for _, weighted in branches if weighted is not None), None)
+        if first is not None and all(source.dequantize is None for source, _ in branches):
+            what = f"nothing is quantized but the inputs of {first.op_type} {name_of(first)!r}"
+            yield Violation((node, first), what)
+
+
+def one_sided(names: Collection[str]) -> Predicate:
+    """Operators of these types with quantized inputs, whose output is not."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for node in graph.nodes:
+            if node.op_type not in names:
+                continue
+            sources = _activations(graph, node)
+            if sources and all(source.dequantize is not None for source in sources):
+                chain = graph.follow(node.outputs[0], MOVING | {"Relu", "Clip", "MaxPool"})
+                if not any(is_quantize(reader) for reader in chain.ends):
+                    yield Violation((node,), "its inputs are quantized, its output is not")
+
+    return find
+
+
+def _activations(graph: QdqGraph, node: ir.Node) -> list[Source]:
+    sources = [graph.source(node, index) for index, value in enumerate(node.inputs) if value is not None]
+    return [source for source in sources if not source.is_weight]
+
+
+def partly_quantized(names: Collection[str]) -> Predicate:
+    """Operators of these types whose output is quantized, with some inputs quantized and some, or a constant, not."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for node in graph.nodes:
+            if node.op_type not in names:
+                continue
+            chain = graph.follow(node.outputs[0], ("Relu", "Clip"))
+            sources = [graph.source(node, index) for index in range(len(node.inputs))]
+            without = [index for index, source in enumerate(sources) if source.dequantize is None]
+            if without and len(without) < len(sources) and is_quantize(chain.end):
+                rest = ": it is a constant" if sources[without[0]].is_weight else _origin(node, without[0])
+                yield Violation((node,), f"input {without[0]} is not quantized{rest}")
+
+    return find
+
+
+def shared_dequantizers(graph: QdqGraph) -> Iterator[Violation]:
+    """A DequantizeLinear of an activation with several readers."""
+    for node in graph.dequantizes:
+        readers = node.outputs[0].consumers()
+        if len(readers) > 1 and not is_constant(node.inputs[0]):
+            yield Violation((node, *readers), f"it has {len(readers)} readers")
+
+
+def unequal_concats(graph: QdqGraph) -> Iterator[Violation]:
+    """Concats whose inputs have different scales or zero points."""
+    for node in graph.nodes:
+        if node.op_type != "Concat":
+            continue
+        sources = [graph.source(node, index, ()) for index in range(len(node.inputs))]
+        found = [Quantization.of(source.dequantize) for source in sources if source.dequantize is not None]
+        scales = [q.scale for q in found if q.scale is not None and q.scale.size == 1]
+        if len(scales) > 1 and (
+            len({float(np.ravel(scale)[0]) for scale in scales}) > 1 or len({q.zero for q in found}) > 1
+        ):
+            yield Violation((node,), f"its {len(found)} inputs have different scales")
+
+
+def surrounded(names: Collection[str]) -> Predicate:
+    """Operators of these types between a DequantizeLinear and a QuantizeLinear."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for node in graph.nodes:
+            if node.op_type not in names:
+                continue
+            sources = _activations(graph, node)
+            quantized = [source for source in sources if source.dequantize is not None]
+            chain = graph.follow(node.outputs[0], MOVING)
+            if quantized and len(quantized) == len(sources) and any(is_quantize(end) for end in chain.ends):
+                yield Violation((node,), f"{node.op_type} stands between DequantizeLinear and QuantizeLinear")
+
+    return find

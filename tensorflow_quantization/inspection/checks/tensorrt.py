@@ -1,0 +1,205 @@
+"""TensorRT 10 and 11: what it demands of an ONNX file with Q/DQ.
+
+From NVIDIA's documentation and the ONNX importer; nothing here was run on a GPU.
+"""
+
+from __future__ import annotations
+
+from tensorflow_quantization.inspection.checks import numerics, placement
+from tensorflow_quantization.inspection.checks.qdq_graph import ACTIVATIONS
+from tensorflow_quantization.inspection.checks.rule import Rule
+
+_TYPES = "TensorRT documentation, Working with Quantized Types"
+_EXPLICIT = "TensorRT documentation, Explicit Quantization"
+_PLACEMENT = "TensorRT documentation, Explicit Quantization, Q/DQ Placement Recommendations"
+_IMPORTER = "ONNX-TensorRT, Supported ONNX Operators"
+_ONNX = "ONNX, QuantizeLinear and DequantizeLinear"
+
+#: Non-weighted operators that have integer kernels, but for those that Q/DQ passes through.
+_QUANTIZABLE = {"Add", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Mul", "ReduceMean", "Sub"} | ACTIVATIONS
+
+#: Operators that compute in integers by themselves.
+_INTEGER = {"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
+
+RULES = (
+    Rule(
+        "implicit-dtype",
+        "error",
+        "Zero points are written out, with dtype int8.",
+        "Give the QuantizeLinear an int8 zero point of 0.",
+        _ONNX,
+        numerics.implicit_dtypes,
+    ),
+    Rule(
+        "dtype",
+        "error",
+        "Quantized values are int8, int4, 8-bit or 4-bit floats; uint8 is rejected.",
+        "Quantize symmetrically to int8; with this library, export for target 'tensorrt'.",
+        _TYPES,
+        numerics.dtypes_other_than(("int8", "int4", "float8e4m3fn", "float4e2m1")),
+    ),
+    Rule(
+        "zero-point",
+        "error",
+        "Quantization is symmetric: every zero point is 0.",
+        "Quantize symmetrically to int8.",
+        _TYPES,
+        numerics.nonzero_zero_points,
+    ),
+    Rule(
+        "scale",
+        "error",
+        "Scales are positive, finite constants.",
+        "Fold what computes the scale, or calibrate the range that it comes from.",
+        _EXPLICIT,
+        numerics.bad_scales,
+    ),
+    Rule(
+        "pair-mismatch",
+        "warning",
+        "A QuantizeLinear and its DequantizeLinear have the same scale, zero point and dtype.",
+        "Give both the same constants.",
+        _EXPLICIT,
+        numerics.mismatched_pairs,
+    ),
+    Rule(
+        "opset",
+        "error",
+        "The opset has what the quantizers use: 13 a scale for each channel, 19 FP8, 21 INT4.",
+        "Write the file with a newer opset.",
+        _ONNX,
+        numerics.opset_too_old,
+    ),
+    Rule(
+        "weight-axis",
+        "error",
+        "Per-channel scales lie along the output channels: Conv 0, ConvTranspose 1, MatMul (K,N) 1, Gemm transB 0.",
+        "Quantize the weights along their output channels, a scale for each.",
+        _EXPLICIT,
+        numerics.wrong_axes(),
+    ),
+    Rule(
+        "per-channel-activation",
+        "error",
+        "Activations have one scale; a scale for each channel is for constants only.",
+        "Quantize the activation per tensor.",
+        _EXPLICIT,
+        numerics.per_channel_activations,
+        keeps_float=True,
+    ),
+    Rule(
+        "int4-blocks",
+        "error",
+        "INT4 weights come in blocks of 64 or 128.",
+        "Quantize in blocks of 64 or 128 along the summed axis.",
+        _TYPES,
+        numerics.odd_blocks((64, 128)),
+    ),
+    Rule(
+        "integer-operator",
+        "error",
+        "Operators that compute in integers by themselves are not supported: only Q/DQ around float operators is.",
+        "Write DequantizeLinear, the float operator, QuantizeLinear.",
+        _IMPORTER,
+        numerics.operators(_INTEGER),
+    ),
+    Rule(
+        "unknown-operator",
+        "error",
+        "The importer knows ONNX' own operators; others need a plugin.",
+        "Write it with ONNX operators, or register a TensorRT plugin of this name.",
+        _IMPORTER,
+        numerics.unknown_operators(("trt.plugins",)),
+    ),
+    Rule(
+        "weight-adjacent",
+        "error",
+        "The DequantizeLinear of the weights feeds its operator directly.",
+        "Store the weights in the operator's own shape and layout, and move the scales' axis with them.",
+        _EXPLICIT,
+        placement.weights_not_adjacent(),
+        keeps_float=True,
+    ),
+    Rule(
+        "half-quantized",
+        "warning",
+        "All inputs of a weighted operator are quantized.",
+        "Add Q/DQ to the other input, or remove this one.",
+        _PLACEMENT,
+        placement.half_quantized(),
+        keeps_float=True,
+    ),
+    Rule(
+        "quantized-bias",
+        "warning",
+        "Biases stay float.",
+        "Store the bias in float.",
+        _PLACEMENT,
+        placement.quantized_biases,
+    ),
+    Rule(
+        "quantizer-inside-fusion",
+        "warning",
+        "Outputs of weighted operators are not quantized: BatchNormalization and ReLU fuse into them.",
+        "Move the Q/DQ behind the operator that would fuse.",
+        _PLACEMENT,
+        placement.quantizers_inside_fusions(("BatchNormalization", "Relu", "Clip")),
+    ),
+    Rule(
+        "residual-conv-branch",
+        "warning",
+        "Of an Add, the residual input is quantized, not the one that comes from a Conv: it fuses with that Conv.",
+        "Remove the Q/DQ between the Conv and the Add, and quantize the other input.",
+        _PLACEMENT,
+        placement.quantizers_on_weighted_branches,
+    ),
+    Rule(
+        "residual-float",
+        "warning",
+        "The residual input of an Add is quantized, or the fused Conv and Add write floats.",
+        "Add Q/DQ to the input of the Add that is not the main branch.",
+        _PLACEMENT,
+        placement.float_residuals,
+    ),
+    Rule(
+        "concat-scales",
+        "warning",
+        "All inputs of a Concat have the same scale, or Q/DQ cannot pass through it.",
+        "Quantize the inputs with one shared range.",
+        _PLACEMENT,
+        placement.unequal_concats,
+    ),
+    Rule(
+        "one-sided",
+        "info",
+        "An operator without weights runs in integers where both its inputs and its output are quantized.",
+        "Add Q/DQ to its output, or leave it in float.",
+        _PLACEMENT,
+        placement.one_sided(_QUANTIZABLE),
+    ),
+    Rule(
+        "shared-dequantizer",
+        "info",
+        "A Q/DQ pair for each reader is the form that fuses most safely.",
+        "Give each reader a pair of its own.",
+        _PLACEMENT,
+        placement.shared_dequantizers,
+    ),
+    Rule(
+        "not-quantized",
+        "info",
+        "What is not quantized runs in the file's own dtype.",
+        "Quantize its input and weights if it should run in integers.",
+        _EXPLICIT,
+        placement.left_in_float,
+        keeps_float=True,
+    ),
+    Rule(
+        "no-quantizers",
+        "warning",
+        "Q/DQ is the only way to integers.",
+        "Quantize the model before exporting it.",
+        _EXPLICIT,
+        placement.nothing_quantized,
+    ),
+)

@@ -1,0 +1,110 @@
+"""Multiply-accumulates of an ONNX graph, from the shapes that ONNX infers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import onnx
+import onnx_ir as ir
+
+from tensorflow_quantization.inspection.checks.onnx_file import with_shapes
+from tensorflow_quantization.inspection.checks.qdq_graph import attribute, input_of
+from tensorflow_quantization.text.messages import did_you_mean
+
+InputShapes = Mapping[str, Sequence[int]] | Sequence[int]
+
+#: Operators that multiply, with the indices of their two factors.
+FACTORS = {
+    "Conv": (0, 1),
+    "ConvInteger": (0, 1),
+    "ConvTranspose": (0, 1),
+    "Gemm": (0, 1),
+    "MatMul": (0, 1),
+    "MatMulInteger": (0, 1),
+    "QLinearConv": (0, 3),
+    "QLinearMatMul": (0, 3),
+}
+
+
+def with_input_shapes(model: onnx.ModelProto, input_shapes: InputShapes | None = None) -> onnx.ModelProto:
+    """A copy whose inputs, and what follows from them, have fixed shapes.
+
+    Args:
+        model: is not changed.
+        input_shapes: by input name, or the shape of the only input. Without one, a dynamic first dimension is 1.
+
+    Raises:
+        ValueError: an input has another dynamic dimension, the shape of an input does not fit, or there is no such
+            input.
+    """
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    initializers = {tensor.name for tensor in fixed.graph.initializer}
+    inputs = [value for value in fixed.graph.input if value.name not in initializers]
+    shapes = _by_name(input_shapes, [value.name for value in inputs])
+    for value in inputs:
+        if value.type.HasField("tensor_type"):
+            _fix(value, shapes.get(value.name))
+    # What the file says of inner shapes is of the dynamic ones.
+    del fixed.graph.value_info[:]
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return with_shapes(fixed)
+
+
+def _by_name(shapes: InputShapes | None, names: list[str]) -> dict[str, Sequence[int]]:
+    if shapes is None:
+        return {}
+    if not isinstance(shapes, Mapping):
+        if len(names) != 1:
+            raise ValueError(f"The model has {len(names)} inputs; give input_shapes as a dict of {names}.")
+        return {names[0]: shapes}
+    for name in shapes:
+        if name not in names:
+            raise ValueError(f"There is no input {name!r}; the inputs are {names}.{did_you_mean(name, names)}")
+    return dict(shapes)
+
+
+def _fix(value: onnx.ValueInfoProto, shape: Sequence[int] | None) -> None:
+    tensor = value.type.tensor_type
+    known = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    said = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
+    if shape is None:
+        if not tensor.HasField("shape") or None in known[1:]:
+            raise ValueError(
+                f"Input {value.name!r} has the shape {said if tensor.HasField('shape') else 'unknown'}: give "
+                f"input_shapes={{{value.name!r}: (...)}} with a number for each dimension."
+            )
+        shape = [1 if dim is None else dim for dim in known]
+    fits = not tensor.HasField("shape") or (
+        len(shape) == len(known) and all(dim in (None, given) for dim, given in zip(known, shape, strict=True))
+    )
+    if not fits:
+        raise ValueError(f"Input {value.name!r} has the shape {said}; {tuple(shape)} does not fit.")
+    del tensor.shape.dim[:]
+    for dim in shape:
+        tensor.shape.dim.add().dim_value = int(dim)
+
+
+def macs(node: ir.Node) -> int | None:
+    """Multiply-accumulates of a node, `None` where its shapes are unknown; 0 for operators that do not multiply."""
+    if node.op_type not in FACTORS:
+        return 0
+    left, right = (_shape(input_of(node, index)) for index in FACTORS[node.op_type])
+    output = _shape(node.outputs[0])
+    if node.op_type == "ConvTranspose":
+        return None if left is None or right is None else math.prod(left) * math.prod(right[1:])
+    if "Conv" in node.op_type:
+        return None if output is None or right is None else math.prod(output) * math.prod(right[1:])
+    if output is None or left is None:
+        return None
+    summed = left[0] if node.op_type == "Gemm" and attribute(node, "transA", 0) else left[-1]
+    return math.prod(output) * summed
+
+
+def _shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    shape = None if value is None else value.shape
+    if shape is None or not shape.is_static():
+        return None
+    return tuple(int(dim) for dim in shape)

@@ -1,0 +1,74 @@
+"""What OpenVINO makes of a file: the execution graph of the compiled model."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from tensorflow_quantization.inspection.checks.openvino import MATRIX_AXIS
+from tensorflow_quantization.inspection.runtime.kernels import Kernel, tags
+
+_MULTIPLIES = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq", "Subgraph"}
+_LAYOUT = {"Convert", "Reorder", "Transpose"}
+
+#: Nodes of the graph that nothing runs for.
+_PASSIVE = {"Const", "Input", "Output"}
+
+_INTEGERS = ("i8", "u8")
+
+#: Rules of `check_onnx` whose violation takes the process down; such files are not compiled.
+REFUSED = (MATRIX_AXIS,)
+
+
+def installed_version() -> str:
+    """The runtime's name and version.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        import openvino
+    except ImportError as error:
+        raise ImportError("runtime_report(runtime='openvino') needs OpenVINO: pip install openvino") from error
+    return f"OpenVINO {openvino.__version__.split('-')[0]}"
+
+
+def executed(path: pathlib.Path) -> list[Kernel]:
+    """The steps of the model compiled for the CPU with default settings, in no order.
+
+    Args:
+        path: a file with tagged names.
+
+    Raises:
+        RuntimeError: OpenVINO does not compile the file.
+    """
+    import openvino
+
+    try:
+        compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_NUM_THREADS": 1})
+    except Exception as error:  # its exceptions have no common base
+        raise RuntimeError(str(error)) from error
+    return [kernel for step in compiled.get_runtime_model().get_ops() if (kernel := _kernel(step)) is not None]
+
+
+def _info(step: Any, key: str) -> str:
+    info = step.get_rt_info()
+    return str(info[key].astype(str)) if key in info else ""
+
+
+def _kernel(step: Any) -> Kernel | None:
+    kind, precision = _info(step, "layerType"), _info(step, "runtimePrecision")
+    if kind in _PASSIVE:
+        return None
+    # The precision is that of the first input. A layer with 8-bit weights that multiplies in float says so only in the
+    # name of its primitive, "brgemm_avx512_bf16"; that of integers ends in "I8" or "i8".
+    primitive = _info(step, "primitiveType").rpartition("_")[2].lower()
+    integer: bool | None = precision in _INTEGERS and primitive in _INTEGERS
+    # A fused subgraph says nothing of the products in it; they are integer for certain where all it reads is.
+    if kind == "Subgraph" and integer:
+        sources = [port.get_source_output().get_node() for port in step.inputs()]
+        read = [_info(source, "outputPrecisions") for source in sources if _info(source, "layerType") != "Const"]
+        integer = True if all(precision in _INTEGERS for precision in read) else None
+    shown = precision if integer or precision not in _INTEGERS else primitive
+    names = [step.get_friendly_name(), _info(step, "originalLayersNames")]
+    return Kernel(kind, shown, integer, kind in _MULTIPLIES, kind in _LAYOUT, tags(names))

@@ -1,0 +1,237 @@
+"""Rebuild a Keras model with some of its layers replaced, on copies of its layers and weights."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+from keras.src.models.functional import functional_like_constructor  # has no public name
+from keras.src.saving.serialization_lib import SafeModeScope  # has no public name
+
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.text.warn import warn_user
+
+_TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss")
+
+
+#: Gets a call and a copy of its layer or operation (without weights yet), and returns what to put in its place: one
+#: or several, called one after the other.
+Replace = Callable[[Call, keras.Operation], Sequence[keras.Operation]]
+#: Gets an input of the model and returns layers to call on it.
+AfterInput = Callable[[Tensor], Sequence[keras.Operation]]
+#: Gets a call and one of the tensors that it reads, and returns layers to call on that before this call reads it.
+Before = Callable[[Call, Tensor], Sequence[keras.Operation]]
+
+
+def rewrite(
+    graph: LayerGraph,
+    replace: Replace,
+    after_input: AfterInput = lambda tensor: (),
+    before: Before = lambda call, tensor: (),
+) -> keras.Model:
+    """A new model that computes what `graph` does, with layers replaced.
+
+    Nested models stay nested, shared layers shared, names, weights, `trainable` flags, the states of random seeds and
+    the compile configuration are those of the old model, and nothing is shared with it. A subclassed model comes
+    back as a functional one.
+
+    Args:
+        graph: of the old model; not flattened.
+        replace: what to put in the place of each call.
+        after_input: what to put behind each input of the model.
+        before: what to put between a tensor and a call of an operation of `keras.ops` that reads it.
+
+    Raises:
+        ValueError: a layer cannot be copied from its config; the message names it.
+    """
+    rebuilder = _Rebuilder(graph, replace, after_input, before)
+    model = rebuilder.rebuild(graph)
+    rebuilder.copy_variables()
+    _copy_compile_state(graph.model, model)
+    return model
+
+
+class _Rebuilder:
+    def __init__(self, graph: LayerGraph, replace: Replace, after_input: AfterInput, before: Before):
+        self.graph = graph
+        self.replace = replace
+        self.after_input = after_input
+        self.before = before
+        self.models: dict[int, keras.Model] = {}  # by id of the old one
+        self.operations: dict[int, Sequence[keras.Operation]] = {}  # by id of the old one
+        self.copies: list[tuple[keras.Operation, keras.Operation, str]] = []
+
+    def rebuild(self, graph: LayerGraph) -> keras.Model:
+        if id(graph.model) not in self.models:
+            build = self._sequential if isinstance(graph.model, keras.Sequential) else self._functional
+            self.models[id(graph.model)] = build(graph)
+        return self.models[id(graph.model)]
+
+    def _sequential(self, graph: LayerGraph) -> keras.Model:
+        old = graph.model
+        layers = [_input(graph.inputs[0]), *self._behind(graph, graph.inputs[0])]
+        layers += [operation for call in graph.calls for operation in self._operations(call)]
+        cls = type(old) if type(old).__init__ is keras.Sequential.__init__ else keras.Sequential
+        _warn_of_lost_methods(old, cls)
+        return cls(layers, name=old.name, trainable=old.trainable)
+
+    def _functional(self, graph: LayerGraph) -> keras.Model:
+        old = graph.model
+        inputs = {id(tensor): _input(tensor) for tensor in graph.inputs}
+        tensors = {id(t): _chain(self._behind(graph, t), inputs[id(t)]) for t in graph.inputs}
+
+        def new(tensor: Tensor):
+            return tensors[id(tensor)]
+
+        for call in graph.calls:
+            operations = self._operations(call)
+            read = new if call.is_layer else partial(self._read, call, new)
+            outputs = operations[0](*substitute(call.args, read), **substitute(call.kwargs, read))
+            outputs = _chain(operations[1:], outputs)
+            for tensor, output in zip(call.outputs, keras.tree.flatten(outputs), strict=True):
+                tensors[id(tensor)] = output
+        kept = isinstance(old, keras.Model) and functional_like_constructor(type(old))
+        cls = type(old) if kept else keras.Model  # of a block, a layer that is read as a model, too
+        _warn_of_lost_methods(old, cls)
+        return cls(
+            substitute(graph.input_structure, lambda tensor: inputs[id(tensor)]),
+            self._outputs(graph, new),
+            name=old.name,
+            trainable=old.trainable,
+        )
+
+    def _read(self, call: Call, new: Callable[[Tensor], Any], tensor: Tensor) -> Any:
+        return _chain(self.before(call, tensor), new(tensor))
+
+    def _outputs(self, graph: LayerGraph, new: Callable[[Tensor], Any]) -> Any:
+        """The outputs of the new model, under their old names.
+
+        Losses, metrics and targets may speak of several outputs by the names of their layers.
+        """
+        names = [tensor.producer.name if tensor.producer else tensor.name for tensor in graph.outputs]
+        named = graph is self.graph and len(names) > 1 and not isinstance(graph.output_structure, dict)
+
+        def output(tensor: Tensor):
+            y = new(tensor)
+            name = tensor.producer.name if tensor.producer else tensor.name
+            if not named or names.count(name) > 1 or y._keras_history.operation.name == name:
+                return y
+            return keras.layers.Identity(name=name, dtype=tensor.dtype)(y)
+
+        return substitute(graph.output_structure, output)
+
+    def _operations(self, call: Call) -> Sequence[keras.Operation]:
+        """What is in the place of a call's operation; the same for every call of a shared layer."""
+        if call.subgraph is not None:
+            return [self.rebuild(call.subgraph)]
+        key = id(call.operation)
+        if key not in self.operations:
+            copy = _copy_operation(call)
+            if call.is_layer:
+                self.copies.append((call.operation, copy, call.path))
+            self.operations[key] = self.replace(call, copy)
+        return self.operations[key]
+
+    def _behind(self, graph: LayerGraph, tensor: Tensor) -> Sequence[keras.Operation]:
+        return self.after_input(tensor) if graph is self.graph else ()
+
+    def copy_variables(self) -> None:
+        for old, new, path in self.copies:
+            if [v.shape for v in old.variables] != [v.shape for v in new.variables]:
+                raise ValueError(
+                    f"Layer {path!r} ({type(old).__name__}) has {len(old.variables)} variables, but a copy made from "
+                    f"its config has {len(new.variables)}, or other shapes. Complete its get_config()."
+                )
+            for source, target in zip(old.variables, new.variables, strict=True):
+                # A true copy: a backend that donates buffers in training would otherwise take the old model's too.
+                target.assign(np.array(source.numpy()))
+            for layer in new._flatten_layers():
+                if isinstance(layer, keras.layers.Normalization):
+                    layer.finalize_state()  # it computes with what it once made of its variables
+
+
+def _chain(operations: Sequence[keras.Operation], x):
+    for operation in operations:
+        x = operation(x)
+    return x
+
+
+def _copy_operation(call: Call) -> keras.Operation:
+    operation = call.operation
+    with SafeModeScope(False):  # the functions in it are the user's own, from this very process
+        try:
+            copy = type(operation).from_config(operation.get_config())
+        except Exception as error:
+            arguments = _arguments(operation) if call.is_layer else None
+            if arguments is None:
+                kind = "Layer" if call.is_layer else "Operation"
+                raise ValueError(
+                    f"{kind} {call.path!r} ({call.class_name}) cannot be copied from its config: {error}\n"
+                    "Give the class a get_config() that returns all arguments of its __init__."
+                ) from error
+            copy = type(operation)(**arguments)
+            warn_user(
+                f"The config of layer {call.path!r} ({call.class_name}) is not what its __init__ takes, so a saved "
+                ".keras file of the quantized model will not load: correct its get_config(), or save the weights only."
+            )
+    if call.is_layer:
+        copy.name = operation.name  # a config that Keras makes itself may lack it
+    return copy
+
+
+def _arguments(layer: keras.layers.Layer) -> dict[str, Any] | None:
+    """The arguments of a layer's `__init__`, found by name among its attributes; `None` if it has not all of them.
+
+    For a layer whose config is not what `__init__` takes. Keras copies no such layer, but those in the models of a
+    library may never have had to be copied.
+    """
+    arguments: dict[str, Any] = {"dtype": layer.dtype_policy, "trainable": layer.trainable}
+    for name, parameter in inspect.signature(type(layer).__init__).parameters.items():
+        if name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        value = getattr(layer, name, None)
+        # A layer, or a method of that name, is not an argument that a second layer could be given.
+        if not hasattr(layer, name) or isinstance(value, keras.layers.Layer) or inspect.ismethod(value):
+            return None
+        arguments[name] = value
+    return arguments
+
+
+def _input(tensor: Tensor):
+    """A fresh `keras.Input` like that of the old model."""
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        name=tensor.name,
+        sparse=getattr(tensor.source, "sparse", False),
+        optional=getattr(tensor.source, "optional", False),
+    )
+
+
+def _warn_of_lost_methods(old: keras.layers.Layer, cls: type) -> None:
+    if cls is type(old) or not isinstance(old, keras.Model):
+        return
+    lost = [name for name in _TRAINING_METHODS if getattr(type(old), name) is not getattr(cls, name)]
+    if lost:
+        warn_user(
+            f"The quantized form of {type(old).__name__} {old.name!r} is a plain {cls.__name__} without its "
+            f"{', '.join(lost)}. Let its constructor be that of keras.Model (inputs, outputs, **kwargs) to keep them."
+        )
+
+
+def _copy_compile_state(old: keras.Model, new: keras.Model) -> None:
+    """Compile the new model as the old one is, with an optimizer and metrics of its own."""
+    if not old.compiled or getattr(old, "_compile_config", None) is None:
+        return
+    config = dict(old._compile_config.config)
+
+    def own(value):
+        if isinstance(value, (keras.optimizers.Optimizer, keras.metrics.Metric)):
+            return type(value).from_config(value.get_config())
+        return value
+
+    new.compile(**{key: keras.tree.map_structure(own, value) for key, value in config.items()})

@@ -1,0 +1,104 @@
+"""Carry out a plan on one layer: wrap it, or put a quantizer behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from tensorflow_quantization.model.graph import Call, Tensor
+from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
+from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
+from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
+from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper, SeparableBaseQuantizeWrapper
+
+
+def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges: str) -> Sequence[keras.Operation]:
+    """What computes `operation`, quantized as planned: one or several layers, called one after the other.
+
+    Args:
+        plan: the decision on it.
+        operation: a layer or a `keras.ops` operation, which is taken over.
+        inputs: how many tensors it reads.
+        ranges: how activation ranges follow training.
+    """
+    placement = plan.placement
+    if not placement:
+        return [operation]
+    if plan.wrapper is None:
+        return [operation, _quantizer(plan, operation.name, ranges)] if placement.output else [operation]
+    if placement.before_activation:
+        return _split(plan, operation, inputs, ranges)
+    if placement.gate:
+        return [_wrap_activation(plan, operation, ranges)]
+    return [_wrap(plan, operation, inputs, ranges, plan.output_scheme if placement.output else None)]
+
+
+def quantize_input(plan: QuantizationPlan, name: str, ranges: str) -> Sequence[keras.Operation]:
+    """The quantizer to put behind the model input of that name, if the plan has one."""
+    decision = plan.layers.get(name)
+    if decision is None or decision.class_name != "InputLayer":
+        return []
+    return [_quantizer(decision, name, ranges)]
+
+
+def quantize_operand(plan: LayerPlan, call: Call, tensor: Tensor, ranges: str) -> Sequence[keras.Operation]:
+    """The quantizer between `tensor` and an operation of `keras.ops` that reads it, if the plan has one."""
+    index = next((i for i in plan.inputs if call.operands[i] is tensor), None)
+    if index is None:
+        return []
+    return [ActivationQuantizer(plan.activation_scheme, ranges, name=f"quant_{call.name}_input_{index}")]
+
+
+def _quantizer(plan: LayerPlan, name: str, ranges: str) -> ActivationQuantizer:
+    return ActivationQuantizer(plan.output_scheme, ranges, name=f"quant_{name}")
+
+
+def _wrap(
+    plan: LayerPlan, layer, inputs: int, ranges: str, output_scheme: QuantizationScheme | None
+) -> keras.layers.Layer:
+    assert plan.wrapper is not None
+    chosen = plan.placement.inputs
+    kwargs: dict[str, Any] = {}
+    separable = issubclass(plan.wrapper, SeparableBaseQuantizeWrapper) and plan.wrapper.divides(layer)
+    if plan.placement.inner and separable:
+        kwargs["inner_scheme"] = plan.activation_scheme
+    if plan.placement.one_scale and chosen:
+        kwargs["one_scale"] = True
+    if issubclass(plan.wrapper, AttentionBaseQuantizeWrapper):
+        kwargs.update(quantize_products=plan.placement.products, factor_scheme=plan.factor_scheme)
+    return plan.wrapper(
+        layer,
+        quantize_inputs=bool(chosen),
+        quantize_weights=plan.placement.weights,
+        quantize_specific_input_indices=list(chosen) if chosen and len(chosen) < inputs else None,
+        input_scheme=plan.activation_scheme,
+        weight_scheme=plan.weight_scheme,
+        output_scheme=output_scheme,
+        ranges=ranges,
+        target=plan.target,
+        **kwargs,
+    )
+
+
+def _wrap_activation(plan: LayerPlan, layer, ranges: str) -> keras.layers.Layer:
+    """An activation with its output, and if planned its gate, quantized."""
+    return ActivationQuantizeWrapper(
+        layer,
+        quantize_inputs=False,
+        gate_scheme=plan.gate_scheme if plan.placement.gate else None,
+        output_scheme=plan.output_scheme,
+        ranges=ranges,
+        target=plan.target,
+    )
+
+
+def _split(plan: LayerPlan, layer, inputs: int, ranges: str) -> list[keras.Operation]:
+    """The layer without its activation, its output quantized; and the activation as a layer of its own."""
+    activation = keras.layers.Activation(layer.activation, name=f"{layer.name}_activation", dtype=layer.dtype_policy)
+    layer.activation = keras.activations.linear
+    product = _wrap(plan, layer, inputs, ranges, plan.activation_scheme)
+    if not plan.placement.output:
+        return [product, activation]
+    return [product, _wrap_activation(plan, activation, ranges)]

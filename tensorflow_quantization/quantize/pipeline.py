@@ -1,0 +1,177 @@
+"""`quantize_model`: trace, plan, rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import keras
+
+from tensorflow_quantization.model.clone import rewrite
+from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.quantize.blocks import close_unquantized, open_blocks
+from tensorflow_quantization.quantize.case import CustomQDQInsertionCase
+from tensorflow_quantization.quantize.insert import apply_plan, quantize_input, quantize_operand
+from tensorflow_quantization.quantize.plan import FULL, PARTIAL, attach_plan, make_plan
+from tensorflow_quantization.quantize.spec import QuantizationSpec, SpecIndex
+from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.quantizers.activation import check_ranges
+from tensorflow_quantization.quantizers.scheme import check_bits
+from tensorflow_quantization.targets import Target, find_target
+from tensorflow_quantization.text.messages import did_you_mean
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+
+
+def quantize_model(
+    model: keras.Model,
+    quantization_mode: str = FULL,
+    quantization_spec: QuantizationSpec | None = None,
+    custom_qdq_cases: Iterable[CustomQDQInsertionCase] | None = None,
+    *,
+    target: str | Target | None = None,
+    ranges: str = "ema",
+    weight_bits: int | None = None,
+    input_bits: int | None = None,
+) -> keras.Model:
+    """Make a model quantization-aware: a new model with fake-quantization in front of inputs and weights.
+
+    The layers that are quantized are wrapped and named `quant_<layer name>`; weights, names, nesting, `trainable`
+    flags and the compile configuration are those of `model`, which stays as it is. Weights are quantized per output
+    channel, activations per tensor: 8 bits, symmetric, zero point 0, integers -127 to 127, rounded half to even, unless
+    the module globals `G_NUM_BITS`, `G_NARROW_RANGE`, `G_SYMMETRIC` or an argument say otherwise.
+
+    Args:
+        model: any built Keras 3 model: Functional, Sequential, subclassed, with other models inside, or with blocks,
+            layers of your own that are made of layers; in the result, a model stands for a block that was quantized.
+        quantization_mode: "full" quantizes every supported layer by the default table, or as spec and cases say;
+            "partial" only what spec and cases name.
+        quantization_spec: what to do with single layers or classes.
+        custom_qdq_cases: rules that decide by the model's structure; where two speak of a layer, the later one counts.
+        target: the runtime that the model is for: "tensorrt", "onnxruntime", "openvino", "litert", or a `Target` of
+            your own. It decides what is quantized unasked, where the quantizers go, and in which integers; spec and
+            cases still win. `None` is the documented default table.
+        ranges: how activation ranges follow training: "ema" (moving average), "last" (the last batch) or "learned"
+            (trained step sizes, LSQ, arXiv:1902.08153).
+        weight_bits, input_bits: 2 to 8, for all layers; an entry of the spec may say otherwise for its own.
+
+    Returns:
+        The quantized model, compiled as `model` is. Train it, or `calibrate` it; then `export_onnx`.
+
+    Raises:
+        TypeError: `model`, the spec or a case is of a wrong type, or a case returns one.
+        ValueError: unknown mode, target or ranges, "partial" with nothing named, bits out of range, a model that is
+            not built or is quantized already, a layer that cannot be copied, one that is named and cannot be wrapped.
+    """
+    check_ranges(ranges)
+    cases = _check_arguments(quantization_mode, quantization_spec, custom_qdq_cases)
+    target = find_target(target)
+    schemes = _schemes(target, weight_bits, input_bits)
+    graph = LayerGraph.trace(model)
+    _check_not_quantized(model, graph.flatten())
+    case_specs = [(type(case).__name__, _ask(case, model, quantization_spec)) for case in cases]
+    specs = [quantization_spec or QuantizationSpec(), *(asked for _, asked in case_specs)]
+    blocks, reasons = open_blocks(graph, _named_in(specs))
+    plan = make_plan(
+        graph.flatten(),
+        target=target,
+        mode=quantization_mode,
+        spec=quantization_spec,
+        case_specs=case_specs,
+        reasons=reasons,
+        **schemes,
+    )
+    plan = close_unquantized(blocks, plan)
+    quantized = rewrite(
+        graph,
+        lambda call, copy: apply_plan(plan[call.path], copy, len(call.operands), ranges),
+        lambda tensor: quantize_input(plan, tensor.name, ranges),
+        lambda call, tensor: quantize_operand(plan[call.path], call, tensor, ranges),
+    )
+    attach_plan(quantized, plan)
+    return quantized
+
+
+def _check_arguments(mode, spec, cases) -> list[CustomQDQInsertionCase]:
+    if mode not in (FULL, PARTIAL):
+        raise ValueError(f"quantization_mode must be {FULL!r} or {PARTIAL!r}, got {mode!r}.{_close_mode(mode)}")
+    if spec is not None and not isinstance(spec, QuantizationSpec):
+        raise TypeError(f"quantization_spec must be a QuantizationSpec, got {type(spec).__name__}.")
+    if cases is None:
+        cases = []
+    elif not isinstance(cases, Iterable):
+        cases = [cases]
+    else:
+        cases = list(cases)
+    for case in cases:
+        if not isinstance(case, CustomQDQInsertionCase):
+            raise TypeError(
+                f"custom_qdq_cases must hold instances of CustomQDQInsertionCase, got {case!r}. "
+                "Pass a list of them, such as [ResNetV1QDQCase()]."
+            )
+    if mode == PARTIAL and not spec and not cases:
+        raise ValueError(
+            "Partial quantization quantizes only what is named, and nothing is: pass a quantization_spec with at least "
+            'one entry or custom_qdq_cases, or quantization_mode="full".'
+        )
+    return cases
+
+
+def _close_mode(mode) -> str:
+    return did_you_mean(mode, [FULL, PARTIAL]) if isinstance(mode, str) else ""
+
+
+def _schemes(target: Target, weight_bits: int | None, input_bits: int | None) -> dict[str, QuantizationScheme]:
+    """The schemes of weights, of activations, and of those that are multiplied, as arguments of `make_plan`."""
+    import tensorflow_quantization as package  # the globals count as they are now, not as they were at import
+
+    check_bits(package.G_NUM_BITS, "G_NUM_BITS")
+
+    by_globals = QuantizationScheme(
+        package.G_NUM_BITS, symmetric=package.G_SYMMETRIC, narrow_range=package.G_NARROW_RANGE
+    )
+
+    def scheme(wanted: QuantizationScheme | None, bits: int | None, argument: str) -> QuantizationScheme:
+        wanted = wanted or by_globals
+        return wanted if bits is None else replace(wanted, bits=check_bits(bits, argument))
+
+    return {
+        "weight_scheme": scheme(target.weights, weight_bits, "weight_bits"),
+        "activation_scheme": scheme(target.activations, input_bits, "input_bits"),
+        "factor_scheme": scheme(target.factors or target.activations, input_bits, "input_bits"),
+    }
+
+
+def _check_not_quantized(model: keras.Model, flat: LayerGraph) -> None:
+    for call in flat.calls:
+        if isinstance(call.operation, BaseQuantizeWrapper):
+            raise ValueError(
+                f"Model {model.name!r} is quantized already: {call.path!r} is a {call.class_name}. "
+                "Quantize the float model it was made from."
+            )
+        if getattr(call.operation, "quantization_mode", None):
+            raise ValueError(
+                f"Layer {call.path!r} is quantized already, by Keras' own model.quantize"
+                f"({call.operation.quantization_mode!r}). Quantize the float model it was made from."
+            )
+
+
+def _named_in(specs: Iterable[QuantizationSpec]) -> Callable[[Call], bool]:
+    """Whether one of the specs speaks of a layer, by its name or class."""
+    indices = [SpecIndex(spec) for spec in specs]
+
+    def named(call: Call) -> bool:
+        entries = [index.find(call.name, call.class_names, call.path) for index in indices]
+        return any(entry is not None and not entry.is_pattern for entry in entries)
+
+    return named
+
+
+def _ask(case: CustomQDQInsertionCase, model: keras.Model, spec: QuantizationSpec | None) -> QuantizationSpec:
+    asked = case.case(model, spec.copy() if spec is not None else QuantizationSpec())
+    if asked is None:
+        return QuantizationSpec()
+    if not isinstance(asked, QuantizationSpec):
+        raise TypeError(
+            f"{type(case).__name__}.case must return a QuantizationSpec or None, got {type(asked).__name__}."
+        )
+    return asked

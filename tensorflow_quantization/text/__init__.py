@@ -1,0 +1,1 @@
+"""What the package says: sentences of errors, tables, warnings."""

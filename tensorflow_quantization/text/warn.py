@@ -1,0 +1,29 @@
+"""Warnings that point at the line of the user, and those of others that are not the user's to read."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+
+
+def warn_user(message: str) -> None:
+    """A `UserWarning` at the line that called into this package."""
+    frame, stacklevel = sys._getframe(), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == __package__.split(".")[0]:
+        frame, stacklevel = frame.f_back, stacklevel + 1
+    warnings.warn(message, UserWarning, stacklevel=stacklevel)
+
+
+@contextlib.contextmanager
+def muted(logger: str, level: int) -> Iterator[None]:
+    """Keeps quiet what another library logs below `level`; what it raises is raised."""
+    other = logging.getLogger(logger)
+    before = other.level
+    other.setLevel(level)
+    try:
+        yield
+    finally:
+        other.setLevel(before)

@@ -1,0 +1,199 @@
+"""`runtime_report`: shares, reasons and errors; what each rule does in the runtimes is with the rules."""
+
+import builtins
+import json
+
+import numpy as np
+import onnx
+import pytest
+import qdq_violations as v
+from qdq_files import QdqFile
+
+from tensorflow_quantization.inspection.runtime.runtime_report import RUNTIMES, runtime_report
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("openvino")
+
+
+def half(f):
+    """A 3x3 Conv that runs in integers, and a Dense that does not: nothing quantizes its input."""
+    y = f.pair(f.op("Relu", f.conv(f.pair(f.input()), name="first")))
+    y = f.op("Sin", f.op("Flatten", f.op("GlobalAveragePool", y, name="pool")))
+    return [f.op("Gemm", y, f.weights(12, 8), name="last", transB=1)]
+
+
+def save(path, build):
+    file = QdqFile()
+    return file.save(path, *build(file))
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_share_is_of_multiply_accumulates(runtime, tmp_path):
+    report = runtime_report(save(tmp_path / "m.onnx", half), runtime)
+    first, last = 8 * 8 * 8 * 8 * 9, 8 * 12
+    assert report.macs == first + last
+    assert report.integer_share == pytest.approx(first / (first + last))
+    assert [node.name for node in report.multiplying] == ["first", "last"]
+    assert [node.name for node in report.fallbacks] == ["last"]
+    assert report["first"].ran == "integer" and report["first"].reason == ""
+    assert "comes from Flatten 'flatten'" in report["last"].reason or "comes from Sin 'sin'" in report["last"].reason
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_report_prints_is_json_and_markdown(runtime, tmp_path):
+    report = runtime_report(save(tmp_path / "m.onnx", half), runtime)
+    text = str(report)
+    assert "99.7 % of 37 k multiply-accumulates in integers, 1 of 2 nodes that multiply" in text
+    assert "reorders" in text and "last" in text
+    read = json.loads(json.dumps(report.to_dict()))
+    assert read["integer_share"] == report.integer_share and len(read["nodes"]) == len(report)
+    assert report.to_markdown().count("\n") == 3
+
+
+def test_kernels_and_reorders_are_counted(tmp_path):
+    def build(f):
+        return [f.pair(f.op("Relu", f.conv(f.pair(f.input()))))]
+
+    path = save(tmp_path / "m.onnx", build)
+    report = runtime_report(path, "onnxruntime")
+    # Its integer Conv wants channels last: one transpose before it, one behind.
+    assert report.kernels == {"QuantizeLinear": 1, "Transpose": 2, "QLinearConv": 1, "DequantizeLinear": 1}
+    assert (report.transposes, report.reorders) == (2, 0)
+    report = runtime_report(path, "openvino")
+    assert report.kernels["Convolution"] == 1
+    # How many reorders there are depends on the processor; one makes the float output.
+    assert report.transposes == 0 and report.reorders >= 1
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_float_file_is_all_float(runtime, tmp_path):
+    def build(f):
+        x = f.op("Relu", f.op("Conv", f.input((1, 3, 32, 32)), f.floats(32, 3, 3, 3)))
+        x = f.op("Add", x, f.op("Conv", x, f.floats(32, 32, 1, 1)))
+        return [f.op("Gemm", f.op("Flatten", f.op("GlobalAveragePool", x)), f.floats(32, 5))]
+
+    report = runtime_report(save(tmp_path / "m.onnx", build), runtime)
+    assert report.integer_share == 0
+    assert [node.ran for node in report.multiplying] == ["float"] * 3
+    assert all("not-quantized" in node.reason for node in report.multiplying)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_nodes_without_names_or_with_the_same_are_told_apart(runtime, tmp_path):
+    path = save(tmp_path / "m.onnx", half)
+    proto = onnx.load(path)
+    for node in proto.graph.node:
+        node.name = "same" if node.op_type in ("Conv", "Gemm") else ""
+    onnx.save(proto, path)
+    assert [node.ran for node in runtime_report(path, runtime).multiplying] == ["integer", "float"]
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_products_of_constants_are_folded_and_not_counted(runtime, tmp_path):
+    def build(f):
+        weights = f.op("MatMul", f.floats(16, 4), f.floats(4, 12), name="folded")
+        return [f.op("MatMul", f.input((1, 16)), weights, name="kept")]
+
+    report = runtime_report(save(tmp_path / "m.onnx", build), runtime)
+    assert report["folded"].ran == "folded" and report.macs == 16 * 12
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_weights_alone_are_no_integer_arithmetic(runtime, tmp_path):
+    def build(f):
+        return [f.op("MatMul", f.input((1, 5, 16)), f.weights(16, 12, axis=1), name="victim")]
+
+    assert runtime_report(save(tmp_path / "m.onnx", build), runtime)["victim"].ran == "float"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_dynamic_batch_stays_dynamic_and_counts_once(runtime, tmp_path):
+    def build(f):
+        return [f.pair(f.conv(f.pair(f.input(("batch", 8, 8, 8)))))]
+
+    path = save(tmp_path / "m.onnx", build)
+    assert runtime_report(path, runtime).macs == 8 * 8 * 8 * 8 * 9
+    assert runtime_report(path, runtime, input_shapes=(4, 8, 8, 8)).macs == 4 * 8 * 8 * 8 * 8 * 9
+
+
+def test_dynamic_length_asks_for_input_shapes(tmp_path):
+    def build(f):
+        return [f.op("MatMul", f.input(("batch", "length", 16)), f.weights(16, 12, axis=1))]
+
+    path = save(tmp_path / "m.onnx", build)
+    with pytest.raises(ValueError, match=r"Input 'x' has the shape \['batch', 'length', 16\]: give input_shapes"):
+        runtime_report(path)
+    assert runtime_report(path, input_shapes={"x": (1, 7, 16)}).macs == 7 * 16 * 12
+
+
+def test_attention_in_int8_is_integer_in_one_fused_kernel(tmp_path):
+    def build(f):
+        q, k, value = (f.pair(f.input((1, 4, 5, 16), n), dtype=np.int8) for n in "qkv")
+        scores = f.op("MatMul", q, f.op("Transpose", k, perm=[0, 1, 3, 2]), name="scores")
+        weights = f.pair(f.op("Softmax", scores, axis=-1), scale=1 / 256)
+        return [f.op("MatMul", weights, value, name="mixed")]
+
+    path = save(tmp_path / "m.onnx", build)
+    for runtime in RUNTIMES:
+        report = runtime_report(path, runtime)
+        assert [node.ran for node in report.multiplying] == ["integer", "integer"], str(report)
+
+
+def test_external_weights_are_found(tmp_path):
+    path = save(tmp_path / "m.onnx", half)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="m.data", size_threshold=0)
+    for runtime in RUNTIMES:
+        assert runtime_report(path, runtime)["first"].ran == "integer"
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_files_larger_than_protobuf_allows_keep_their_weights_beside(runtime, tmp_path, monkeypatch):
+    monkeypatch.setattr("tensorflow_quantization.inspection.runtime.kernels._EMBEDDED", 0)
+    assert runtime_report(save(tmp_path / "m.onnx", half), runtime)["first"].ran == "integer"
+
+
+def test_file_is_not_touched(tmp_path):
+    path = save(tmp_path / "m.onnx", half)
+    before = (tmp_path / "m.onnx").read_bytes()
+    for runtime in RUNTIMES:
+        runtime_report(path, runtime)
+    assert (tmp_path / "m.onnx").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_unknown_runtime_names_the_nearest(tmp_path):
+    with pytest.raises(ValueError, match=r"runtime must be one of .*got 'openvio'\. Did you mean 'openvino'"):
+        runtime_report(tmp_path / "m.onnx", "openvio")
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        runtime_report(tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize(("runtime", "package"), [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")])
+def test_missing_runtime_says_what_to_install(runtime, package, tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.partition(".")[0] == runtime:
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    path = save(tmp_path / "m.onnx", half)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=rf"needs {package}: pip install {runtime}"):
+        runtime_report(path, runtime)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_file_that_the_runtime_rejects_says_so(runtime, tmp_path):
+    path = save(tmp_path / "m.onnx", v.unknown_domain)
+    with pytest.raises(ValueError, match=r"does not load .*m\.onnx: (.|\n)*check_onnx\(path"):
+        runtime_report(path, runtime)
+
+
+def test_unknown_node_names_the_nearest(tmp_path):
+    report = runtime_report(save(tmp_path / "m.onnx", half))
+    with pytest.raises(KeyError, match="Did you mean 'first'"):
+        report["firts"]

@@ -1,0 +1,227 @@
+import keras
+import pytest
+import small_models
+from keras import layers
+
+from tensorflow_quantization import QuantizationSpec
+from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.quantize.plan import attach_plan, attached_plan, make_plan
+from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.targets import DEFAULT
+
+
+def plan_of(model, *entries, **arguments):
+    """The plan for a model, with a spec of these entries (arguments of `QuantizationSpec.add`)."""
+    return make_plan(LayerGraph.trace(model).flatten(), target=DEFAULT, spec=spec_of(*entries), **arguments)
+
+
+def spec_of(*entries):
+    spec = QuantizationSpec()
+    for entry in entries:
+        spec.add(**entry)
+    return spec
+
+
+def decisions(plan):
+    """Path to (inputs, weights) of what is quantized."""
+    return {layer.path: (layer.inputs, layer.weights) for layer in plan if layer.quantized}
+
+
+def test_default_table_layer_by_layer():
+    inputs = keras.Input((8, 8, 4))
+    x = layers.Conv2D(4, 3, padding="same", name="conv")(inputs)
+    x = layers.BatchNormalization(name="bn")(x)
+    x = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = layers.Add(name="add")([x, inputs])
+    x = layers.Multiply(name="multiply")([x, inputs])
+    x = layers.Concatenate(name="concat")([x, inputs])
+    x = layers.MaxPooling2D(name="max")(x)
+    x = layers.AveragePooling2D(2, name="average")(x)
+    x = layers.GlobalAveragePooling2D(name="global")(x)
+    model = keras.Model(inputs, layers.Dense(2, name="dense")(layers.ReLU(name="relu")(x)))
+    plan = plan_of(model)
+    assert decisions(plan) == {
+        "conv": ((0,), True),
+        "depthwise": ((0,), True),
+        "average": ((0,), False),
+        "global": ((0,), False),
+        "dense": ((0,), True),
+    }
+    assert plan["conv"].reason == "default"
+    assert plan["relu"].reason == "no quantize wrapper for ReLU"
+    for name, case in {"add": "ResidualConnectionQDQCase", "max": "MaxPoolQDQCase"}.items():
+        assert case in plan[name].reason
+    assert plan["bn"].reason == "folded into conv"
+
+
+ADD = {"name": "Add", "is_keras_class": True, "quantize_weight": False}
+
+
+@pytest.mark.parametrize(
+    ("entries", "cases", "expected"),
+    [
+        ([], [], None),
+        ([], [{"name": "add", "quantization_index": 0}], (0,)),
+        ([ADD | {"quantization_index": 1}], [{"name": "add", "quantization_index": 0}], (1,)),
+        ([{"name": "a*"}, ADD | {"quantization_index": 1}], [], (0, 1)),
+        ([{"name": "add", "quantization_index": 0}, {"name": "a*"}], [], (0,)),
+        ([{"name": "add", "quantize_input": False}, ADD], [{"name": "add"}], None),
+    ],
+    ids=["default", "case", "class over case", "pattern over class", "name over pattern", "switched off by name"],
+)
+def test_name_wins_over_class_over_cases_over_default(entries, cases, expected):
+    plan = plan_of(small_models.residual(), *entries, case_specs=[("MyCase", spec_of(*cases))])
+    assert (plan["add"].inputs or None) == expected
+
+
+def test_reason_says_who_decided(residual):
+    case_specs = [("MyCase", spec_of({"name": "relu"}))]
+    plan = plan_of(residual, {"name": "add"}, {"name": "Dense", "is_keras_class": True}, case_specs=case_specs)
+    assert plan["add"].reason == "name 'add' in the spec"
+    assert plan["dense"].reason == "class 'Dense' in the spec"
+    assert plan["relu"].reason == "MyCase"
+
+
+def test_last_case_counts():
+    cases = [("First", spec_of({"name": "add"})), ("Second", spec_of({"name": "add", "quantization_index": 1}))]
+    plan = plan_of(small_models.residual(), case_specs=cases)
+    assert plan["add"].inputs == (1,)
+    assert plan["add"].reason == "Second"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, ((0,), True)),
+        ({"quantize_input": False}, ((), True)),
+        ({"quantize_weight": False}, ((0,), False)),
+        ({"quantize_input": False, "quantize_weight": False}, None),
+    ],
+)
+@pytest.mark.parametrize("by_class", [False, True])
+def test_entries_honour_their_flags(cnn, by_class, flags, expected):
+    entry = {"name": "Conv2D", "is_keras_class": True} if by_class else {"name": "conv"}
+    plan = plan_of(cnn, entry | flags)
+    assert decisions(plan).get("conv") == expected
+    if expected is None:
+        assert plan["conv"].reason.startswith("switched off")
+
+
+def test_partial_mode_takes_only_what_is_named(cnn):
+    plan = plan_of(cnn, {"name": "dense"}, mode="partial")
+    assert list(decisions(plan)) == ["dense"]
+    assert plan["conv"].reason == "not named (partial mode)"
+
+
+def test_named_layer_without_a_wrapper_gets_its_inputs_quantized(cnn):
+    assert decisions(plan_of(cnn, {"name": "relu"}, mode="partial")) == {"relu": ((0,), False)}
+
+
+def test_shared_layer_has_one_decision():
+    assert decisions(plan_of(small_models.shared_layer())) == {"shared": ((0,), True)}
+    assert list(decisions(plan_of(small_models.siamese()))) == ["encoder/conv", "encoder/gap", "dense"]
+
+
+def test_nested_layers_are_found_by_name_by_path_and_by_pattern():
+    for name in ("relu", "backbone/relu", "backbone/r*", "*/relu"):
+        assert list(decisions(plan_of(small_models.nested(), {"name": name}, mode="partial"))) == ["backbone/relu"], (
+            name
+        )
+
+
+def test_path_tells_layers_of_the_same_name_apart():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Concatenate(name="concat")([small_models.backbone(n)(inputs) for n in ("left", "right")])
+    model = keras.Model(inputs, x)
+    assert list(decisions(plan_of(model, {"name": "right/conv"}, mode="partial"))) == ["right/conv"]
+    assert list(decisions(plan_of(model, {"name": "conv"}, mode="partial"))) == ["left/conv", "right/conv"]
+
+
+def test_subclass_of_a_layer_follows_the_table_and_class_entries_of_its_base():
+    class MyDense(layers.Dense):
+        pass
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, MyDense(2, name="mine")(inputs))
+    assert decisions(plan_of(model)) == {"mine": ((0,), True)}
+    off = {"name": "Dense", "is_keras_class": True, "quantize_weight": False}
+    assert decisions(plan_of(model, off)) == {"mine": ((0,), False)}
+    own = {"name": "MyDense", "is_keras_class": True, "quantize_input": False}
+    assert decisions(plan_of(model, off, own)) == {"mine": ((), True)}
+
+
+def test_integer_inputs_are_not_quantized():
+    ids = keras.Input((3,), dtype="int32")
+    model = keras.Model(ids, layers.Embedding(5, 2, name="embedding")(ids))
+    plan = plan_of(model, {"name": "embedding"})
+    assert decisions(plan) == {}
+    assert plan["embedding"].reason == "its input is int32, not float"
+
+
+def test_operations_have_a_reason_of_their_own():
+    plan = plan_of(small_models.operations())
+    assert list(decisions(plan)) == ["conv", "dense"]
+    assert {layer.reason for layer in plan if not layer.quantized} == {"a keras.ops operation, not a layer"}
+
+
+def test_bits_of_an_entry_win(cnn):
+    plan = plan_of(
+        cnn,
+        {"name": "conv", "weight_bits": 4},
+        {"name": "Dense", "is_keras_class": True, "input_bits": 6},
+        activation_scheme=QuantizationScheme(bits=7),
+        weight_scheme=QuantizationScheme(bits=5),
+    )
+    bits = {layer.path: (layer.activation_scheme.bits, layer.weight_scheme.bits) for layer in plan if layer.quantized}
+    assert bits == {"conv": (7, 4), "gap": (7, 5), "dense": (6, 5)}
+
+
+def test_output_is_quantized_on_request(cnn):
+    plan = plan_of(cnn, {"name": "dense", "quantize_output": True})
+    assert [layer.path for layer in plan if layer.output] == ["dense"]
+
+
+@pytest.mark.parametrize(("index", "wrong", "expected"), [([0, 2], [2], (0,)), (-1, [-1], None), ([5], [5], None)])
+def test_index_that_a_layer_does_not_have_is_warned_of(residual, index, wrong, expected):
+    with pytest.warns(UserWarning) as caught:
+        plan = plan_of(residual, {"name": "add", "quantization_index": index})
+    (warning,) = caught
+    assert str(warning.message) == (
+        f"Layer 'add' has 2 input(s), so quantization_index {wrong} is ignored. Valid indices are 0 to 1."
+    )
+    assert (plan["add"].inputs or None) == expected
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"name": "dens"}, "The model has no layer named 'dens'.*does nothing. Did you mean 'dense'"),
+        ({"name": "dens_*"}, r"no layer that matches 'dens_\*'"),
+        ({"name": "Convv2D", "is_keras_class": True}, "no layer of class 'Convv2D'.*Did you mean 'Conv2D'"),
+        ({"name": "xyzzy"}, "no layer named 'xyzzy'; this entry of the QuantizationSpec does nothing.$"),
+    ],
+)
+def test_unknown_name_is_warned_of_with_the_closest_and_the_rest_goes_on(cnn, entry, message):
+    with pytest.warns(UserWarning, match=message):
+        plan = plan_of(cnn, entry)
+    assert list(decisions(plan)) == ["conv", "gap", "dense"]
+
+
+def test_class_that_keras_has_but_the_model_has_not_is_fine(cnn, recwarn):
+    plan_of(cnn, {"name": "Conv3D", "is_keras_class": True})
+    assert len(recwarn) == 0
+
+
+def test_text_has_a_line_a_layer(residual):
+    text = str(plan_of(residual, {"name": "add", "quantization_index": 0})).splitlines()
+    assert text[0] == "stem (Conv2D): input [0] and weights; default"
+    assert text[3] == "add (Add): input [0]; name 'add' in the spec"
+    assert text[4] == "relu (ReLU): float; no quantize wrapper for ReLU"
+    assert len(text) == 7
+
+
+def test_plan_stays_with_its_model(cnn):
+    assert attached_plan(cnn) is None
+    plan = plan_of(cnn)
+    attach_plan(cnn, plan)
+    assert attached_plan(cnn) is plan

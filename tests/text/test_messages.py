@@ -1,0 +1,13 @@
+from tensorflow_quantization.text.messages import did_you_mean, must_be_one_of
+
+
+def test_nothing_close_gives_no_hint():
+    assert did_you_mean("xyz", ["conv", "dense"]) == ""
+    assert did_you_mean("conv_1", ["conv_1a", "conv_1b", "dense"]).startswith(" Did you mean 'conv_1")
+
+
+def test_choice_of_names():
+    assert must_be_one_of("mode", {"full": 1, "partial": 2}, None) == "mode must be one of 'full', 'partial', got None."
+    assert must_be_one_of("mode", ["full", "partial"], "ful", besides="a Mode") == (
+        "mode must be one of 'full', 'partial', or a Mode, got 'ful'. Did you mean 'full'?"
+    )
