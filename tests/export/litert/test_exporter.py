@@ -22,7 +22,7 @@ from tensorflow_quantization.export.litert.file import operators
 from tensorflow_quantization.export.litert.verify import run_file, verify
 from tensorflow_quantization.model.graph import LayerGraph
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 
 
 def quantized(model, x=None, **kwargs):

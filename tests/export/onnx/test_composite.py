@@ -7,7 +7,8 @@ from onnx_models import assert_agrees
 from small_models import assert_same_arrays, randomize, values
 
 from tensorflow_quantization import QuantizationSpec, quantize_model
-from tensorflow_quantization.export import UnsupportedLayerError, export_onnx, fallback
+from tensorflow_quantization.export import UnsupportedLayerError, export_onnx
+from tensorflow_quantization.export.onnx import fallback
 from tensorflow_quantization.model.graph import LayerGraph
 
 

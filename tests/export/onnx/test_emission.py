@@ -7,15 +7,8 @@ import small_models
 from keras import layers, ops
 from onnx_models import assert_agrees, op_counts
 
-from tensorflow_quantization.export import (
-    NotExpressibleError,
-    UnsupportedLayerError,
-    Value,
-    emitter,
-    export_onnx,
-    fallback,
-    registry,
-)
+from tensorflow_quantization.export import NotExpressibleError, UnsupportedLayerError, Value, emitter, export_onnx
+from tensorflow_quantization.export.onnx import fallback, registry
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.wrappers import WeightedBaseQuantizeWrapper
 

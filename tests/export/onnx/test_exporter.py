@@ -8,16 +8,8 @@ from onnx_models import data, export, op_counts, run
 
 import tensorflow_quantization
 from tensorflow_quantization import quantize_model
-from tensorflow_quantization.export import (
-    ExportError,
-    OpsetError,
-    UnsupportedLayerError,
-    emitter,
-    export_onnx,
-    exporter,
-    fallback,
-    registry,
-)
+from tensorflow_quantization.export import ExportError, OpsetError, UnsupportedLayerError, emitter, export_onnx
+from tensorflow_quantization.export.onnx import exporter, fallback, registry
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*never saw data")
 

@@ -8,8 +8,9 @@ from onnx_models import assert_agrees
 from small_models import randomize
 
 from tensorflow_quantization import quantize_model
-from tensorflow_quantization.export import OpsetError, UnsupportedLayerError, emitter, export_onnx, fallback
+from tensorflow_quantization.export import OpsetError, UnsupportedLayerError, emitter, export_onnx
 from tensorflow_quantization.export.errors import NotExpressibleError
+from tensorflow_quantization.export.onnx import fallback
 
 installed = importlib.util.find_spec("tf2onnx") is not None and keras.backend.backend() == "tensorflow"
 needs_tf2onnx = pytest.mark.skipif(not installed, reason="tf2onnx is not installed, or not the TensorFlow backend")

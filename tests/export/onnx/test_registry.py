@@ -2,7 +2,8 @@ import keras
 import pytest
 from keras import layers
 
-from tensorflow_quantization.export import emitter, registry
+from tensorflow_quantization.export import emitter
+from tensorflow_quantization.export.onnx import registry
 from tensorflow_quantization.export.onnx.registry import find_emitter
 
 

@@ -5,7 +5,8 @@ from keras import layers, ops
 from onnx_models import assert_agrees, export, layer_model, op_counts, run
 from small_models import randomize
 
-from tensorflow_quantization.export import UnsupportedLayerError, export_onnx, fallback
+from tensorflow_quantization.export import UnsupportedLayerError, export_onnx
+from tensorflow_quantization.export.onnx import fallback
 
 
 @keras.saving.register_keras_serializable("test_unrolling")

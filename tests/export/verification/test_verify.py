@@ -6,7 +6,8 @@ from onnx import numpy_helper
 from onnx_models import export
 
 from tensorflow_quantization import calibrate, quantize_model
-from tensorflow_quantization.export import ExportError, VerificationError, exporter
+from tensorflow_quantization.export import ExportError, VerificationError
+from tensorflow_quantization.export.onnx import exporter
 
 
 @pytest.fixture

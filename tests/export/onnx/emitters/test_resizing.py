@@ -4,7 +4,8 @@ import pytest
 from keras import layers, ops
 from onnx_models import assert_agrees, export, layer_model, op_counts, run
 
-from tensorflow_quantization.export import UnsupportedLayerError, fallback
+from tensorflow_quantization.export import UnsupportedLayerError
+from tensorflow_quantization.export.onnx import fallback
 
 #: Some shrink one axis and stretch the other; some leave one as it is.
 SIZES = ((4, 4), (13, 5), (8, 14), (16, 14))

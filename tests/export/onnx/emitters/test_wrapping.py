@@ -5,7 +5,8 @@ from keras import layers
 from onnx_models import assert_agrees, export, layer_model
 from small_models import randomize
 
-from tensorflow_quantization.export import UnsupportedLayerError, fallback
+from tensorflow_quantization.export import UnsupportedLayerError
+from tensorflow_quantization.export.onnx import fallback
 
 
 @pytest.mark.parametrize("steps", [3, None])
