@@ -1,0 +1,47 @@
+"""`Reason`: why a layer is quantized, or why it is not: a code for programs and a sentence for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ReasonCode(StrEnum):
+    """What kind of reason it is. The values are stored in files: a name may be added, but not changed."""
+
+    # Quantized.
+    DEFAULT = "default"  # the placement of the target or of the default table
+    NAMED = "named"  # by an entry of the spec, or by a case
+    READ_IN_INTEGERS = "read_in_integers"  # an integer kernel reads the output
+    WRITTEN_IN_INTEGERS = "written_in_integers"  # an integer kernel writes the output
+    # Not quantized, but computed in integers all the same.
+    FUSED = "fused"  # part of the kernel of another layer
+    SHARES_QUANTIZER = "shares_quantizer"  # the inputs are quantized where they are made
+    MOVES_DATA = "moves_data"  # hands on the integers that it reads
+    # In floats.
+    NO_INTEGER_KERNEL = "no_integer_kernel"  # the runtime has none for it
+    NO_GAIN = "no_gain"  # integers would save nothing here
+    OFF_BY_DEFAULT = "off_by_default"  # quantized only if named
+    NOT_NAMED = "not_named"  # in partial mode
+    SWITCHED_OFF = "switched_off"  # by the spec or a case
+    NO_WRAPPER = "no_wrapper"  # nothing can quantize its class
+    NOT_A_LAYER = "not_a_layer"  # an operation of keras.ops
+    NOT_FLOAT = "not_float"  # its input has no floats
+    CLOSED_BLOCK = "closed_block"  # a layer made of layers that cannot be opened
+    UNKNOWN = "unknown"  # a model whose plan was not stored
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a layer is quantized or not.
+
+    Attributes:
+        code: for programs.
+        text: for people, a clause.
+    """
+
+    code: ReasonCode
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
