@@ -15,6 +15,8 @@ if "KERAS_BACKEND" not in os.environ:
     installed = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
     os.environ["KERAS_BACKEND"] = installed[0]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# TensorFlow computes channels-first convolutions on a CPU with oneDNN only, which it leaves off on some processors.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 import keras  # noqa: E402
 import small_models  # noqa: E402

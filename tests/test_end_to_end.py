@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from processor import EXACT_WEIGHT_BITS
 
 from tensorflow_quantization import calibrate, export_onnx, quantize_model
 
@@ -57,7 +58,7 @@ def in_openvino(path, images):
 )
 def test_same_answers_on_real_images(trained, fashion_mnist, tmp_path, target, run):
     (x, y), (x_test, y_test) = fashion_mnist
-    quantized = calibrate(quantize_model(trained, target=target), x[:1000], verbose=0)
+    quantized = calibrate(quantize_model(trained, target=target, weight_bits=EXACT_WEIGHT_BITS), x[:1000], verbose=0)
     accuracies = []
     for _ in range(2):
         export_onnx(quantized, tmp_path / "m.onnx", verify_with=x_test[:20])

@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 from keras import layers
+from processor import EXACT_WEIGHT_BITS
 from small_models import randomize
 
 from tensorflow_quantization import QuantizationSpec, calibrate, check_onnx, export_onnx, quantize_model, runtime_report
@@ -126,7 +127,9 @@ def test_sum_is_taken_into_a_convolution_unrounded_for_openvino(tmp_path):
     """OpenVINO adds the shortcut to the products themselves, so a quantizer in between would not round there."""
     import openvino
 
-    quantized = calibrate(quantize_model(network(residual), target="openvino"), images(), verbose=0)
+    quantized = calibrate(
+        quantize_model(network(residual), target="openvino", weight_bits=EXACT_WEIGHT_BITS), images(), verbose=0
+    )
     plan = attached_plan(quantized)
     # The last normalization, which goes straight into the sum, has no quantizer; the shortcut has.
     assert not plan["batch_normalization_2"].quantized
@@ -147,7 +150,7 @@ def test_average_of_integers_that_another_layer_reads_is_quantized_for_openvino(
     average = layers.AveragePooling2D(3, strides=1, padding="same", name="average")(x)
     parts = [layers.Activation("gelu")(average), layers.Activation("gelu")(convolution(x, 8))]
     model = randomize(keras.Model(inputs, layers.Concatenate()(parts)))
-    quantized = calibrate(quantize_model(model, target="openvino"), images(), verbose=0)
+    quantized = calibrate(quantize_model(model, target="openvino", weight_bits=EXACT_WEIGHT_BITS), images(), verbose=0)
     assert attached_plan(quantized)["average"].output
     export_onnx(quantized, tmp_path / "m.onnx", verify_with=images(), verify_runtime="openvino")
 
@@ -192,7 +195,9 @@ def pooled(after):
     ids=["conv", "concat, conv", "max pool, conv", "norm", "concat, norm, conv"],
 )
 def test_openvino_averages_integers_only_where_a_quantizer_reads_them(tmp_path, after, quantized):
-    model = calibrate(quantize_model(pooled(after), target="openvino"), images(), verbose=0)
+    model = calibrate(
+        quantize_model(pooled(after), target="openvino", weight_bits=EXACT_WEIGHT_BITS), images(), verbose=0
+    )
     assert attached_plan(model)["conv"].output is quantized
     export_onnx(model, tmp_path / "m.onnx", verify_with=images(2), verify_runtime="openvino")
 

@@ -16,7 +16,6 @@ from tensorflow_quantization.export.onnx.passes import run_passes
 from tensorflow_quantization.export.onnx.passes.float16 import require_scales, to_float16
 from tensorflow_quantization.export.onnx.retarget import check_retargeted
 from tensorflow_quantization.export.onnx.writing import replacing, save, to_model
-from tensorflow_quantization.export.verification.runtimes import RUNTIMES
 from tensorflow_quantization.export.verification.verify import TOLERANCES, verify
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
@@ -94,7 +93,7 @@ def export_onnx(
     with replacing(path) as temporary:
         save(onnx_model, temporary)
         if verify_with is not None:
-            verify(temporary, graph, lowered, verify_with, TOLERANCES[precision], RUNTIMES[verify_runtime])
+            verify(temporary, graph, lowered, verify_with, TOLERANCES[precision], verify_runtime)
         if target not in (None, _target(graph)):
             check_retargeted(temporary, target)
     return path

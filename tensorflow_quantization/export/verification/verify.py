@@ -35,7 +35,8 @@ from tensorflow_quantization.export.onnx.passes.skip_unread_points import READ_P
 from tensorflow_quantization.export.onnx.passes.unsigned_activations import OFFSET
 from tensorflow_quantization.export.onnx.values import flattened_permutation, stored_dtype
 from tensorflow_quantization.export.verification.pieces import model_inputs, run_pieces
-from tensorflow_quantization.export.verification.runtimes import RUNTIMES, Runtime, without_quantizers
+from tensorflow_quantization.export.verification.processor import saturates
+from tensorflow_quantization.export.verification.runtimes import RUNTIMES, without_quantizers
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 
@@ -53,7 +54,7 @@ def verify(
     lowered: Lowered,
     x: Any,
     tolerance: float = TOLERANCE,
-    runtime: Runtime = RUNTIMES["onnxruntime"],
+    runtime: str = "onnxruntime",
 ) -> None:
     """Compare the file at `path` with the Keras model.
 
@@ -63,7 +64,7 @@ def verify(
         lowered: what the file was made from.
         x: input as `predict` takes it: an array, or a list or dict of them.
         tolerance: the deviation that is allowed.
-        runtime: what runs the file.
+        runtime: what runs the file, a name in `RUNTIMES`.
 
     Raises:
         VerificationError: they disagree; the message names where most, and by how much.
@@ -74,7 +75,7 @@ def verify(
     names = [q.integers.onnx.name or "" for q in lowered.quantized]
     hints = [y.name or "" for n in lowered.builder.graph for y in n.outputs if y.meta.get(HINT)]
     with without_quantizers(path, hints) as exact:
-        results = runtime.run(exact, _feeds(lowered, inputs), names)
+        results = RUNTIMES[runtime].run(exact, _feeds(lowered, inputs), names)
     count = len(lowered.output_names)
     integers = {
         (id(q.call), id(q.quantizer)): (_in_keras_order(_in_scheme(array, q), q), _points(q))
@@ -94,9 +95,20 @@ def verify(
         problems.sort(key=lambda p: np.inf if np.isnan(p[0]) else p[0], reverse=True)
         rest = f" {len(problems) - 1} more tensors deviate." if len(problems) > 1 else ""
         raise VerificationError(
-            f"{runtime.title} and Keras disagree, most in {problems[0][1]} (allowed: {tolerance}).{rest} "
-            "No file was written. Please report this with the model's configuration."
+            f"{RUNTIMES[runtime].title} and Keras disagree, most in {problems[0][1]} (allowed: {tolerance}).{rest} "
+            f"No file was written. {_advice(lowered, runtime)}"
         )
+
+
+def _advice(lowered: Lowered, runtime: str) -> str:
+    """What to do about a disagreement."""
+    # ONNX Runtime verifies without optimizations, and so without integer kernels.
+    if lowered.quantized and runtime != "onnxruntime" and saturates(runtime):
+        return (
+            f"This processor has no VNNI: {RUNTIMES[runtime].title} adds products of 8-bit integers in 16 bits here, "
+            f"and saturates. Quantize with target={runtime!r}, weight_bits=7 for such processors, or verify on one with VNNI."
+        )
+    return "Please report this with the model's configuration."
 
 
 def _feeds(lowered: Lowered, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx_models import assert_agrees, export, op_counts, run
+from processor import EXACT_WEIGHT_BITS
 from settling import settle
 
 pytest.importorskip("openvino")
@@ -78,7 +79,8 @@ def test_float_file_agrees(network, tmp_path):
 @pytest.mark.parametrize("network", each_network(QUICK), indirect=True)
 def test_quantized_file_agrees(network, target, tmp_path):
     x = images(network)
-    quantized = calibrate(quantize_model(network, target=target), x, verbose=0)
+    weight_bits = EXACT_WEIGHT_BITS if target == "openvino" else None
+    quantized = calibrate(quantize_model(network, target=target, weight_bits=weight_bits), x, verbose=0)
     path = export_onnx(quantized, tmp_path / "m.onnx", verify_with=x)
     onnx.checker.check_model(path, full_check=True)
     run(path, [x])  # it loads and runs as optimized by ONNX Runtime too

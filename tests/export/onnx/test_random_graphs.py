@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from keras import layers, ops
 from onnx_models import assert_agrees
+from processor import EXACT_WEIGHT_BITS
 from small_models import randomize
 
 from tensorflow_quantization import calibrate, quantize_model
@@ -121,7 +122,7 @@ def test_integer_kernels_of_a_stock_runtime(tmp_path_factory, data_format, steps
     # OpenVINO 2026.4 crashes where the quantized parts of a tensor are joined again.
     assume(target != "openvino" or "shift" not in dict.fromkeys(name for name, _, _ in steps))
     keras.utils.clear_session(free_memory=False)
-    model = quantize_model(build(data_format, steps, head), target=target)
+    model = quantize_model(build(data_format, steps, head), target=target, weight_bits=EXACT_WEIGHT_BITS)
     quantizers = [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
     assume(quantizers)
     data = np.random.default_rng(0).normal(size=(16, *model.inputs[0].shape[1:])).astype("float32")

@@ -8,6 +8,7 @@ import pytest
 from keras import layers
 from onnx_graphs import Graph
 from onnx_models import run
+from processor import EXACT_WEIGHT_BITS
 from small_models import randomize
 
 from tensorflow_quantization import calibrate, check_onnx, export_onnx, quantize_model, runtime_report
@@ -80,7 +81,7 @@ def quantized_model(part, returned=False):
     x = conv(inputs, activation="relu")
     outputs = layers.Conv2D(4, 1)(part(x))
     model = randomize(keras.Model(inputs, [outputs, x] if returned else outputs))
-    return calibrate(quantize_model(model, target="openvino"), images(), verbose=0)
+    return calibrate(quantize_model(model, target="openvino", weight_bits=EXACT_WEIGHT_BITS), images(), verbose=0)
 
 
 def hints(path):

@@ -1,0 +1,71 @@
+"""Whether a runtime saturates on this processor.
+
+x86 processors without VNNI have no instruction that multiplies uint8 by int8 and adds to 32 bits. Runtimes take one
+that adds two products to 16 bits and saturates at 32,767: 255 * 127 + 255 * 127 does not fit, 255 * 63 * 2 does. ONNX
+Runtime documents this with the advice to quantize weights to 7 bits ("Quantize ONNX models", `reduce_range`).
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from tensorflow_quantization.export.verification.runtimes import RUNTIMES
+
+#: The most bits of a weight with which two products fit into 16 bits.
+SAFE_WEIGHT_BITS = 7
+
+_CHANNELS = 16
+
+
+@functools.cache
+def saturates(runtime: str, weight_bits: int = 8) -> bool:
+    """Whether `runtime` saturates sums of uint8 times int8 here; it is asked with a convolution of largest integers.
+
+    Args:
+        runtime: "onnxruntime" or "openvino".
+        weight_bits: of the convolution's weights.
+
+    Raises:
+        ImportError: the runtime is not installed.
+    """
+    model = _convolution(2 ** (weight_bits - 1) - 1)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probe.onnx"
+        onnx.save(model, path)
+        (output,) = RUNTIMES[runtime].run(path, {"x": np.ones((1, _CHANNELS, 4, 4), np.float32)}, [])
+    return not np.allclose(output, _CHANNELS, rtol=0.01)
+
+
+def _convolution(largest: int) -> onnx.ModelProto:
+    """A quantized convolution that adds up ones, each the product of 255 and `largest`."""
+    constants = {
+        "scale": np.float32(1 / 255),
+        "zero_point": np.uint8(0),
+        "weight": np.full((4, _CHANNELS, 1, 1), largest, np.int8),
+        "weight_scale": np.full(4, 1 / largest, np.float32),
+        "weight_zero_point": np.zeros(4, np.int8),
+        "output_scale": np.float32(_CHANNELS / 255),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero_point"], ["x_integers"]),
+        helper.make_node("DequantizeLinear", ["x_integers", "scale", "zero_point"], ["x_floats"]),
+        helper.make_node("DequantizeLinear", ["weight", "weight_scale", "weight_zero_point"], ["w"], axis=0),
+        helper.make_node("Conv", ["x_floats", "w"], ["sums"]),
+        helper.make_node("QuantizeLinear", ["sums", "output_scale", "zero_point"], ["y_integers"]),
+        helper.make_node("DequantizeLinear", ["y_integers", "output_scale", "zero_point"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "probe",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, _CHANNELS, 4, 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 4, 4])],
+        [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()],
+    )
+    opset = helper.make_opsetid("", 13)
+    return helper.make_model(graph, opset_imports=[opset], ir_version=helper.find_min_ir_version_for([opset]))
