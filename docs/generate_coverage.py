@@ -9,7 +9,6 @@ import inspect
 from pathlib import Path
 
 import keras
-from keras.src.ops.operation import Operation  # has no public name
 
 import tensorflow_quantization.export  # noqa: F401  (registers the emitters)
 from tensorflow_quantization.export.onnx.composite import OPAQUE
@@ -80,7 +79,7 @@ def _operation_classes(function) -> list[type]:
     """The operations that a function makes of a symbolic tensor, read off its names."""
     function = inspect.unwrap(function)
     found = [function.__globals__.get(name) for name in function.__code__.co_names]
-    return [cls for cls in found if inspect.isclass(cls) and issubclass(cls, Operation)]
+    return [cls for cls in found if inspect.isclass(cls) and issubclass(cls, keras.Operation)]
 
 
 def _names(names: list[str]) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from keras.src.trainers.data_adapters import get_data_adapter  # has no public name
 
 from tensorflow_quantization.calibration.estimator import RangeEstimator
 from tensorflow_quantization.calibration.max import Max
 from tensorflow_quantization.calibration.mse import MSE
 from tensorflow_quantization.calibration.percentile import Percentile
+from tensorflow_quantization.model.keras_internals import data_adapter, sublayers
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.text.messages import must_be_one_of
 
@@ -71,7 +71,7 @@ def calibrate(
 def _activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
     if not isinstance(model, keras.Model):
         raise TypeError(f"Expected a keras.Model, got {type(model).__name__}.")
-    quantizers = [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+    quantizers = [layer for layer in sublayers(model) if isinstance(layer, ActivationQuantizer)]
     if not quantizers:
         raise ValueError(
             f"Model {model.name!r} has no activation quantizers to calibrate. Pass what quantize_model(model) returns."
@@ -136,7 +136,7 @@ def _forget_compiled_functions(model: keras.Model) -> None:
 
 
 def _run(model, data, steps, batch_size, verbose) -> None:
-    adapter = get_data_adapter(data, batch_size=batch_size)
+    adapter = data_adapter(data, batch_size)
     total = adapter.num_batches
     if steps is not None:
         total = steps if total is None else min(steps, total)

@@ -9,10 +9,15 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras.src.models.functional import functional_like_constructor  # has no public name
-from keras.src.saving.serialization_lib import SafeModeScope  # has no public name
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.model.keras_internals import (
+    compile_arguments,
+    origin,
+    sublayers,
+    takes_inputs_and_outputs,
+    trusting_configs,
+)
 from tensorflow_quantization.text.warn import warn_user
 
 _TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss")
@@ -94,7 +99,7 @@ class _Rebuilder:
             outputs = _chain(operations[1:], outputs)
             for tensor, output in zip(call.outputs, keras.tree.flatten(outputs), strict=True):
                 tensors[id(tensor)] = output
-        kept = isinstance(old, keras.Model) and functional_like_constructor(type(old))
+        kept = isinstance(old, keras.Model) and takes_inputs_and_outputs(type(old))
         cls = type(old) if kept else keras.Model  # of a block, a layer that is read as a model, too
         _warn_of_lost_methods(old, cls)
         return cls(
@@ -118,7 +123,7 @@ class _Rebuilder:
         def output(tensor: Tensor):
             y = new(tensor)
             name = tensor.producer.name if tensor.producer else tensor.name
-            if not named or names.count(name) > 1 or y._keras_history.operation.name == name:
+            if not named or names.count(name) > 1 or origin(y).operation.name == name:
                 return y
             return keras.layers.Identity(name=name, dtype=tensor.dtype)(y)
 
@@ -149,7 +154,7 @@ class _Rebuilder:
             for source, target in zip(old.variables, new.variables, strict=True):
                 # A true copy: a backend that donates buffers in training would otherwise take the old model's too.
                 target.assign(np.array(source.numpy()))
-            for layer in new._flatten_layers():
+            for layer in (new, *sublayers(new)):
                 if isinstance(layer, keras.layers.Normalization):
                     layer.finalize_state()  # it computes with what it once made of its variables
 
@@ -162,7 +167,7 @@ def _chain(operations: Sequence[keras.Operation], x):
 
 def _copy_operation(call: Call) -> keras.Operation:
     operation = call.operation
-    with SafeModeScope(False):  # the functions in it are the user's own, from this very process
+    with trusting_configs():  # the functions in it are the user's own, from this very process
         try:
             copy = type(operation).from_config(operation.get_config())
         except Exception as error:
@@ -225,13 +230,13 @@ def _warn_of_lost_methods(old: keras.layers.Layer, cls: type) -> None:
 
 def _copy_compile_state(old: keras.Model, new: keras.Model) -> None:
     """Compile the new model as the old one is, with an optimizer and metrics of its own."""
-    if not old.compiled or getattr(old, "_compile_config", None) is None:
+    arguments = compile_arguments(old)
+    if not old.compiled or arguments is None:
         return
-    config = dict(old._compile_config.config)
 
     def own(value):
         if isinstance(value, (keras.optimizers.Optimizer, keras.metrics.Metric)):
             return type(value).from_config(value.get_config())
         return value
 
-    new.compile(**{key: keras.tree.map_structure(own, value) for key, value in config.items()})
+    new.compile(**{key: keras.tree.map_structure(own, value) for key, value in arguments.items()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import inspect
 from collections.abc import Iterator
@@ -10,19 +9,27 @@ from typing import Any
 
 import keras
 from keras import tree
-from keras.src.backend.common import global_state  # has no public name
-from keras.src.models.functional import Functional  # has no public name
+
+from tensorflow_quantization.model.keras_internals import (
+    built_shapes,
+    functional_of,
+    is_functional,
+    name_counters,
+    removing_nodes,
+    sublayers,
+)
 
 
 @contextlib.contextmanager
 def as_functional(model: keras.Model, input_specs: Any) -> Iterator[Any]:
     """The functional form of any Keras model; nodes that tracing adds to its layers are removed again."""
     if isinstance(model, keras.Sequential):
-        if getattr(model, "_functional", None) is None:
+        functional = functional_of(model)
+        if functional is None:
             raise ValueError(_not_built(model))
-        yield model._functional
+        yield functional
         return
-    if isinstance(model, Functional) and type(model).call is Functional.call:
+    if is_functional(model):
         yield model
         return
 
@@ -35,7 +42,7 @@ def _trace_call(model: keras.Model, input_specs: Any) -> Iterator[Any]:
     with removing_nodes(model):
         try:
             outputs = model.call(*args, **kwargs)
-            functional = Functional(args[0] if args else kwargs, outputs, name=f"{model.name}_trace")
+            functional = keras.Model(args[0] if args else kwargs, outputs, name=f"{model.name}_trace")
         except Exception as error:
             raise ValueError(
                 f"The subclassed model {model.name!r} ({type(model).__name__}) cannot be traced: its `call` raised "
@@ -47,26 +54,15 @@ def _trace_call(model: keras.Model, input_specs: Any) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def removing_nodes(layer: keras.layers.Layer) -> Iterator[None]:
-    """Takes off again the nodes that calls within add to the layers that a layer or model holds."""
-    counts = [(x, len(x._inbound_nodes), len(x._outbound_nodes)) for x in layer._flatten_layers(include_self=False)]
-    try:
-        yield
-    finally:
-        for inner, inbound, outbound in counts:
-            del inner._inbound_nodes[inbound:], inner._outbound_nodes[outbound:]
-
-
-@contextlib.contextmanager
 def names_of_its_own(model: keras.layers.Layer | None = None) -> Iterator[None]:
     """Keras numbers what tracing makes as if nothing but the model's layers, if there is one, had been made before.
 
     So operations have the same names each time the model, or the function that has no layers, is traced.
     """
-    counters = global_state.get_global_attribute("object_name_uids", collections.defaultdict(int), True)
+    counters = name_counters()
     before = dict(counters)
     counters.clear()
-    for layer in model._flatten_layers(include_self=False) if model is not None else ():
+    for layer in sublayers(model) if model is not None else ():
         base, _, number = layer.name.rpartition("_")
         counters[layer.name] = max(counters[layer.name], 1)
         if number.isdigit():
@@ -86,12 +82,14 @@ def _subclassed_inputs(model: keras.Model, input_specs: Any) -> tuple[tuple[Any,
 
     if input_specs is not None:
         return (tree.map_structure(lambda x: as_input(x.shape, x.dtype), input_specs),), {}
-    shapes = getattr(model, "_build_shapes_dict", None)
+    shapes = built_shapes(model)
     if not shapes:
         raise ValueError(_not_built(model))
     if len(shapes) > 1:
         return (), {name.removesuffix("_shape"): as_input(shape) for name, shape in shapes.items()}
-    required = [p.name for p in model._call_signature.parameters.values() if p.default is p.empty and p.kind < 2]
+    required = [
+        p.name for p in inspect.signature(model.call).parameters.values() if p.default is p.empty and p.kind < 2
+    ]
     if len(required) > 1:
         raise ValueError(
             f"`call` of the subclassed model {model.name!r} ({type(model).__name__}) takes {', '.join(required)}, but "

@@ -16,6 +16,7 @@ import keras
 from keras import tree
 
 from tensorflow_quantization.model.functional import as_functional
+from tensorflow_quantization.model.keras_internals import nodes_in_order, origin
 from tensorflow_quantization.text.messages import did_you_mean
 
 #: Layers whose output a runtime fuses with what follows: the start of a fusable chain.
@@ -272,22 +273,21 @@ class _Tracer:
     def read(self, model, functional, prefix: str) -> LayerGraph:
         tensors: dict[int, Tensor] = {}
         for x in functional.inputs:
-            tensors[id(x)] = Tensor(tuple(x.shape), x.dtype, x.name, source=x._keras_history.operation)
+            tensors[id(x)] = Tensor(tuple(x.shape), x.dtype, x.name, source=origin(x).operation)
         calls = []
-        for depth in sorted(functional._nodes_by_depth, reverse=True):
-            for node in functional._nodes_by_depth[depth]:
-                if node.is_input:
-                    # A constant made without inputs still has to be computed by somebody.
-                    if any(id(x) not in tensors for x in node.outputs):
-                        raise ValueError(f"Model {model.name!r} reads a tensor that none of its inputs produces.")
-                    continue
-                calls.append(self._read_call(node, tensors, prefix))
+        for node in nodes_in_order(functional):
+            if node.is_input:
+                # A constant made without inputs still has to be computed by somebody.
+                if any(id(x) not in tensors for x in node.outputs):
+                    raise ValueError(f"Model {model.name!r} reads a tensor that none of its inputs produces.")
+                continue
+            calls.append(self._read_call(node, tensors, prefix))
         return LayerGraph(
             model,
             [tensors[id(x)] for x in functional.inputs],
             [tensors[id(x)] for x in functional.outputs],
-            tree.map_structure(lambda x: tensors[id(x)], functional._inputs_struct),
-            tree.map_structure(lambda x: tensors[id(x)], functional._outputs_struct),
+            tree.map_structure(lambda x: tensors[id(x)], functional.input),
+            tree.map_structure(lambda x: tensors[id(x)], functional.output),
             calls,
         )
 

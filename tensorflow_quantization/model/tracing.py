@@ -12,15 +12,10 @@ from typing import Any
 
 import keras
 from keras import tree
-from keras.src.backend.common import global_state  # has no public name
-from keras.src.layers.layer import CallContext  # has no public name
-from keras.src.models.functional import Functional  # has no public name
-from keras.src.random.seed_generator import global_seed_generator  # has no public name
 
-from tensorflow_quantization.model.functional import names_of_its_own, removing_nodes
+from tensorflow_quantization.model.functional import names_of_its_own
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
-
-_CONTEXT = "current_call_ctx"
+from tensorflow_quantization.model.keras_internals import calling, global_random_state, removing_nodes
 
 
 class UntraceableError(Exception):
@@ -61,7 +56,7 @@ def trace_call(
 
     args = substitute(call.args, as_input)
     kwargs = {k: v for k, v in substitute(call.kwargs, as_input).items() if k != "training"}
-    if "training" in layer._call_signature.parameters:
+    if "training" in layer.call_signature_parameters:
         kwargs["training"] = training
     inputs = list(known.values())
     traced = trace_layer(layer, lambda: layer.call(*args, **kwargs), inputs, f"{call.path}/", training, scope)
@@ -89,24 +84,11 @@ def trace_layer(
     Raises:
         Exception: of any kind, as the code of the layer raises it; Keras cannot trace it.
     """
-    with names_of_its_own(layer), removing_nodes(layer), _calling(layer, training), unchanged(layer, scope):
+    with names_of_its_own(layer), removing_nodes(layer), calling(layer, training), unchanged(layer, scope):
         outputs = compute()
         if not all(isinstance(y, keras.KerasTensor) for y in tree.flatten(outputs)):
             raise UntraceableError("it returns something that is not computed from its inputs by Keras operations")
-        return LayerGraph.read(Functional(inputs, outputs, name=f"{layer.name}_trace"), prefix)
-
-
-@contextlib.contextmanager
-def _calling(layer: keras.layers.Layer, training: bool | None) -> Iterator[None]:
-    """A call of the layer, of which sublayers ask for `training` when nobody tells them."""
-    before = global_state.get_global_attribute(_CONTEXT)
-    context = CallContext(entry_layer=layer)
-    context.training = training
-    global_state.set_global_attribute(_CONTEXT, context)
-    try:
-        yield
-    finally:
-        global_state.set_global_attribute(_CONTEXT, before)
+        return LayerGraph.read(keras.Model(inputs, outputs, name=f"{layer.name}_trace"), prefix)
 
 
 @contextlib.contextmanager
@@ -125,7 +107,7 @@ def unchanged(layer: Any, scope: keras.StatelessScope | None = None) -> Iterator
 
 def changed_variables(operation: keras.Operation, scope: keras.StatelessScope) -> list[str]:
     """The paths of the variables that an operation assigned to in a scope, its random state among them."""
-    variables = [*getattr(operation, "variables", []), global_seed_generator().state]
+    variables = [*getattr(operation, "variables", []), global_random_state()]
     return [v.path for v in variables if scope.get_current_value(v) is not None]
 
 

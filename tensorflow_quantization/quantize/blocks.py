@@ -13,10 +13,10 @@ from typing import Any
 
 import keras
 from keras import tree
-from keras.src.ops.numpy import Reshape  # has no public name
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.model.keras_classes import is_of_keras
+from tensorflow_quantization.model.keras_internals import ReshapeOperation, own_variables, sublayers
 from tensorflow_quantization.model.tracing import UntraceableError, reason_of, trace_call
 from tensorflow_quantization.quantize.plan import QuantizationPlan
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, find_wrapper
@@ -102,7 +102,7 @@ def _is_block(call: Call) -> bool:
     layer: Any = call.operation
     if not call.is_layer or is_of_keras(type(layer)) or isinstance(layer, BaseQuantizeWrapper) or find_wrapper(layer):
         return False
-    inner = layer._flatten_layers(include_self=False)
+    inner = sublayers(layer)
     quantized = any(isinstance(x, BaseQuantizeWrapper) or getattr(x, "quantization_mode", None) for x in inner)
     return any(map(find_wrapper, inner)) and not quantized
 
@@ -142,7 +142,7 @@ def _open(calls: list[Call]) -> tuple[Block, LayerGraph]:
     call, layer = calls[0], _checked(calls)
     explicit = call.kwargs.get("training")
     inner, positions = _trace(call, explicit)
-    if explicit is None and "training" in layer._call_signature.parameters:
+    if explicit is None and "training" in layer.call_signature_parameters:
         while_training, _ = _trace(call, True)
         if _structure(while_training) != _structure(inner):
             raise UntraceableError("it does something else in training")
@@ -162,7 +162,7 @@ def _open(calls: list[Call]) -> tuple[Block, LayerGraph]:
 def _checked(calls: list[Call]) -> Any:
     """The layer of these calls, if nothing that is seen from outside forbids to open it."""
     layer: Any = calls[0].operation
-    for variable in [*layer._trainable_variables, *layer._non_trainable_variables]:
+    for variable in own_variables(layer):
         raise UntraceableError(f"it has a weight of its own, {variable.name!r}")
     if layer.activity_regularizer is not None:
         raise UntraceableError("it has an activity regularizer")
@@ -208,15 +208,15 @@ def _structure(graph: LayerGraph) -> tuple[Any, ...]:
 
 def _settle_shapes(call: Call, training: bool | None, inner: LayerGraph) -> None:
     """Give reshapes to `(ops.shape(x)[0], ...)` a number for each axis, as two batch sizes show what it is."""
-    if not any(isinstance(c.operation, Reshape) and None in c.operation.newshape for c in inner.calls):
+    if not any(isinstance(c.operation, ReshapeOperation) and None in c.operation.newshape for c in inner.calls):
         return
     traces = [trace_call(call, training, batch=size)[0].calls for size in (2, 3)]
     for c, *samples in zip(inner.calls, *traces, strict=True):
         for tensor, *outputs in zip(c.outputs, *(sample.outputs for sample in samples), strict=True):
             tensor.shape = tuple(a if a == b else None for a, b in zip(*(t.shape for t in outputs), strict=True))
-        if isinstance(c.operation, Reshape) and c.outputs[0].shape.count(None) <= 1:
+        if isinstance(c.operation, ReshapeOperation) and c.outputs[0].shape.count(None) <= 1:
             newshape = tuple(-1 if size is None else size for size in c.outputs[0].shape)
-            c.operation = Reshape(newshape, name=c.name)
+            c.operation = ReshapeOperation(newshape, name=c.name)
 
 
 def _check_inner(layer: Any, graph: LayerGraph) -> None:
@@ -231,8 +231,9 @@ def _check_inner(layer: Any, graph: LayerGraph) -> None:
                 raise UntraceableError(f"it reads {x.path!r} itself")
         if not call.is_layer and _needs_unknown_size(call):
             raise UntraceableError(f"its {call.class_name} needs a size that is only known when it runs")
-    called = {id(inner) for call in graph.calls if call.is_layer for inner in call.operation._flatten_layers()}
-    for inner in layer._flatten_layers(include_self=False):
+    layers = [call.operation for call in graph.calls if call.is_layer]
+    called = {id(inner) for operation in layers for inner in (operation, *sublayers(operation))}
+    for inner in sublayers(layer):
         if inner.weights and id(inner) not in called and not _parts_called(inner, called):
             raise UntraceableError(f"it has a layer that it does not call, {inner.name!r}")
     if any(t is x for t in graph.outputs for x in graph.inputs):
@@ -247,6 +248,6 @@ def _needs_unknown_size(call: Call) -> bool:
 
 def _parts_called(layer: Any, called: set[int]) -> bool:
     """Whether a layer with no variables of its own has only layers that are called, as a list of layers has."""
-    parts = layer._flatten_layers(include_self=False, recursive=False)
-    own = [*layer._trainable_variables, *layer._non_trainable_variables]
+    parts = sublayers(layer, recursive=False)
+    own = own_variables(layer)
     return not own and all(id(part) in called or _parts_called(part, called) for part in parts if part.weights)

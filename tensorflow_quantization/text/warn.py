@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 
 
 def warn_user(message: str) -> None:
     """A `UserWarning` at the line that called into this package."""
-    frame, stacklevel = sys._getframe(), 1
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == __package__.split(".")[0]:
+    frame, stacklevel = inspect.currentframe(), 1
+    while frame and frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] == __package__.split(".")[0]:
         frame, stacklevel = frame.f_back, stacklevel + 1
     warnings.warn(message, UserWarning, stacklevel=stacklevel)
 

@@ -11,9 +11,22 @@ from typing import Any
 
 import keras
 from keras import ops
-from keras.src.backend import get_keras_mask, set_keras_mask  # have no public names
 
 from tensorflow_quantization.model.keras_classes import computes_like
+from tensorflow_quantization.model.keras_internals import (
+    dot_scores,
+    dropout_layer,
+    keras_mask,
+    masked_softmax,
+    merged_mask,
+    projection,
+    remove_keras_mask,
+    score_equation,
+    score_mask,
+    score_scale,
+    softmax_layer,
+    value_equation,
+)
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
 from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import EinsumDenseQuantizeWrapper
@@ -100,8 +113,8 @@ class AttentionQuantizeWrapper(AttentionBaseQuantizeWrapper):
         layer: Any = self.layer
         query, value, *keys = self._quantize_inputs(inputs, training)
         query_mask, value_mask = (mask[0], mask[1]) if mask else (None, None)
-        scores = layer._calculate_scores(query, keys[0] if keys else value)
-        seen = layer._calculate_score_mask(scores, value_mask, use_causal_mask)
+        scores = dot_scores(layer, query, keys[0] if keys else value)
+        seen = score_mask(layer, scores, value_mask, use_causal_mask)
         if seen is not None:
             seen = ops.expand_dims(seen, -2) if len(seen.shape) == 2 else seen
             scores = ops.where(seen, scores, scores + ops.cast(_lowest(scores), scores.dtype))
@@ -134,7 +147,7 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
             self.layer.build(query_shape, value_shape, key_shape)
         super().build([query_shape, value_shape] if key_shape is None else [query_shape, value_shape, key_shape])
         for name in _PROJECTIONS:
-            dense = getattr(self.layer, f"_{name}_dense", None)
+            dense = projection(self.layer, name)
             if dense is not None:
                 self.parts[name] = self._wrap(name, dense)
 
@@ -169,7 +182,8 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
         """Takes what the layer takes."""
         layer: Any = self.layer
         inputs = [query, value] if key is None else [query, value, key]
-        mask = layer._compute_attention_mask(
+        mask = merged_mask(
+            layer,
             query,
             value,
             query_mask=self._query_mask(inputs, query_mask),
@@ -194,10 +208,10 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
         """What the queries see, (batch, queries, heads, size), and the softmax (batch, heads, queries, values)."""
         layer: Any = self.layer
         # Keras chooses between two ways to compute, which treat a query that may see nothing differently.
-        step_by_step = layer._dropout_layer.rate > 0.0 or return_scores or len(query.shape) != 4
+        step_by_step = dropout_layer(layer).rate > 0.0 or return_scores or len(query.shape) != 4
         scores = self._softmax(self._products(query, key), mask, step_by_step)
-        probabilities = layer._dropout_layer(self._rounded(scores, training), training=training)
-        return ops.einsum(layer._combine_equation, probabilities, self._repeated(value)), scores
+        probabilities = dropout_layer(layer)(self._rounded(scores, training), training=training)
+        return ops.einsum(value_equation(layer), probabilities, self._repeated(value)), scores
 
     def _products(self, query, key):
         """The scaled products of queries and keys."""
@@ -210,11 +224,11 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
     def _softmax(self, scores, mask, step_by_step: bool):
         layer: Any = self.layer
         if mask is None or step_by_step:
-            return layer._masked_softmax(scores, mask)
+            return masked_softmax(layer, scores, mask)
         # As `keras.ops.dot_product_attention`: a query that may see nothing sees everything, and not zeros.
         while len(mask.shape) < len(scores.shape):
             mask = ops.expand_dims(mask, -3)
-        return layer._softmax(ops.where(ops.cast(mask, "bool"), scores, ops.cast(_lowest(scores), scores.dtype)))
+        return softmax_layer(layer)(ops.where(ops.cast(mask, "bool"), scores, ops.cast(_lowest(scores), scores.dtype)))
 
 
 class MultiHeadAttentionQuantizeWrapper(ProjectedAttentionBaseQuantizeWrapper):
@@ -226,14 +240,14 @@ class MultiHeadAttentionQuantizeWrapper(ProjectedAttentionBaseQuantizeWrapper):
 
     def _query_mask(self, inputs, query_mask):
         # The layer looks at the tensor, not at the argument, and takes the masks off its inputs.
-        query_mask = get_keras_mask(inputs[0])
+        query_mask = keras_mask(inputs[0])
         for x in inputs:
-            set_keras_mask(x, None)
+            remove_keras_mask(x)
         return query_mask
 
     def _products(self, query, key):
         layer: Any = self.layer
-        return ops.einsum(layer._dot_product_equation, key, query) * layer._inverse_sqrt_key_dim
+        return ops.einsum(score_equation(layer), key, query) * score_scale(layer)
 
 
 class GroupedQueryAttentionQuantizeWrapper(ProjectedAttentionBaseQuantizeWrapper):
@@ -245,7 +259,7 @@ class GroupedQueryAttentionQuantizeWrapper(ProjectedAttentionBaseQuantizeWrapper
 
     def _products(self, query, key):
         layer: Any = self.layer
-        return ops.einsum(layer._dot_product_equation, query, self._repeated(key)) * layer._inverse_sqrt_head_dim
+        return ops.einsum(score_equation(layer), query, self._repeated(key)) * score_scale(layer)
 
     def _repeated(self, heads):
         return ops.repeat(heads, self.layer.num_repeats, axis=2)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import keras
 from keras import ops, tree
-from keras.src.backend import AutocastScope, get_stateless_scope, in_stateless_scope  # have no public names
 
+from tensorflow_quantization.model.keras_internals import current_stateless_scope, sublayers, without_autocast
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.wrappers.bias import add_to_channels, integer_bias
@@ -189,7 +189,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         """
         if not self.weight_quantizers:
             return self.layer(inputs, **kwargs)
-        with AutocastScope(None):  # the scope takes values in the dtype of the variables
+        with without_autocast():  # the scope takes values in the dtype of the variables
             values = {id(v): ops.convert_to_tensor(v) for v in self.layer.variables}
             bias = None if training else integer_bias(self)
             for kernel, quantizer in self.weight_quantizers.items():
@@ -208,11 +208,12 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             value = scope.get_current_value(variable)
             if value is not before[id(variable)]:
                 variable.assign(value)
-        if not in_stateless_scope():
+        outer = current_stateless_scope()
+        if outer is None:
             self.add_loss(scope.losses)
-        elif get_stateless_scope().collect_losses:
+        elif outer.collect_losses:
             # The layers that added them know them by identity: added here too, they would count twice.
-            get_stateless_scope().losses.extend(scope.losses)
+            outer.losses.extend(scope.losses)
         return outputs if bias is None or own_bias is not None else add_to_channels(self, outputs, bias)
 
     def compute_output_spec(self, inputs, training=None, **kwargs):
@@ -298,7 +299,7 @@ def inner_layer(operation: Any) -> Any:
 
 def wrappers_in(operation: Any) -> list[BaseQuantizeWrapper]:
     """The wrapper that an operation is, and those that it holds."""
-    layers = operation._flatten_layers() if isinstance(operation, keras.layers.Layer) else []
+    layers = (operation, *sublayers(operation)) if isinstance(operation, keras.layers.Layer) else ()
     return [layer for layer in layers if isinstance(layer, BaseQuantizeWrapper)]
 
 

@@ -15,6 +15,7 @@ import keras
 from keras import ops
 
 from tensorflow_quantization.model.graph import MOVING
+from tensorflow_quantization.model.keras_internals import nodes_of, origin, reading_nodes
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
 #: Beyond this many steps, float32 holds no fractions of one.
@@ -63,7 +64,7 @@ def add_to_channels(wrapper: Any, outputs: Any, bias: Any) -> Any:
 
 def following_normalization(wrapper: Any) -> keras.layers.BatchNormalization | None:
     """The batch normalization that alone reads what a wrapper gives, and so becomes part of its kernel."""
-    readers = {id(node.operation): node.operation for node in wrapper._outbound_nodes}
+    readers = {id(node.operation): node.operation for node in reading_nodes(wrapper)}
     if len(readers) != 1 or wrapper.output_quantizer is not None:
         return None
     if getattr(wrapper.layer, "activation", None) not in (None, keras.activations.linear):
@@ -71,7 +72,7 @@ def following_normalization(wrapper: Any) -> keras.layers.BatchNormalization | N
     (reader,) = readers.values()
     if not any(getattr(reader, "input_quantizers", ())):
         reader = getattr(reader, "layer", reader)
-    rank = len(wrapper._outbound_nodes[0].input_tensors[0].shape)
+    rank = len(reading_nodes(wrapper)[0].input_tensors[0].shape)
     channels = 1 if getattr(wrapper.layer, "data_format", None) == "channels_first" else rank - 1
     is_one = isinstance(reader, keras.layers.BatchNormalization) and reader.axis % rank == channels
     return reader if is_one else None
@@ -93,13 +94,13 @@ def input_quantizer(wrapper: Any) -> ActivationQuantizer | None:
     (own,) = wrapper.input_quantizers
     if own is not None:
         return own
-    found = [_quantizer_of(tensor) for node in wrapper._inbound_nodes for tensor in node.input_tensors]
+    found = [_quantizer_of(tensor) for node in nodes_of(wrapper) for tensor in node.input_tensors]
     return found[0] if len({id(quantizer) for quantizer in found}) == 1 else None
 
 
 def _quantizer_of(tensor: keras.KerasTensor) -> ActivationQuantizer | None:
     """The quantizer whose values `tensor` holds, moved maybe; `None` if it has other values."""
-    operation, node_index, tensor_index = tensor._keras_history
+    operation, node_index, tensor_index = origin(tensor)
     if isinstance(operation, ActivationQuantizer):
         return operation
     if isinstance(operation, keras.Model):
@@ -107,7 +108,7 @@ def _quantizer_of(tensor: keras.KerasTensor) -> ActivationQuantizer | None:
         return _quantizer_of(outputs[tensor_index]) if outputs else None
     if (own := getattr(operation, "output_quantizer", None)) is not None:
         return own
-    inputs = operation._inbound_nodes[node_index].input_tensors
+    inputs = nodes_of(operation)[node_index].input_tensors
     if type(getattr(operation, "layer", operation)).__name__ not in MOVING or len(inputs) != 1:
         return None
     (own,) = getattr(operation, "input_quantizers", [None])

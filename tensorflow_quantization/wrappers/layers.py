@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import keras
 from keras import ops
-from keras.src.backend import AutocastScope  # has no public name
 
+from tensorflow_quantization.model.keras_internals import without_autocast
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
 from tensorflow_quantization.wrappers.base import NonWeightedBaseQuantizeWrapper, WeightedBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.bias import add_to_channels, integer_bias
@@ -111,7 +111,7 @@ class SeparableBaseQuantizeWrapper(WeightedBaseQuantizeWrapper):
 
     def _kernel(self, name: str):
         """A kernel of the layer as its quantizer, if it has one, leaves it."""
-        with AutocastScope(None):  # weights are rounded as they are stored, not as the layer computes
+        with without_autocast():  # weights are rounded as they are stored, not as the layer computes
             kernel = ops.convert_to_tensor(getattr(self.layer, name))
         quantizer = self.weight_quantizers.get(name)
         return kernel if quantizer is None else quantizer(kernel)

@@ -18,6 +18,7 @@ from tensorflow_quantization.export.litert.verify import verify
 from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.export.onnx.writing import replacing
 from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.targets import DEFAULT, TARGETS
 from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.text.messages import must_be_one_of
@@ -120,7 +121,7 @@ def _check_attention(graph: LayerGraph) -> None:
 
 def _check_loops(graph: LayerGraph) -> None:
     for call in graph.calls:
-        for layer in call.operation._flatten_layers() if call.is_layer else ():
+        for layer in (call.operation, *sublayers(call.operation)) if call.is_layer else ():
             if isinstance(layer, keras.layers.RNN) and not layer.unroll:
                 raise ExportError(
                     f"Layer {call.path!r} computes {layer.name!r} ({type(layer).__name__}) in a loop, which "

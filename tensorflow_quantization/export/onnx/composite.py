@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import keras
-from keras.src.models.functional import Functional  # has no public name
 
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.onnx.refusals import refusal
@@ -64,7 +63,7 @@ def trace_function(function: Callable[[Any], Any], shape: Shape, dtype: str) -> 
     try:
         with names_of_its_own(), unchanged(function):
             x = keras.Input(batch_shape=shape, dtype=dtype)
-            functional = Functional(x, function(x), name=f"{name}_trace")
+            functional = keras.Model(x, function(x), name=f"{name}_trace")
             return LayerGraph.read(functional, prefix=f"{name}/").flatten()
     except Exception as error:
         raise NotExpressibleError(

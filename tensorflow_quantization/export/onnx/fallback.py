@@ -90,7 +90,7 @@ def _converted(call: Call, keys: list[int], values: list[Value], compare: bool) 
         given = dict(zip(keys, arrays, strict=True))
         args = substitute(call.args, lambda t: given[id(t)])
         kwargs = substitute(call.kwargs, lambda t: given[id(t)])
-        if call.is_layer and operation._call_has_training_arg:
+        if call.is_layer and "training" in operation.call_signature_parameters:
             kwargs["training"] = False
         with keras.StatelessScope() as scope:
             outputs = operation(*args, **kwargs)

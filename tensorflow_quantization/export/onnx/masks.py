@@ -39,7 +39,7 @@ class Masks:
         if not self._masks or not call.is_layer:
             return {}
         given = call.kwargs
-        names = list(layer._call_signature.parameters)
+        names = layer.call_signature_parameters
         bound = {n: a for n, a in [*zip(names, call.args, strict=False), *given.items()] if _is_tensors(a)}
         if isinstance(inner_layer(layer), _layers.MultiHeadAttention):
             # It looks at the tensor only, not at the argument.

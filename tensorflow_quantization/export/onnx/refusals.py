@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tensorflow_quantization.model.keras_classes import is_of_keras
+from tensorflow_quantization.model.keras_internals import is_of_backend
+
 _STRINGS = "works on strings or hash tables, which runtimes for ONNX do not have; do this before the model"
 _FOREIGN = "holds a function of another framework, which has no Keras operations to write"
 
@@ -27,7 +30,6 @@ def refusal(operation: Any) -> str:
     """Why a layer of Keras, or one derived from it, is not exported; empty if nothing speaks against it."""
     for base in type(operation).__mro__:
         # On JAX, all layers of Keras have a base of the backend's that is called JaxLayer, too.
-        of_keras = base.__module__.startswith("keras.") and not base.__module__.startswith("keras.src.backend.")
-        if of_keras and base.__name__ in REFUSALS:
+        if is_of_keras(base) and not is_of_backend(base) and base.__name__ in REFUSALS:
             return REFUSALS[base.__name__]
     return ""

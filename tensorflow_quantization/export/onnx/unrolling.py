@@ -127,7 +127,7 @@ def _step(cell: Any, x: Any, states: Any) -> tuple[Any, Any]:
             x, new = _step(one, x, _as_list(of_one))
             after.append(new)
         return x, after
-    return cell.call(x, states, **({"training": False} if cell._call_has_training_arg else {}))
+    return cell.call(x, states, **({"training": False} if "training" in cell.call_signature_parameters else {}))
 
 
 def _as_list(states: Any) -> list[Any]:

@@ -20,6 +20,14 @@ from tensorflow_quantization.export.onnx.emitters._masking import (
 from tensorflow_quantization.export.onnx.emitters.activation import softmax
 from tensorflow_quantization.export.onnx.registry import emitter
 from tensorflow_quantization.export.onnx.values import Value
+from tensorflow_quantization.model.keras_internals import (
+    projection,
+    score_equation,
+    score_scale,
+    sliding_window,
+    softmax_layer,
+    value_equation,
+)
 
 _HEADS_FIRST = (0, 2, 1, 3)
 
@@ -71,18 +79,18 @@ def _attend(e: Emission, heads: Sequence[Value], scale: float, mask: Any, zeroed
 def _attend_over(e: Emission, layer, heads: Sequence[Value], mask: Any) -> tuple[Value, Value]:
     """The same over any axes, with the layer's own equations."""
     query, key, value = heads
-    equation = layer._dot_product_equation
-    scores = e.op("Einsum", key, e.op("Mul", query, layer._inverse_sqrt_key_dim), equation=equation)
+    equation = score_equation(layer)
+    scores = e.op("Einsum", key, e.op("Mul", query, score_scale(layer)), equation=equation)
     sizes = {a: d for term, x in zip(equation.split("->")[0].split(","), (key, query), strict=True)
              for a, d in zip(term, x.shape, strict=True)}  # fmt: skip
     spec = Value(scores, tuple(sizes[a] for a in equation.split("->")[1]))
     if mask is not None:
         scores = e.op("Where", mask, scores, MASKED_SCORE)
-    weights = softmax(e, layer._softmax, spec.with_onnx(scores))
+    weights = softmax(e, softmax_layer(layer), spec.with_onnx(scores))
     if mask is not None:
         weights = e.op("Where", mask, weights, 0.0)
     seen_by = spec.with_onnx(weights)
-    seen = e.op("Einsum", e.apply("probability", seen_by), value, equation=layer._combine_equation)
+    seen = e.op("Einsum", e.apply("probability", seen_by), value, equation=value_equation(layer))
     return Value(seen, (*query.shape[:-1], value.shape[-1])), seen_by
 
 
@@ -99,7 +107,7 @@ def multi_head_attention(
     **masks: Value,
 ) -> Any:
     key = value if key is None else key
-    window = layer._sliding_window
+    window = sliding_window(layer)
     mask = _merged_mask(e, query, value, masks, use_causal_mask, window)
     heads = [
         _project(e, dense, x, name)
@@ -109,8 +117,8 @@ def multi_head_attention(
             (layer.value_dense, value, "value"),
         )
     ]
-    by_layer = layer._dropout > 0.0 or return_attention_scores or heads[0].rank != 4
-    plain = heads[0].rank == 4 and (not by_layer or tuple(layer._attention_axes) == (1,))
+    by_layer = layer.dropout > 0.0 or return_attention_scores or heads[0].rank != 4
+    plain = heads[0].rank == 4 and (not by_layer or tuple(layer.attention_axes) == (1,))
     rank = None if mask is None else 3
     if attention_mask is not None:
         given = boolean(e, attention_mask)
@@ -118,15 +126,15 @@ def multi_head_attention(
     if mask is not None and rank is not None and plain:
         mask = _at_heads(e, mask, rank)
     elif mask is not None and rank is not None:
-        axes = len(layer._attention_axes)
-        scores_rank = len(layer._dot_product_equation.split("->")[1])
+        axes = len(layer.attention_axes)
+        scores_rank = len(score_equation(layer).split("->")[1])
         mask = _expanded(e, mask, rank, scores_rank, axes)
     if plain:
-        seen, weights = _attend(e, heads, layer._inverse_sqrt_key_dim, mask, by_layer)
+        seen, weights = _attend(e, heads, score_scale(layer), mask, by_layer)
     else:
         seen, weights = _attend_over(e, layer, heads, mask)
-    if layer._use_gate:
-        gate = e.arrange(_project(e, layer._gate_dense, query, "gate"), seen.order)
+    if (gating := projection(layer, "gate")) is not None:
+        gate = e.arrange(_project(e, gating, query, "gate"), seen.order)
         seen = seen.with_onnx(e.op("Mul", seen, gate))
     y = _project(e, layer.output_dense, seen, "attention_output")
     return [y, weights] if return_attention_scores else y
@@ -154,23 +162,23 @@ def grouped_query_attention(
     **masks: Value,
 ) -> Any:
     key = value if key is None else key
-    mask = _merged_mask(e, query, value, masks, use_causal_mask, layer.sliding_window)
+    mask = _merged_mask(e, query, value, masks, use_causal_mask, sliding_window(layer))
     rank = 3
     if attention_mask is not None:
         given = boolean(e, attention_mask)
         mask, rank = both(e, given.onnx, mask), max(given.rank, 3 if mask is not None else 0)
-    queries = _project(e, layer._query_dense, query, "query")
+    queries = _project(e, projection(layer, "query"), query, "query")
     shared = [
-        _repeated_heads(e, _project(e, dense, x, name), layer.num_repeats)
-        for dense, x, name in ((layer._key_dense, key, "key"), (layer._value_dense, value, "value"))
+        _repeated_heads(e, _project(e, projection(layer, name), x, name), layer.num_repeats)
+        for x, name in ((key, "key"), (value, "value"))
     ]
     by_layer = layer.dropout > 0.0 or return_attention_scores
     mask = None if mask is None else _at_heads(e, mask, rank)
-    seen, weights = _attend(e, [queries, *shared], layer._inverse_sqrt_head_dim, mask, by_layer)
-    if layer.use_gate:
-        gate = e.arrange(_project(e, layer._gate_dense, query, "gate"), seen.order)
+    seen, weights = _attend(e, [queries, *shared], score_scale(layer), mask, by_layer)
+    if (gating := projection(layer, "gate")) is not None:
+        gate = e.arrange(_project(e, gating, query, "gate"), seen.order)
         seen = seen.with_onnx(e.op("Mul", seen, gate))
-    y = _project(e, layer._output_dense, seen, "attention_output")
+    y = _project(e, projection(layer, "output"), seen, "attention_output")
     return [y, weights] if return_attention_scores else y
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import onnx_ir as ir
 
@@ -125,7 +126,7 @@ def divide_no_nan(e: Emission, operation, x1: Any, x2: Any) -> Value:
     return elementwise(e, "Where", [zero, 0.0, quotient], [None, dtype, dtype])
 
 
-@emitter("Arctan2", layout="any")
+@emitter("Arctan2", keras.ops.arctan2, layout="any")
 def arctan2(e: Emission, operation, x1: Any, x2: Any) -> Value:
     dtype = e.outputs[0].dtype
     y, x = (e.cast(v, dtype) if isinstance(v, Value) else e.value(v, dtype) for v in (x1, x2))

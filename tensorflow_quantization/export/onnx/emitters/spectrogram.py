@@ -7,7 +7,6 @@ import math
 import keras
 import numpy as np
 import onnx_ir as ir
-from keras.src.ops.numpy import Arctan2  # has no public name
 
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.onnx.emission import Emission, to_numpy
@@ -28,12 +27,12 @@ def stft_spectrogram(e: Emission, layer, x: Value) -> Value:
     real, imaginary = (_transform(e, layer, x, kernel, name) for name, kernel in kernels.items())
     if layer.mode == "angle":
         shape = (x.shape[0], None, None)
-        y = e.emit(Arctan2(), *(Value(part, shape) for part in (imaginary, real)), inner="angle").onnx
+        y = e.emit(keras.ops.arctan2, *(Value(part, shape) for part in (imaginary, real)), inner="angle").onnx
         return _arranged(e, layer, x, y)
     y = e.op("Add", *(e.op("Mul", part, part) for part in (real, imaginary)))
     if layer.mode == "psd":
         # Each frequency stands for its negative too, but for none and for the greatest.
-        factors = np.full((layer._fft_length // 2 + 1, 1), 2, np.float32)
+        factors = np.full((kernels["real"].shape[-1], 1), 2, np.float32)
         factors[[0, -1]] = 1
         return _arranged(e, layer, x, e.op("Mul", y, np.tile(factors, (channels_of(x), 1))))
     y = e.op("Sqrt", e.op("Max", y, keras.config.epsilon()))
@@ -44,7 +43,7 @@ def stft_spectrogram(e: Emission, layer, x: Value) -> Value:
 
 def _transform(e: Emission, layer, x: Value, kernel: np.ndarray, name: str) -> ir.Value:
     """Each channel convolved with a kernel (frame_length, 1, frequencies): (batch, channels * frequencies, frames)."""
-    channels, strides = channels_of(x), [layer._frame_step]
+    channels, strides = channels_of(x), [layer.frame_step or layer.frame_length // 2]
     return e.op(
         "Conv",
         x,

@@ -22,7 +22,7 @@ def masking(e: Emission, layer, x: Value) -> ir.Value:
 @emitter("TimeDistributed")
 def time_distributed(e: Emission, layer, x: Value, mask: Value | None = None) -> Value:
     inner = layer.layer
-    if mask is not None and inner._call_has_mask_arg:
+    if mask is not None and "mask" in inner.call_signature_parameters:
         raise NotExpressibleError(f"hands a mask on to its {type(inner).__name__}, which is not exported")
     if None in x.shape[2:]:
         raise NotExpressibleError("has steps of unknown size")
