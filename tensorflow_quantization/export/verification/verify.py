@@ -106,7 +106,8 @@ def _advice(lowered: Lowered, runtime: str) -> str:
     if lowered.quantized and runtime != "onnxruntime" and saturates(runtime):
         return (
             f"This processor has no VNNI: {RUNTIMES[runtime].title} adds products of 8-bit integers in 16 bits here, "
-            f"and saturates. Quantize with target={runtime!r}, weight_bits=7 for such processors, or verify on one with VNNI."
+            f"and saturates. Quantize with target={runtime!r} and weight_bits=7 for such processors, or verify on one "
+            "with VNNI."
         )
     return "Please report this with the model's configuration."
 
