@@ -16,6 +16,7 @@ import keras
 from keras import tree
 
 from tensorflow_quantization.model.functional import as_functional
+from tensorflow_quantization.model.keras_classes import class_names_in_spec, keras_class_name, keras_class_names
 from tensorflow_quantization.model.keras_internals import nodes_in_order, origin
 from tensorflow_quantization.text.messages import did_you_mean
 
@@ -106,8 +107,16 @@ class Call:
 
     @property
     def class_names(self) -> list[str]:
-        """The class name and those of its bases, nearest first: what a rule for a class may match."""
-        return [c.__name__ for c in type(self.operation).__mro__ if issubclass(c, keras.Operation)]
+        """The names of Keras' classes among its class and its bases, nearest first: what a rule for a class may match.
+
+        A class of the user's own is not among them: see `model.keras_classes`.
+        """
+        return keras_class_names(type(self.operation))
+
+    @property
+    def class_names_in_spec(self) -> list[str]:
+        """The names by which an entry of a spec may speak of the class, nearest first, the user's own included."""
+        return class_names_in_spec(type(self.operation))
 
     @property
     def is_layer(self) -> bool:
@@ -228,7 +237,7 @@ class LayerGraph:
         """
         for classes in (DROPOUTS, ACTIVATIONS, NORMALIZATIONS):
             call = tensor.producer
-            if call is not None and call.class_name in classes:
+            if call is not None and keras_class_name(type(call.operation)) in classes:
                 tensor = call.inputs[0]
                 if len(self.consumers(tensor)) != 1 or self.is_output(tensor):
                     return None

@@ -160,7 +160,7 @@ def _named_in(specs: Iterable[QuantizationSpec]) -> Callable[[Call], bool]:
     indices = [SpecIndex(spec) for spec in specs]
 
     def named(call: Call) -> bool:
-        entries = [index.find(call.name, call.class_names, call.path) for index in indices]
+        entries = [index.find(call.name, call.class_names_in_spec, call.path) for index in indices]
         return any(entry is not None and not entry.is_pattern for entry in entries)
 
     return named

@@ -9,6 +9,7 @@ from types import MappingProxyType
 import keras
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
+from tensorflow_quantization.model.keras_classes import is_of_package, resolve_alias
 from tensorflow_quantization.quantize.spec import LayerConfig, QuantizationSpec, SpecIndex
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets import Placement, Target
@@ -195,11 +196,11 @@ class _Wishes:
         """The entry that decides on the layer of `call`, and where it comes from."""
         if not call.is_layer:
             return None, ""
-        entry = self.spec.find(call.name, call.class_names, call.path)
+        entry = self.spec.find(call.name, call.class_names_in_spec, call.path)
         if entry is not None:
             return entry, f"{'class' if entry.is_keras_class else 'name'} {entry.name!r} in the spec"
         for case_name, case_spec in self.case_specs:
-            entry = case_spec.find(call.name, call.class_names, call.path)
+            entry = case_spec.find(call.name, call.class_names_in_spec, call.path)
             if entry is not None:
                 return entry, case_name
         return None, ""
@@ -234,7 +235,7 @@ def _decide(
             return replace(layer, placement=placed)  # a quantizer behind it
         wrapper = wrapper or NonWeightedBaseQuantizeWrapper
         return replace(layer, placement=_only_floats(call, placed), wrapper=wrapper)
-    if wrapper is not None and not placed.reason and mode != PARTIAL and not _is_ours(wrapper):
+    if wrapper is not None and not placed.reason and mode != PARTIAL and not is_of_package(wrapper):
         everything = LayerConfig(call.name)
         wished = _wished(call, everything, f"your {wrapper.__name__}", wrapper, placed, placements)
         return replace(layer, placement=wished, wrapper=wrapper)
@@ -265,10 +266,6 @@ def _why_not(call: Call, wrapper: type[BaseQuantizeWrapper] | None, mode: str) -
     if wrapper is None:
         return f"no quantize wrapper for {call.class_name}"
     return f"{call.class_name} is left alone unasked: name the layer or its class in a QuantizationSpec"
-
-
-def _is_ours(wrapper: type[BaseQuantizeWrapper]) -> bool:
-    return wrapper.__module__.split(".")[0] == __package__.split(".")[0]
 
 
 def _only_floats(call: Call, placement: Placement) -> Placement:
@@ -343,11 +340,12 @@ def _with_bits(layer: LayerPlan, entry: LayerConfig) -> LayerPlan:
 def _warn_of_unknown_names(spec: QuantizationSpec, graph: LayerGraph) -> None:
     names = [call.name for call in graph.calls if call.is_layer]
     paths = [call.path for call in graph.calls if call.is_layer]
-    classes = {name for call in graph.calls for name in call.class_names}
+    classes = {name for call in graph.calls for name in call.class_names_in_spec}
     for entry in spec.layers:
         if entry.is_keras_class:
-            known = entry.name in classes or hasattr(keras.layers, entry.name)
-            hint = did_you_mean(entry.name, sorted(classes))
+            own = [call.path for call in graph.calls if call.is_layer and _is_own_class(call, entry.name)]
+            known = resolve_alias(entry.name) in classes or (hasattr(keras.layers, entry.name) and not own)
+            hint = _by_layer_name(entry.name, own) if own else did_you_mean(entry.name, sorted(classes))
             what = "layer of class"
         else:
             known = any(entry.matches(name, path) for name, path in zip(names, paths, strict=True))
@@ -355,3 +353,12 @@ def _warn_of_unknown_names(spec: QuantizationSpec, graph: LayerGraph) -> None:
             what = "layer that matches" if entry.is_pattern else "layer named"
         if not known:
             warn_user(f"The model has no {what} {entry.name!r}; this entry of the QuantizationSpec does nothing.{hint}")
+
+
+def _is_own_class(call: Call, name: str) -> bool:
+    """Whether the class of a layer is the user's and called like one of Keras, for which `name` stands in a spec."""
+    return call.class_name == name and name not in call.class_names_in_spec
+
+
+def _by_layer_name(name: str, paths: list[str]) -> str:
+    return f" {name!r} stands for keras.layers.{name}: add your own {name} by its layer name, {' or '.join(paths)}."

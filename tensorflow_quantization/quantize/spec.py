@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from tensorflow_quantization.model.keras_classes import resolve_alias
 from tensorflow_quantization.quantizers.scheme import check_bits
 from tensorflow_quantization.text.tables import text_table
 
@@ -131,14 +132,16 @@ class SpecIndex:
         by_name = [entry for entry in spec.layers if not entry.is_keras_class]
         self._exact = {entry.name: entry for entry in by_name if not entry.is_pattern}
         self._patterns = [entry for entry in reversed(by_name) if entry.is_pattern]
-        self._classes = {entry.name: entry for entry in spec.layers if entry.is_keras_class}
+        by_class = [entry for entry in spec.layers if entry.is_keras_class]
+        self._classes = {name: entry for entry in by_class for name in (entry.name, resolve_alias(entry.name))}
 
     def find(self, name: str, class_names: Sequence[str] = (), path: str | None = None) -> LayerConfig | None:
         """The entry that speaks of a layer, if one does.
 
         Args:
             name: the layer's name.
-            class_names: the layer's class and its bases, nearest first; empty: look for entries by name only.
+            class_names: the layer's class and its bases, nearest first, as `class_names_in_spec` of
+                `model.keras_classes` has them; empty: look for entries by name only.
             path: the names of the nested models around the layer and its own, joined by "/".
         """
         for candidate in (path, name):

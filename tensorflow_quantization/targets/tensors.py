@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import keras
 
 from tensorflow_quantization.model.graph import DROPOUTS, MOVING, NORMALIZATIONS, Call, LayerGraph, Tensor
+from tensorflow_quantization.model.keras_classes import keras_class_name
 from tensorflow_quantization.targets.products import PROJECTED_ATTENTION, attends, multiplies_activations
 from tensorflow_quantization.targets.target import Placement, PlacementRule
 
@@ -351,7 +352,7 @@ def activation_name(call: Call) -> str | None:
         if layer.negative_slope or layer.threshold:
             return "leaky_relu"
         return {None: "relu", 6.0: "relu6"}.get(layer.max_value)
-    return _ACTIVATION_CLASSES.get(call.class_name)
+    return _ACTIVATION_CLASSES.get(keras_class_name(type(layer)) or "")
 
 
 def _last_activation(tensor: Tensor) -> str:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops, tree
 
+from tensorflow_quantization.model.keras_classes import is_of_package, keras_class_names, resolve_alias, stands_for
 from tensorflow_quantization.model.keras_internals import current_stateless_scope, sublayers, without_autocast
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
 from tensorflow_quantization.quantizers.activation import check_ranges
@@ -21,7 +22,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
     """Wraps a layer so that its inputs, weights or output are fake-quantized.
 
     A subclass named `<LayerClass>QuantizeWrapper` registers itself by existing: in `CHILD_WRAPPERS`, from where
-    `quantize_model` takes the wrapper of a `<LayerClass>`, and with Keras, so that saved models load.
+    `quantize_model` takes the wrapper of a `<LayerClass>`, and with Keras, so that saved models load. `<LayerClass>` is
+    the name of a class of Keras, an alias of it (`MaxPool2D`), or the name of a class of yours.
 
     Args:
         layer: the Keras layer to wrap, built or not.
@@ -49,12 +51,15 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        if cls.__module__.split(".")[0] == _PACKAGE:
+        if is_of_package(cls):
             keras.saving.register_keras_serializable(package=_PACKAGE)(cls)
         else:
             keras.saving.register_keras_serializable()(cls)
         if not cls.__name__.endswith(f"Base{_SUFFIX}"):
             BaseQuantizeWrapper.CHILD_WRAPPERS[cls.__name__] = cls
+            # Named after an alias of Keras, MaxPool2D for example, it is for the class that Keras has under it.
+            wrapped = resolve_alias(cls.__name__.removesuffix(_SUFFIX))
+            BaseQuantizeWrapper.CHILD_WRAPPERS[f"{wrapped}{_SUFFIX}"] = cls
 
     @classmethod
     def suits(cls, layer: keras.layers.Layer) -> bool:
@@ -277,10 +282,13 @@ class NonWeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
 
 
 def find_wrapper(layer: Any) -> type[BaseQuantizeWrapper] | None:
-    """The registered wrapper of a layer's class, or of the nearest base class that has one."""
+    """The registered wrapper of a layer's class, or of the nearest base class that has one.
+
+    A wrapper of the package is for Keras' own class of the name only, one of the user's for every class of the name.
+    """
     for base in type(layer).__mro__:
         wrapper = BaseQuantizeWrapper.CHILD_WRAPPERS.get(f"{base.__name__}{_SUFFIX}")
-        if wrapper is not None and wrapper.suits(layer):
+        if wrapper is not None and stands_for(wrapper, base) and wrapper.suits(layer):
             return wrapper
     return None
 
@@ -322,4 +330,4 @@ def output_channel_axis(layer: keras.layers.Layer, kernel: str) -> tuple[int, ..
 
 
 def _classes(layer: keras.layers.Layer) -> str:
-    return " ".join(base.__name__ for base in type(layer).__mro__)
+    return " ".join(keras_class_names(type(layer)))

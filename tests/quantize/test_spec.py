@@ -161,6 +161,20 @@ def test_last_of_equals_counts():
     assert spec.find("dense").weight_bits == 2
 
 
+@pytest.mark.parametrize("alias", ["MaxPool2D", "MaxPooling2D"])
+def test_class_may_be_named_by_its_alias(alias):
+    spec = QuantizationSpec()
+    spec.add(alias, is_keras_class=True)
+    assert spec.find("pool", ["MaxPooling2D", "Layer"]).name == alias
+
+
+def test_last_of_a_class_and_its_alias_counts():
+    spec = QuantizationSpec()
+    spec.add("Convolution2D", is_keras_class=True, weight_bits=4)
+    spec.add("Conv2D", is_keras_class=True, weight_bits=2)
+    assert spec.find("conv", ["Conv2D"]).weight_bits == 2
+
+
 def test_nearest_base_class_counts():
     spec = QuantizationSpec()
     spec.add("Layer", is_keras_class=True, quantize_input=False)

@@ -393,6 +393,15 @@ def test_own_wrapper_replaces_the_library_one_of_the_same_name():
     assert type(q_model.get_layer("quant_dense")) is DenseQuantizeWrapper
 
 
+def test_wrapper_that_is_named_after_an_alias_is_used():
+    class GlobalMaxPool2DQuantizeWrapper(NonWeightedBaseQuantizeWrapper):
+        pass
+
+    quantized = quantize_model(upsampling())
+    assert type(quantized.get_layer("quant_max")) is GlobalMaxPool2DQuantizeWrapper
+    assert BaseQuantizeWrapper.CHILD_WRAPPERS["GlobalMaxPool2DQuantizeWrapper"] is GlobalMaxPool2DQuantizeWrapper
+
+
 def test_positional_arguments_of_the_old_toolkit():
     class MyQuantizeWrapper(BaseQuantizeWrapper):
         pass

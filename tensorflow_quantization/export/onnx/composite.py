@@ -17,6 +17,7 @@ from tensorflow_quantization.export.onnx.registry import find_emitter
 from tensorflow_quantization.export.onnx.values import Shape
 from tensorflow_quantization.model.functional import names_of_its_own
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.model.keras_classes import keras_class_name
 from tensorflow_quantization.model.tracing import reason_of, trace_call, unchanged
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
@@ -75,7 +76,7 @@ def _expand(call: Call, replaced: dict[int, Tensor], reasons: dict[str, str]) ->
     """The calls that a call is made of; itself if it has an emitter or cannot be looked into."""
     operation = call.operation
     emitted = find_emitter(operation) is not None and not _quantizes_a_composite(operation)
-    if emitted or not call.is_layer or call.class_name in OPAQUE or refusal(operation):
+    if emitted or not call.is_layer or keras_class_name(type(operation)) in OPAQUE or refusal(operation):
         return [call]
     try:
         traced, inputs = trace_call(call)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tensorflow_quantization.model.keras_classes import is_of_keras
-from tensorflow_quantization.model.keras_internals import is_of_backend
+from tensorflow_quantization.model.keras_classes import keras_class_names
 
 _STRINGS = "works on strings or hash tables, which runtimes for ONNX do not have; do this before the model"
 _FOREIGN = "holds a function of another framework, which has no Keras operations to write"
@@ -28,8 +27,4 @@ REFUSALS: dict[str, str] = {
 
 def refusal(operation: Any) -> str:
     """Why a layer of Keras, or one derived from it, is not exported; empty if nothing speaks against it."""
-    for base in type(operation).__mro__:
-        # On JAX, all layers of Keras have a base of the backend's that is called JaxLayer, too.
-        if is_of_keras(base) and not is_of_backend(base) and base.__name__ in REFUSALS:
-            return REFUSALS[base.__name__]
-    return ""
+    return next((REFUSALS[name] for name in keras_class_names(type(operation)) if name in REFUSALS), "")

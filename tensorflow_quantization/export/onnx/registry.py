@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from tensorflow_quantization.export.onnx.values import Order, Value, channels_first, keras_order
-from tensorflow_quantization.model.keras_classes import computes_differently, is_of_keras
+from tensorflow_quantization.model.keras_classes import computes_differently, stands_for
 
 _REGISTRY: dict[Any, Emitter] = {}
 
@@ -24,7 +24,6 @@ class Emitter:
     function: Callable[..., Any]
     layout: str | LayoutRule
     structural: bool
-    built_in: bool
 
     def orders(self, operation: Any, values: Sequence[Value]) -> list[Order] | None:
         """The order wanted of each input; `None` to take them as they come."""
@@ -75,8 +74,7 @@ def emitter(*keys: Any, layout: str | LayoutRule = "keras", structural: bool = F
         raise ValueError(f"layout must be 'keras', 'channels_first', 'any' or a function, got {layout!r}.")
 
     def register(function: Callable) -> Callable:
-        built_in = function.__module__.startswith(f"{__package__}.")
-        entry = Emitter(function, layout, structural, built_in)
+        entry = Emitter(function, layout, structural)
         _REGISTRY.update(dict.fromkeys(keys, entry))
         return function
 
@@ -105,6 +103,4 @@ def find_emitter(operation: Any) -> Emitter | None:
 
 def _by_name(cls: type) -> Emitter | None:
     entry = _REGISTRY.get(cls.__name__)
-    if entry is not None and entry.built_in and not is_of_keras(cls):
-        return None  # a class of the user's that happens to be called like one of Keras'
-    return entry
+    return entry if entry is not None and stands_for(entry.function, cls) else None
