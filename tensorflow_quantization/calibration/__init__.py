@@ -2,8 +2,8 @@
 
 from tensorflow_quantization.calibration.calibrate import ESTIMATORS, calibrate
 from tensorflow_quantization.calibration.estimator import RangeEstimator
-from tensorflow_quantization.calibration.max import Max
+from tensorflow_quantization.calibration.min_max import Max, MinMax
 from tensorflow_quantization.calibration.mse import MSE
 from tensorflow_quantization.calibration.percentile import Percentile
 
-__all__ = ["ESTIMATORS", "MSE", "Max", "Percentile", "RangeEstimator", "calibrate"]
+__all__ = ["ESTIMATORS", "MSE", "Max", "MinMax", "Percentile", "RangeEstimator", "calibrate"]

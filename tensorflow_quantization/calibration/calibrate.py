@@ -11,21 +11,24 @@ import numpy as np
 from keras import ops
 
 from tensorflow_quantization.calibration.estimator import RangeEstimator
-from tensorflow_quantization.calibration.max import Max
+from tensorflow_quantization.calibration.min_max import MinMax
 from tensorflow_quantization.calibration.mse import MSE
 from tensorflow_quantization.calibration.percentile import Percentile
 from tensorflow_quantization.model.keras_internals import data_adapter, sublayers
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.text.messages import must_be_one_of
 
-ESTIMATORS: dict[str, type[RangeEstimator]] = {"max": Max, "percentile": Percentile, "mse": MSE}
+ESTIMATORS: dict[str, type[RangeEstimator]] = {"minmax": MinMax, "percentile": Percentile, "mse": MSE}
+
+#: Older names of methods, and what they are called now.
+_OLDER_NAMES = {"max": "minmax"}
 
 
 def calibrate(
     model: keras.Model,
     data: Any,
     *,
-    method: str | type[RangeEstimator] = "max",
+    method: str | type[RangeEstimator] = "minmax",
     steps: int | None = None,
     batch_size: int | None = None,
     verbose: int = 1,
@@ -40,8 +43,8 @@ def calibrate(
         model: from `quantize_model`; changed in place.
         data: anything that `model.predict` takes (arrays, lists or dicts of them, a `tf.data.Dataset`, a `PyDataset`, a
             generator, a torch `DataLoader`); of (x, y) pairs only x is used.
-        method: "max" (the whole range seen), "percentile" (99.99 % of the values), "mse" (the least mean squared
-            error), or a function of no arguments that makes a `RangeEstimator`, such as
+        method: "minmax" (the whole range seen; "max" is an older name), "percentile" (99.99 % of the values), "mse"
+            (the least mean squared error), or a function of no arguments that makes a `RangeEstimator`, such as
             `lambda: Percentile(99.9)`.
         steps: how many batches at most; `None`: all of them. Needed for a generator that never ends.
         batch_size: of arrays; 32 by default.
@@ -82,9 +85,10 @@ def _activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
 def _estimator(method):
     if callable(method):
         return method
-    if method not in ESTIMATORS:
+    name = _OLDER_NAMES.get(method, method)
+    if name not in ESTIMATORS:
         raise ValueError(must_be_one_of("method", ESTIMATORS, method))
-    return ESTIMATORS[method]
+    return ESTIMATORS[name]
 
 
 class _Checked:

@@ -13,7 +13,7 @@ from tensorflow_quantization.quantize.blocks import close_unquantized, open_bloc
 from tensorflow_quantization.quantize.case import CustomQDQInsertionCase
 from tensorflow_quantization.quantize.insert import apply_plan, quantize_input, quantize_operand
 from tensorflow_quantization.quantize.plan import FULL, PARTIAL, attach_plan, make_plan
-from tensorflow_quantization.quantize.spec import QuantizationSpec, SpecIndex
+from tensorflow_quantization.quantize.spec import QuantizationSpec, SpecIndex, same_bits
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import check_bits
@@ -31,6 +31,7 @@ def quantize_model(
     target: str | Target | None = None,
     ranges: str = "ema",
     weight_bits: int | None = None,
+    activation_bits: int | None = None,
     input_bits: int | None = None,
 ) -> keras.Model:
     """Make a model quantization-aware: a new model with fake-quantization in front of inputs and weights.
@@ -52,20 +53,22 @@ def quantize_model(
             cases still win. `None` is the documented default table.
         ranges: how activation ranges follow training: "ema" (moving average), "last" (the last batch) or "learned"
             (trained step sizes, LSQ, arXiv:1902.08153).
-        weight_bits, input_bits: 2 to 8, for all layers; an entry of the spec may say otherwise for its own.
+        weight_bits, activation_bits: 2 to 8, for all layers; an entry of the spec may say otherwise for its own.
+        input_bits: an older name of `activation_bits`.
 
     Returns:
         The quantized model, compiled as `model` is. Train it, or `calibrate` it; then `export_onnx`.
 
     Raises:
         TypeError: `model`, the spec or a case is of a wrong type, or a case returns one.
-        ValueError: unknown mode, target or ranges, "partial" with nothing named, bits out of range, a model that is
-            not built or is quantized already, a layer that cannot be copied, one that is named and cannot be wrapped.
+        ValueError: unknown mode, target or ranges, "partial" with nothing named, bits out of range, `activation_bits`
+            and `input_bits` that differ, a model that is not built or is quantized already, a layer that cannot be
+            copied, one that is named and cannot be wrapped.
     """
     check_ranges(ranges)
     cases = _check_arguments(quantization_mode, quantization_spec, custom_qdq_cases)
     target = find_target(target)
-    schemes = _schemes(target, weight_bits, input_bits)
+    schemes = _schemes(target, weight_bits, same_bits(activation_bits, input_bits))
     graph = LayerGraph.trace(model)
     _check_not_quantized(model, graph.flatten())
     case_specs = [(type(case).__name__, _ask(case, model, quantization_spec)) for case in cases]
@@ -120,7 +123,7 @@ def _close_mode(mode) -> str:
     return did_you_mean(mode, [FULL, PARTIAL]) if isinstance(mode, str) else ""
 
 
-def _schemes(target: Target, weight_bits: int | None, input_bits: int | None) -> dict[str, QuantizationScheme]:
+def _schemes(target: Target, weight_bits: int | None, activation_bits: int | None) -> dict[str, QuantizationScheme]:
     """The schemes of weights, of activations, and of those that are multiplied, as arguments of `make_plan`."""
     import tensorflow_quantization as package  # the globals count as they are now, not as they were at import
 
@@ -136,8 +139,8 @@ def _schemes(target: Target, weight_bits: int | None, input_bits: int | None) ->
 
     return {
         "weight_scheme": scheme(target.weights, weight_bits, "weight_bits"),
-        "activation_scheme": scheme(target.activations, input_bits, "input_bits"),
-        "factor_scheme": scheme(target.factors or target.activations, input_bits, "input_bits"),
+        "activation_scheme": scheme(target.activations, activation_bits, "activation_bits"),
+        "factor_scheme": scheme(target.factors or target.activations, activation_bits, "activation_bits"),
     }
 
 

@@ -328,9 +328,9 @@ def _warn_of_wrong_indices(call: Call, entry: LayerConfig) -> None:
 
 
 def _with_bits(layer: LayerPlan, entry: LayerConfig) -> LayerPlan:
-    if entry.input_bits is not None:
-        activations = replace(layer.activation_scheme, bits=entry.input_bits)
-        factors = replace(layer.factor_scheme, bits=entry.input_bits)
+    if entry.activation_bits is not None:
+        activations = replace(layer.activation_scheme, bits=entry.activation_bits)
+        factors = replace(layer.factor_scheme, bits=entry.activation_bits)
         layer = replace(layer, activation_scheme=activations, factor_scheme=factors)
     if entry.weight_bits is not None:
         layer = replace(layer, weight_scheme=replace(layer.weight_scheme, bits=entry.weight_bits))

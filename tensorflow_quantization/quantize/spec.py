@@ -3,40 +3,111 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from numbers import Integral
 from typing import Any
 
 from tensorflow_quantization.model.keras_classes import resolve_alias
 from tensorflow_quantization.quantizers.scheme import check_bits
+from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.text.tables import text_table
 
 _GLOB = frozenset("*?[")
 
 
-@dataclass(frozen=True)
+def same_bits(activation_bits: int | None, input_bits: int | None, of: str = "") -> int | None:
+    """The value of `activation_bits`, which has `input_bits` as its older name.
+
+    Args:
+        activation_bits, input_bits: 2 to 8; `None`: not given.
+        of: what they belong to, a clause for the error such as " of 'conv'".
+
+    Raises:
+        ValueError: one is out of range, or both are given and differ.
+    """
+    for bits, argument in ((activation_bits, "activation_bits"), (input_bits, "input_bits")):
+        if bits is not None:
+            check_bits(bits, f"{argument}{of}")
+    if None not in (activation_bits, input_bits) and activation_bits != input_bits:
+        raise ValueError(
+            f"activation_bits{of} is {activation_bits}, but input_bits, its older name, is {input_bits}. "
+            "Pass activation_bits only."
+        )
+    return input_bits if activation_bits is None else activation_bits
+
+
+@dataclass(init=False)
 class LayerConfig:
     """What to do with one layer, or with every layer of one class.
 
+    Each attribute can be assigned; a value of a wrong type is refused.
+
     Attributes:
         name: a layer name, a path through nested models ("backbone/conv1"), a glob pattern over either
-            ("conv2_block*_conv"), or with `is_keras_class` a class name ("Dense").
+            ("conv2_block*_conv"), or with `is_keras_class` a class name ("Dense"), an alias in `keras.layers`
+            ("MaxPool2D") included.
         is_keras_class: `name` is a class.
         quantize_input: quantize the inputs.
         quantize_weight: quantize the weights, if the layer has any.
-        quantization_index: which inputs of a layer with several; `None` means all.
-        weight_bits, input_bits: 2 to 8; `None` means those of the `quantize_model` call.
+        quantization_index: which inputs of a layer with several, a list of integers; `None` means all.
+        weight_bits: 2 to 8; `None` means the `weight_bits` of the `quantize_model` call.
+        activation_bits: the same of activations. `input_bits` is an older name of it.
         quantize_output: quantize the output too.
+
+    Raises:
+        TypeError: a name that is not a string, a flag that is not a bool, or an index that is not an integer.
+        ValueError: bits out of range, or `activation_bits` and `input_bits` that differ.
+        AttributeError: an attribute is assigned that there is not.
     """
 
     name: str
-    is_keras_class: bool = False
-    quantize_input: bool = True
-    quantize_weight: bool = True
-    quantization_index: list[int] | None = None
-    weight_bits: int | None = None
-    input_bits: int | None = None
-    quantize_output: bool = False
+    is_keras_class: bool
+    quantize_input: bool
+    quantize_weight: bool
+    quantization_index: list[int] | None
+    weight_bits: int | None
+    activation_bits: int | None
+    quantize_output: bool
+
+    def __init__(
+        self,
+        name: str,
+        is_keras_class: bool = False,
+        quantize_input: bool = True,
+        quantize_weight: bool = True,
+        quantization_index: int | Iterable[int] | None = None,
+        weight_bits: int | None = None,
+        activation_bits: int | None = None,
+        quantize_output: bool = False,
+        *,
+        input_bits: int | None = None,
+    ):
+        self.name = name
+        self.is_keras_class = is_keras_class
+        self.quantize_input = quantize_input
+        self.quantize_weight = quantize_weight
+        self.quantization_index = quantization_index  # type: ignore[assignment]  # becomes a list
+        self.weight_bits = weight_bits
+        self.activation_bits = same_bits(activation_bits, input_bits, f" of {name!r}")
+        self.quantize_output = quantize_output
+
+    def __setattr__(self, attribute: str, value: Any) -> None:
+        if attribute not in _CHECKS:
+            raise AttributeError(
+                f"A LayerConfig has no attribute {attribute!r}.{did_you_mean(attribute, list(_CHECKS))}"
+            )
+        of = "" if attribute == "name" else f" of {self.name!r}"
+        super().__setattr__(attribute, _CHECKS[attribute](value, f"{attribute}{of}"))
+
+    @property
+    def input_bits(self) -> int | None:
+        """An older name of `activation_bits`."""
+        return self.activation_bits
+
+    @input_bits.setter
+    def input_bits(self, bits: int | None) -> None:
+        self.activation_bits = bits
 
     @property
     def is_pattern(self) -> bool:
@@ -74,44 +145,56 @@ class QuantizationSpec:
         quantization_index: int | Sequence[Any] | None = None,
         *,
         weight_bits: int | Sequence[int | None] | None = None,
-        input_bits: int | Sequence[int | None] | None = None,
+        activation_bits: int | Sequence[int | None] | None = None,
         quantize_output: bool | Sequence[bool] = False,
+        input_bits: int | Sequence[int | None] | None = None,
     ) -> None:
         """Add an entry; see `LayerConfig` for the meaning of each argument.
 
         With a list of names, every other argument is one value for all of them or a list of the same length;
         `quantization_index` is then a list with, for each name, a list of indices or `None`.
 
+        Args:
+            name: a layer name, a class name, or a list of names.
+            is_keras_class: `name` is a class.
+            quantize_input: quantize the inputs.
+            quantize_weight: quantize the weights, if the layer has any.
+            quantization_index: which inputs of a layer with several; `None` means all.
+            weight_bits, activation_bits: 2 to 8; `None` means the bits of the `quantize_model` call.
+            quantize_output: quantize the output too.
+            input_bits: an older name of `activation_bits`.
+
         Raises:
-            ValueError: lists of unequal length, or bits out of range.
-            TypeError: a name that is not a string, or an index that is not an integer.
+            ValueError: lists of unequal length, bits out of range, or `activation_bits` and `input_bits` that differ.
+            TypeError: a name that is not a string, a flag that is not a bool, or an index that is not an integer.
         """
+        arguments = {
+            "is_keras_class": is_keras_class,
+            "quantize_input": quantize_input,
+            "quantize_weight": quantize_weight,
+            "quantization_index": quantization_index,
+            "weight_bits": weight_bits,
+            "activation_bits": activation_bits,
+            "quantize_output": quantize_output,
+            "input_bits": input_bits,
+        }
         if isinstance(name, str) or not isinstance(name, Iterable):
-            columns = [[is_keras_class], [quantize_input], [quantize_weight], [quantization_index]]
-            columns += [[weight_bits], [input_bits], [quantize_output]]
-            names: list[str] = [name]
+            entries = [LayerConfig(name, **arguments)]  # type: ignore[arg-type]  # which the entry checks
         else:
             names = list(name)
-            given = {
-                "is_keras_class": is_keras_class,
-                "quantize_input": quantize_input,
-                "quantize_weight": quantize_weight,
-                "quantization_index": quantization_index,
-                "weight_bits": weight_bits,
-                "input_bits": input_bits,
-                "quantize_output": quantize_output,
-            }
-            columns = [_column(argument, value, names) for argument, value in given.items()]
-        self.layers += [_layer_config(*row) for row in zip(*[names, *columns], strict=True)]
+            columns = [_column(argument, value, names) for argument, value in arguments.items()]
+            rows = [dict(zip(arguments, row, strict=True)) for row in zip(*columns, strict=True)]
+            entries = [LayerConfig(name, **row) for name, row in zip(names, rows, strict=True)]
+        self.layers += entries
 
     def find(self, name: str, class_names: Sequence[str] = (), path: str | None = None) -> LayerConfig | None:
         """The entry that speaks of a layer, if one does; see `SpecIndex.find`."""
         return SpecIndex(self).find(name, class_names, path)
 
     def copy(self) -> QuantizationSpec:
-        """Another spec with the same entries."""
+        """Another spec with copies of the entries."""
         new = QuantizationSpec()
-        new.layers = list(self.layers)
+        new.layers = [replace(entry) for entry in self.layers]
         return new
 
     def __str__(self) -> str:
@@ -165,28 +248,43 @@ def _column(argument: str, value: Any, names: list[str]) -> list[Any]:
     return list(value)
 
 
-def _layer_config(
-    name, is_keras_class, quantize_input, quantize_weight, index, weight_bits, input_bits, quantize_output
-) -> LayerConfig:
-    if not isinstance(name, str):
-        raise TypeError(f"A layer or class name must be a string, got {name!r}. Pass layer.name for a layer.")
-    if index is not None:
-        index = list(index) if isinstance(index, Iterable) else [index]
-        if not all(isinstance(i, int) and not isinstance(i, bool) for i in index):
-            raise TypeError(
-                f"quantization_index of {name!r} must be integers, got {index!r}. With a list of names it is a "
-                "list of such lists: [[1], [0], None]."
-            )
-    for bits, argument in ((weight_bits, "weight_bits"), (input_bits, "input_bits")):
-        if bits is not None:
-            check_bits(bits, f"{argument} of {name!r}")
-    return LayerConfig(
-        name,
-        bool(is_keras_class),
-        bool(quantize_input),
-        bool(quantize_weight),
-        index,
-        weight_bits,
-        input_bits,
-        bool(quantize_output),
-    )
+def _string(value: Any, what: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"A layer or class name must be a string, got {value!r}. Pass layer.name for a layer.")
+    return value
+
+
+def _flag(value: Any, what: str) -> bool:
+    if value not in (True, False):
+        raise TypeError(f"{what} must be True or False, got {value!r}.")
+    return bool(value)
+
+
+def _indices(value: Any, what: str) -> list[int] | None:
+    if value is None:
+        return None
+    indices = list(value) if isinstance(value, Iterable) else [value]
+    if not all(isinstance(i, Integral) and not isinstance(i, bool) for i in indices):
+        raise TypeError(
+            f"{what} must be integers, got {indices!r}. With a list of names it is a list of such lists: "
+            "[[1], [0], None]."
+        )
+    return [int(i) for i in indices]
+
+
+def _bits(value: Any, what: str) -> int | None:
+    return None if value is None else check_bits(value, what)
+
+
+#: What may be assigned to the attributes of a `LayerConfig`: functions of the value, and of what the error calls it.
+_CHECKS: dict[str, Callable[[Any, str], Any]] = {
+    "name": _string,
+    "is_keras_class": _flag,
+    "quantize_input": _flag,
+    "quantize_weight": _flag,
+    "quantization_index": _indices,
+    "weight_bits": _bits,
+    "activation_bits": _bits,
+    "input_bits": _bits,
+    "quantize_output": _flag,
+}

@@ -6,7 +6,7 @@ from keras import layers, ops
 from small_models import assert_same_arrays, data_for, randomize, values
 
 from tensorflow_quantization import calibrate, quantize_model
-from tensorflow_quantization.calibration import ESTIMATORS, Max, Percentile
+from tensorflow_quantization.calibration import ESTIMATORS, MinMax, Percentile
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
 
@@ -52,8 +52,15 @@ def test_quantizers_see_what_flows_in_inference_with_quantized_weights_only(meth
     low, high = ops.convert_to_numpy(q_model.get_layer("quant_dense").input_quantizers[0].range)
     assert low >= expected.min() - 1e-4
     assert high <= expected.max() + 1e-4
-    if method == "max":
+    if method == "minmax":
         np.testing.assert_allclose([low, high], [expected.min(), expected.max()], rtol=1e-4)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"method": "max"}])
+def test_min_max_is_the_default_and_has_an_older_name(arguments):
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    (quantizer,) = quantizers_of(calibrate(dense(), x, **arguments, verbose=0))
+    np.testing.assert_allclose(ops.convert_to_numpy(quantizer.range), [x.min(), x.max()])
 
 
 @pytest.mark.parametrize("method", ESTIMATORS)
@@ -189,14 +196,14 @@ def test_method_may_be_a_function_that_makes_an_estimator(x):
     model = calibrate(dense(), x, method=lambda: Percentile(95), verbose=0)
     ((_, high),) = ranges_of(model).values()
     assert high < 10
-    calibrate(model, x, method=Max, verbose=0)
+    calibrate(model, x, method=MinMax, verbose=0)
     assert next(iter(ranges_of(model).values()))[1] == 100
 
 
 def test_estimators_get_batches_one_at_a_time(x):
     sizes = []
 
-    class Spy(Max):
+    class Spy(MinMax):
         def update(self, x):
             sizes.append(len(x))
             super().update(x)
@@ -241,7 +248,7 @@ def broken(x):
         (broken, {}, "got values that are NaN or infinite"),
         (lambda x: x * np.float32(np.inf), {}, "got values that are NaN or infinite"),
         (lambda x: iter(()), {}, None),
-        (lambda x: x, {"method": "entropy"}, "method must be one of 'max', 'percentile', 'mse', got 'entropy'"),
+        (lambda x: x, {"method": "entropy"}, "method must be one of 'minmax', 'percentile', 'mse', got 'entropy'"),
         (lambda x: x, {"method": "percentil"}, "Did you mean 'percentile'"),
         (lambda x: x, {"steps": 0}, "steps must be at least 1, got 0"),
     ],

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tensorflow_quantization.calibration import MSE, Max
+from tensorflow_quantization.calibration import MSE, MinMax
 from tensorflow_quantization.quantizers import QuantizationScheme, numerics
 
 SCHEMES = {
@@ -52,7 +52,7 @@ def test_error_is_as_small_as_a_search_on_the_values_themselves_finds(scheme, na
 def test_error_is_at_most_that_of_the_whole_range(scheme, name):
     values = distribution(name)
     found = error(values, estimate(MSE(), values, scheme), scheme)
-    assert found <= error(values, estimate(Max(), values, scheme), scheme) * 1.001
+    assert found <= error(values, estimate(MinMax(), values, scheme), scheme) * 1.001
 
 
 def test_few_bits_clip_more_than_many():

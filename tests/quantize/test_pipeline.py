@@ -11,6 +11,7 @@ from tensorflow_quantization.custom_qdq_cases import MaxPoolQDQCase, ResNetV1QDQ
 import tensorflow_quantization
 from tensorflow_quantization import (
     CustomQDQInsertionCase,
+    LayerConfig,
     QuantizationSpec,
     describe,
     quantize_model,
@@ -153,12 +154,14 @@ def test_case_sees_the_users_spec_and_cannot_change_it(cnn):
         def case(self, keras_model, qspec):
             seen.extend(entry.name for entry in qspec.layers)
             qspec.add("relu")
+            qspec.layers[0].quantize_input = qspec.layers[0].quantize_weight = False
             return
 
     spec = spec_of("dense")
     q_model = quantize_model(cnn, quantization_spec=spec, custom_qdq_cases=[Curious()])
     assert seen == ["dense"]
-    assert [entry.name for entry in spec.layers] == ["dense"]
+    assert spec.layers == [LayerConfig("dense")]
+    assert "dense" in quantized(q_model)
     assert "relu" not in quantized(q_model)
 
 
@@ -197,10 +200,17 @@ def test_globals_are_read_when_quantize_model_is_called(cnn, monkeypatch, name, 
 
 def test_arguments_win_over_globals_and_entries_over_arguments(cnn, monkeypatch):
     monkeypatch.setattr(tensorflow_quantization, "G_NUM_BITS", 3)
-    spec = spec_of("dense", weight_bits=2, input_bits=6)
+    spec = spec_of("dense", weight_bits=2, activation_bits=6)
     q_model = quantize_model(cnn, quantization_spec=spec, weight_bits=4)
     assert [scheme.bits for scheme in schemes(q_model)] == [3, 4]
     assert [scheme.bits for scheme in schemes(q_model, "quant_dense")] == [6, 2]
+
+
+@pytest.mark.parametrize("argument", ["activation_bits", "input_bits"])
+def test_bits_of_activations_have_two_names(cnn, argument):
+    q_model = quantize_model(cnn, quantization_spec=spec_of("dense", **{argument: 6}), **{argument: 5})
+    assert [scheme.bits for scheme in schemes(q_model)] == [5, 8]
+    assert [scheme.bits for scheme in schemes(q_model, "quant_dense")] == [6, 8]
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
@@ -486,6 +496,12 @@ def not_built():
         (small_models.cnn, {"weight_bits": 9}, ValueError, "weight_bits must be an integer from 2 to 8, got 9"),
         (small_models.cnn, {"input_bits": 1}, ValueError, "input_bits must be an integer from 2 to 8, got 1"),
         (small_models.cnn, {"input_bits": "8"}, ValueError, "input_bits must be an integer from 2 to 8, got '8'"),
+        (
+            small_models.cnn,
+            {"activation_bits": 4, "input_bits": 8},
+            ValueError,
+            r"activation_bits is 4, but input_bits, its older name, is 8\. Pass activation_bits only\.",
+        ),
         (small_models.cnn, {"ranges": "minmax"}, ValueError, "must be one of 'ema', 'last', 'learned', got 'minmax'"),
         (small_models.cnn, {"target": "tensorr"}, ValueError, "target must be one of .*Did you mean 'tensorrt'"),
         (lambda: quantize_model(small_models.cnn()), {}, ValueError, "is quantized already: 'quant_conv'"),

@@ -73,7 +73,15 @@ def test_single_index_may_be_an_integer():
 
 @pytest.mark.parametrize(
     "argument",
-    ["is_keras_class", "quantize_input", "quantize_weight", "quantization_index", "weight_bits", "input_bits"],
+    [
+        "is_keras_class",
+        "quantize_input",
+        "quantize_weight",
+        "quantization_index",
+        "weight_bits",
+        "activation_bits",
+        "input_bits",
+    ],
 )
 def test_lists_of_unequal_length_are_refused_and_nothing_is_added(argument):
     spec = QuantizationSpec()
@@ -82,7 +90,7 @@ def test_lists_of_unequal_length_are_refused_and_nothing_is_added(argument):
     assert spec.layers == []
 
 
-@pytest.mark.parametrize("argument", ["weight_bits", "input_bits"])
+@pytest.mark.parametrize("argument", ["weight_bits", "activation_bits", "input_bits"])
 @pytest.mark.parametrize("bits", [1, 9, 4.0, "8"])
 def test_bits_out_of_range_are_refused_with_the_name(argument, bits):
     with pytest.raises(ValueError, match=f"{argument} of 'conv' must be an integer from 2 to 8, got {bits!r}"):
@@ -193,6 +201,72 @@ def test_text_is_a_table_with_a_row_an_entry():
     assert row["weight_bits"] == "4"
     assert row["quantization_index"] == "None"
     assert second.split()[0] == "dense"
+
+
+def test_input_bits_is_another_name_of_activation_bits():
+    spec = QuantizationSpec()
+    spec.add("a", input_bits=4)
+    spec.add(["b", "c"], activation_bits=[4, 6], input_bits=[None, 6])
+    assert [entry.activation_bits for entry in spec.layers] == [4, 4, 6]
+    assert [entry.input_bits for entry in spec.layers] == [4, 4, 6]
+    assert LayerConfig("a", input_bits=4) == LayerConfig("a", activation_bits=4) == spec.layers[0]
+    spec.layers[0].input_bits = 2
+    assert spec.layers[0].activation_bits == 2
+
+
+def test_activation_bits_and_input_bits_that_differ_are_refused():
+    spec = QuantizationSpec()
+    message = "activation_bits of 'a' is 8, but input_bits, its older name, is 4. Pass activation_bits only."
+    with pytest.raises(ValueError, match=message):
+        spec.add("a", activation_bits=8, input_bits=4)
+    with pytest.raises(ValueError, match=message):
+        spec.add(["b", "a"], activation_bits=[4, 8], input_bits=4)
+    assert spec.layers == []
+
+
+def test_attributes_of_an_entry_can_be_assigned():
+    spec = QuantizationSpec()
+    spec.add("add")
+    (entry,) = spec.layers
+    entry.name = "sum"
+    entry.quantize_weight = False
+    entry.quantization_index = (1,)
+    entry.weight_bits = 4
+    assert entry == LayerConfig("sum", False, True, False, [1], weight_bits=4)
+    assert spec.find("sum") is entry
+    entry.quantization_index = None
+    assert entry.quantization_index is None
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "error", "message"),
+    [
+        ("name", 3, TypeError, "must be a string, got 3"),
+        ("is_keras_class", "yes", TypeError, "is_keras_class of 'conv' must be True or False, got 'yes'"),
+        ("quantize_input", None, TypeError, "quantize_input of 'conv' must be True or False, got None"),
+        ("quantize_weight", 2, TypeError, "quantize_weight of 'conv' must be True or False, got 2"),
+        ("quantize_output", [True], TypeError, r"quantize_output of 'conv' must be True or False, got \[True\]"),
+        ("quantization_index", ["0"], TypeError, "quantization_index of 'conv' must be integers"),
+        ("weight_bits", 9, ValueError, "weight_bits of 'conv' must be an integer from 2 to 8, got 9"),
+        ("activation_bits", "8", ValueError, "activation_bits of 'conv' must be an integer from 2 to 8, got '8'"),
+        ("input_bits", 1, ValueError, "input_bits of 'conv' must be an integer from 2 to 8, got 1"),
+        ("weight_bit", 4, AttributeError, "no attribute 'weight_bit'. Did you mean 'weight_bits'"),
+    ],
+)
+def test_assigning_what_an_attribute_cannot_be_is_refused(attribute, value, error, message):
+    entry = LayerConfig("conv", weight_bits=4)
+    with pytest.raises(error, match=message):
+        setattr(entry, attribute, value)
+    assert entry == LayerConfig("conv", weight_bits=4)
+
+
+def test_copy_has_entries_of_its_own():
+    spec = QuantizationSpec()
+    spec.add("add", quantization_index=[0])
+    (entry,) = spec.copy().layers
+    entry.quantization_index.append(1)
+    entry.weight_bits = 2
+    assert spec.layers == [LayerConfig("add", quantization_index=[0])]
 
 
 def test_copy_grows_on_its_own():

@@ -7,7 +7,7 @@ import numpy as np
 from tensorflow_quantization.calibration.estimator import RangeEstimator
 
 
-class Max(RangeEstimator):
+class MinMax(RangeEstimator):
     """From the least value to the greatest: nothing is clipped, outliers cost resolution."""
 
     def __init__(self):
@@ -19,3 +19,7 @@ class Max(RangeEstimator):
 
     def range(self, scheme):
         return self.low, self.high
+
+
+#: The older name.
+Max = MinMax

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tensorflow_quantization.calibration import Max
+from tensorflow_quantization.calibration import Max, MinMax
 from tensorflow_quantization.quantizers import QuantizationScheme
 
 batches = st.lists(
@@ -15,8 +15,12 @@ batches = st.lists(
 
 @given(batches)
 def test_range_is_from_the_least_to_the_greatest_value(batches):
-    estimator = Max()
+    estimator = MinMax()
     for batch in batches:
         estimator.update(batch)
     values = np.concatenate([batch.ravel() for batch in batches])
     assert estimator.range(QuantizationScheme()) == (values.min(), values.max())
+
+
+def test_the_older_name_is_the_same_class():
+    assert Max is MinMax
