@@ -53,7 +53,7 @@ def network(*own_layers):
         x = layers.Conv2D(4, 3, padding="same", name=f"conv_{layer.name}")(x)
         x = layer(x if inputs == 1 else [x, layers.Conv2D(4, 1, name=f"second_{layer.name}")(x)])
     x = layers.GlobalAveragePooling2D(name="gap")(layers.Conv2D(4, 3, name="last")(x))
-    return keras.Model(image, layers.Dense(3, name="dense")(x), name="network")
+    return keras.Model(image, layers.Dense(3, name="classifier")(x), name="network")
 
 
 @pytest.mark.parametrize("target", [None, *TARGETS])
@@ -122,3 +122,16 @@ def test_a_subclass_of_a_layer_of_keras_has_its_wrapper():
         pass
 
     assert find_wrapper(Dense(2)) is BaseQuantizeWrapper.CHILD_WRAPPERS["DenseQuantizeWrapper"]
+
+
+def test_a_block_that_is_called_like_a_layer_of_keras_is_quantized_inside():
+    class Conv2D(layers.Layer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.conv = layers.Conv2D(4, 3, name="conv")
+
+        def call(self, x):
+            return keras.ops.relu(self.conv(x))
+
+    quantized = quantize_model(keras.Sequential([keras.Input((8, 8, 3)), Conv2D(name="block")]))
+    assert quantized.get_layer("block").get_layer("quant_conv").weight_quantizers.keys() == {"kernel"}

@@ -13,6 +13,7 @@ from tensorflow_quantization.model.keras_internals import current_stateless_scop
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.wrappers.bias import add_to_channels, integer_bias
+from tensorflow_quantization.wrappers.keras2 import Keras2Attribute
 
 _SUFFIX = "QuantizeWrapper"
 _PACKAGE = "tensorflow_quantization"
@@ -48,6 +49,10 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
     #: Weight attributes of the inner layer that are fake-quantized; a subclass with a kernel sets it.
     kernel_type: str | tuple[str, ...] = ()
     channel_axis: int | tuple[int, ...] | None = None
+
+    # Wrappers for Keras 2 assign the first in `build` and call the second in `call`.
+    _weight_vars = Keras2Attribute()
+    _last_value_quantizer = Keras2Attribute()
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

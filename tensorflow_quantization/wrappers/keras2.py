@@ -1,0 +1,41 @@
+"""What wrappers written for Keras 2 use of their base class, and the error that shows how to write them now.
+
+The old pages have a long hand-written wrapper of Conv2DTranspose. It makes variables for the ranges, quantizes by a
+method of the old base class, and swaps the kernel: the base class does all of it now.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+
+class Keras2Attribute:
+    """An attribute of the old base class: reading and assigning it raise an error that shows the short form.
+
+    Raises:
+        AttributeError: always, on an instance.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, wrapper: Any, owner: type) -> Keras2Attribute:
+        if wrapper is None:
+            return self
+        raise AttributeError(self._message(wrapper))
+
+    def __set__(self, wrapper: Any, value: object) -> NoReturn:
+        raise AttributeError(self._message(wrapper))
+
+    def _message(self, wrapper: Any) -> str:
+        kind = type(wrapper).__name__
+        kernel = wrapper.kernel_type
+        base = "WeightedBaseQuantizeWrapper" if kernel else "NonWeightedBaseQuantizeWrapper"
+        argument = f"kernel_type={kernel!r}, " if kernel else ""
+        return (
+            f"{kind} of layer {wrapper.layer.name!r} uses {self.name!r}, which wrappers had in Keras 2. "
+            "The base class makes the variables of the ranges and replaces the kernel now. Write only:\n\n"
+            f"class {kind}({base}):\n"
+            "    def __init__(self, layer, **kwargs):\n"
+            f"        super().__init__(layer, {argument}**kwargs)\n"
+        )
