@@ -10,7 +10,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 #: Each with what it prints or the file it writes, as a sign that it came to its end.
 EXAMPLES = {
-    "basics": "toolkit_basics/example/int8/model.onnx",
+    "basics": "toolkit_basics/example/int8/quantized.onnx",
     "class_quantization": "dense_only.onnx",
     "custom_case": "PooledConcatenateQDQCase",
     "full_quantization": "full custom",

@@ -8,7 +8,14 @@ import sys
 from importlib import import_module
 
 #: Modules of the old toolkit, importable from the package itself.
-MODULES = ("custom_qdq_cases", "utils")
+MODULES = (
+    "custom_qdq_case_base",
+    "custom_qdq_cases",
+    "quantize_config",
+    "quantize_wrapper_base",
+    "quantize_wrappers",
+    "utils",
+)
 
 _PACKAGE = __name__.rpartition(".")[0]
 

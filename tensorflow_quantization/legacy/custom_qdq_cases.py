@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import keras
 
-from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantize.case import CustomQDQInsertionCase
 from tensorflow_quantization.quantize.spec import QuantizationSpec
 from tensorflow_quantization.targets.structure import (
@@ -55,9 +55,16 @@ class _StructureCase(CustomQDQInsertionCase):
             if inputs:
                 # A name alone is ambiguous where nested models repeat it.
                 name = call.name if names[call.name] == 1 else call.path
-                index = None if len(inputs) == len(call.inputs) else inputs
+                index = _index(call, inputs)
                 asked.add(name, quantize_input=True, quantize_weight=False, quantization_index=index)
         return asked
+
+
+def _index(call: Call, inputs: list[int]) -> list[int] | None:
+    """The index of an entry for these inputs: as the old toolkit has it, all are named of a product only."""
+    if len(inputs) == len(call.inputs) and "Multiply" not in call.class_names:
+        return None
+    return inputs
 
 
 class BNQDQCase(_StructureCase):

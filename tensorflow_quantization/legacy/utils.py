@@ -10,6 +10,8 @@ from typing import Any
 import keras
 
 from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.keras_classes import class_names_in_spec, resolve_alias
+from tensorflow_quantization.text.tables import text_table
 
 __all__ = [
     "CreateAssetsFolders",
@@ -47,8 +49,8 @@ class _Assets:
         self.int8 = os.path.join(base, "int8")
         self.fp32_saved_model = os.path.join(self.fp32, "saved_model.keras")
         self.int8_saved_model = os.path.join(self.int8, "saved_model.keras")
-        self.fp32_onnx_model = os.path.join(self.fp32, "model.onnx")
-        self.int8_onnx_model = os.path.join(self.int8, "model.onnx")
+        self.fp32_onnx_model = os.path.join(self.fp32, "original.onnx")
+        self.int8_onnx_model = os.path.join(self.int8, "quantized.onnx")
         for folder in (self.fp32, self.int8):
             ensure_and_clean_dir(folder, do_clean_dir=False)
 
@@ -73,7 +75,8 @@ class CreateAssetsFolders:
     def add_folder(self, folder_name: str) -> None:
         """Make `<base>/<folder_name>` and name its paths in an attribute called `folder_name`.
 
-        That has `base`, and of each `fp32` and `int8` the folder, `<…>_saved_model` (.keras) and `<…>_onnx_model`.
+        The attribute has `base`, the folders `fp32` and `int8`, and file names in them: `fp32_saved_model` and
+        `int8_saved_model` (saved_model.keras), `fp32_onnx_model` (original.onnx), `int8_onnx_model` (quantized.onnx).
 
         Raises:
             ValueError: the name is no Python identifier, or one of this class' own attributes.
@@ -134,24 +137,73 @@ def convert_saved_model_to_onnx(
 
 
 class KerasModelTraveller:
-    """Lists the layers of a model, those of nested models included.
+    """Lists the layers of models, layers of nested models included.
+
+    The old toolkit gives the model to each method, `KerasModelTraveller().get_layer_names(model)`. A model may be given
+    once, too: `KerasModelTraveller(model).get_layer_names()`.
 
     Args:
-        keras_model: a built Keras model.
+        keras_model: a built Keras model, for methods that are called without one.
+        print_layer_config: `get_layer_information` prints the config of each layer, too; `False` by default. May stand
+            first, as in the old toolkit.
     """
 
-    def __init__(self, keras_model: keras.Model):
-        self.graph = LayerGraph.trace(keras_model).flatten()
+    def __init__(self, keras_model: keras.Model | bool | None = None, print_layer_config: bool = False):
+        if isinstance(keras_model, bool):
+            print_layer_config, keras_model = keras_model, None
+        self.print_layer_config = print_layer_config
+        self.graph = None if keras_model is None else LayerGraph.trace(keras_model).flatten()
 
-    def get_layer_names(self) -> list[str]:
-        """The names of the layers in the order of the computation, inputs first."""
-        return [info["name"] for info in self.get_layer_information()]
+    def get_layer_names(
+        self, keras_model: keras.Model | None = None, filter_by_class: str | type | None = None
+    ) -> list[str]:
+        """The names of the layers in the order of the computation, inputs first.
 
-    def get_layer_information(self) -> list[dict[str, Any]]:
-        """A dict a layer, in the same order: `class`, `module`, `name`, `layer`."""
-        layers = [tensor.source for tensor in self.graph.inputs if tensor.source is not None]
-        layers += [call.operation for call in self.graph.calls if call.is_layer]
-        return [_information(layer) for layer in dict.fromkeys(layers)]
+        Args:
+            keras_model: a built Keras model; by default the model of the constructor.
+            filter_by_class: only layers of this class or of its subclasses: the class, or its name as in an entry of a
+                `QuantizationSpec`; `None`: all layers.
+
+        Raises:
+            TypeError: there is no model.
+        """
+        return [layer.name for layer in self._layers(keras_model) if _is_of_class(layer, filter_by_class)]
+
+    def get_layer_information(self, keras_model: keras.Model | None = None) -> list[dict[str, Any]]:
+        """What the layers are, in the order of the computation, inputs first; printed if the model is given here.
+
+        Args:
+            keras_model: a built Keras model; by default the model of the constructor.
+
+        Returns:
+            For each layer a dict: `class`, `module`, `name`, `layer`.
+
+        Raises:
+            TypeError: there is no model.
+        """
+        found = [_information(layer) for layer in self._layers(keras_model)]
+        if keras_model is not None:
+            titles = ["name", "class", "module"]
+            print(text_table(titles, [[information[title] for title in titles] for information in found]))
+            if self.print_layer_config:
+                for information in found:
+                    print(f"\n{information['name']}: {information['layer'].get_config()}")
+        return found
+
+    def _layers(self, keras_model: keras.Model | None) -> list[keras.layers.Layer]:
+        graph = self.graph if keras_model is None else LayerGraph.trace(keras_model).flatten()
+        if graph is None:
+            raise TypeError("Which model? Pass it here, or to KerasModelTraveller.")
+        layers = [tensor.source for tensor in graph.inputs if tensor.source is not None]
+        layers += [call.operation for call in graph.calls if call.is_layer]
+        return list(dict.fromkeys(layers))
+
+
+def _is_of_class(layer: keras.layers.Layer, wanted: str | type | None) -> bool:
+    if isinstance(wanted, str):
+        names = class_names_in_spec(type(layer))
+        return wanted in names or resolve_alias(wanted) in names
+    return wanted is None or isinstance(layer, wanted)
 
 
 def find_my_predecessors(model: keras.Model, layer_name: str) -> list[dict[str, Any]]:

@@ -160,7 +160,7 @@ def test_both_inputs_of_squeeze_and_excite_are_quantized():
     inputs = keras.Input((8, 8, 4))
     gate = layers.Dense(4, "sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(inputs))
     model = keras.Model(inputs, layers.Multiply(name="excite")([inputs, gate]))
-    assert asked(EfficientNetQDQCase(), model) == {"excite": None}
+    assert asked(EfficientNetQDQCase(), model) == {"excite": [0, 1]}
 
 
 # What the user says
@@ -243,7 +243,7 @@ def test_efficientnet_quantizes_residuals_and_squeeze_and_excite():
     adds, products = names_of(model, layers.Add), names_of(model, layers.Multiply)
     assert list(found) != []
     assert sorted(found) == sorted(adds + products)
-    assert {name: found[name] for name in products} == dict.fromkeys(products, None)
+    assert {name: found[name] for name in products} == {name: [0, 1] for name in products}
     # The branch Conv-BN-Dropout comes first, the identity second.
     assert {name: found[name] for name in adds} == {name: [1] for name in adds}
     assert (len(adds), len(products)) == (9, 16)

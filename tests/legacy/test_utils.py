@@ -34,8 +34,9 @@ def test_assets_have_the_documented_paths(tmp_path):
     for precision in ("fp32", "int8"):
         saved = getattr(assets.example, f"{precision}_saved_model")
         assert saved == str(example / precision / "saved_model.keras")
-        assert getattr(assets.example, f"{precision}_onnx_model") == str(example / precision / "model.onnx")
         assert (example / precision).is_dir()
+    assert assets.example.fp32_onnx_model == str(example / "fp32" / "original.onnx")
+    assert assets.example.int8_onnx_model == str(example / "int8" / "quantized.onnx")
 
 
 def test_saved_model_path_is_one_that_keras_saves_to(tmp_path, cnn):
@@ -161,6 +162,40 @@ def test_traveller_looks_into_nested_models_and_lists_shared_layers_once():
         *["gap", "head"],
     ]
     assert KerasModelTraveller(small_models.siamese()).get_layer_names().count("conv") == 1
+
+
+def test_traveller_takes_the_model_in_each_call_as_the_old_one_did(residual, capsys):
+    traveller = KerasModelTraveller()
+    assert traveller.get_layer_names(residual) == KerasModelTraveller(residual).get_layer_names()
+    assert traveller.get_layer_names(keras_model=small_models.cnn())[0] == "image"
+    assert capsys.readouterr().out == ""
+    with pytest.raises(TypeError, match="Pass it here, or to KerasModelTraveller"):
+        traveller.get_layer_names()
+
+
+@pytest.mark.parametrize("wanted", ["Conv2D", "Convolution2D", layers.Conv2D])
+def test_traveller_filters_by_class(residual, wanted):
+    assert KerasModelTraveller().get_layer_names(residual, filter_by_class=wanted) == ["stem", "conv"]
+    assert KerasModelTraveller(residual).get_layer_names(filter_by_class=wanted) == ["stem", "conv"]
+    assert KerasModelTraveller().get_layer_names(residual, "Conv3D") == []
+
+
+@pytest.mark.parametrize("traveller", [KerasModelTraveller(True), KerasModelTraveller(print_layer_config=True)])
+def test_traveller_prints_layers_and_if_asked_their_config(residual, capsys, traveller):
+    KerasModelTraveller().get_layer_information(residual)
+    table = capsys.readouterr().out
+    assert [line.split()[:2] for line in table.splitlines()[2:4]] == [["image", "InputLayer"], ["stem", "Conv2D"]]
+    assert "kernel_size" not in table
+    traveller.get_layer_information(residual)
+    printed = capsys.readouterr().out
+    assert printed.startswith(table)
+    assert "stem: {'name': 'stem'" in printed
+    assert "'kernel_size': (3, 3)" in printed
+
+
+def test_traveller_of_one_model_prints_nothing(residual, capsys):
+    KerasModelTraveller(residual).get_layer_information()
+    assert capsys.readouterr().out == ""
 
 
 def test_ranges_without_data_are_warned_of_at_the_line_of_the_user(tmp_path, cnn):
