@@ -2,6 +2,6 @@
 
 import sys
 
-from tensorflow_quantization.cli import main
+from tensorflow_quantization_cli import main
 
 sys.exit(main())

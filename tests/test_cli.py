@@ -10,7 +10,11 @@ import pytest
 from keras import layers
 
 from tensorflow_quantization import __version__, calibrate, export_onnx, quantize_model
-from tensorflow_quantization.cli import main
+from tensorflow_quantization.export.validation import check_target
+from tensorflow_quantization.inspection.checks.check import RULES
+from tensorflow_quantization.inspection.runtime.runtime_report import RUNTIMES
+from tensorflow_quantization.targets import TARGETS
+from tensorflow_quantization_cli import CHECK_TARGETS, EXPORT_TARGETS, REPORT_RUNTIMES, main
 
 
 @pytest.fixture
@@ -82,6 +86,37 @@ def test_unknown_command_exits_with_2():
         main(["chekc"])
 
 
-def test_it_is_a_module(quantized):
-    command = [sys.executable, "-m", "tensorflow_quantization", "--version"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == __version__
+def python(*arguments):
+    """What a fresh process prints."""
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+
+
+def test_it_is_a_module():
+    assert python("-m", "tensorflow_quantization", "--version").stdout.strip() == __version__
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_what_needs_no_model_imports_no_backend(option):
+    code = (
+        f"import sys; sys.argv = ['tensorflow-quantization', {option!r}]\n"
+        "import tensorflow_quantization_cli\n"
+        "try: tensorflow_quantization_cli.main()\n"
+        "except SystemExit as status: print(status.code, *{'keras', 'tensorflow_quantization'} & set(sys.modules))"
+    )
+    shown, result = python("-c", code).stdout.rsplit("\n", 2)[:2]
+    assert result == "0"
+    assert "describe" in shown if option == "--help" else shown == __version__
+
+
+def test_a_command_writes_no_notes_of_the_backend_to_stderr(quantized):
+    command = python("-m", "tensorflow_quantization_cli", "describe", str(quantized / "m.keras"))
+    assert "conv2d" in command.stdout
+    assert command.stderr == ""
+
+
+def test_help_names_the_runtimes_that_the_functions_take():
+    assert set(CHECK_TARGETS) == set(RULES)
+    assert set(REPORT_RUNTIMES) == set(RUNTIMES)
+    assert set(EXPORT_TARGETS) == {name for name in TARGETS if name != "litert"}
+    for target in EXPORT_TARGETS:
+        check_target(target)

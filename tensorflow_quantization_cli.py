@@ -1,0 +1,153 @@
+"""The command line: `tensorflow-quantization check model.onnx`, and others, for those who have a file and no script.
+
+It stands outside of the package, because the package imports Keras and so a backend, which takes seconds: `--help`,
+`--version` and a mistyped option answer at once, and a command imports the package when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+#: What help says of the runtimes; tests hold it equal to what the functions take.
+CHECK_TARGETS = ("tensorrt", "onnxruntime", "openvino")
+REPORT_RUNTIMES = ("onnxruntime", "openvino")
+EXPORT_TARGETS = ("tensorrt", "onnxruntime", "openvino")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: what stands after the program's name; `None` takes it from `sys.argv`.
+
+    Returns:
+        The exit status of the process: 0; 1 where `check` finds errors; 2 where a command cannot be carried out, with
+        the reason on stderr.
+    """
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
+    command: Callable[..., int] = options.pop("command")
+    try:
+        return command(**options)
+    except (OSError, TypeError, ValueError, ImportError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+
+
+def _check(path: str, target: str) -> int:
+    report = _package().check_onnx(path, target)
+    print(report)
+    return 0 if not report.errors else 1
+
+
+def _report(path: str, runtime: str) -> int:
+    print(_package().runtime_report(path, runtime))
+    return 0
+
+
+def _describe(path: str) -> int:
+    print(_package().describe(_load(path)))
+    return 0
+
+
+def _export(path: str, output: str, **options: Any) -> int:
+    package = _package()
+    model = _load(path)
+    if Path(output).suffix == ".tflite":
+        given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+        if given:
+            raise ValueError(f"{', '.join(given)} say how an .onnx file is written, and {output} is a .tflite file.")
+        print(package.export_litert(model, output))
+    else:
+        print(package.export_onnx(model, output, **{k: v for k, v in options.items() if v is not None}))
+    return 0
+
+
+def _package() -> Any:
+    """The package, and with it Keras and a backend."""
+    with quiet_backend():
+        import tensorflow_quantization
+    return tensorflow_quantization
+
+
+def _load(path: str) -> keras.Model:
+    import keras
+
+    return keras.saving.load_model(path, compile=False)
+
+
+@contextmanager
+def quiet_backend() -> Iterator[None]:
+    """Within it, TensorFlow's libraries write no notes to stderr while Keras is imported for the first time.
+
+    Errors of the import are raised as ever. Where the user set TF_CPP_MIN_LOG_LEVEL, it is left alone.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "keras" in sys.modules:
+        yield
+        return
+    # Some notes are written before the level is read, past Python's own sys.stderr.
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
+def _version() -> str:
+    """The version of the package beside this file, which is not imported for it."""
+    return runpy.run_path(str(Path(__file__).with_name("tensorflow_quantization") / "_version.py"))["__version__"]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("tensorflow-quantization", description="Quantized Keras models and ONNX files.")
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def add(name: str, command: Callable[..., int], help: str, path: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=help, description=help)
+        sub.set_defaults(command=command)
+        sub.add_argument("path", help=path)
+        return sub
+
+    sub = add(
+        "check", _check, "Hold an .onnx file against the rules of a runtime; exits with 1 if it breaks one.", "file"
+    )
+    sub.add_argument("--target", default="tensorrt", help=f"{_one_of(CHECK_TARGETS)}; default: %(default)s")
+    sub = add("report", _report, "Say what of an .onnx file a runtime computes in integers, on this machine.", "file")
+    sub.add_argument("--runtime", default="onnxruntime", help=f"{_one_of(REPORT_RUNTIMES)}; default: %(default)s")
+    add(
+        "describe",
+        _describe,
+        "Say what is quantized in a model, with its ranges, and what is not, and why.",
+        "a .keras file",
+    )
+    sub = add("export", _export, "Write a model as an .onnx or .tflite file.", "a .keras file")
+    sub.add_argument("output", help="the file to write; its ending decides")
+    sub.add_argument("--target", help=f"{_one_of(EXPORT_TARGETS)}; default: what the model was quantized for")
+    sub.add_argument("--opset", type=int, help="13 or newer; default: the least that the model needs")
+    sub.add_argument("--precision", help="float32 or float16, of what is not in integers; default: float32")
+    sub.add_argument("--input-layout", help="channels_last or channels_first; default: channels_last")
+    return parser
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
