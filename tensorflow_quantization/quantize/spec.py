@@ -45,9 +45,9 @@ class LayerConfig:
 
     Attributes:
         name: a layer name, a path through nested models ("backbone/conv1"), a glob pattern over either
-            ("conv2_block*_conv"), or with `is_keras_class` a class name ("Dense"), an alias in `keras.layers`
-            ("MaxPool2D") included.
-        is_keras_class: `name` is a class.
+            ("conv2_block*_conv"), or with `is_keras_class` a class name.
+        is_keras_class: `name` is a class, which stands for its subclasses too: a class of `keras.layers` ("Dense"), an
+            alias there ("MaxPool2D"), or a class of yours that is not called like one of them.
         quantize_input: quantize the inputs.
         quantize_weight: quantize the weights, if the layer has any.
         quantization_index: which inputs of a layer with several, a list of integers; `None` means all.
