@@ -19,6 +19,7 @@ import small_models
 from keras import layers, ops
 
 from tensorflow_quantization import calibrate, describe, export_litert, export_onnx, quantize_model
+from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
@@ -256,7 +257,7 @@ def quantized(name, target):
         return float_model
     model = quantize_model(float_model, target=target)
     calibrate(model, small_models.data_for(float_model), verbose=0)
-    for layer in model._flatten_layers():
+    for layer in sublayers(model):
         if isinstance(layer, ActivationQuantizer) and layer.has_own_range:
             low, high = (float(v) for v in keras.ops.convert_to_numpy(layer.range))
             layer.set_range(round(low, 1), round(high, 1) + 0.25)

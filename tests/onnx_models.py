@@ -61,7 +61,7 @@ def assert_agrees(model, path, arrays=None, tolerance=1e-4, **kwargs):
     proto = export(model, path, **kwargs)
     feeds = [a.astype("float32") if a.dtype.kind == "f" else a for a in arrays]
     actual = run(path, feeds)
-    structure = keras.tree.pack_sequence_as(model._inputs_struct, arrays)
+    structure = keras.tree.pack_sequence_as(model.input, arrays)
     expected = [keras.ops.convert_to_numpy(y) for y in keras.tree.flatten(model(structure, training=False))]
     assert len(actual) == len(expected)
     for a, b in zip(actual, expected, strict=True):

@@ -162,7 +162,7 @@ def data_for(model, count=8, seed=1):
 
     if isinstance(model, Subclassed):
         return data((None, 8, 8, 3))
-    structure = model._inputs_struct if hasattr(model, "_inputs_struct") else model.inputs[0]
+    structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     return keras.tree.map_structure(lambda x: data(x.shape), structure)
 
 

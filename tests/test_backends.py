@@ -46,6 +46,7 @@ from keras import ops
 
 from tensorflow_quantization import calibrate, describe, export_onnx, quantize_model
 from tensorflow_quantization.custom_qdq_cases import ResNetV1QDQCase
+from tensorflow_quantization.model.keras_internals import sublayers
 
 backend, folder = sys.argv[1:]
 assert keras.backend.backend() == backend
@@ -62,7 +63,7 @@ for build in (small_models.residual, small_models.nested, small_models.sequentia
         assert history["loss"][-1] < history["loss"][0], (build, ranges, history)
         small_models.assert_same_arrays(small_models.values(model), weights)
         assert all(
-            quantizer.seen for layer in q_model._flatten_layers()
+            quantizer.seen for layer in sublayers(q_model)
             for quantizer in getattr(layer, "activation_quantizers", [])
         )
 

@@ -13,6 +13,7 @@ from keras import layers, ops
 from small_models import assert_same_arrays, randomize, values
 
 from tensorflow_quantization import QuantizationSpec, calibrate, quantize_model
+from tensorflow_quantization.model.keras_internals import sublayers
 
 RANGES = ["ema", "last", "learned"]
 ROOT = pathlib.Path(__file__).parents[1]
@@ -32,7 +33,7 @@ def compiled(model=None, optimizer=None, **arguments):
 def ranges_of(q_model):
     return [
         ops.convert_to_numpy(quantizer.range).tolist()
-        for layer in q_model._flatten_layers()
+        for layer in sublayers(q_model)
         for quantizer in getattr(layer, "activation_quantizers", [])
     ]
 

@@ -7,11 +7,12 @@ from small_models import assert_same_arrays, data_for, randomize, values
 
 from tensorflow_quantization import calibrate, quantize_model
 from tensorflow_quantization.calibration import ESTIMATORS, MinMax, Percentile
+from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
 
 def quantizers_of(model):
-    return [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+    return [layer for layer in sublayers(model) if isinstance(layer, ActivationQuantizer)]
 
 
 def ranges_of(model):

@@ -16,6 +16,7 @@ from tensorflow_quantization.custom_qdq_cases import (
 
 import tensorflow_quantization
 from tensorflow_quantization import CustomQDQInsertionCase, QuantizationSpec, custom_qdq_cases
+from tensorflow_quantization.model.keras_internals import nodes_of, origin
 
 
 def asked(case, model, qspec=None):
@@ -217,8 +218,8 @@ def test_resnet50_quantizes_the_identity_and_one_of_two_convolutions():
     assert list(found) == names_of(model, layers.Add)
     # Identity blocks add the block's input and a Conv-BN; downsampling ones two Conv-BNs.
     assert all(index == [0] for index in found.values())
-    identity = model.get_layer("conv2_block2_add")._inbound_nodes[0].input_tensors[0]
-    assert identity._keras_history.operation.name == "conv2_block1_out"
+    identity = nodes_of(model.get_layer("conv2_block2_add"))[0].input_tensors[0]
+    assert origin(identity).operation.name == "conv2_block1_out"
 
 
 @pytest.mark.slow

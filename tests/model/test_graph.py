@@ -5,6 +5,7 @@ import small_models
 from keras import layers, ops
 
 from tensorflow_quantization.model.graph import LayerGraph, substitute
+from tensorflow_quantization.model.keras_internals import nodes_of, reading_nodes, sublayers
 
 
 def paths(graph):
@@ -12,10 +13,7 @@ def paths(graph):
 
 
 def node_counts(model):
-    return {
-        id(layer): (layer.name, len(layer._inbound_nodes), len(layer._outbound_nodes))
-        for layer in model._flatten_layers(include_self=False)
-    }
+    return {id(layer): (layer.name, len(nodes_of(layer)), len(reading_nodes(layer))) for layer in sublayers(model)}
 
 
 def test_calls_are_in_topological_order_with_their_neighbours(residual):

@@ -16,6 +16,7 @@ from tensorflow_quantization import (
     describe,
     quantize_model,
 )
+from tensorflow_quantization.model.keras_internals import nodes_of, reading_nodes, sublayers
 from tensorflow_quantization.quantize import quantize_model as documented_quantize_model
 
 
@@ -38,11 +39,8 @@ def snapshot(model):
         "config": keras.saving.serialize_keras_object(model)
         if not isinstance(model, small_models.Subclassed)
         else None,
-        "nodes": [
-            (layer.name, len(layer._inbound_nodes), len(layer._outbound_nodes))
-            for layer in model._flatten_layers(include_self=False)
-        ],
-        "identities": [id(layer) for layer in model._flatten_layers()],
+        "nodes": [(layer.name, len(nodes_of(layer)), len(reading_nodes(layer))) for layer in sublayers(model)],
+        "identities": [id(layer) for layer in [model, *sublayers(model)]],
         "compiled": model.compiled,
         "optimizer": id(getattr(model, "optimizer", None)),
         "trainable": [w.trainable for w in model.weights],

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
+from tensorflow_quantization.model.keras_internals import keras_mask
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, numerics
 from tensorflow_quantization.quantizers.activation import RANGES
 
@@ -176,7 +177,7 @@ def test_dtype_of_the_input_is_kept(dtype):
 
 def test_passes_the_mask_on():
     x = keras.layers.Masking()(keras.Input((3, 2)))
-    assert keras.src.backend.get_keras_mask(ActivationQuantizer(INT8)(x)) is not None
+    assert keras_mask(ActivationQuantizer(INT8)(x)) is not None
 
 
 @pytest.mark.parametrize("ranges", RANGES)

@@ -5,6 +5,7 @@ import small_models
 from keras import layers
 
 from tensorflow_quantization import QuantizationSpec, calibrate, quantize_model
+from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.quantize.plan import attached_plan
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets import TARGETS
@@ -28,7 +29,7 @@ def functional(*steps, shape=(8, 8, 3)):
 
 
 def quantizers(model):
-    return [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+    return [layer for layer in sublayers(model) if isinstance(layer, ActivationQuantizer)]
 
 
 def test_integers_are_those_of_the_specification():

@@ -7,6 +7,7 @@ from keras import layers, ops
 from small_models import assert_same_arrays, randomize
 
 from tensorflow_quantization import QuantizationSpec, calibrate, describe, quantize_model
+from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
 from tensorflow_quantization.wrappers import find_wrapper, wrappers_in
 from tensorflow_quantization.wrappers.attention import (
@@ -323,7 +324,7 @@ def test_calibration_reaches_every_quantizer(name):
 
 def test_every_quantizer_is_known_to_the_wrapper():
     wrapper = quantized_by_name("multi-head").get_layer("quant_attention")
-    held = [layer for layer in wrapper._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+    held = [layer for layer in sublayers(wrapper) if isinstance(layer, ActivationQuantizer)]
     assert {id(q) for q in held} == {id(q) for q in wrapper.activation_quantizers}
     assert {id(w) for w in wrappers_in(wrapper)} == {id(wrapper), *map(id, wrapper.parts.values())}
 

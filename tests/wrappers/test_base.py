@@ -11,6 +11,7 @@ from tensorflow_quantization import (
     WeightedBaseQuantizeWrapper,
     quantize_model,
 )
+from tensorflow_quantization.model.keras_internals import keras_mask
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.wrappers import find_wrapper
 from tensorflow_quantization.wrappers.layers import (
@@ -217,7 +218,7 @@ def test_mask_passes_through():
     wrapper = DenseQuantizeWrapper(layers.Dense(3))
     inputs = keras.Input((5, 2))
     outputs = wrapper(layers.Masking()(inputs))
-    assert outputs._keras_mask is not None
+    assert keras_mask(outputs) is not None
 
 
 def test_shape_and_dtype_are_those_of_the_layer():

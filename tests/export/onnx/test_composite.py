@@ -10,6 +10,7 @@ from tensorflow_quantization import QuantizationSpec, quantize_model
 from tensorflow_quantization.export import UnsupportedLayerError, export_onnx
 from tensorflow_quantization.export.onnx import fallback
 from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.keras_internals import nodes_of, sublayers
 
 
 class Block(layers.Layer):
@@ -96,11 +97,11 @@ def test_names_in_the_file_start_with_that_of_the_layer(tmp_path):
 
 def test_the_model_stays_as_it_was(tmp_path):
     model = _model(Nested(name="nested"), (6, 6, 4))
-    before, nodes = values(model), [len(x._inbound_nodes) for x in model._flatten_layers()]
+    before, nodes = values(model), [len(nodes_of(x)) for x in [model, *sublayers(model)]]
     export_onnx(model, tmp_path / "m.onnx")
     first = (tmp_path / "m.onnx").read_bytes()
     assert_same_arrays(values(model), before)
-    assert [len(x._inbound_nodes) for x in model._flatten_layers()] == nodes
+    assert [len(nodes_of(x)) for x in [model, *sublayers(model)]] == nodes
     assert not model.losses
     export_onnx(model, tmp_path / "m.onnx")
     assert (tmp_path / "m.onnx").read_bytes() == first

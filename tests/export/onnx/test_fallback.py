@@ -11,6 +11,7 @@ from tensorflow_quantization import quantize_model
 from tensorflow_quantization.export import OpsetError, UnsupportedLayerError, emitter, export_onnx
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.onnx import fallback
+from tensorflow_quantization.model.keras_internals import nodes_of
 
 installed = importlib.util.find_spec("tf2onnx") is not None and keras.backend.backend() == "tensorflow"
 needs_tf2onnx = pytest.mark.skipif(not installed, reason="tf2onnx is not installed, or not the TensorFlow backend")
@@ -256,7 +257,7 @@ def emit_masked(e, layer, x, mask=None):
 def test_a_mask_that_is_no_argument_of_the_call_is_not_lost(tmp_path):
     inputs = keras.Input((4, 3))
     model = keras.Model(inputs, Masked()(layers.Masking()(inputs)))
-    node = model.layers[-1]._inbound_nodes[0]
+    node = nodes_of(model.layers[-1])[0]
     node.arguments.kwargs.pop("mask", None)  # as some versions of Keras leave it to when the model runs
     with pytest.raises(UnsupportedLayerError, match=r"is refused$"):
         export_onnx(model, tmp_path / "m.onnx")

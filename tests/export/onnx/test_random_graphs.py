@@ -11,6 +11,7 @@ from small_models import randomize
 
 from tensorflow_quantization import calibrate, quantize_model
 from tensorflow_quantization.export import export_onnx
+from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
 SIZE, CHANNELS = 6, 4
@@ -123,7 +124,7 @@ def test_integer_kernels_of_a_stock_runtime(tmp_path_factory, data_format, steps
     assume(target != "openvino" or "shift" not in dict.fromkeys(name for name, _, _ in steps))
     keras.utils.clear_session(free_memory=False)
     model = quantize_model(build(data_format, steps, head), target=target, weight_bits=EXACT_WEIGHT_BITS)
-    quantizers = [layer for layer in model._flatten_layers() if isinstance(layer, ActivationQuantizer)]
+    quantizers = [layer for layer in sublayers(model) if isinstance(layer, ActivationQuantizer)]
     assume(quantizers)
     data = np.random.default_rng(0).normal(size=(16, *model.inputs[0].shape[1:])).astype("float32")
     calibrate(model, data, verbose=0)
