@@ -337,10 +337,18 @@ def test_a_config_with_code_is_trusted_within_the_context_alone():
     def config():
         return keras.saving.serialize_keras_object(layers.Lambda(lambda x: 2.0 * x))["config"]
 
-    with internals.trusting_configs():
-        assert layers.Lambda.from_config(config()).function(3.0) == 6.0
-    with pytest.raises(ValueError, match="arbitrary code execution"):
-        layers.Lambda.from_config(config())
+    class Holding(layers.Layer):
+        @classmethod
+        def from_config(cls, own):
+            with internals.trusting_configs():
+                assert layers.Lambda.from_config(config()).function(3.0) == 6.0
+            with pytest.raises(ValueError, match="arbitrary code execution"):
+                layers.Lambda.from_config(config())
+            return cls(**own)
+
+    saved = keras.saving.serialize_keras_object(Holding(name="loaded"))
+    loaded = keras.saving.deserialize_keras_object(saved, custom_objects={"Holding": Holding}, safe_mode=True)
+    assert loaded.name == "loaded"
 
 
 # The rule: no other module of the package uses what Keras has not made public.
