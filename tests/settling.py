@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from tensorflow_quantization.export.verification.pieces import model_inputs
-from tensorflow_quantization.model.graph import LayerGraph, substitute
+from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.interpreter import Interpreter, compute
 
 
 def settle(model, x):
@@ -20,17 +20,14 @@ def settle(model, x):
             weight.assign(rng.uniform(0.5, 1.5, weight.shape))
         elif kind in ("beta", "bias"):
             weight.assign(rng.normal(0, 0.1, weight.shape))
-    graph = LayerGraph.trace(model).flatten()
-    values = {id(t): keras.ops.convert_to_tensor(a) for t, a in zip(graph.inputs, model_inputs(graph, x), strict=True)}
-    for call in graph.calls:
-        args, kwargs = (substitute(part, lambda t: values[id(t)]) for part in (call.args, call.kwargs))
-        if "training" in kwargs:
-            kwargs["training"] = False
+
+    def settled(call, args, kwargs):
         layer = call.operation
         if isinstance(layer, keras.layers.BatchNormalization):
             size = float(np.sqrt(np.mean(np.square(keras.ops.convert_to_numpy(args[0])))))
             layer.moving_mean.assign(rng.normal(0, 0.1 * size, layer.moving_mean.shape))
             layer.moving_variance.assign(rng.uniform(0.5, 1.5, layer.moving_variance.shape) * size**2)
-        results = keras.tree.flatten(layer(*args, **kwargs))
-        values.update((id(t), y) for t, y in zip(call.outputs, results, strict=True))
+        return compute(call, args, kwargs)
+
+    Interpreter(LayerGraph.trace(model).flatten()).run_batches([x], settled)
     return model

@@ -17,6 +17,7 @@ from tensorflow_quantization.export.litert.affine import Affine, inner_layer
 from tensorflow_quantization.export.litert.products import product_of
 from tensorflow_quantization.export.onnx.emission import to_numpy
 from tensorflow_quantization.model.graph import Tensor
+from tensorflow_quantization.model.interpreter import infer
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 from tensorflow_quantization.wrappers.base import output_channel_axis
@@ -72,7 +73,7 @@ def constant_layer(layer: keras.layers.Layer, values: dict[str, np.ndarray], inn
     def step(*args, **kwargs):
         mapping = [(v, keras.ops.convert_to_tensor(held[v.path], v.dtype)) for v in layer.variables]
         with keras.StatelessScope(mapping, initialize_variables=False):
-            return layer(*args, **kwargs)
+            return infer(layer, *args, **kwargs)
 
     return step
 

@@ -26,7 +26,8 @@ from tensorflow_quantization.export.litert.constants import (
     scaled,
 )
 from tensorflow_quantization.export.onnx.emission import plain_name
-from tensorflow_quantization.model.graph import DROPOUTS, MOVING, Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.model.graph import DROPOUTS, MOVING, Call, LayerGraph, Tensor
+from tensorflow_quantization.model.interpreter import Interpreter
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.tensors import JOINING, activation_name
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
@@ -71,18 +72,14 @@ def make_function(graph: LayerGraph, expose: bool = False) -> Function:
     steps = _Steps(graph)
     quantized: list[tuple[Call, ActivationQuantizer]] = []
 
+    def compute(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with tf.name_scope(plain_name(call.path)):
+            return steps[call](*args, **kwargs)
+
     def run(*inputs):
-        values = {id(t): x for t, x in zip(graph.inputs, inputs, strict=True)}
         steps.quantized.clear()
-        for call in graph.calls:
-            args = substitute(call.args, lambda t: values[id(t)])
-            kwargs = substitute(call.kwargs, lambda t: values[id(t)])
-            if "training" in kwargs:
-                kwargs["training"] = False
-            with tf.name_scope(plain_name(call.path)):
-                result = steps[call](*args, **kwargs)
-            values.update((id(t), y) for t, y in zip(call.outputs, tree.flatten(result), strict=True))
-        results = {f"output_{i}": tf.identity(values[id(t)]) for i, t in enumerate(graph.outputs)}
+        outputs = tree.flatten(Interpreter(graph).run(inputs, compute))
+        results = {f"output_{i}": tf.identity(y) for i, y in enumerate(outputs)}
         quantized[:] = [(call, quantizer) for call, quantizer, _ in steps.quantized]
         if expose:
             results.update((f"quantized_{i}", tf.identity(y)) for i, (_, _, y) in enumerate(steps.quantized))

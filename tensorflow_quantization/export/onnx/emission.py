@@ -16,7 +16,8 @@ from tensorflow_quantization.export.onnx.builder import DTYPES, Builder, array_d
 from tensorflow_quantization.export.onnx.composite import trace_function
 from tensorflow_quantization.export.onnx.registry import Emitter, find_emitter
 from tensorflow_quantization.export.onnx.values import Order, Value, keras_order, stored_array
-from tensorflow_quantization.model.graph import LayerGraph, substitute
+from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.interpreter import Interpreter
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 
 
@@ -221,19 +222,15 @@ class Emission:
         Raises:
             NotExpressibleError: one of its operations cannot be written.
         """
-        values = {id(t): x for t, x in zip(graph.inputs, inputs, strict=True)}
-        for call in graph.calls:
-            args = substitute(call.args, lambda t: values[id(t)])
-            kwargs = substitute(call.kwargs, lambda t: values[id(t)])
-            kwargs = {k: v for k, v in kwargs.items() if k != "training" and v is not None}
-            result = self.emit(call.operation, *args, outputs=call.outputs, inner=call.path, **kwargs)
-            results = result if isinstance(result, list) else [result]
-            values.update((id(t), v) for t, v in zip(call.outputs, results, strict=True))
-        return [values[id(t)] for t in graph.outputs]
+
+        def emit(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value | list[Value]:
+            return self.emit(call.operation, *args, outputs=call.outputs, inner=call.path, **kwargs)
+
+        return tree.flatten(Interpreter(graph).run(inputs, emit))
 
     def arrange_inputs(self, entry: Emitter, operation: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments, their values stored as the emitter `entry` wants them."""
-        values = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)]
+        values = values_in(args, kwargs)
         orders = entry.orders(operation, values)
         if orders is None:
             return args, kwargs
@@ -243,7 +240,7 @@ class Emission:
     def run(self, entry: Emitter, args: Any, kwargs: Any) -> Value | list[Value]:
         """Call the emitter function and describe what it returns."""
         result = entry.function(self, self.operation, *args, **kwargs)
-        first = next((x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)), None)
+        first = next(iter(values_in(args, kwargs)), None)
         several = isinstance(result, list)
         values = [
             y if isinstance(y, Value) else self.output(y, first, i)
@@ -267,6 +264,11 @@ class Emission:
         """Note that `integers` is what `quantizer` computes, for verification."""
         if self._record is not None:
             self._record(quantizer, integers)
+
+
+def values_in(args: Any, kwargs: Any) -> list[Value]:
+    """The values among the arguments of a call, in order."""
+    return [x for x in tree.flatten((args, kwargs)) if isinstance(x, Value)]
 
 
 def to_numpy(x: Any, dtype: str) -> np.ndarray:

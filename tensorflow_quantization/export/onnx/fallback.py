@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -21,7 +22,8 @@ from tensorflow_quantization.export.errors import NoEmitterError
 from tensorflow_quantization.export.onnx.builder import AUTOMATIC_OPSET
 from tensorflow_quantization.export.onnx.emission import Emission
 from tensorflow_quantization.export.onnx.values import Value
-from tensorflow_quantization.model.graph import Call, substitute
+from tensorflow_quantization.model.graph import Call
+from tensorflow_quantization.model.interpreter import arguments, compute
 from tensorflow_quantization.model.tracing import changed_variables, changes
 from tensorflow_quantization.text.warn import muted
 from tensorflow_quantization.wrappers import activation_quantizers, wrappers_in
@@ -47,26 +49,26 @@ def can_replace_emitter(call: Call) -> bool:
     return can_fall_back() and not quantizes and not getattr(layer, "stateful", False)
 
 
-def convert_call(e: Emission, call: Call, values: dict[int, Value], compare: bool = False) -> list[Value]:
+def convert_call(e: Emission, call: Call, inputs: Sequence[Value], compare: bool = False) -> list[Value]:
     """Write one call through tf2onnx.
 
     Args:
         e: the emission of the call.
         call: of a layer or an operation.
-        values: those of its input tensors.
+        inputs: the values of `call.inputs`.
         compare: whether ONNX Runtime, if it is installed, has to compute the same.
 
     Raises:
         NoEmitterError: tf2onnx cannot convert it, or not to what ONNX Runtime computes; with the reason.
         OpsetError: an opset was asked for that is older than what it converts to.
     """
-    tensors = list({id(t): t for t in call.inputs}.values())
+    values = {id(tensor): value for tensor, value in zip(call.inputs, inputs, strict=True)}
     e.builder.require(AUTOMATIC_OPSET, f"{call.path!r}, which tf2onnx converts,")
     try:
-        model = _converted(call, [id(t) for t in tensors], [values[id(t)] for t in tensors], compare)
+        model = _converted(call, list(values), list(values.values()), compare)
     except Exception as error:
         raise NoEmitterError(f"tf2onnx cannot convert it: {_reason(error)}") from error
-    results = _inline(e, model.graph, [e.arrange(values[id(t)]).onnx for t in tensors])
+    results = _inline(e, model.graph, [e.arrange(value).onnx for value in values.values()])
     return [Value(y, t.shape, t.dtype) for y, t in zip(results, call.outputs, strict=True)]
 
 
@@ -88,12 +90,9 @@ def _converted(call: Call, keys: list[int], values: list[Value], compare: bool) 
 
     def run(*arrays: Any) -> list[Any]:
         given = dict(zip(keys, arrays, strict=True))
-        args = substitute(call.args, lambda t: given[id(t)])
-        kwargs = substitute(call.kwargs, lambda t: given[id(t)])
-        if call.is_layer and "training" in operation.call_signature_parameters:
-            kwargs["training"] = False
+        args, kwargs = arguments(call, lambda t: given[id(t)])
         with keras.StatelessScope() as scope:
-            outputs = operation(*args, **kwargs)
+            outputs = compute(call, args, kwargs)
         changed.extend(changed_variables(operation, scope))
         return tree.flatten(outputs)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
+from keras import tree
 
 from tensorflow_quantization.export.errors import (
     ExportError,
@@ -18,13 +19,14 @@ from tensorflow_quantization.export.errors import (
 )
 from tensorflow_quantization.export.onnx import emitters  # noqa: F401  (registers them)
 from tensorflow_quantization.export.onnx.builder import DTYPES, Builder
-from tensorflow_quantization.export.onnx.emission import Emission, plain_name
+from tensorflow_quantization.export.onnx.emission import Emission, plain_name, values_in
 from tensorflow_quantization.export.onnx.fallback import can_fall_back, can_replace_emitter, convert_call
 from tensorflow_quantization.export.onnx.masks import Masks
 from tensorflow_quantization.export.onnx.refusals import refusal
 from tensorflow_quantization.export.onnx.registry import find_emitter
 from tensorflow_quantization.export.onnx.values import Value, channels_first, keras_order, stored_dtype
-from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
+from tensorflow_quantization.model.interpreter import Interpreter
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.wrappers import inner_layer
 
@@ -83,30 +85,31 @@ def lower(
         OpsetError: `opset` is too old.
     """
     lowered = Lowered(Builder(opset))
-    values: dict[int, Value] = {}
     masks = Masks()
     move_channels = input_layout == "channels_first" and not _has_channels_first(graph)
+    inputs = []
     for tensor in graph.inputs:
         value = _input(lowered.builder, tensor, move_channels)
         lowered.inputs.append(value)
         if _is_image(graph, tensor):
             # Here, and not where it is read: what quantizes or scales the image in between stays next to its reader.
             value = lowered.builder.arrange(value, channels_first(value.rank), value.onnx.name or "")
-        values[id(tensor)] = value
-    unsupported = []
-    for call in graph.calls:
+        inputs.append(value)
+    unsupported: list[Unsupported] = []
+
+    def emit(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value | list[Value]:
         try:
-            results = _emit(lowered, call, values, masks)
+            return _emit(lowered, call, args, kwargs, masks)
         except NoEmitterError as error:
             unsupported.append(Unsupported(call.path, call.class_name, attempts=str(error)))
-            results = _missing(call)
         except NotExpressibleError as error:
             unsupported.append(Unsupported(call.path, call.class_name, str(error)))
-            results = _missing(call)
-        values.update((id(t), v) for t, v in zip(call.outputs, results, strict=True))
+        return _missing(call)
+
+    outputs = tree.flatten(Interpreter(graph).run(inputs, emit))
     if unsupported:
         raise UnsupportedLayerError(unsupported)
-    _set_outputs(lowered, graph, values, output_names or names_of_outputs(graph))
+    _set_outputs(lowered, outputs, output_names or names_of_outputs(graph))
     return lowered
 
 
@@ -190,50 +193,44 @@ def _has_channels_first(graph: LayerGraph) -> bool:
     return formats == {"channels_first"}
 
 
-def _emit(lowered: Lowered, call: Call, values: dict[int, Value], masks: Masks) -> list[Value]:
+def _emit(
+    lowered: Lowered, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], masks: Masks
+) -> Value | list[Value]:
     entry = find_emitter(call.operation)
 
     def record(quantizer: ActivationQuantizer, integers: Value) -> None:
         lowered.quantized.append(QuantizedTensor(call, quantizer, integers))
 
     emission = Emission(lowered.builder, plain_name(call.path), call.operation, call.outputs, record=record)
+    inputs = values_in(args, kwargs)
     if entry is None:
-        return convert_call(emission, call, values)
-    args = substitute(call.args, lambda t: values[id(t)])
-    kwargs = substitute(call.kwargs, lambda t: values[id(t)])
+        return convert_call(emission, call, inputs)
     found = masks.arguments(call)
-    kwargs = {**_meaningful(kwargs), **found}
-    args, kwargs = emission.arrange_inputs(entry, call.operation, args, kwargs)
+    args, kwargs = emission.arrange_inputs(entry, call.operation, args, {**kwargs, **found})
     try:
         result = emission.run(entry, args, kwargs)
     except NotExpressibleError as error:
         # A conversion would not see the masks. What the emitter wrote before is dead code, and goes with it.
         if found or not can_replace_emitter(call):
             raise
-        result = _convert_refused(emission, call, values, error)
-    masks.follow(emission, call, [values[id(t)] for t in call.inputs])
-    return result if isinstance(result, list) else [result]
+        result = _convert_refused(emission, call, inputs, error)
+    masks.follow(emission, call, inputs)
+    return result
 
 
 def _convert_refused(
-    emission: Emission, call: Call, values: dict[int, Value], error: NotExpressibleError
+    emission: Emission, call: Call, inputs: Sequence[Value], error: NotExpressibleError
 ) -> list[Value]:
     """Convert a call whose emitter refused it; if that fails too, say both reasons."""
     try:
-        return convert_call(emission, call, values, compare=True)
+        return convert_call(emission, call, inputs, compare=True)
     except (NoEmitterError, OpsetError) as failed:
         raise NotExpressibleError(f"{error}; and {failed}") from error
 
 
-def _meaningful(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Without what is left at `None`, and without `training`, which a model at inference overrides."""
-    return {key: value for key, value in kwargs.items() if key != "training" and value is not None}
-
-
-def _set_outputs(lowered: Lowered, graph: LayerGraph, values: dict[int, Value], names: Sequence[str]) -> None:
+def _set_outputs(lowered: Lowered, outputs: Sequence[Value], names: Sequence[str]) -> None:
     builder = lowered.builder
-    for tensor, name in zip(graph.outputs, names, strict=True):
-        value = values[id(tensor)]
+    for value, name in zip(outputs, names, strict=True):
         value = builder.arrange(value, keras_order(value.rank), name)
         # A graph must not return one of its inputs, nor a tensor twice.
         if value.onnx.producer() is None or any(value.onnx is other for other in builder.graph.outputs):
