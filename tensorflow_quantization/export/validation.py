@@ -13,8 +13,8 @@ from tensorflow_quantization.export.errors import ExportError, OpsetError
 from tensorflow_quantization.export.onnx.builder import MIN_OPSET
 from tensorflow_quantization.export.onnx.emission import to_numpy
 from tensorflow_quantization.export.onnx.lower import INPUT_LAYOUTS
-from tensorflow_quantization.export.verification.runtimes import RUNTIMES
-from tensorflow_quantization.export.verification.verify import TOLERANCES
+from tensorflow_quantization.export.verification.onnx import TOLERANCES
+from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.targets import TARGETS
 from tensorflow_quantization.text.messages import must_be_one_of

@@ -14,9 +14,9 @@ from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.file import float_operators
 from tensorflow_quantization.export.litert.function import make_function
-from tensorflow_quantization.export.litert.verify import verify
 from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.export.onnx.writing import replacing
+from tensorflow_quantization.export.verification.litert import verify_litert
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.targets import DEFAULT, TARGETS
@@ -45,7 +45,7 @@ def export_litert(
         io_dtype: "float32": inputs and outputs are floats, quantized and dequantized by the file itself. "int8": they
             are integers, with scale and zero point in the file.
         verify_with: input as `predict` takes it; the file is run on it in LiteRT and compared with Keras, see
-            `tensorflow_quantization.export.litert.verify`.
+            `tensorflow_quantization.export.verification.litert`.
 
     Returns:
         The path.
@@ -76,7 +76,7 @@ def export_litert(
         temporary.write_bytes(data)
         if verify_with is not None:
             gc.collect()  # of TensorFlow's functions, which refer to each other and to copies of the weights
-            verify(data, graph, verify_with)
+            verify_litert(data, graph, verify_with)
     return path
 
 

@@ -16,7 +16,7 @@ from tensorflow_quantization.export.onnx.passes import run_passes
 from tensorflow_quantization.export.onnx.passes.float16 import require_scales, to_float16
 from tensorflow_quantization.export.onnx.retarget import check_retargeted
 from tensorflow_quantization.export.onnx.writing import replacing, save, to_model
-from tensorflow_quantization.export.verification.verify import TOLERANCES, verify
+from tensorflow_quantization.export.verification.onnx import TOLERANCES, verify_onnx
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
@@ -55,7 +55,7 @@ def export_onnx(
             that one file can stand in for the other. Float16 scales need opset 19. Weights that float16 cannot hold,
             and scales that would become zero, are an error.
         verify_with: input as `predict` takes it; the file is run on it in a runtime and compared with Keras, see
-            `tensorflow_quantization.export.verification.verify`.
+            `tensorflow_quantization.export.verification.onnx`.
         verify_runtime: which one, "onnxruntime" or "openvino".
 
     Returns:
@@ -93,7 +93,7 @@ def export_onnx(
     with replacing(path) as temporary:
         save(onnx_model, temporary)
         if verify_with is not None:
-            verify(temporary, graph, lowered, verify_with, TOLERANCES[precision], verify_runtime)
+            verify_onnx(temporary, graph, lowered, verify_with, TOLERANCES[precision], verify_runtime)
         if target not in (None, _target(graph)):
             check_retargeted(temporary, target)
     return path

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tensorflow_quantization.export.verification.runtimes import RUNTIMES
+from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES
 
 #: The most bits of a weight with which two products fit into 16 bits.
 SAFE_WEIGHT_BITS = 7

@@ -11,7 +11,7 @@ import small_models
 from keras import layers
 
 from tensorflow_quantization import QuantizationSpec, calibrate, quantize_model
-from tensorflow_quantization.export import ExportError, VerificationError
+from tensorflow_quantization.export import ExportError
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("export_litert needs the TensorFlow backend", allow_module_level=True)
@@ -19,7 +19,7 @@ pytest.importorskip("ai_edge_litert", reason="ai-edge-litert, which runs .tflite
 
 from tensorflow_quantization.export.litert import export_litert
 from tensorflow_quantization.export.litert.file import operators
-from tensorflow_quantization.export.litert.verify import run_file, verify
+from tensorflow_quantization.export.verification.litert import run_file
 from tensorflow_quantization.model.graph import LayerGraph
 
 TESTS = Path(__file__).parents[2]
@@ -380,30 +380,6 @@ def test_unknown_io_dtype(tmp_path, cnn):
 def test_no_keras_model(tmp_path):
     with pytest.raises(TypeError, match="Expected a keras"):
         export_litert(object(), tmp_path / "m.tflite")
-
-
-def test_disagreement_is_found_and_nothing_written(tmp_path, cnn, monkeypatch):
-    model = quantized(cnn)
-    x = small_models.data_for(model)
-    graph = LayerGraph.trace(model)
-    data = export_litert(model, tmp_path / "m.tflite").read_bytes()
-    assert verify(data, graph, x).distance < 1
-    model.get_layer("quant_dense").layer.bias.assign(np.ones(5))
-    with pytest.raises(VerificationError, match="output_0"):
-        verify(data, graph, x)
-    # A converter that takes other weights than Keras has.
-    from tensorflow_quantization.export.litert import constants
-
-    monkeypatch.setattr(constants, "_float32", lambda array: np.float32(array) * np.float32(1.1))
-    with pytest.raises(VerificationError, match=r"most at 'quant_relu'.*allowed"):
-        export_litert(model, tmp_path / "other.tflite", verify_with=x)
-    assert [p.name for p in tmp_path.iterdir()] == ["m.tflite"]
-
-
-def test_input_that_does_not_fit(tmp_path, cnn):
-    with pytest.raises(ExportError, match="verify_with"):
-        export_litert(quantized(cnn), tmp_path / "m.tflite", verify_with=np.zeros((1, 8, 8)))
-    assert not list(tmp_path.iterdir())
 
 
 def test_converter_failure_names_its_reason(tmp_path):

@@ -24,8 +24,8 @@ def test_the_probe_asks_for_sums_that_16_bits_do_not_hold(runtime):
 def test_error_of_a_processor_that_saturates_says_what_to_do(tmp_path, residual, images, monkeypatch, saturates):
     pytest.importorskip("openvino")
     model = calibrate(quantize_model(residual, target="openvino", weight_bits=7), images[0], verbose=0)
-    monkeypatch.setattr("tensorflow_quantization.export.verification.verify.saturates", lambda runtime: saturates)
-    monkeypatch.setattr("tensorflow_quantization.export.verification.verify._deviation", lambda *arrays: float("nan"))
+    monkeypatch.setattr("tensorflow_quantization.export.verification.onnx.saturates", lambda runtime: saturates)
+    monkeypatch.setattr("tensorflow_quantization.export.verification.onnx._deviation", lambda *arrays: float("nan"))
     with pytest.raises(VerificationError) as error:
         export(model, tmp_path / "m.onnx", verify_with=images[0], verify_runtime="openvino")
     assert ("weight_bits=7" in str(error.value)) is saturates

@@ -6,7 +6,7 @@ from qdq_files import QdqFile
 
 from tensorflow_quantization import export_onnx
 from tensorflow_quantization.export import ExportError
-from tensorflow_quantization.export.verification.runtimes import RUNTIMES
+from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES
 
 
 @pytest.mark.parametrize("name", RUNTIMES)

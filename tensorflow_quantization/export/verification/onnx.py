@@ -1,4 +1,4 @@
-"""Runs a written file in a runtime beside the Keras model.
+"""Compares a written ONNX file, run in a runtime, with the Keras model.
 
 A float model has to agree in its outputs, to 1e-4 of the largest value of each.
 
@@ -34,9 +34,9 @@ from tensorflow_quantization.export.onnx.passes.fold_padding import FOLDED_PADS
 from tensorflow_quantization.export.onnx.passes.skip_unread_points import READ_POINTS
 from tensorflow_quantization.export.onnx.passes.unsigned_activations import OFFSET
 from tensorflow_quantization.export.onnx.values import flattened_permutation, stored_dtype
-from tensorflow_quantization.export.verification.pieces import model_inputs, run_pieces
+from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify, run_with_integers
+from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES, without_quantizers
 from tensorflow_quantization.export.verification.processor import saturates
-from tensorflow_quantization.export.verification.runtimes import RUNTIMES, without_quantizers
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 
@@ -48,7 +48,7 @@ TOLERANCES = {"float32": TOLERANCE, "float16": 2e-2}
 _Points = tuple[slice, ...]
 
 
-def verify(
+def verify_onnx(
     path: Path,
     graph: LayerGraph,
     lowered: Lowered,
@@ -71,7 +71,7 @@ def verify(
         ExportError: `x` does not fit the model's inputs.
         ImportError: the runtime is not installed.
     """
-    inputs = model_inputs(graph, x)
+    inputs = inputs_to_verify(graph, x)
     names = [q.integers.onnx.name or "" for q in lowered.quantized]
     hints = [y.name or "" for n in lowered.builder.graph for y in n.outputs if y.meta.get(HINT)]
     with without_quantizers(path, hints) as exact:
@@ -83,7 +83,7 @@ def verify(
     }
     problems: list[tuple[float, str]] = []
     if lowered.quantized:
-        outputs = run_pieces(graph, inputs, partial(_checked, integers, problems, tolerance))
+        outputs = run_with_integers(graph, inputs, partial(_checked, integers, problems, tolerance))
     else:
         outputs = _run_model(graph, inputs)
     for name, actual, expected in zip(lowered.output_names, results, outputs, strict=False):

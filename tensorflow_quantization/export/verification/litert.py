@@ -1,8 +1,7 @@
-"""Runs a written file in LiteRT beside the Keras model.
+"""Compares a written `.tflite` file, run in LiteRT, with the Keras model.
 
-The integers of every quantizer are compared, piece by piece (`export.verification.pieces`). For that, the model is
-converted once more with each quantized tensor as a further output; the file itself must give the same
-outputs.
+The integers of every quantizer are compared, layer by layer (`export.verification.keras_with_integers`). For that, the
+model is converted once more with each quantized tensor as a further output; the file itself must have the same outputs.
 
 LiteRT computes in fixed point: a bias is rounded to an integer, and ties to another side than in Keras. So an integer
 may be off by one. If parts of the file compute in floats, other operators may be merged there than with all tensors
@@ -22,7 +21,7 @@ from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.file import is_integer
 from tensorflow_quantization.export.litert.function import make_function
 from tensorflow_quantization.export.onnx.emission import plain_name
-from tensorflow_quantization.export.verification.pieces import model_inputs, run_pieces
+from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify, run_with_integers
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 
@@ -58,7 +57,7 @@ class Agreement:
         )
 
 
-def verify(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
+def verify_litert(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
     """Compare a file with the Keras model.
 
     Args:
@@ -74,7 +73,7 @@ def verify(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
         ExportError: `x` does not fit the model's inputs.
         ImportError: `ai-edge-litert` is not installed.
     """
-    inputs = model_inputs(graph, x)
+    inputs = inputs_to_verify(graph, x)
     function = make_function(graph, expose=True)
     results = run_file(convert(function), graph, inputs)
     outputs = run_file(data, graph, inputs)
@@ -86,7 +85,7 @@ def verify(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
             )
     values = {(id(c), id(q)): results[f"quantized_{i}"] for i, (c, q) in enumerate(function.quantized)}
     agreement = Agreement()
-    run_pieces(graph, inputs, partial(_integers, values, agreement))
+    run_with_integers(graph, inputs, partial(_integers, values, agreement))
     wrong = [t for t in agreement.tensors if not t[1] <= ONE_QUANTUM]
     if wrong:
         path, distance, share = max(wrong, key=lambda t: t[1])

@@ -1,0 +1,95 @@
+"""Runs a quantized Keras model with the integers that a written file has at each quantizer.
+
+Where a value lies on the edge between two integers, float rounding decides, and every later layer sees the difference.
+With each layer starting from the numbers of the file, the layers can be compared one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from tensorflow_quantization.export.errors import ExportError
+from tensorflow_quantization.export.onnx.emission import to_numpy
+from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.inputs import model_inputs
+from tensorflow_quantization.model.interpreter import Interpreter, compute
+from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers, wrappers_in
+
+#: Gets a call, one of its quantizers and Keras' values (float32); returns the integers of the file there, as numbers.
+Integers = Callable[[Call, ActivationQuantizer, np.ndarray], np.ndarray]
+
+
+def inputs_to_verify(graph: LayerGraph, x: Any) -> list[np.ndarray]:
+    """The argument `verify_with` of an export as one array for each input, in the model's order.
+
+    Raises:
+        ExportError: it does not fit the model's inputs.
+    """
+    try:
+        return model_inputs(graph, x, "verify_with")
+    except ValueError as error:
+        raise ExportError(str(error)) from error
+
+
+def run_with_integers(graph: LayerGraph, inputs: Sequence[np.ndarray], integers: Integers) -> list[np.ndarray]:
+    """The outputs of the Keras model, in its order, with the integers of a file at each quantizer.
+
+    Args:
+        graph: of the model, flat.
+        inputs: one array for each input.
+        integers: called once for each quantizer in each call.
+    """
+
+    def with_integers(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        weights = [pair for wrapper in wrappers_in(call.operation) for pair in _weights_of_the_file(wrapper)]
+        quantizers = activation_quantizers(call.operation)
+        with keras.StatelessScope(weights), _standing_in(quantizers, partial(_exchange, integers, call)):
+            return compute(call, args, kwargs)
+
+    tensors = [keras.ops.convert_to_tensor(array) for array in inputs]
+    return [keras.ops.convert_to_numpy(y) for y in tree.flatten(Interpreter(graph).run(tensors, with_integers))]
+
+
+def _exchange(integers: Integers, call: Call, quantizer: ActivationQuantizer, x: Any) -> Any:
+    """What the integers of the file at a quantizer stand for, as a tensor like `x`."""
+    exact = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
+    found = integers(call, quantizer, exact).reshape(exact.shape).astype(np.float32)
+    dequantized = numerics.dequantize(found, *(p.astype(np.float32) for p in quantizer.parameters()))
+    return keras.ops.cast(keras.ops.convert_to_tensor(dequantized), x.dtype)
+
+
+def _weights_of_the_file(wrapper: BaseQuantizeWrapper) -> list[tuple[Any, Any]]:
+    """Quantized weights of a wrapper, each with the value that its integers in the file stand for.
+
+    A backend may divide by multiplying with the reciprocal (XLA does), and then find the other integer for a weight on
+    the edge between two. Of values that lie on integers all find the same.
+    """
+    values = []
+    for name, quantizer in wrapper.weight_quantizers.items():
+        variable = getattr(wrapper.layer, name)
+        weight = quantizer.dequantized(to_numpy(variable, "float32"))
+        values.append((variable, keras.ops.convert_to_tensor(weight, dtype=variable.dtype)))
+    return values
+
+
+@contextlib.contextmanager
+def _standing_in(
+    quantizers: list[ActivationQuantizer], exchange: Callable[[ActivationQuantizer, Any], Any]
+) -> Iterator[None]:
+    """Lets `exchange` stand in for each of Keras' quantizers."""
+    before = [q.observer for q in quantizers]
+    try:
+        for quantizer in quantizers:
+            quantizer.observer = partial(exchange, quantizer)
+        yield
+    finally:
+        for quantizer, observer in zip(quantizers, before, strict=True):
+            quantizer.observer = observer

@@ -1,0 +1,44 @@
+import keras
+import numpy as np
+import pytest
+import small_models
+
+from tensorflow_quantization import calibrate, quantize_model
+from tensorflow_quantization.export import ExportError, VerificationError
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("export_litert needs the TensorFlow backend", allow_module_level=True)
+pytest.importorskip("ai_edge_litert", reason="ai-edge-litert, which runs .tflite files, is not installed")
+
+from tensorflow_quantization.export.litert import export_litert
+from tensorflow_quantization.export.verification.litert import verify_litert
+from tensorflow_quantization.model.graph import LayerGraph
+
+
+@pytest.fixture
+def quantized(cnn):
+    """A small model for LiteRT, calibrated."""
+    return calibrate(quantize_model(cnn, target="litert"), small_models.data_for(cnn), verbose=0)
+
+
+def test_disagreement_is_found_and_nothing_written(tmp_path, quantized, monkeypatch):
+    x = small_models.data_for(quantized)
+    graph = LayerGraph.trace(quantized)
+    data = export_litert(quantized, tmp_path / "m.tflite").read_bytes()
+    assert verify_litert(data, graph, x).distance < 1
+    quantized.get_layer("quant_dense").layer.bias.assign(np.ones(5))
+    with pytest.raises(VerificationError, match="output_0"):
+        verify_litert(data, graph, x)
+    # A converter that takes other weights than Keras has.
+    from tensorflow_quantization.export.litert import constants
+
+    monkeypatch.setattr(constants, "_float32", lambda array: np.float32(array) * np.float32(1.1))
+    with pytest.raises(VerificationError, match=r"most at 'quant_relu'.*allowed"):
+        export_litert(quantized, tmp_path / "other.tflite", verify_with=x)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.tflite"]
+
+
+def test_input_that_does_not_fit(tmp_path, quantized):
+    with pytest.raises(ExportError, match="verify_with"):
+        export_litert(quantized, tmp_path / "m.tflite", verify_with=np.zeros((1, 8, 8)))
+    assert not list(tmp_path.iterdir())
