@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.model.interpreter import Arguments, Interpreter, arguments_as_written
 from tensorflow_quantization.model.keras_internals import (
     compile_arguments,
     origin,
@@ -87,32 +87,31 @@ class _Rebuilder:
     def _functional(self, graph: LayerGraph) -> keras.Model:
         old = graph.model
         inputs = {id(tensor): _input(tensor) for tensor in graph.inputs}
-        tensors = {id(t): _chain(self._behind(graph, t), inputs[id(t)]) for t in graph.inputs}
-
-        def new(tensor: Tensor):
-            return tensors[id(tensor)]
-
-        for call in graph.calls:
-            operations = self._operations(call)
-            read = new if call.is_layer else partial(self._read, call, new)
-            outputs = operations[0](*substitute(call.args, read), **substitute(call.kwargs, read))
-            outputs = _chain(operations[1:], outputs)
-            for tensor, output in zip(call.outputs, keras.tree.flatten(outputs), strict=True):
-                tensors[id(tensor)] = output
+        values = [_chain(self._behind(graph, t), inputs[id(t)]) for t in graph.inputs]
+        outputs = Interpreter(graph, self._arguments).run(values, self._call)
         kept = isinstance(old, keras.Model) and takes_inputs_and_outputs(type(old))
         cls = type(old) if kept else keras.Model  # of a block, a layer that is read as a model, too
         _warn_of_lost_methods(old, cls)
         return cls(
             substitute(graph.input_structure, lambda tensor: inputs[id(tensor)]),
-            self._outputs(graph, new),
+            self._outputs(graph, outputs),
             name=old.name,
             trainable=old.trainable,
         )
 
-    def _read(self, call: Call, new: Callable[[Tensor], Any], tensor: Tensor) -> Any:
-        return _chain(self.before(call, tensor), new(tensor))
+    def _arguments(self, call: Call, read: Callable[[Tensor], Any]) -> Arguments:
+        """The arguments that a call of the new model is written with, `training` and `None` as in the old model."""
 
-    def _outputs(self, graph: LayerGraph, new: Callable[[Tensor], Any]) -> Any:
+        def operand(tensor: Tensor) -> Any:
+            return _chain(self.before(call, tensor), read(tensor))
+
+        return arguments_as_written(call, read if call.is_layer else operand)
+
+    def _call(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        operations = self._operations(call)
+        return _chain(operations[1:], operations[0](*args, **kwargs))
+
+    def _outputs(self, graph: LayerGraph, outputs: Any) -> Any:
         """The outputs of the new model, under their old names.
 
         Losses, metrics and targets may speak of several outputs by the names of their layers.
@@ -120,14 +119,13 @@ class _Rebuilder:
         names = [tensor.producer.name if tensor.producer else tensor.name for tensor in graph.outputs]
         named = graph is self.graph and len(names) > 1 and not isinstance(graph.output_structure, dict)
 
-        def output(tensor: Tensor):
-            y = new(tensor)
+        def output(tensor: Tensor, y: Any) -> Any:
             name = tensor.producer.name if tensor.producer else tensor.name
             if not named or names.count(name) > 1 or origin(y).operation.name == name:
                 return y
             return keras.layers.Identity(name=name, dtype=tensor.dtype)(y)
 
-        return substitute(graph.output_structure, output)
+        return keras.tree.map_structure(output, graph.output_structure, outputs)
 
     def _operations(self, call: Call) -> Sequence[keras.Operation]:
         """What is in the place of a call's operation; the same for every call of a shared layer."""

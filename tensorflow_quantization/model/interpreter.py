@@ -7,7 +7,7 @@ The interpreter hands them from call to call and never looks into them.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,11 @@ from keras import tree
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.model.inputs import model_inputs
 
-#: Computes a call: gets the call, its arguments and its keyword arguments (see `arguments`), and returns its outputs,
-#: in any structure with as many values as the call has outputs.
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+#: Gets a call and what returns the value of a tensor; returns the arguments and keyword arguments of the call.
+ReadArguments = Callable[[Call, Callable[[Tensor], Any]], Arguments]
+#: Computes a call: gets the call, its arguments and its keyword arguments, and returns its outputs, in any structure
+#: with as many values as the call has outputs.
 CallFunction = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
 
 
@@ -39,7 +42,7 @@ class Computed:
 
 def infer(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
     """The outputs of a layer or operation at inference: `training=False` if it takes `training`."""
-    if isinstance(operation, keras.layers.Layer) and "training" in inspect.signature(operation.call).parameters:
+    if isinstance(operation, keras.layers.Layer) and "training" in operation.call_signature_parameters:
         kwargs["training"] = False
     return operation(*args, **kwargs)
 
@@ -49,7 +52,12 @@ def compute(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return infer(call.operation, *args, **kwargs)
 
 
-def arguments(call: Call, read: Callable[[Tensor], Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments_as_written(call: Call, read: Callable[[Tensor], Any]) -> Arguments:
+    """The arguments of a call as the model was written, with values for its tensors; `read` returns these."""
+    return substitute(call.args, read), substitute(call.kwargs, read)
+
+
+def arguments_at_inference(call: Call, read: Callable[[Tensor], Any]) -> Arguments:
     """The arguments of a call at inference, with values for its tensors.
 
     Args:
@@ -76,6 +84,8 @@ class Interpreter:
 
     Args:
         graph: the graph; it must not change afterwards.
+        read_arguments: what a function in place of a call gets: `arguments_at_inference`, or `arguments_as_written`
+            for a function that writes the call anew.
 
     Example:
 
@@ -108,16 +118,18 @@ class Interpreter:
     ['dense', 'relu']
     """
 
-    def __init__(self, graph: LayerGraph):
+    def __init__(self, graph: LayerGraph, read_arguments: ReadArguments = arguments_at_inference):
         self.graph = graph
+        self.read_arguments = read_arguments
         last: dict[int, int] = {}
         for index, call in enumerate(graph.calls):
             last.update((id(tensor), index) for tensor in [*call.outputs, *call.inputs])
         outputs = {id(tensor) for tensor in graph.outputs}
-        self._dead_after: list[list[int]] = [[] for _ in graph.calls]
+        #: For each call the ids of the tensors that no later call reads.
+        self.dead_after: list[list[int]] = [[] for _ in graph.calls]
         for key, index in last.items():
             if key not in outputs:
-                self._dead_after[index].append(key)
+                self.dead_after[index].append(key)
 
     def run(
         self, inputs: Any, call_function: CallFunction = compute, watch: Callable[[Computed], None] | None = None
@@ -162,24 +174,22 @@ class Interpreter:
 
     def start(self, inputs: Any, call_function: CallFunction = compute) -> Run:
         """A run to be advanced call by call; for arguments and errors see `run`."""
-        return Run(self.graph, self._dead_after, inputs, call_function)
+        return Run(self, inputs, call_function)
 
 
 class Run:
     """One run of an `Interpreter`, advanced by `step`; it holds the tensors that are still needed."""
 
-    def __init__(
-        self, graph: LayerGraph, dead_after: Sequence[Sequence[int]], inputs: Any, call_function: CallFunction
-    ):
-        flat = tree.flatten(inputs)
+    def __init__(self, interpreter: Interpreter, inputs: Any, call_function: CallFunction):
+        graph, flat = interpreter.graph, _flatten(inputs)
         if len(flat) != len(graph.inputs):
             names = ", ".join(tensor.name for tensor in graph.inputs)
             raise ValueError(
                 f"Model {graph.model.name!r} has {len(graph.inputs)} inputs ({names}), got {len(flat)} values. "
                 "Pass one value for each input, in this order."
             )
+        self._interpreter = interpreter
         self._graph = graph
-        self._dead_after = dead_after
         self._call_function = call_function
         self._values = {id(tensor): value for tensor, value in zip(graph.inputs, flat, strict=True)}
         self._done = 0
@@ -192,8 +202,8 @@ class Run:
     def step(self) -> Computed:
         """Compute the next call, and drop the tensors that no later call reads."""
         call = self._graph.calls[self._done]
-        args, kwargs = arguments(call, self._read)
-        outputs = tree.flatten(self._call_function(call, args, kwargs))
+        args, kwargs = self._interpreter.read_arguments(call, self._read)
+        outputs = _flatten(self._call_function(call, args, kwargs))
         if len(outputs) != len(call.outputs):
             raise ValueError(
                 f"The function in place of {call.path!r} ({call.class_name}) returned {len(outputs)} values; it must "
@@ -201,7 +211,7 @@ class Run:
             )
         computed = Computed(call, [self._read(tensor) for tensor in call.inputs], outputs)
         self._values.update((id(tensor), value) for tensor, value in zip(call.outputs, outputs, strict=True))
-        for key in self._dead_after[self._done]:
+        for key in self._interpreter.dead_after[self._done]:
             del self._values[key]
         self._done += 1
         return computed
@@ -212,6 +222,19 @@ class Run:
 
     def _read(self, tensor: Tensor) -> Any:
         return self._values[id(tensor)]
+
+
+def _flatten(structure: Any) -> list[Any]:
+    """The values in a structure, as `keras.tree.flatten` returns them.
+
+    On PyTorch that function leaves reference cycles, which keep the values alive until garbage is collected. So it
+    flattens only what is nested more than once.
+    """
+    if not tree.is_nested(structure):
+        return [structure]
+    if isinstance(structure, list | tuple) and not any(map(tree.is_nested, structure)):
+        return list(structure)
+    return tree.flatten(structure)
 
 
 def input_tensors(graph: LayerGraph, x: Any) -> list[Any]:

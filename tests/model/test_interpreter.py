@@ -12,7 +12,7 @@ from random_graphs import GRAPHS, build
 from tensorflow_quantization.model import interpreter
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import model_inputs
-from tensorflow_quantization.model.interpreter import Interpreter, compute
+from tensorflow_quantization.model.interpreter import Interpreter, arguments_as_written, compute
 
 
 class Value:
@@ -150,6 +150,19 @@ def test_functions_never_get_training():
 
     assert Interpreter(graph).run("x", noted) == "y"
     assert found == [(("x",), {})]
+
+
+def test_arguments_as_written_have_training_and_none():
+    inputs = keras.Input((4,))
+    graph = LayerGraph.trace(keras.Model(inputs, Scaling()(layers.Dropout(0.5)(inputs, training=True), offset=None)))
+    found = []
+
+    def noted(call, args, kwargs):
+        found.append((args, kwargs))
+        return call.class_name
+
+    Interpreter(graph, arguments_as_written).run("x", noted)
+    assert found == [(("x",), {"training": True}), (("Dropout",), {"offset": None})]
 
 
 class Scaling(layers.Layer):

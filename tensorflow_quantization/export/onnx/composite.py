@@ -10,13 +10,15 @@ from dataclasses import replace
 from typing import Any
 
 import keras
+from keras import tree
 
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.onnx.refusals import refusal
 from tensorflow_quantization.export.onnx.registry import find_emitter
 from tensorflow_quantization.export.onnx.values import Shape
 from tensorflow_quantization.model.functional import names_of_its_own
-from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
+from tensorflow_quantization.model.interpreter import Interpreter, arguments_as_written
 from tensorflow_quantization.model.keras_classes import keras_class_name
 from tensorflow_quantization.model.tracing import reason_of, trace_call, unchanged
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
@@ -26,7 +28,7 @@ OPAQUE = frozenset({"Lambda"})
 
 
 def expand_composites(graph: LayerGraph) -> tuple[LayerGraph, dict[str, str]]:
-    """Put in the place of each layer without an emitter what its `call` is made of.
+    """Replace each layer without an emitter by the calls that its `call` is made of.
 
     Args:
         graph: flat; its calls and tensors become those of the result.
@@ -35,19 +37,26 @@ def expand_composites(graph: LayerGraph) -> tuple[LayerGraph, dict[str, str]]:
         The graph, and for each layer that stays without an emitter, by its path, why it cannot be looked into.
     """
     reasons: dict[str, str] = {}
-    replaced: dict[int, Tensor] = {}
     calls: list[Call] = []
-    for call in graph.calls:
-        calls += _expand(_rewired(call, replaced), replaced, reasons)
-    if len(calls) == len(graph.calls) and not replaced:
-        return graph, reasons
 
-    def current(t: Tensor) -> Tensor:
-        return replaced.get(id(t), t)
+    def expand(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The tensors in place of the outputs of a call; one call is written anew, or the calls that it is made of."""
+        inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Tensor)]
+        call = replace(call, args=args, kwargs=kwargs, inputs=inputs)
+        traced = _trace(call, reasons)
+        if traced is not None:
+            inner, positions = traced
+            return Interpreter(inner, arguments_as_written).run([inputs[i] for i in positions], expand)
+        for tensor in call.outputs:
+            tensor.producer = call
+        calls.append(call)
+        return call.outputs
 
-    outputs = [current(t) for t in graph.outputs]
-    structure = substitute(graph.output_structure, current)
-    return LayerGraph(graph.model, graph.inputs, outputs, graph.input_structure, structure, calls), reasons
+    structure = Interpreter(graph, arguments_as_written).run(graph.inputs, expand)
+    return (
+        LayerGraph(graph.model, graph.inputs, tree.flatten(structure), graph.input_structure, structure, calls),
+        reasons,
+    )
 
 
 def trace_function(function: Callable[[Any], Any], shape: Shape, dtype: str) -> LayerGraph:
@@ -72,25 +81,21 @@ def trace_function(function: Callable[[Any], Any], shape: Shape, dtype: str) -> 
         ) from error
 
 
-def _expand(call: Call, replaced: dict[int, Tensor], reasons: dict[str, str]) -> list[Call]:
-    """The calls that a call is made of; itself if it has an emitter or cannot be looked into."""
+def _trace(call: Call, reasons: dict[str, str]) -> tuple[LayerGraph, list[int]] | None:
+    """The calls that a call is made of, and which input of the call each input of theirs is.
+
+    `None` if the call has an emitter or cannot be looked into; why not goes to `reasons`.
+    """
     operation = call.operation
     emitted = find_emitter(operation) is not None and not _quantizes_a_composite(operation)
     if emitted or not call.is_layer or keras_class_name(type(operation)) in OPAQUE or refusal(operation):
-        return [call]
+        return None
     try:
-        traced, inputs = trace_call(call)
-        # One level only: what a sublayer without an emitter is made of is found in the same way.
-        inner, inner_reasons = expand_composites(traced.flatten())
+        traced, positions = trace_call(call)
+        return traced.flatten(), positions
     except Exception as error:
         reasons[call.path] = f"Keras cannot trace its `call`: {reason_of(error)}"
-        return [call]
-    reasons.update(inner_reasons)
-    known = {id(x): call.inputs[i] for x, i in zip(inner.inputs, inputs, strict=True)}
-    calls = [_rewired(inner_call, known) for inner_call in inner.calls]
-    for old, new in zip(call.outputs, inner.outputs, strict=True):
-        replaced[id(old)] = known.get(id(new), new)
-    return calls
+        return None
 
 
 def _quantizes_a_composite(operation: keras.Operation) -> bool:
@@ -101,22 +106,3 @@ def _quantizes_a_composite(operation: keras.Operation) -> bool:
     if not isinstance(operation, BaseQuantizeWrapper) or operation.weight_quantizers:
         return False
     return find_emitter(operation.layer) is None
-
-
-def _rewired(call: Call, replaced: dict[int, Tensor]) -> Call:
-    """The call with other tensors as its inputs."""
-    if not any(id(t) in replaced for t in call.inputs):
-        return call
-
-    def current(t: Tensor) -> Tensor:
-        return replaced.get(id(t), t)
-
-    new = replace(
-        call,
-        args=substitute(call.args, current),
-        kwargs=substitute(call.kwargs, current),
-        inputs=[current(t) for t in call.inputs],
-    )
-    for tensor in new.outputs:
-        tensor.producer = new
-    return new

@@ -23,7 +23,7 @@ from tensorflow_quantization.export.onnx.builder import AUTOMATIC_OPSET
 from tensorflow_quantization.export.onnx.emission import Emission
 from tensorflow_quantization.export.onnx.values import Value
 from tensorflow_quantization.model.graph import Call
-from tensorflow_quantization.model.interpreter import arguments, compute
+from tensorflow_quantization.model.interpreter import arguments_at_inference, compute
 from tensorflow_quantization.model.tracing import changed_variables, changes
 from tensorflow_quantization.text.warn import muted
 from tensorflow_quantization.wrappers import activation_quantizers, wrappers_in
@@ -90,7 +90,7 @@ def _converted(call: Call, keys: list[int], values: list[Value], compare: bool) 
 
     def run(*arrays: Any) -> list[Any]:
         given = dict(zip(keys, arrays, strict=True))
-        args, kwargs = arguments(call, lambda t: given[id(t)])
+        args, kwargs = arguments_at_inference(call, lambda t: given[id(t)])
         with keras.StatelessScope() as scope:
             outputs = compute(call, args, kwargs)
         changed.extend(changed_variables(operation, scope))
