@@ -6,10 +6,11 @@ import os
 
 from tensorflow_quantization.inspection.checks.onnxruntime import RULES as ONNXRUNTIME
 from tensorflow_quantization.inspection.checks.openvino import RULES as OPENVINO
-from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, name_of
+from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph
 from tensorflow_quantization.inspection.checks.report import Finding, Report
 from tensorflow_quantization.inspection.checks.rule import Rule
 from tensorflow_quantization.inspection.checks.tensorrt import RULES as TENSORRT
+from tensorflow_quantization.onnx_graph.queries import name_of
 from tensorflow_quantization.text.messages import must_be_one_of
 
 #: The rules by target: a new runtime is a new file with a tuple of rules, and a line here.

@@ -8,42 +8,35 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from tensorflow_quantization.inspection.checks.qdq_graph import (
-    WEIGHTED,
-    QdqGraph,
-    Quantization,
-    WeightedNode,
-    attribute,
+from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, WeightedNode
+from tensorflow_quantization.inspection.checks.rule import Predicate, Violation
+from tensorflow_quantization.onnx_graph.operators import BIASES, RELAYING
+from tensorflow_quantization.onnx_graph.quantization import Quantization
+from tensorflow_quantization.onnx_graph.queries import (
     constant,
-    input_of,
     is_constant,
     is_dequantize,
     is_quantize,
     name_of,
+    operand,
+    output_axis,
+    producer,
 )
-from tensorflow_quantization.inspection.checks.rule import Predicate, Violation
-
-_MOVING = frozenset({"Cast", "Reshape", "Transpose"})
 
 
 def _deciding(graph: QdqGraph) -> Iterator[ir.Node]:
     """Each pair once: its QuantizeLinear, or its DequantizeLinear where the integers are stored."""
     for node in graph.nodes:
-        if is_quantize(node):
+        if is_quantize(node) or (is_dequantize(node) and not is_quantize(producer(operand(node, 0)))):
             yield node
-        elif is_dequantize(node):
-            value = node.inputs[0]
-            producer = None if value is None else value.producer()
-            if not is_quantize(producer):
-                yield node
 
 
 def bad_scales(graph: QdqGraph) -> Iterator[Violation]:
     """Scales that are computed, zero, negative or not finite."""
     for node in _deciding(graph):
-        scale = constant(input_of(node, 1))
+        scale = constant(operand(node, 1))
         if scale is None:
-            if not is_constant(input_of(node, 1)):
+            if not is_constant(operand(node, 1)):
                 yield Violation((node,), "its scale is computed in the graph, not a constant")
         elif not (np.isfinite(scale).all() and (scale > 0).all()):
             bad = scale[~(np.isfinite(scale) & (scale > 0))].ravel()[0]
@@ -62,9 +55,8 @@ def mismatched_pairs_within(graph: QdqGraph) -> Iterator[Violation]:
 
 def _mismatches(graph: QdqGraph, has_any_scale: Callable[[ir.Node], bool]) -> Iterator[Violation]:
     for node in graph.dequantizes:
-        value = node.inputs[0]
-        before = None if value is None else value.producer()
-        if not is_quantize(before):
+        before = producer(operand(node, 0))
+        if before is None or not is_quantize(before):
             continue
         q, dq = Quantization.of(before), Quantization.of(node)
         if q.dtype != dq.dtype:
@@ -79,9 +71,9 @@ def _mismatches(graph: QdqGraph, has_any_scale: Callable[[ir.Node], bool]) -> It
 
 
 def _of_input(quantize: ir.Node) -> bool:
-    value = input_of(quantize, 0)
-    while value is not None and (node := value.producer()) is not None and node.op_type in _MOVING:
-        value = input_of(node, 0)
+    value = operand(quantize, 0)
+    while (relaying := producer(value, *RELAYING)) is not None:
+        value = operand(relaying, 0)
     return value is not None and value.is_graph_input()
 
 
@@ -155,7 +147,7 @@ def per_channel_activations(graph: QdqGraph) -> Iterator[Violation]:
                 yield Violation((weighted.node, source.dequantize), what)
 
 
-def wrong_axes(operators: Collection[str] = tuple(WEIGHTED)) -> Predicate:
+def wrong_axes(operators: Collection[str] = tuple(BIASES)) -> Predicate:
     """Per-channel weights of these operators whose scales are not those of the output channels."""
     return lambda graph: _wrong_axes(graph, frozenset(operators))
 
@@ -168,7 +160,7 @@ def _wrong_axes(graph: QdqGraph, operators: frozenset[str]) -> Iterator[Violatio
             q, shape = Quantization.of(source.dequantize), _shape(source.dequantize.inputs[0])
             if not q.per_channel or q.block_size or q.scale is None or shape is None:
                 continue
-            axis, expected = q.axis % len(shape), _output_axis(weighted, len(shape))
+            axis, expected = q.axis % len(shape), _channel_axis(weighted, len(shape))
             if axis != expected:
                 what = f"the weights' scales lie along axis {axis}; its output channels are axis {expected}"
                 yield Violation((weighted.node, source.dequantize), what)
@@ -177,13 +169,11 @@ def _wrong_axes(graph: QdqGraph, operators: frozenset[str]) -> Iterator[Violatio
                 yield Violation((weighted.node, source.dequantize), what)
 
 
-def _output_axis(weighted: WeightedNode, rank: int) -> int:
-    node = weighted.node
-    if node.op_type == "MatMul":
-        return rank - 2 if weighted.data.is_weight else rank - 1
-    if node.op_type == "Gemm":
-        return 0 if attribute(node, "transB", 0) else 1
-    return 1 if node.op_type == "ConvTranspose" else 0
+def _channel_axis(weighted: WeightedNode, rank: int) -> int | None:
+    """The axis of the output channels in the weight, which may be the first factor of a MatMul."""
+    if weighted.node.op_type == "MatMul" and weighted.data.is_weight:
+        return rank - 2
+    return output_axis(weighted.node, rank)
 
 
 def _shape(value: ir.Value | None) -> tuple[int, ...] | None:
@@ -283,7 +273,7 @@ def bias_off_scale(operators: Collection[str]) -> Predicate:
 
 def _bias_off_scale(graph: QdqGraph, operators: frozenset[str]) -> Iterator[Violation]:
     for weighted in graph.weighted:
-        dequantize = None if weighted.bias is None else weighted.bias.producer()
+        dequantize = producer(weighted.bias)
         if weighted.node.op_type not in operators or not weighted.quantized or not is_dequantize(dequantize):
             continue
         scales = [Quantization.of(s.dequantize).scale for s in weighted.sources if s.dequantize is not None]

@@ -11,22 +11,21 @@ from collections.abc import Collection, Iterator
 import numpy as np
 import onnx_ir as ir
 
-from tensorflow_quantization.inspection.checks.qdq_graph import (
-    ACTIVATIONS,
-    MOVING,
-    Chain,
-    QdqGraph,
-    Quantization,
-    WeightedNode,
+from tensorflow_quantization.inspection.checks.qdq_graph import Chain, QdqGraph, WeightedNode
+from tensorflow_quantization.inspection.checks.rule import Predicate, Violation
+from tensorflow_quantization.onnx_graph.operators import ACTIVATIONS, MOVING
+from tensorflow_quantization.onnx_graph.quantization import Quantization
+from tensorflow_quantization.onnx_graph.queries import (
     attribute,
     constant,
-    input_of,
     is_constant,
     is_dequantize,
     is_quantize,
     name_of,
+    only_reader,
+    operand,
+    producer,
 )
-from tensorflow_quantization.inspection.checks.rule import Predicate, Violation
 
 #: Operators that a quantizer moves back through; measured: Flatten is not one of them.
 _PASSED = (MOVING - {"Flatten"}) | {"Dropout", "MaxPool"}
@@ -55,12 +54,9 @@ def outputs(kind: str) -> Predicate:
 def bias_of_matmul(weighted: WeightedNode) -> ir.Node | None:
     """The Add of a constant vector to a MatMul's output, its only reader; ONNX Runtime makes the two a Gemm."""
     output = weighted.node.outputs[0]
-    readers = output.consumers()
-    if weighted.node.op_type != "MatMul" or output.is_graph_output() or len(readers) != 1:
-        return None
-    add = readers[0]
-    vectors = [constant(value) for value in add.inputs if value is not output]
-    return add if add.op_type == "Add" and vectors and vectors[0] is not None and vectors[0].ndim == 1 else None
+    add = only_reader(output, "Add") if weighted.node.op_type == "MatMul" else None
+    vectors = [constant(value) for value in add.inputs if value is not output] if add is not None else []
+    return add if vectors and vectors[0] is not None and vectors[0].ndim == 1 else None
 
 
 def _needs_quantizer(graph: QdqGraph, weighted: WeightedNode) -> bool:
@@ -68,7 +64,7 @@ def _needs_quantizer(graph: QdqGraph, weighted: WeightedNode) -> bool:
     if node.op_type == "Conv":
         return True
     if node.op_type == "Gemm":  # with an integer bias, or none, there is a kernel that writes floats
-        return weighted.bias is not None and not is_dequantize(weighted.bias.producer())
+        return weighted.bias is not None and not is_dequantize(producer(weighted.bias))
     # Where a MatMul's shape is known it becomes a Gemm with its bias; else a kernel that writes floats takes it.
     return bias_of_matmul(weighted) is not None and _is_static(node.inputs[0])
 
@@ -146,15 +142,14 @@ def _rank(node: ir.Node) -> int:
 def _not_implied(clip: ir.Node, q: ir.Node) -> str | None:
     """Why the quantizer's limits do not imply the Relu or Clip before it."""
     quantization = Quantization.of(q)
-    limits, zero, scale = quantization.limits, quantization.zero, quantization.scale
-    if limits is None or zero is None or scale is None or scale.size != 1:
+    limits, zero, scale, reached = quantization.limits, quantization.zero, quantization.scale, quantization.range
+    if limits is None or zero is None or scale is None or reached is None:
         return f"the {clip.op_type} stays: the quantizer after it is not per tensor"
     if clip.op_type == "Relu":
         if zero == limits[0]:
             return None
         return f"the Relu stays: the zero point after it is {zero}, not the least {quantization.dtype}, {limits[0]}"
-    step = float(np.ravel(scale)[0])
-    low, high = ((limit - zero) * step for limit in limits)
+    step, (low, high) = float(np.ravel(scale)[0]), reached
     clip_low, clip_high = _bound(clip, 1, "min", -np.inf), _bound(clip, 2, "max", np.inf)
     # A hundredth of a quantum is rounding of the scale, not another range.
     if clip_low <= low + 0.01 * step and clip_high >= high - 0.01 * step:
@@ -163,7 +158,7 @@ def _not_implied(clip: ir.Node, q: ir.Node) -> str | None:
 
 
 def _bound(clip: ir.Node, index: int, name: str, without: float) -> float:
-    value = input_of(clip, index)
+    value = operand(clip, index)
     if value is None:
         return float(attribute(clip, name, without))
     found = constant(value)

@@ -7,8 +7,8 @@ wants no particular place for them, so there are fewer rules than for ONNX Runti
 from __future__ import annotations
 
 from tensorflow_quantization.inspection.checks import numerics, openvino_forms, placement
-from tensorflow_quantization.inspection.checks.qdq_graph import ACTIVATIONS
 from tensorflow_quantization.inspection.checks.rule import Rule
+from tensorflow_quantization.onnx_graph.operators import ACTIVATIONS
 
 _MEASURED = "Measured: OpenVINO 2026.4, x86 CPU"
 _ONNX = "ONNX, QuantizeLinear and DequantizeLinear"

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tensorflow_quantization.inspection.checks.qdq_graph import (
-    QdqGraph,
-    Quantization,
-    WeightedNode,
-    attribute,
-    constant,
-    input_of,
-    is_dequantize,
-)
+from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, WeightedNode
 from tensorflow_quantization.inspection.checks.rule import Violation
+from tensorflow_quantization.onnx_graph.quantization import Quantization
+from tensorflow_quantization.onnx_graph.queries import attribute, constant, is_dequantize, operand, producer
 
 
 def asymmetric_products(graph: QdqGraph) -> Iterator[Violation]:
@@ -35,7 +29,7 @@ def integer_operators(graph: QdqGraph) -> Iterator[Violation]:
         if node.op_type in ("ConvInteger", "MatMulInteger"):
             yield Violation((node,), f"it is a {node.op_type}")
         elif node.op_type in ("QLinearConv", "QLinearMatMul"):
-            scale = constant(input_of(node, 4))
+            scale = constant(operand(node, 4))
             if scale is not None and scale.ndim:
                 yield Violation((node,), f"it is a {node.op_type} with {scale.size} scales for its weights")
 
@@ -54,9 +48,9 @@ def counted_padding(graph: QdqGraph) -> Iterator[Violation]:
         if node.op_type != "AveragePool":
             continue
         padded = bool(attribute(node, "count_include_pad", 0)) and any(attribute(node, "pads", ()))
-        source = node.inputs[0].producer() if node.inputs[0] is not None else None
+        source = producer(operand(node, 0))
         if source is not None and source.op_type == "Pad":
-            padded, source = True, source.inputs[0].producer() if source.inputs[0] is not None else None
+            padded, source = True, producer(operand(source, 0))
         if padded and source is not None and is_dequantize(source):
             zero = Quantization.of(source).zero
             if zero != 0:

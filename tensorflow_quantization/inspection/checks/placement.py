@@ -7,20 +7,19 @@ from collections.abc import Collection, Iterator
 import numpy as np
 import onnx_ir as ir
 
-from tensorflow_quantization.inspection.checks.qdq_graph import (
-    CARRYING,
-    MOVING,
-    QdqGraph,
-    Quantization,
-    Source,
+from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, Source
+from tensorflow_quantization.inspection.checks.rule import Predicate, Violation
+from tensorflow_quantization.onnx_graph.operators import CARRYING, MOVING
+from tensorflow_quantization.onnx_graph.quantization import Quantization
+from tensorflow_quantization.onnx_graph.queries import (
     attribute,
-    input_of,
     is_constant,
     is_dequantize,
     is_quantize,
     name_of,
+    operand,
+    producer,
 )
-from tensorflow_quantization.inspection.checks.rule import Predicate, Violation
 
 
 def nothing_quantized(graph: QdqGraph) -> Iterator[Violation]:
@@ -64,9 +63,8 @@ def float_inputs(graph: QdqGraph) -> Iterator[Violation]:
 
 
 def _origin(node: ir.Node, index: int) -> str:
-    value = input_of(node, index)
-    producer = None if value is None else value.producer()
-    return "" if producer is None else f": it comes from {producer.op_type} {name_of(producer)!r}"
+    before = producer(operand(node, index))
+    return "" if before is None else f": it comes from {before.op_type} {name_of(before)!r}"
 
 
 def weights_not_adjacent(allowed: Collection[str] = ()) -> Predicate:
@@ -98,9 +96,9 @@ def _pads_oddly(node: ir.Node) -> bool:
 def quantized_biases(graph: QdqGraph) -> Iterator[Violation]:
     """Biases that come from a DequantizeLinear."""
     for weighted in graph.weighted:
-        producer = None if weighted.bias is None else weighted.bias.producer()
-        if is_dequantize(producer):
-            yield Violation((weighted.node, producer), "its bias is quantized")
+        dequantize = producer(weighted.bias)
+        if dequantize is not None and is_dequantize(dequantize):
+            yield Violation((weighted.node, dequantize), "its bias is quantized")
 
 
 def quantizers_inside_fusions(fused: Collection[str]) -> Predicate:
@@ -134,11 +132,10 @@ def _adds(graph: QdqGraph) -> Iterator[tuple[ir.Node, list[tuple[Source, ir.Node
         branches = []
         for index in range(2):
             source = graph.source(node, index, ())
-            value = input_of(node, index) if source.quantize is None else source.quantize.inputs[0]
-            producer = None if value is None else value.producer()
-            if producer is not None and producer.op_type == "BatchNormalization" and producer.inputs[0] is not None:
-                producer = producer.inputs[0].producer()
-            branches.append((source, producer if id(producer) in weighted else None))
+            before = producer(operand(node, index) if source.quantize is None else operand(source.quantize, 0))
+            if before is not None and before.op_type == "BatchNormalization":
+                before = producer(operand(before, 0))
+            branches.append((source, before if id(before) in weighted else None))
         yield node, branches
 
 

@@ -6,8 +6,8 @@ From NVIDIA's documentation and the ONNX importer; nothing here was run on a GPU
 from __future__ import annotations
 
 from tensorflow_quantization.inspection.checks import numerics, placement
-from tensorflow_quantization.inspection.checks.qdq_graph import ACTIVATIONS
 from tensorflow_quantization.inspection.checks.rule import Rule
+from tensorflow_quantization.onnx_graph.operators import ACTIVATIONS
 
 _TYPES = "TensorRT documentation, Working with Quantized Types"
 _EXPLICIT = "TensorRT documentation, Explicit Quantization"

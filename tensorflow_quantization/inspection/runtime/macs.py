@@ -8,23 +8,12 @@ from collections.abc import Mapping, Sequence
 import onnx
 import onnx_ir as ir
 
-from tensorflow_quantization.inspection.checks.onnx_file import with_shapes
-from tensorflow_quantization.inspection.checks.qdq_graph import attribute, input_of
+from tensorflow_quantization.onnx_graph.files import with_shapes
+from tensorflow_quantization.onnx_graph.operators import FACTORS
+from tensorflow_quantization.onnx_graph.queries import attribute, operand
 from tensorflow_quantization.text.messages import did_you_mean
 
 InputShapes = Mapping[str, Sequence[int]] | Sequence[int]
-
-#: Operators that multiply, with the indices of their two factors.
-FACTORS = {
-    "Conv": (0, 1),
-    "ConvInteger": (0, 1),
-    "ConvTranspose": (0, 1),
-    "Gemm": (0, 1),
-    "MatMul": (0, 1),
-    "MatMulInteger": (0, 1),
-    "QLinearConv": (0, 3),
-    "QLinearMatMul": (0, 3),
-}
 
 
 def with_input_shapes(model: onnx.ModelProto, input_shapes: InputShapes | None = None) -> onnx.ModelProto:
@@ -91,7 +80,7 @@ def macs(node: ir.Node) -> int | None:
     """Multiply-accumulates of a node, `None` where its shapes are unknown; 0 for operators that do not multiply."""
     if node.op_type not in FACTORS:
         return 0
-    left, right = (_shape(input_of(node, index)) for index in FACTORS[node.op_type])
+    left, right = (_shape(operand(node, index)) for index in FACTORS[node.op_type])
     output = _shape(node.outputs[0])
     if node.op_type == "ConvTranspose":
         return None if left is None or right is None else math.prod(left) * math.prod(right[1:])

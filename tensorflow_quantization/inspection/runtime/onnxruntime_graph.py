@@ -9,8 +9,8 @@ import tempfile
 import onnx
 import onnx_ir as ir
 
-from tensorflow_quantization.inspection.checks.qdq_graph import MOVING
 from tensorflow_quantization.inspection.runtime.kernels import Kernel, tags
+from tensorflow_quantization.onnx_graph.operators import MOVING
 
 #: Integer kernels: QLinearConv, QGemm, QAttention, ConvInteger, MatMulIntegerToFloat, DynamicQuantizeMatMul, ...
 _INTEGER = re.compile(r"^(QLinear|QGemm|QAttention|QOrdered|DynamicQuantize(?!Linear))|Integer")

@@ -15,20 +15,20 @@ from typing import Any, Literal
 import onnx_ir as ir
 
 from tensorflow_quantization.inspection.checks.check import check_graph
-from tensorflow_quantization.inspection.checks.onnx_file import read_onnx, to_ir, with_shapes
-from tensorflow_quantization.inspection.checks.qdq_graph import (
-    QdqGraph,
-    WeightedNode,
-    input_of,
+from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, WeightedNode
+from tensorflow_quantization.inspection.checks.report import Finding
+from tensorflow_quantization.inspection.runtime import onnxruntime_graph, openvino_graph
+from tensorflow_quantization.inspection.runtime.kernels import Kernel, nodes_of, write_tagged
+from tensorflow_quantization.inspection.runtime.macs import InputShapes, macs, with_input_shapes
+from tensorflow_quantization.onnx_graph.files import read_onnx, to_ir, with_shapes
+from tensorflow_quantization.onnx_graph.operators import FACTORS
+from tensorflow_quantization.onnx_graph.queries import (
     is_constant,
     is_dequantize,
     is_quantize,
     name_of,
+    operand,
 )
-from tensorflow_quantization.inspection.checks.report import Finding
-from tensorflow_quantization.inspection.runtime import onnxruntime_graph, openvino_graph
-from tensorflow_quantization.inspection.runtime.kernels import Kernel, nodes_of, write_tagged
-from tensorflow_quantization.inspection.runtime.macs import FACTORS, InputShapes, macs, with_input_shapes
 from tensorflow_quantization.text.messages import did_you_mean, must_be_one_of
 from tensorflow_quantization.text.tables import markdown_table, text_table
 
@@ -296,7 +296,7 @@ def _ran(node: ir.Node, kernel: Kernel | None) -> Ran:
         return "folded"
     if node.op_type not in FACTORS:
         return "fused" if kernel is None else "integer" if kernel.integer else "float"
-    if all(is_constant(input_of(node, index)) for index in FACTORS[node.op_type]):
+    if all(is_constant(operand(node, index)) for index in FACTORS[node.op_type]):
         return "folded"
     if kernel is None or not kernel.multiplies or kernel.integer is None:
         return "unknown"

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from qdq_files import QdqFile
 
-from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, Quantization, name_of
+from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph
+from tensorflow_quantization.onnx_graph.quantization import Quantization
+from tensorflow_quantization.onnx_graph.queries import name_of
 
 
 def load(tmp_path, build, **kwargs):
