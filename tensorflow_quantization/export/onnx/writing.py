@@ -13,29 +13,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import keras
 import onnx
 import onnx_ir as ir
 
 from tensorflow_quantization._version import __version__
+from tensorflow_quantization.export.onnx.metadata import PRODUCER, properties
 
 #: A protobuf message holds less than 2 GB; above this, weights go to a second file.
 _LARGEST_FILE = 2**31 - 2**20
-PRODUCER = "tensorflow_quantization"
 
 
 def to_model(graph: ir.Graph, target: str | None = None) -> ir.Model:
     """The graph with what a file says of itself: who wrote it, from which Keras, and for which runtime."""
-    metadata = {"tensorflow_quantization_version": __version__, "keras_version": keras.__version__}
-    if target is not None:
-        metadata["target"] = target
     opset = graph.opset_imports[""]
     return ir.Model(
         graph,
         ir_version=onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)]),
         producer_name=PRODUCER,
         producer_version=__version__,
-        metadata_props=metadata,
+        metadata_props=properties(target),
     )
 
 
