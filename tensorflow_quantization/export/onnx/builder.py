@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from tensorflow_quantization.export.errors import OpsetError
 from tensorflow_quantization.export.onnx.values import Order, Shape, Value, keras_order, moves_no_data, stored_dtype
+from tensorflow_quantization.onnx_graph.queries import layer_of
 
 #: The least opset: the first one with scales per channel.
 MIN_OPSET = 13
@@ -92,14 +93,61 @@ class Builder:
         self, op_type: str, inputs: Sequence[Any], attributes: dict[str, Any], name: str, outputs: int = 1
     ) -> list[ir.Value]:
         """Append a node; `None` attributes are left out. Its outputs are named like the node."""
+        node = self._make(op_type, inputs, attributes, name, outputs)
+        self.graph.append(node)
+        return list(node.outputs)
+
+    def insert(
+        self,
+        op_type: str,
+        inputs: Sequence[Any],
+        attributes: dict[str, Any] | None = None,
+        *,
+        before: ir.Node | None = None,
+        after: ir.Node | None = None,
+        name: str | None = None,
+        like: ir.Value | None = None,
+    ) -> ir.Value:
+        """Insert a node with one output next to another node.
+
+        Args:
+            op_type: the operator.
+            inputs: values; numbers and arrays become constants.
+            attributes: `None` among them are left out.
+            before, after: the other node, as one of the two.
+            name: of the node and of its output; by default the layer of the other node and the operator. A number is
+                added to a name that is taken.
+            like: a value with the shape and type of the output.
+
+        Returns:
+            The output.
+
+        Raises:
+            ValueError: not exactly one of `before` and `after` is given.
+        """
+        other = after if before is None else before
+        if other is None or (before is not None and after is not None):
+            raise ValueError(f"insert({op_type!r}) needs either before= or after=, a node of the graph.")
+        node = self._make(op_type, inputs, attributes or {}, name or f"{layer_of(other)}/{op_type}")
+        if after is None:
+            self.graph.insert_before(other, node)
+        else:
+            self.graph.insert_after(other, node)
+        (output,) = node.outputs
+        if like is not None:
+            output.shape, output.type = like.shape, like.type
+        return output
+
+    def _make(
+        self, op_type: str, inputs: Sequence[Any], attributes: dict[str, Any], name: str, outputs: int = 1
+    ) -> ir.Node:
         name = self.unique(name)
         results = [ir.Value(name=name if i == 0 else self.unique(f"{name}_{i}")) for i in range(outputs)]
         attributes = {key: value for key, value in attributes.items() if value is not None}
         values = [self._operand(x) for x in inputs]
         while values and values[-1] is None:
             values.pop()
-        self.graph.append(ir.node(op_type, values, attributes, outputs=results, name=name))
-        return results
+        return ir.node(op_type, values, attributes, outputs=results, name=name)
 
     def _operand(self, x: Any) -> ir.Value | None:
         if x is None or isinstance(x, ir.Value):
