@@ -1,12 +1,15 @@
 """Tiny ONNX graphs for the tests of passes."""
 
+import contextlib
+import logging
+
 import numpy as np
 import onnx_ir as ir
 from onnx_models import op_counts, run
 
 from tensorflow_quantization.export.onnx.builder import Builder
-from tensorflow_quantization.export.onnx.passes.dead_code import remove_dead_code
-from tensorflow_quantization.export.onnx.passes.repeat_quantizers import SHARED
+from tensorflow_quantization.export.onnx.metadata import SHARED
+from tensorflow_quantization.export.onnx.passes.common.dead_code import remove_dead_code
 from tensorflow_quantization.export.onnx.writing import to_model
 
 RNG = np.random.default_rng(0)
@@ -31,6 +34,15 @@ class Graph:
         integers.meta[SHARED] = shared
         return self.op("DequantizeLinear", integers, *parameters)
 
+    def conv(self, x, channels_in, channels_out, size=1, **attributes):
+        kernel = self.weight(channels_out, channels_in, size, size)
+        return self.op("Conv", x, kernel, kernel_shape=[size, size], **attributes)
+
+    def shaped(self, value, *shape):
+        """The value, whose shape is known but for the batch."""
+        value.shape = ir.Shape(["batch", *shape])
+        return value
+
     def weight(self, *shape):
         return RNG.normal(size=shape).astype("float32")
 
@@ -45,18 +57,49 @@ class Graph:
         others = RNG.normal(size=channels), RNG.normal(size=channels), RNG.uniform(0.5, 2, channels)
         return self.op("BatchNormalization", x, *(a.astype("float32") for a in (gamma, *others)), epsilon=1e-3)
 
+    def text(self):
+        """The nodes with what they read, to compare."""
+        read = [[x and x.name for x in node.inputs] for node in self.builder.graph]
+        nodes = [(n.op_type, r, str(n.attributes)) for n, r in zip(self.builder.graph, read, strict=True)]
+        return nodes, [y.name for y in self.builder.graph.outputs], sorted(self.builder.graph.initializers)
+
     def check(self, tmp_path, outputs, function, tolerance=1e-5):
-        """Operator counts after the pass; the results, one or several, are the same as before."""
+        """Operator counts after the pass, which returns none only where it leaves the graph as it was.
+
+        The results, one or several, are the same as before. What the pass says in its debug log is in `self.log`.
+        """
         for y in outputs if isinstance(outputs, list) else [outputs]:
             y.type, y.shape = ir.TensorType(ir.DataType.FLOAT), None
             self.builder.graph.outputs.append(y)
         data = RNG.normal(size=(3, *self.shape)).astype("float32")
         results = []
         for apply in (lambda builder: None, function, remove_dead_code):
-            apply(self.builder)
+            before = self.text()
+            with _messages() as messages:
+                changed = apply(self.builder)
+            if apply is function:
+                self.log = "\n".join(messages)
+            assert bool(changed) == (self.text() != before), changed
             ir.save(to_model(self.builder.graph), tmp_path / "m.onnx")
             results.append(run(tmp_path / "m.onnx", [data], optimize=False))
         for after in results[1:]:
             for x, y in zip(results[0], after, strict=True):
                 np.testing.assert_allclose(y, x, rtol=tolerance, atol=tolerance * np.abs(x).max())
         return op_counts(ir.to_proto(to_model(self.builder.graph)))
+
+
+@contextlib.contextmanager
+def _messages():
+    """What passes log."""
+    messages = []
+    handler = logging.Handler(logging.DEBUG)
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logger = logging.getLogger("tensorflow_quantization.export.onnx.passes")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield messages
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

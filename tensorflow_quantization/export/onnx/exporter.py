@@ -13,7 +13,6 @@ from tensorflow_quantization.export.errors import UnsupportedLayerError
 from tensorflow_quantization.export.onnx.composite import expand_composites
 from tensorflow_quantization.export.onnx.lower import finish, lower, names_of_outputs, unsupported_layers
 from tensorflow_quantization.export.onnx.passes import run_passes
-from tensorflow_quantization.export.onnx.passes.float16 import require_scales, to_float16
 from tensorflow_quantization.export.onnx.retarget import check_retargeted
 from tensorflow_quantization.export.onnx.writing import replacing, save, to_model
 from tensorflow_quantization.export.verification.onnx import TOLERANCES, verify_onnx
@@ -84,11 +83,7 @@ def export_onnx(
     validation.warn_unseen(graph)
     lowered = lower(graph, opset, input_layout, output_names)
     runtime = target or _target(graph)
-    if precision == "float16":
-        require_scales(lowered.builder)
-    run_passes(lowered.builder, runtime)
-    if precision == "float16":
-        to_float16(lowered.builder)
+    run_passes(lowered.builder, runtime, precision)
     onnx_model = to_model(finish(lowered), runtime)
     with replacing(path) as temporary:
         save(onnx_model, temporary)

@@ -29,10 +29,7 @@ from keras import tree
 
 from tensorflow_quantization.export.errors import VerificationError
 from tensorflow_quantization.export.onnx.lower import Lowered, QuantizedTensor
-from tensorflow_quantization.export.onnx.passes.bounded_sums import HINT
-from tensorflow_quantization.export.onnx.passes.fold_padding import FOLDED_PADS
-from tensorflow_quantization.export.onnx.passes.skip_unread_points import READ_POINTS
-from tensorflow_quantization.export.onnx.passes.unsigned_activations import OFFSET
+from tensorflow_quantization.export.onnx.metadata import FOLDED_PADS, HINT, OFFSET, READ_POINTS
 from tensorflow_quantization.export.onnx.values import flattened_permutation, stored_dtype
 from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify, run_with_integers
 from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES, without_quantizers

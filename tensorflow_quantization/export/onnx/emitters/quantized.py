@@ -11,7 +11,7 @@ from keras import tree
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.onnx.emission import Emission, to_numpy
 from tensorflow_quantization.export.onnx.emitters.convolution import depthwise_half, pointwise_half
-from tensorflow_quantization.export.onnx.passes.repeat_quantizers import SHARED
+from tensorflow_quantization.export.onnx.metadata import SHARED
 from tensorflow_quantization.export.onnx.registry import emitter, find_emitter
 from tensorflow_quantization.export.onnx.values import Value
 from tensorflow_quantization.quantizers import ActivationQuantizer

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from tensorflow_quantization.export.onnx.passes._graph import array, is_private, operand
+from tensorflow_quantization.onnx_graph.queries import attribute, constant, is_private, operand, producer
 
 _ARITHMETIC = frozenset({"Mul", "Div", "Add", "Sub"})
 
@@ -24,7 +24,7 @@ class Affine:
 
 @dataclass
 class Chain:
-    """Nodes one after the other, the last one first; together `source` * factor + shift."""
+    """Nodes that follow one another, the last node first; together they compute `source` * factor + shift."""
 
     source: ir.Value
     factor: np.ndarray = field(default_factory=lambda: np.ones(1))
@@ -33,9 +33,9 @@ class Chain:
 
 
 def read_chain(value: ir.Value, axis: int) -> Chain:
-    """What `value` is computed from by operators on channels, as far up as nothing else reads the values between."""
+    """The operators on channels that compute `value`, as far up as nothing else reads the values between them."""
     chain = Chain(value)
-    while (node := chain.source.producer()) is not None and (not chain.nodes or is_private(chain.source)):
+    while (node := producer(chain.source)) is not None and (not chain.nodes or is_private(chain.source)):
         affine = read_affine(node, axis)
         if affine is None:
             break
@@ -49,7 +49,8 @@ def read_affine(node: ir.Node, axis: int) -> Affine | None:
     """What `node` does to each channel; `None` if it does something else.
 
     Args:
-        axis: that of the channels, counted from the last one: -1 is that.
+        node: any.
+        axis: the axis of the channels, counted from the end: -1 is the last axis.
     """
     if node.op_type == "BatchNormalization":
         affine = read_batch_norm(node)
@@ -79,19 +80,19 @@ def read_batch_norm(node: ir.Node) -> Affine | None:
     if node.op_type != "BatchNormalization":
         return None
     source = operand(node, 0)
-    weights = [array(operand(node, i)) for i in range(1, 5)]
+    weights = [constant(operand(node, i)) for i in range(1, 5)]
     if source is None or any(w is None for w in weights):
         return None
     gamma, beta, mean, variance = (np.asarray(w, np.float64) for w in weights)
-    factor = gamma / np.sqrt(variance + node.attributes["epsilon"].as_float())
+    factor = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
     return Affine(source, node.outputs[0], factor, beta - mean * factor)
 
 
 def _per_channel(value: ir.Value | None, axis: int) -> np.ndarray | None:
     """A constant that differs along one axis at most, as a vector in float64."""
-    constant = array(value)
-    if constant is None or constant.ndim > 1 - axis:  # more axes might be more than the tensor has
+    numbers = constant(value)
+    if numbers is None or numbers.ndim > 1 - axis:  # more axes might be more than the tensor has
         return None
-    if any(size != 1 for i, size in enumerate(constant.shape, start=-constant.ndim) if i != axis):
+    if any(size != 1 for i, size in enumerate(numbers.shape, start=-numbers.ndim) if i != axis):
         return None
-    return constant.astype(np.float64).reshape(-1)
+    return numbers.astype(np.float64).reshape(-1)

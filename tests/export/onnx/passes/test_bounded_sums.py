@@ -12,7 +12,8 @@ from processor import EXACT_WEIGHT_BITS
 from small_models import randomize
 
 from tensorflow_quantization import calibrate, check_onnx, export_onnx, quantize_model, runtime_report
-from tensorflow_quantization.export.onnx.passes.bounded_sums import HINT, bounded_sums
+from tensorflow_quantization.export.onnx.metadata import HINT
+from tensorflow_quantization.export.onnx.passes.openvino.bounded_sums import bounded_sums
 from tensorflow_quantization.export.verification.onnx_runtimes import without_quantizers
 
 openvino = pytest.importorskip("openvino")

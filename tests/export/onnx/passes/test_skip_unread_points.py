@@ -10,7 +10,7 @@ from onnx_graphs import Graph
 from small_models import randomize
 
 from tensorflow_quantization import calibrate, export_onnx, quantize_model
-from tensorflow_quantization.export.onnx.passes.skip_unread_points import skip_unread_points
+from tensorflow_quantization.export.onnx.passes.common.skip_unread_points import skip_unread_points
 
 
 def conv(g, x, channels_in, channels_out, size=1, stride=1, pad=0):
@@ -80,6 +80,7 @@ def test_strides_stay_where_something_else_reads_other_points(tmp_path, other):
     }
     g.check(tmp_path, [conv(g, x, 3, 4, stride=2), outputs[other]()], skip_unread_points)
     assert strides(g)[:2] == [1, 2]
+    assert "not all that reads it skips the same points" in g.log
 
 
 def test_nothing_changes_where_no_convolution_makes_the_points(tmp_path):

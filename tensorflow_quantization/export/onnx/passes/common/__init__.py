@@ -1,0 +1,1 @@
+"""Passes for any file, and passes that several runtimes share."""

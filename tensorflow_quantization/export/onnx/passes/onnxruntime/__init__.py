@@ -1,0 +1,1 @@
+"""Passes for ONNX Runtime: forms that it fuses into integer kernels."""

@@ -1,0 +1,88 @@
+"""For ONNX Runtime: a product with a quantized matrix that returns floats, as Gemm with an integer bias.
+
+    DQ ── MatMul(DQ) ── Add(bias)    →    DQ ── [Reshape] ── Gemm(DQ, DQ(bias in steps)) ── [Reshape]
+
+With a bias of floats it is computed in floats; with a bias of int32, at the scale of the products, in integers. That
+scale is so fine that rounding the bias to it is below what float32 rounds in the sum.
+
+A Gemm takes two axes. Of a product of more, a sequence of vectors, the leading axes are joined before it and split up
+after it, as ONNX Runtime itself does where it knows all sizes.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import onnx_ir as ir
+
+from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.export.onnx.passes._rewriting import insert_integer_bias, replace
+from tensorflow_quantization.onnx_graph.queries import (
+    chains,
+    constant,
+    is_private,
+    layer_of,
+    name_of,
+    operand,
+    producer,
+    readers,
+    shape_of,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def integer_bias(builder: Builder) -> int:
+    """Returns how many products became a Gemm."""
+    changed = 0
+    for data, product, add in chains(builder.graph, "DequantizeLinear", "MatMul", "Add"):
+        weight, bias = producer(operand(product, 1), "DequantizeLinear"), constant(operand(add, 1))
+        if weight is None or bias is None or bias.ndim != 1:
+            continue
+        scale = _scale(data, weight)
+        reason = _why_not(product, add) if scale is not None else "a scale or the weight is no constant"
+        if scale is None or reason:
+            logger.debug("%s stays a MatMul: %s", name_of(product), reason)
+            continue
+        steps = np.broadcast_to(scale, bias.shape).astype(np.float32)
+        _insert_gemm(builder, product, add, insert_integer_bias(builder, add, bias, steps), len(bias))
+        changed += 1
+    return changed
+
+
+def _scale(data: ir.Node, weight: ir.Node) -> np.ndarray | None:
+    """The scale of the products of the integers of data and weight, a matrix."""
+    integers, scales = constant(operand(weight, 0)), [constant(operand(node, 1)) for node in (data, weight)]
+    if integers is None or integers.ndim != 2 or scales[0] is None or scales[1] is None:
+        return None
+    return scales[0] * scales[1]
+
+
+def _why_not(product: ir.Node, add: ir.Node) -> str | None:
+    shape = shape_of(operand(product, 0))
+    if not is_private(product.outputs[0]):
+        return "something else than the Add reads it"
+    if shape is None or None in shape[1:-1]:
+        return "the length of the sequence is not known"
+    if len(shape) == 2 and any(reader.op_type == "QuantizeLinear" for reader in readers(add.outputs[0])):
+        return "its sum is quantized, so that it becomes an integer kernel as it is"
+    return None
+
+
+def _insert_gemm(builder: Builder, product: ir.Node, add: ir.Node, bias: ir.Value, channels: int) -> None:
+    """Let all that reads the sum read a Gemm; MatMul and Add then are read by nobody."""
+    path, shape = layer_of(product), shape_of(operand(product, 0))
+    (data, weight), (total,) = product.inputs, add.outputs
+    assert shape is not None
+
+    def reshape(x: ir.Value, dims: list[int | None]) -> ir.Value:
+        return builder.insert("Reshape", [x, np.asarray(dims, np.int64)], before=add, name=f"{path}/Reshape")
+
+    if len(shape) > 2:
+        data = reshape(data, [-1, shape[-1]])
+    result = builder.insert("Gemm", [data, weight, bias], before=add, name=f"{path}/Gemm")
+    if len(shape) > 2:
+        result = reshape(result, [-1, *shape[1:-1], channels])
+    result.shape, result.type = total.shape, total.type
+    replace(total, result)

@@ -1,0 +1,61 @@
+"""For ONNX Runtime: a factor of a model's input goes into the quantizer after it, as x f / s is x / (s / f).
+
+    input ── Mul(f) ── Q(s) ── DQ(s)    →    input ── Q(s / f) ── DQ(s)
+
+So images that a `Rescaling` layer scales are quantized as they are. What dequantizes has the scale that it had. Within
+the model, as in front of the product of queries and keys, another scale would keep kernels from being merged.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import onnx_ir as ir
+
+from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.export.onnx.passes._affine import Chain, read_chain
+from tensorflow_quantization.onnx_graph.operators import RELAYING
+from tensorflow_quantization.onnx_graph.queries import constant, is_private, name_of, operand, producer
+
+logger = logging.getLogger(__name__)
+
+
+def scaling_into_quantizers(builder: Builder) -> int:
+    """Returns how many quantizers took in a factor."""
+    changed = 0
+    for quantize in [node for node in builder.graph if node.op_type == "QuantizeLinear"]:
+        scaled, scale = operand(quantize, 0), constant(operand(quantize, 1))
+        if scaled is None or scale is None or scale.size > 1:
+            continue
+        # Images are stored channels first here.
+        chain = read_chain(scaled, axis=-3 if scaled.shape is not None and len(scaled.shape) == 4 else -1)
+        if not chain.nodes:
+            continue
+        reason = _why_not(chain, scaled)
+        if reason:
+            logger.debug("%s does not go into %s: %s", name_of(chain.nodes[0]), name_of(quantize), reason)
+            continue
+        divided = (scale.astype(np.float64) / chain.factor[0]).astype(scale.dtype)
+        quantize.replace_input_with(0, chain.source)
+        quantize.replace_input_with(1, builder.initializer(f"{quantize.name}/scale", divided))
+        changed += 1
+    return changed
+
+
+def _why_not(chain: Chain, scaled: ir.Value) -> str | None:
+    if not is_private(scaled):
+        return "something else than the quantizer reads it"
+    if not _is_input(chain.source):
+        return "what it scales is no input of the model"
+    if chain.shift.any():
+        return "it adds something"
+    uniform = np.all(chain.factor == chain.factor[0])
+    return None if uniform and chain.factor[0] > 0 else "it is not one positive factor for all channels"
+
+
+def _is_input(value: ir.Value) -> bool:
+    """Whether this is an input of the model, in another layout or dtype maybe."""
+    while (node := producer(value, *RELAYING)) is not None and (before := operand(node, 0)):
+        value = before
+    return value.is_graph_input()

@@ -1,0 +1,1 @@
+"""Passes for OpenVINO: forms that it computes in integers, and workarounds."""

@@ -1,0 +1,56 @@
+"""For OpenVINO: a quantizer after a Reshape goes before it, so that the kernel before the Reshape writes integers.
+
+    GlobalAveragePool ── Reshape ── Q ── DQ    →    GlobalAveragePool ── Q ── DQ ── Reshape
+
+OpenVINO computes a quantizer along with the kernel that makes its input, but not through a Reshape: the kernel of a
+global pooling then writes floats.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import onnx_ir as ir
+
+from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.export.onnx.passes._rewriting import replace
+from tensorflow_quantization.onnx_graph.queries import chains, is_private, name_of, only_reader, operand, producer
+
+logger = logging.getLogger(__name__)
+
+
+def quantize_before_reshape(builder: Builder) -> int:
+    """Returns how many quantizers went before a Reshape."""
+    changed = 0
+    for reshape, quantize in chains(builder.graph, "Reshape", "QuantizeLinear"):
+        source, dequantize = operand(reshape, 0), only_reader(quantize.outputs[0], "DequantizeLinear")
+        reason = _why_not(reshape, source, dequantize)
+        if source is None or dequantize is None or reason:
+            logger.debug("%s stays after %s: %s", name_of(quantize), name_of(reshape), reason)
+            continue
+        _swap(builder.graph, source, reshape, quantize, dequantize)
+        changed += 1
+    return changed
+
+
+def _why_not(reshape: ir.Node, source: ir.Value | None, dequantize: ir.Node | None) -> str | None:
+    if producer(source) is None:
+        return "the Reshape reads an input of the model"
+    if not is_private(reshape.outputs[0]):
+        return "something else reads what was reshaped"
+    return "not one DequantizeLinear alone reads the integers" if dequantize is None else None
+
+
+def _swap(graph: ir.Graph, source: ir.Value, reshape: ir.Node, quantize: ir.Node, dequantize: ir.Node) -> None:
+    (integers,), (floats,) = quantize.outputs, dequantize.outputs
+    quantize.replace_input_with(0, source)
+    replace(floats, reshape.outputs[0])
+    reshape.replace_input_with(0, floats)
+    graph.remove(reshape)
+    graph.insert_after(dequantize, reshape)
+    # A shape without a type would be left out of the file, with a warning.
+    integers.shape = None
+    if source.shape is not None and source.type is not None:
+        floats.shape, floats.type = source.shape, source.type
+    else:
+        floats.shape = None

@@ -1,0 +1,48 @@
+"""For OpenVINO: strides before convolutions of one point become a MaxPool of one point.
+
+    Q ── DQ ── Conv 1x1, strides 2    →    Q ── DQ ── MaxPool 1x1, strides 2 ── Conv 1x1
+
+Where nothing else reads a dequantized tensor, OpenVINO itself moves such strides before the convolutions, but in float;
+a MaxPool of its own stays in integers. It picks the same points.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import onnx_ir as ir
+
+from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.onnx_graph.queries import attribute, chains, name_of, readers
+
+logger = logging.getLogger(__name__)
+
+
+def strided_pointwise(builder: Builder) -> int:
+    """Returns how many MaxPools were inserted."""
+    inserted = 0
+    for _, dequantize in chains(builder.graph, "QuantizeLinear", "DequantizeLinear"):
+        (floats,) = dequantize.outputs
+        following = readers(floats)
+        strides = [_pointwise_strides(reader) for reader in following]
+        if not any(strides):
+            continue
+        if strides[0] is None or strides.count(strides[0]) != len(strides) or floats.is_graph_output():
+            logger.debug("%s has no pool after it: not all that reads it has the same strides", name_of(dequantize))
+            continue
+        attributes = {"kernel_shape": [1] * len(strides[0]), "strides": strides[0]}
+        pooled = builder.insert("MaxPool", [floats], attributes, after=dequantize)
+        for reader in following:
+            reader.replace_input_with(0, pooled)
+            del reader.attributes["strides"]
+        inserted += 1
+    return inserted
+
+
+def _pointwise_strides(node: ir.Node) -> list[int] | None:
+    """The strides of a convolution of one point that has strides and nothing else."""
+    if node.op_type != "Conv" or attribute(node, "group", 1) != 1 or any(attribute(node, "pads", ())):
+        return None
+    kernel, strides = attribute(node, "kernel_shape", ()), attribute(node, "strides", ())
+    only = set(kernel) == {1} and any(s > 1 for s in strides) and "auto_pad" not in node.attributes
+    return list(strides) if only else None

@@ -1,0 +1,110 @@
+"""`run_passes`: which passes run for which runtime, and in which order."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.export.onnx.passes.common.dead_code import remove_dead_code
+from tensorflow_quantization.export.onnx.passes.common.drop_clips import drop_clips
+from tensorflow_quantization.export.onnx.passes.common.float16 import require_scales, to_float16
+from tensorflow_quantization.export.onnx.passes.common.fold_batch_norm import fold_batch_norm
+from tensorflow_quantization.export.onnx.passes.common.fold_input_scaling import fold_input_scaling
+from tensorflow_quantization.export.onnx.passes.common.fold_padding import fold_padding
+from tensorflow_quantization.export.onnx.passes.common.integer_padding import integer_padding
+from tensorflow_quantization.export.onnx.passes.common.merge_concats import merge_concats
+from tensorflow_quantization.export.onnx.passes.common.merge_quantizers import merge_quantizers
+from tensorflow_quantization.export.onnx.passes.common.merge_reshapes import merge_reshapes
+from tensorflow_quantization.export.onnx.passes.common.reduction_axes import reduction_axes
+from tensorflow_quantization.export.onnx.passes.common.repeat_quantizers import repeat_quantizers
+from tensorflow_quantization.export.onnx.passes.common.skip_unread_points import skip_unread_points
+from tensorflow_quantization.export.onnx.passes.onnxruntime.affine_as_batch_norm import affine_as_batch_norm
+from tensorflow_quantization.export.onnx.passes.onnxruntime.batch_norm_as_convolution import batch_norm_as_convolution
+from tensorflow_quantization.export.onnx.passes.onnxruntime.integer_bias import integer_bias
+from tensorflow_quantization.export.onnx.passes.onnxruntime.scaling_into_quantizers import scaling_into_quantizers
+from tensorflow_quantization.export.onnx.passes.onnxruntime.unsigned_activations import unsigned_activations
+from tensorflow_quantization.export.onnx.passes.openvino.bounded_sums import bounded_sums
+from tensorflow_quantization.export.onnx.passes.openvino.clip_to_max import clip_to_max
+from tensorflow_quantization.export.onnx.passes.openvino.counted_padding import counted_padding
+from tensorflow_quantization.export.onnx.passes.openvino.drop_repeated_quantizers import drop_repeated_quantizers
+from tensorflow_quantization.export.onnx.passes.openvino.integer_convolution_bias import integer_convolution_bias
+from tensorflow_quantization.export.onnx.passes.openvino.quantize_before_reshape import quantize_before_reshape
+from tensorflow_quantization.export.onnx.passes.openvino.strided_pointwise import strided_pointwise
+
+logger = logging.getLogger(__name__)
+
+#: Changes a graph, returns how many places it changed.
+Pass = Callable[[Builder], int]
+
+#: For every file, in this order: an emitter may have written what nobody reads, which must not stop others from being
+#: folded; padding and clips look at what feeds them; which points are read depends on all readers, so that dead readers
+#: are gone by then.
+COMMON: tuple[Pass, ...] = (
+    remove_dead_code,
+    fold_padding,
+    fold_batch_norm,
+    fold_input_scaling,
+    drop_clips,
+    merge_reshapes,
+    merge_concats,
+    remove_dead_code,
+    skip_unread_points,
+    repeat_quantizers,
+    reduction_axes,
+    clip_to_max,
+)
+
+#: Afterwards, for a runtime: what it executes faster, or correctly, in another form only.
+BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
+    "onnxruntime": (
+        merge_quantizers,
+        unsigned_activations,
+        integer_padding,
+        scaling_into_quantizers,
+        affine_as_batch_norm,
+        batch_norm_as_convolution,
+        integer_bias,
+    ),
+    "openvino": (
+        merge_quantizers,
+        drop_repeated_quantizers,
+        quantize_before_reshape,
+        strided_pointwise,
+        counted_padding,
+        integer_padding,
+        integer_convolution_bias,
+        remove_dead_code,  # the next pass asks who reads a tensor
+        bounded_sums,
+    ),
+}
+
+#: At the end, for a precision: the numbers of the finished graph in another dtype.
+BY_PRECISION: dict[str, tuple[Pass, ...]] = {"float16": (to_float16,)}
+
+
+def run_passes(builder: Builder, target: str | None, precision: str = "float32") -> Counter[str]:
+    """Simplify the graph without changing what it computes, and write it as a runtime wants it.
+
+    Args:
+        builder: holds the graph.
+        target: the name of the runtime that the file is for; `None`: any.
+        precision: "float32" or "float16".
+
+    Returns:
+        How many places each pass changed, by its name; passes that changed nothing are left out.
+
+    Raises:
+        OpsetError: float16 scales need a newer opset than the one asked for.
+        ExportError: float16 cannot hold a weight.
+    """
+    if precision == "float16":
+        require_scales(builder)
+    passes = (*COMMON, *BY_RUNTIME.get(target or "", ()), remove_dead_code, *BY_PRECISION.get(precision, ()))
+    changed: Counter[str] = Counter()
+    for run in passes:
+        if count := run(builder):
+            changed[run.__name__] += count
+            logger.debug("%s changed %d places", run.__name__, count)
+    return changed

@@ -1,0 +1,22 @@
+import numpy as np
+from onnx_graphs import Graph
+
+from tensorflow_quantization.export.onnx.passes.openvino.quantize_before_reshape import quantize_before_reshape
+
+
+def test_quantizer_goes_before_the_reshape(tmp_path):
+    g = Graph(3, 4, 4)
+    y = g.op("Reshape", g.op("GlobalAveragePool", g.x), np.array([0, 3]))
+    y = g.op("MatMul", g.quantized(y), g.int8_weight(3, 5, axis=1))
+    g.check(tmp_path, y, quantize_before_reshape)
+    order = [node.op_type for node in g.builder.graph if node.op_type != "DequantizeLinear"]
+    assert order == ["GlobalAveragePool", "QuantizeLinear", "Reshape", "MatMul"]
+
+
+def test_quantizer_stays_behind_a_reshape_that_others_read(tmp_path):
+    g = Graph(3, 4, 4)
+    y = g.op("Reshape", g.op("GlobalAveragePool", g.x), np.array([0, 3]))
+    outputs = [g.op("MatMul", g.quantized(y), g.int8_weight(3, 5, axis=1)), g.op("Exp", y)]
+    g.check(tmp_path, outputs, quantize_before_reshape)
+    assert [node.op_type for node in g.builder.graph][:2] == ["GlobalAveragePool", "Reshape"]
+    assert "something else reads what was reshaped" in g.log
