@@ -53,7 +53,6 @@ COMMON: tuple[Pass, ...] = (
     skip_unread_points,
     repeat_quantizers,
     reduction_axes,
-    clip_to_max,
 )
 
 #: Afterwards, for a runtime: what it executes faster, or correctly, in another form only.
@@ -69,6 +68,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
     ),
     "openvino": (
         merge_quantizers,
+        clip_to_max,
         drop_repeated_quantizers,
         quantize_before_reshape,
         strided_pointwise,
