@@ -1,7 +1,5 @@
 """The view of a graph that all rules share."""
 
-import numpy as np
-import pytest
 from qdq_files import QdqFile
 
 from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph
@@ -17,33 +15,6 @@ def load(tmp_path, build, **kwargs):
 def only(nodes):
     (node,) = nodes
     return node
-
-
-@pytest.mark.parametrize(
-    ("kwargs", "dtype", "zero", "limits"),
-    [
-        ({}, "uint8", 0, (0, 255)),
-        ({"dtype": np.int8, "zero": -3}, "int8", -3, (-128, 127)),
-        ({"dtype": np.int16}, "int16", 0, (-32768, 32767)),
-    ],
-)
-def test_quantization_of_a_pair(kwargs, dtype, zero, limits, tmp_path):
-    graph = load(tmp_path, lambda f: [f.pair(f.input(), 0.25, **kwargs)], opset=21)
-    for node in (*graph.quantizes, *graph.dequantizes):
-        q = Quantization.of(node)
-        assert (q.dtype, q.zero, q.limits, q.explicit, q.per_channel) == (dtype, zero, limits, True, False)
-        assert q.scale == np.float32(0.25)
-
-
-def test_left_out_zero_point_is_an_implicit_uint8(tmp_path):
-    def build(f):
-        scale = f.constant(np.float32(0.1))
-        return [f.op("DequantizeLinear", f.op("QuantizeLinear", f.input(), scale), scale)]
-
-    graph = load(tmp_path, build)
-    q, dq = Quantization.of(only(graph.quantizes)), Quantization.of(only(graph.dequantizes))
-    assert (q.dtype, q.explicit, q.zero) == ("uint8", False, 0)
-    assert dq.dtype == "uint8"
 
 
 def test_weighted_node_knows_its_factors(tmp_path):

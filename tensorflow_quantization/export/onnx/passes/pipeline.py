@@ -96,7 +96,7 @@ def run_passes(builder: Builder, target: str | None, precision: str = "float32")
         How many places each pass changed, by its name; passes that changed nothing are left out.
 
     Raises:
-        OpsetError: float16 scales need a newer opset than the one asked for.
+        OpsetError: float16 scales need a newer opset than was asked for.
         ExportError: float16 cannot hold a weight.
     """
     if precision == "float16":

@@ -97,11 +97,3 @@ def test_an_epsilon_does_not_become_zero(tmp_path):
     model = keras.Model(inputs, layers.UnitNormalization()(inputs))
     export(model, tmp_path / "m.onnx", precision="float16")
     assert_agrees(model, tmp_path / "m.onnx", [np.zeros((2, 4), "float32")], precision="float16")
-
-
-def test_metadata(tmp_path):
-    proto = export(_calibrated(small_models.cnn(), "openvino"), tmp_path / "m.onnx")
-    metadata = {p.key: p.value for p in proto.metadata_props}
-    assert metadata["target"] == "openvino"
-    assert metadata["keras_version"] == keras.__version__
-    assert "tensorflow_quantization_version" in metadata
