@@ -282,7 +282,8 @@ class _Tracer:
     def read(self, model, functional, prefix: str) -> LayerGraph:
         tensors: dict[int, Tensor] = {}
         for x in functional.inputs:
-            tensors[id(x)] = Tensor(tuple(x.shape), x.dtype, x.name, source=origin(x).operation)
+            layer = origin(x).operation  # `summary` shows its name; Keras numbers the tensor's anew each time
+            tensors[id(x)] = Tensor(tuple(x.shape), x.dtype, layer.name, source=layer)
         calls = []
         for node in nodes_in_order(functional):
             if node.is_input:

@@ -153,14 +153,7 @@ def _input(builder: Builder, tensor: Tensor, move_channels: bool) -> Value:
         )
     rank = len(tensor.shape)
     order = channels_first(rank) if move_channels and rank in (4, 5) else keras_order(rank)
-    return builder.input(plain_name(_input_name(tensor)), tensor.shape, tensor.dtype, order)
-
-
-def _input_name(tensor: Tensor) -> str:
-    """The name that the user gave it, else that of the input layer, which is the one in `model.summary()`."""
-    if tensor.source is None or not tensor.name.startswith("keras_tensor"):
-        return tensor.name
-    return tensor.source.name
+    return builder.input(plain_name(tensor.name), tensor.shape, tensor.dtype, order)
 
 
 def _is_image(graph: LayerGraph, tensor: Tensor) -> bool:
