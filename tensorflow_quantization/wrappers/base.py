@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import types
 from typing import Any, ClassVar
 
 import keras
@@ -54,8 +56,10 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
     _weight_vars = Keras2Attribute()
     _last_value_quantizer = Keras2Attribute()
 
-    def __init_subclass__(cls, **kwargs):
+    def __init_subclass__(cls, registers: bool = True, **kwargs):
         super().__init_subclass__(**kwargs)
+        if not registers:
+            return
         if is_of_package(cls):
             keras.saving.register_keras_serializable(package=_PACKAGE)(cls)
         else:
@@ -279,11 +283,33 @@ class WeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
 
 
 class NonWeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
-    """Base class for layers without a kernel: only inputs (and the output) are quantized."""
+    """Base class for layers without a kernel: only inputs (and the output) are quantized.
+
+    It also wraps a layer whose class has no wrapper of its own. The class of the wrapper is then named after the class
+    of the layer, as `model.summary()` prints it, but is saved and loaded as this class.
+    """
+
+    def __new__(cls, layer, *args, **kwargs):
+        if cls is NonWeightedBaseQuantizeWrapper:
+            cls = _named_after(type(layer).__name__)
+        return super().__new__(cls, layer, *args, **kwargs)
 
     def __init__(self, layer: keras.layers.Layer, **kwargs):
         kwargs["quantize_weights"] = False
         super().__init__(layer, **kwargs)
+
+
+@functools.cache
+def _named_after(layer_class: str) -> type[NonWeightedBaseQuantizeWrapper]:
+    """The same class as `NonWeightedBaseQuantizeWrapper`, under another name."""
+    base = NonWeightedBaseQuantizeWrapper
+    named = types.new_class(f"{layer_class}{_SUFFIX}", (base,), {"registers": False})
+    named.__module__ = base.__module__
+    # A new process does not know the new class. Both have the registered name of the base class, under which Keras
+    # saves either, and which stands for the base class, registered last, when a file is loaded.
+    for cls in (named, base):
+        keras.saving.register_keras_serializable(package=_PACKAGE, name=base.__name__)(cls)
+    return named
 
 
 def find_wrapper(layer: Any) -> type[BaseQuantizeWrapper] | None:
