@@ -10,9 +10,11 @@ from typing import Any
 import keras
 
 from tensorflow_quantization.model.graph import Call, LayerGraph
-from tensorflow_quantization.quantize.plan import attached_plan, make_plan
+from tensorflow_quantization.quantize.planner import make_plan
+from tensorflow_quantization.quantize.stored_reasons import ReasonsOfFloat, stored_reasons
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from tensorflow_quantization.targets import DEFAULT
+from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.text.tables import markdown_table, text_table
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
@@ -57,11 +59,20 @@ class QuantizerDescription:
 
 @dataclass(frozen=True)
 class LayerDescription:
-    """One layer: its path, class, quantizers, and the reason for what it has."""
+    """One layer.
+
+    Attributes:
+        name: its path.
+        class_name: its class; of a wrapper, the class of the layer in it.
+        quantizers: what it has.
+        code: why it is quantized, or why not, for programs: a `ReasonCode` such as "fused" or "not_named".
+        reason: the same for people.
+    """
 
     name: str
     class_name: str
     quantizers: tuple[QuantizerDescription, ...]
+    code: ReasonCode
     reason: str
 
     @property
@@ -82,16 +93,17 @@ class ModelDescription:
         return iter(self.layers)
 
     def __getitem__(self, name: str) -> LayerDescription:
-        """The layer with this path.
+        """The layer with this path, in the quantized model or in the model that it was made from.
 
         Raises:
             KeyError: there is none; the message holds the closest.
         """
-        for layer in self.layers:
-            if layer.name == name:
-                return layer
-        hint = did_you_mean(name, [layer.name for layer in self.layers])
-        raise KeyError(f"Model {self.name!r} has no layer {name!r}.{hint}")
+        found = [layer for layer in self.layers if layer.name == name]
+        found += [layer for layer in self.layers if _float_name(layer.name) == _float_name(name)]
+        if not found:
+            hint = did_you_mean(name, [layer.name for layer in self.layers])
+            raise KeyError(f"Model {self.name!r} has no layer {name!r}.{hint}")
+        return found[0]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: {"model": name, "layers": [...]}."""
@@ -122,8 +134,8 @@ class ModelDescription:
 def describe(model: keras.Model) -> ModelDescription:
     """What is quantized in a model, with bits, axes and current ranges, and what is not, with the reason.
 
-    The reasons are those of the `quantize_model` call that made the model. A file does not keep them: for a model that
-    was loaded, a layer left alone has the reason of the default table.
+    The reasons are those of the `quantize_model` call that made the model; a file keeps them. In a model that was made
+    otherwise, a layer left alone has the reason of the default table.
 
     Args:
         model: a Keras model, quantized or not.
@@ -132,34 +144,52 @@ def describe(model: keras.Model) -> ModelDescription:
         TypeError, ValueError: not a Keras model, or not built.
     """
     graph = LayerGraph.trace(model).flatten()
-    plan = attached_plan(model)
-    if plan is None:
-        plan = make_plan(graph, target=DEFAULT)
-    reasons = {layer.path: layer.reason for layer in plan}
-    classes = {layer.path: layer.class_name for layer in plan}
+    reasons = stored_reasons(graph)
+    calls = [call for call in graph.calls if not _only_names_an_output(call, reasons)]
+    if any(call.path not in reasons for call in calls):
+        reasons = _reasons_of_default_table(graph) | reasons
     described: dict[int, LayerDescription] = {}
-    for call in graph.calls:
-        if call.class_name == "Identity" and classes.get(call.path) != "Identity":
-            continue  # only gives a quantized output its name back
-        described.setdefault(id(call.operation), _describe_call(call, reasons))
+    for call in calls:
+        if not isinstance(call.operation, ReasonsOfFloat):
+            described.setdefault(id(call.operation), _describe_call(call, reasons[call.path]))
     return ModelDescription(model.name, list(described.values()))
 
 
-def _describe_call(call: Call, reasons: dict[str, str]) -> LayerDescription:
-    operation = call.operation
-    # The plan speaks of the layer that was wrapped, or of the tensor that the quantizer is behind.
-    planned = call.path[: len(call.path) - len(call.name)] + call.name.removeprefix("quant_")
+def _only_names_an_output(call: Call, stored: dict[str, Reason]) -> bool:
+    """Whether a quantized model has this layer only to give an output its name back."""
+    return bool(stored) and call.class_name == "Identity" and call.path not in stored
+
+
+def _float_name(path: str) -> str:
+    """The path of a layer in the model that the quantized one was made from."""
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{name.removeprefix('quant_')}"
+
+
+def _reasons_of_default_table(graph: LayerGraph) -> dict[str, Reason]:
+    """Why the layers of a model without stored reasons are as they are."""
+    plan = make_plan(graph, target=DEFAULT)
+
+    def reason(call: Call) -> Reason:
+        if isinstance(call.operation, BaseQuantizeWrapper):
+            return Reason(ReasonCode.UNKNOWN, "wrapped")
+        if isinstance(call.operation, ActivationQuantizer):
+            return Reason(ReasonCode.UNKNOWN, "quantized")
+        if plan[call.path].quantized:
+            return Reason(ReasonCode.UNKNOWN, "left as it is")  # though the table would quantize it
+        return plan[call.path].reason
+
+    return {call.path: reason(call) for call in graph.calls}
+
+
+def _describe_call(call: Call, reason: Reason) -> LayerDescription:
+    operation, class_name = call.operation, call.class_name
+    quantizers: list[QuantizerDescription] = []
     if isinstance(operation, ActivationQuantizer):
         quantizers = [_describe_activation(operation, "output")]
-        reader = planned.rpartition("_input_")[0]  # of one in front of an operation of keras.ops
-        reason = reasons.get(planned, f"read by {reader}" if reader in reasons else "quantized")
-        return LayerDescription(call.path, call.class_name, tuple(quantizers), reason)
-    if not isinstance(operation, BaseQuantizeWrapper):
-        reason = reasons.get(call.path, "not quantized")
-        return LayerDescription(call.path, call.class_name, (), "left as it is" if reason == "default" else reason)
-    return LayerDescription(
-        call.path, type(operation.layer).__name__, tuple(_quantizers(operation)), reasons.get(planned, "wrapped")
-    )
+    elif isinstance(operation, BaseQuantizeWrapper):
+        quantizers, class_name = list(_quantizers(operation)), type(operation.layer).__name__
+    return LayerDescription(call.path, class_name, tuple(quantizers), reason.code, reason.text)
 
 
 def _quantizers(wrapper: BaseQuantizeWrapper) -> Iterator[QuantizerDescription]:

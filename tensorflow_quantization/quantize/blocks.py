@@ -19,6 +19,7 @@ from tensorflow_quantization.model.keras_classes import is_of_keras
 from tensorflow_quantization.model.keras_internals import ReshapeOperation, own_variables, sublayers
 from tensorflow_quantization.model.tracing import UntraceableError, reason_of, trace_call
 from tensorflow_quantization.quantize.plan import QuantizationPlan
+from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, find_wrapper
 
 
@@ -40,7 +41,7 @@ class Block:
             call.args, call.kwargs, call.inputs, call.subgraph = args, kwargs, inputs, None
 
 
-def open_blocks(graph: LayerGraph, stays: Callable[[Call], bool]) -> tuple[list[Block], dict[str, str]]:
+def open_blocks(graph: LayerGraph, stays: Callable[[Call], bool]) -> tuple[list[Block], dict[str, Reason]]:
     """Give the calls of blocks a subgraph, as those of nested models have one.
 
     Args:
@@ -48,10 +49,10 @@ def open_blocks(graph: LayerGraph, stays: Callable[[Call], bool]) -> tuple[list[
         stays: whether a layer is left closed, because somebody speaks of it as a whole.
 
     Returns:
-        What was opened, and why other blocks stay closed: a clause by their path.
+        What was opened, and why other blocks stay closed, by their path.
     """
     blocks: list[Block] = []
-    reasons: dict[str, str] = {}
+    reasons: dict[str, Reason] = {}
     of_layers: dict[int, list[Call]] = collections.defaultdict(list)
     for call in _calls(graph, set()):
         of_layers[id(call.operation)].append(call)
@@ -61,7 +62,8 @@ def open_blocks(graph: LayerGraph, stays: Callable[[Call], bool]) -> tuple[list[
         try:
             block, inner = _open(calls)
         except Exception as error:  # of any kind, from the code of the block
-            reasons[calls[0].path] = f"its layers stay in float: {reason_of(error)}"
+            text = f"its layers stay in float: {reason_of(error)}"
+            reasons[calls[0].path] = Reason(ReasonCode.CLOSED_BLOCK, text)
             continue
         inner_blocks, inner_reasons = open_blocks(inner, stays)
         blocks += [block, *inner_blocks]
@@ -83,7 +85,8 @@ def close_unquantized(blocks: Sequence[Block], plan: QuantizationPlan) -> Quanti
         inside = [layer for layer in plan if layer.path.startswith(f"{block.path}/")]
         if inside and not any(layer.quantized for layer in inside):
             block.close()
-            plan = plan.merged(inside, block.path, block.calls[0][0].class_name, "nothing in it is quantized")
+            reason = Reason(ReasonCode.CLOSED_BLOCK, "nothing in it is quantized")
+            plan = plan.merged(inside, block.path, block.calls[0][0].class_name, reason)
     return plan
 
 

@@ -21,9 +21,11 @@ class CustomQDQInsertionCase(ABC):
         """What this rule asks of a model.
 
         Args:
-            keras_model: the model that is quantized; not to be changed.
+            keras_model: the model that is quantized; not to be changed. A block, which is a layer of your own that is
+                made of layers, stands in it as a nested model if it can be opened and `qspec` does not name it. A
+                layer in it is named by its path: "block1/add".
             qspec: a copy of the user's own spec (empty if there is none), whose entries win over what is returned.
 
         Returns:
-            A spec with the layers that the rule speaks of, or `None` for none.
+            A spec with the layers that the rule speaks of, or `None` for none. A block that it names stays a layer.
         """

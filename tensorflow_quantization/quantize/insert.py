@@ -9,6 +9,7 @@ import keras
 
 from tensorflow_quantization.model.graph import Call, Tensor
 from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
+from tensorflow_quantization.quantize.stored_reasons import ReasonsOfFloat
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper, SeparableBaseQuantizeWrapper
@@ -35,8 +36,10 @@ def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges:
     return [_wrap(plan, operation, inputs, ranges, plan.output_scheme if placement.output else None)]
 
 
-def quantize_input(plan: QuantizationPlan, name: str, ranges: str) -> Sequence[keras.Operation]:
-    """The quantizer to put behind the model input of that name, if the plan has one."""
+def quantize_input(plan: QuantizationPlan, name: str, is_first: bool, ranges: str) -> Sequence[keras.Operation]:
+    """The layers to call on the model input of that name: its quantizer, if the plan has one."""
+    if not plan.quantizes:
+        return [ReasonsOfFloat(name=f"reasons_of_{name}")] if is_first else []
     decision = plan.layers.get(name)
     if decision is None or decision.class_name != "InputLayer":
         return []
@@ -78,6 +81,8 @@ def _wrap(
         output_scheme=output_scheme,
         ranges=ranges,
         target=plan.target,
+        bias_input=plan.bias_input,
+        normalization=plan.normalization,
         **kwargs,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -9,11 +10,14 @@ import keras
 
 from tensorflow_quantization.model.clone import rewrite
 from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.quantize.bias_rounding import plan_bias_rounding
 from tensorflow_quantization.quantize.blocks import close_unquantized, open_blocks
 from tensorflow_quantization.quantize.case import CustomQDQInsertionCase
 from tensorflow_quantization.quantize.insert import apply_plan, quantize_input, quantize_operand
-from tensorflow_quantization.quantize.plan import FULL, PARTIAL, attach_plan, make_plan
+from tensorflow_quantization.quantize.plan import QuantizationPlan
+from tensorflow_quantization.quantize.planner import FULL, PARTIAL, make_plan
 from tensorflow_quantization.quantize.spec import QuantizationSpec, SpecIndex, same_bits
+from tensorflow_quantization.quantize.stored_reasons import store_reasons
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import check_bits
@@ -66,32 +70,74 @@ def quantize_model(
             copied, one that is named and cannot be wrapped.
     """
     check_ranges(ranges)
-    cases = _check_arguments(quantization_mode, quantization_spec, custom_qdq_cases)
-    target = find_target(target)
-    schemes = _schemes(target, weight_bits, same_bits(activation_bits, input_bits))
-    graph = LayerGraph.trace(model)
-    _check_not_quantized(model, graph.flatten())
-    case_specs = [(type(case).__name__, _ask(case, model, quantization_spec)) for case in cases]
-    specs = [quantization_spec or QuantizationSpec(), *(asked for _, asked in case_specs)]
-    blocks, reasons = open_blocks(graph, _named_in(specs))
-    plan = make_plan(
-        graph.flatten(),
-        target=target,
-        mode=quantization_mode,
-        spec=quantization_spec,
-        case_specs=case_specs,
-        reasons=reasons,
-        **schemes,
+    graph, plan = _decide(
+        model,
+        quantization_mode,
+        quantization_spec,
+        custom_qdq_cases,
+        target,
+        weight_bits,
+        same_bits(activation_bits, input_bits),
     )
-    plan = close_unquantized(blocks, plan)
     quantized = rewrite(
         graph,
         lambda call, copy: apply_plan(plan[call.path], copy, len(call.operands), ranges),
-        lambda tensor: quantize_input(plan, tensor.name, ranges),
+        lambda tensor: quantize_input(plan, tensor.name, tensor is graph.inputs[0], ranges),
         lambda call, tensor: quantize_operand(plan[call.path], call, tensor, ranges),
     )
-    attach_plan(quantized, plan)
+    store_reasons(quantized, plan)
     return quantized
+
+
+def plan_model(
+    model: keras.Model,
+    quantization_mode: str = FULL,
+    quantization_spec: QuantizationSpec | None = None,
+    custom_qdq_cases: Iterable[CustomQDQInsertionCase] | None = None,
+    *,
+    target: str | Target | None = None,
+    weight_bits: int | None = None,
+    activation_bits: int | None = None,
+) -> QuantizationPlan:
+    """What `quantize_model` would do with the same arguments, and why; it is not done.
+
+    Raises:
+        TypeError, ValueError: as `quantize_model` does.
+    """
+    _, plan = _decide(
+        model, quantization_mode, quantization_spec, custom_qdq_cases, target, weight_bits, activation_bits
+    )
+    return plan
+
+
+def _decide(
+    model: keras.Model, mode: str, spec, custom_qdq_cases, target, weight_bits: int | None, activation_bits: int | None
+) -> tuple[LayerGraph, QuantizationPlan]:
+    """The graph of a model, with those blocks open in which something is quantized, and the plan for it."""
+    cases = _check_arguments(mode, spec, custom_qdq_cases)
+    target = find_target(target)
+    schemes = _schemes(target, weight_bits, activation_bits)
+    graph = LayerGraph.trace(model)
+    _check_not_quantized(model, graph.flatten())
+    own = spec or QuantizationSpec()
+    blocks, reasons = open_blocks(graph, _named_in([own]))
+    case_specs = _ask_all(cases, _without_quantizers(graph) if blocks and cases else model, own)
+    named_by_case = _named_in([asked for _, asked in case_specs])
+    if any(named_by_case(block.calls[0][0]) for block in blocks):  # what a case names as a whole stays closed
+        graph = LayerGraph.trace(model)
+        blocks, reasons = open_blocks(graph, _named_in([own, *(asked for _, asked in case_specs)]))
+    plan = make_plan(
+        graph.flatten(), target=target, mode=mode, spec=spec, case_specs=case_specs, reasons=reasons, **schemes
+    )
+    plan = close_unquantized(blocks, plan)
+    return graph, plan_bias_rounding(graph, plan)
+
+
+def _without_quantizers(graph: LayerGraph) -> keras.Model:
+    """The model with its open blocks as nested models."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the user reads the same warnings when the quantized model is made
+        return rewrite(graph, lambda call, copy: [copy])
 
 
 def _check_arguments(mode, spec, cases) -> list[CustomQDQInsertionCase]:
@@ -169,12 +215,16 @@ def _named_in(specs: Iterable[QuantizationSpec]) -> Callable[[Call], bool]:
     return named
 
 
-def _ask(case: CustomQDQInsertionCase, model: keras.Model, spec: QuantizationSpec | None) -> QuantizationSpec:
-    asked = case.case(model, spec.copy() if spec is not None else QuantizationSpec())
-    if asked is None:
-        return QuantizationSpec()
-    if not isinstance(asked, QuantizationSpec):
-        raise TypeError(
-            f"{type(case).__name__}.case must return a QuantizationSpec or None, got {type(asked).__name__}."
-        )
-    return asked
+def _ask_all(
+    cases: list[CustomQDQInsertionCase], model: keras.Model, spec: QuantizationSpec
+) -> list[tuple[str, QuantizationSpec]]:
+    """The name of each case, and what it asks."""
+    found = []
+    for case in cases:
+        asked = case.case(model, spec.copy())
+        if asked is not None and not isinstance(asked, QuantizationSpec):
+            raise TypeError(
+                f"{type(case).__name__}.case must return a QuantizationSpec or None, got {type(asked).__name__}."
+            )
+        found.append((type(case).__name__, asked or QuantizationSpec()))
+    return found

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
-import keras
-
-from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
-from tensorflow_quantization.model.keras_classes import is_of_package, resolve_alias
-from tensorflow_quantization.quantize.spec import LayerConfig, QuantizationSpec, SpecIndex
 from tensorflow_quantization.quantizers import QuantizationScheme
-from tensorflow_quantization.targets import Placement, Target
-from tensorflow_quantization.targets.tensors import origin
-from tensorflow_quantization.text.messages import did_you_mean
-from tensorflow_quantization.text.warn import warn_user
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper, NonWeightedBaseQuantizeWrapper, find_wrapper
-from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
-
-FULL, PARTIAL = "full", "partial"
+from tensorflow_quantization.targets import Placement
+from tensorflow_quantization.targets.reason import Reason, ReasonCode
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 
 @dataclass(frozen=True)
@@ -27,24 +16,31 @@ class LayerPlan:
     """The decision on one layer, operation or model input.
 
     Attributes:
-        path: its name, with those of nested models around it.
+        path: its name, after the names of the nested models around it.
         class_name: its class; "InputLayer" for a model input.
-        placement: where quantizers go, and why.
+        reason: why it is quantized, or why not.
+        placement: where quantizers go.
         activation_scheme: the integers of its inputs and output.
         weight_scheme: the integers of its kernels.
         factor_scheme: the integers of what is multiplied with another activation.
         wrapper: the wrapper class to do it with; `None` where it is no layer.
         target: the name of the runtime that it is for.
+        bias_input: the path of the layer whose quantizer scales the only input, where it has no quantizer of its own
+            for it; from the model that the layer is in.
+        normalization: the name of the BatchNormalization that becomes part of its kernel.
     """
 
     path: str
     class_name: str
+    reason: Reason = field(default=Reason(ReasonCode.UNKNOWN, ""))
     placement: Placement = field(default=Placement())
     activation_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
     weight_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
     factor_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
     wrapper: type[BaseQuantizeWrapper] | None = field(default=None, repr=False)
     target: str | None = None
+    bias_input: str | None = field(default=None, repr=False)
+    normalization: str | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -85,10 +81,6 @@ class LayerPlan:
     def output(self) -> bool:
         return self.placement.output
 
-    @property
-    def reason(self) -> str:
-        return self.placement.reason
-
     def __str__(self) -> str:
         what = [f"input {list(self.inputs)}"] * bool(self.inputs) + ["weights"] * self.weights
         what += ["products"] * self.placement.products
@@ -111,254 +103,14 @@ class QuantizationPlan:
     def __str__(self) -> str:
         return "\n".join(str(layer) for layer in self)
 
-    def merged(self, inside: Sequence[LayerPlan], path: str, class_name: str, reason: str) -> QuantizationPlan:
-        """With one decision, to leave it alone, on the layer that those of `inside` are parts of."""
+    @property
+    def quantizes(self) -> bool:
+        """Whether anything is quantized."""
+        return any(layer.quantized for layer in self)
+
+    def merged(self, inside: Sequence[LayerPlan], path: str, class_name: str, reason: Reason) -> QuantizationPlan:
+        """The plan with one decision, to leave it alone, on the layer that holds the layers of `inside`."""
         parts = {layer.path for layer in inside}
-        whole = replace(inside[0], path=path, class_name=class_name, placement=Placement(reason=reason), wrapper=None)
+        whole = replace(inside[0], path=path, class_name=class_name, reason=reason, placement=Placement(), wrapper=None)
         layers = [whole if layer.path in parts else layer for layer in self]
         return QuantizationPlan({layer.path: layer for layer in layers})
-
-
-def attach_plan(model: keras.Model, plan: QuantizationPlan) -> None:
-    """Remember, for `describe`, why each layer of a model was quantized or not."""
-    model._quantization_plan = plan
-
-
-def attached_plan(model: keras.Model) -> QuantizationPlan | None:
-    """The plan that `model` was made by; `None` for a model that was loaded from a file."""
-    return getattr(model, "_quantization_plan", None)
-
-
-def make_plan(
-    graph: LayerGraph,
-    *,
-    target: Target,
-    mode: str = FULL,
-    spec: QuantizationSpec | None = None,
-    case_specs: Iterable[tuple[str, QuantizationSpec]] = (),
-    activation_scheme: QuantizationScheme = QuantizationScheme(),
-    weight_scheme: QuantizationScheme = QuantizationScheme(),
-    factor_scheme: QuantizationScheme | None = None,
-    reasons: Mapping[str, str] = MappingProxyType({}),
-) -> QuantizationPlan:
-    """Decide on every layer of a flat graph.
-
-    The user's entries by name win over those by class, these over what the cases ask (the case listed last wins), and
-    that over the target's own placement, which counts in full mode only.
-
-    Args:
-        graph: a flattened `LayerGraph`.
-        target: whose placement applies.
-        mode: "full" or "partial".
-        spec: the user's wishes.
-        case_specs: (case name, what it asks), in the user's order.
-        activation_scheme, weight_scheme: the integers where an entry does not say otherwise.
-        factor_scheme: those of what is multiplied with another activation; by default those of activations.
-        reasons: why layers that nothing wraps and nobody names stay as they are, by path, where that is known.
-
-    Raises:
-        ValueError: a layer is named that nothing can wrap.
-    """
-    spec = spec or QuantizationSpec()
-    _warn_of_unknown_names(spec, graph)
-    wishes = _Wishes(spec, list(case_specs))
-    placements = {} if mode == PARTIAL else target.place(graph, wishes.switched_off)
-    plain = LayerPlan(
-        "",
-        "",
-        activation_scheme=activation_scheme,
-        weight_scheme=weight_scheme,
-        factor_scheme=factor_scheme or activation_scheme,
-        target=target.name,
-    )
-    layers = {
-        tensor.name: replace(plain, path=tensor.name, class_name="InputLayer", placement=placements[tensor.name])
-        for tensor in graph.inputs
-        if tensor.name in placements
-    }
-    for call in graph.calls:
-        if call.path not in layers:  # a shared layer has one wrapper, and so one decision
-            layer = replace(plain, path=call.path, class_name=call.class_name)
-            layers[call.path] = _decide(graph, call, layer, wishes, placements, mode, target)
-            if call.path in reasons and not layers[call.path].quantized:
-                layers[call.path] = replace(layers[call.path], placement=Placement(reason=reasons[call.path]))
-    return QuantizationPlan(layers)
-
-
-class _Wishes:
-    """Who asks what of a layer: the user by name or class, or a case."""
-
-    def __init__(self, spec: QuantizationSpec, case_specs: list[tuple[str, QuantizationSpec]]):
-        self.spec = SpecIndex(spec)
-        self.case_specs = [(name, SpecIndex(asked)) for name, asked in reversed(case_specs)]
-
-    def find(self, call: Call) -> tuple[LayerConfig | None, str]:
-        """The entry that decides on the layer of `call`, and where it comes from."""
-        if not call.is_layer:
-            return None, ""
-        entry = self.spec.find(call.name, call.class_names_in_spec, call.path)
-        if entry is not None:
-            return entry, f"{'class' if entry.is_keras_class else 'name'} {entry.name!r} in the spec"
-        for case_name, case_spec in self.case_specs:
-            entry = case_spec.find(call.name, call.class_names_in_spec, call.path)
-            if entry is not None:
-                return entry, case_name
-        return None, ""
-
-    def switched_off(self, call: Call) -> bool:
-        """Whether somebody wants the inputs of the layer of `call` left alone."""
-        entry, _ = self.find(call)
-        return entry is not None and not entry.quantize_input and entry.quantization_index is None
-
-
-def _decide(
-    graph: LayerGraph,
-    call: Call,
-    layer: LayerPlan,
-    wishes: _Wishes,
-    placements: dict[str, Placement],
-    mode: str,
-    target: Target,
-) -> LayerPlan:
-    placed = placements.get(call.path, Placement())
-    entry, source = wishes.find(call)
-    wrapper = find_wrapper(call.operation) if call.is_layer else None
-    takes_one_input = len(call.arguments) < 2
-    if entry is not None:
-        named = wrapper or NonWeightedBaseQuantizeWrapper
-        wished = _wished(call, entry, source, named, placed, placements)
-        if wished and wrapper is None and not takes_one_input:
-            raise ValueError(_needs_wrapper(call))
-        return replace(_with_bits(layer, entry), placement=wished, wrapper=named if wished else None)
-    if placed:
-        if not call.is_layer or (wrapper is None and not takes_one_input):
-            return replace(layer, placement=placed)  # a quantizer behind it
-        wrapper = wrapper or NonWeightedBaseQuantizeWrapper
-        return replace(layer, placement=_only_floats(call, placed), wrapper=wrapper)
-    if wrapper is not None and not placed.reason and mode != PARTIAL and not is_of_package(wrapper):
-        everything = LayerConfig(call.name)
-        wished = _wished(call, everything, f"your {wrapper.__name__}", wrapper, placed, placements)
-        return replace(layer, placement=wished, wrapper=wrapper)
-    if placed.reason:
-        reason = placed.reason
-    elif mode != PARTIAL and target.why_not is not None:
-        reason = target.why_not(graph, call)
-    else:
-        reason = _why_not(call, wrapper, mode)
-    if "BatchNormalization" in call.class_names and (convolution := graph.fusable_convolution(call.outputs[0])):
-        reason = f"folded into {convolution.path}"
-    return replace(layer, placement=Placement(reason=reason))
-
-
-def _needs_wrapper(call: Call) -> str:
-    return (
-        f"Layer {call.path!r} ({call.class_name}) is named to be quantized, but takes {', '.join(call.arguments)}, and "
-        "without a wrapper of its own a layer can have one input, or a list of them, only. Write a "
-        f"{call.class_name}QuantizeWrapper, or take the entry out of the spec."
-    )
-
-
-def _why_not(call: Call, wrapper: type[BaseQuantizeWrapper] | None, mode: str) -> str:
-    if not call.is_layer:
-        return "a keras.ops operation, not a layer"
-    if mode == PARTIAL:
-        return "not named (partial mode)"
-    if wrapper is None:
-        return f"no quantize wrapper for {call.class_name}"
-    return f"{call.class_name} is left alone unasked: name the layer or its class in a QuantizationSpec"
-
-
-def _only_floats(call: Call, placement: Placement) -> Placement:
-    floating = _floating(call)
-    if not set(placement.inputs) <= set(floating):
-        placement = replace(placement, inputs=tuple(i for i in placement.inputs if i in floating))
-        if not placement:
-            return replace(placement, reason=f"its input is {call.inputs[0].dtype}, not float")
-    return placement
-
-
-def _floating(call: Call) -> list[int]:
-    return [i for i, tensor in enumerate(call.operands) if keras.backend.is_float_dtype(tensor.dtype)]
-
-
-def _wished(
-    call: Call,
-    entry: LayerConfig,
-    source: str,
-    wrapper: type[BaseQuantizeWrapper],
-    placed: Placement,
-    placements: dict[str, Placement],
-) -> Placement:
-    """The placement that does what an entry asks, as far as the layer has it."""
-    floating = _floating(call)
-    if entry.quantization_index is not None:
-        _warn_of_wrong_indices(call, entry)
-        inputs = [i for i in floating if i in entry.quantization_index]
-    else:
-        inputs = floating if entry.quantize_input else []
-    # An input that a shared quantizer serves already needs none of its own, unless the target gives it one.
-    inputs = [i for i in inputs if i in placed.inputs or not _quantized_at_its_source(call.operands[i], placements)]
-    weights = entry.quantize_weight and not issubclass(wrapper, NonWeightedBaseQuantizeWrapper)
-    placement = replace(
-        placed, inputs=tuple(inputs), weights=weights, output=placed.output or entry.quantize_output, reason=source
-    )
-    if issubclass(wrapper, AttentionBaseQuantizeWrapper):
-        placement = replace(placement, products=entry.quantize_input)
-    if placement:
-        return placement
-    if call.inputs and not floating:
-        return replace(placement, reason=f"its input is {call.inputs[0].dtype}, not float")
-    return replace(placement, reason=f"switched off ({source})")
-
-
-def _quantized_at_its_source(tensor: Tensor, placements: dict[str, Placement]) -> bool:
-    tensor = origin(tensor)
-    source = tensor.producer.path if tensor.producer else tensor.name
-    return placements.get(source, Placement()).output
-
-
-def _warn_of_wrong_indices(call: Call, entry: LayerConfig) -> None:
-    count = len(call.operands)
-    wrong = [i for i in entry.quantization_index or [] if not 0 <= i < count]
-    if wrong:
-        warn_user(
-            f"Layer {call.path!r} has {count} input(s), so quantization_index {wrong} is ignored. Valid indices are 0 "
-            f"to {count - 1}."
-        )
-
-
-def _with_bits(layer: LayerPlan, entry: LayerConfig) -> LayerPlan:
-    if entry.activation_bits is not None:
-        activations = replace(layer.activation_scheme, bits=entry.activation_bits)
-        factors = replace(layer.factor_scheme, bits=entry.activation_bits)
-        layer = replace(layer, activation_scheme=activations, factor_scheme=factors)
-    if entry.weight_bits is not None:
-        layer = replace(layer, weight_scheme=replace(layer.weight_scheme, bits=entry.weight_bits))
-    return layer
-
-
-def _warn_of_unknown_names(spec: QuantizationSpec, graph: LayerGraph) -> None:
-    names = [call.name for call in graph.calls if call.is_layer]
-    paths = [call.path for call in graph.calls if call.is_layer]
-    classes = {name for call in graph.calls for name in call.class_names_in_spec}
-    for entry in spec.layers:
-        if entry.is_keras_class:
-            own = [call.path for call in graph.calls if call.is_layer and _is_own_class(call, entry.name)]
-            known = resolve_alias(entry.name) in classes or (hasattr(keras.layers, entry.name) and not own)
-            hint = _by_layer_name(entry.name, own) if own else did_you_mean(entry.name, sorted(classes))
-            what = "layer of class"
-        else:
-            known = any(entry.matches(name, path) for name, path in zip(names, paths, strict=True))
-            hint = did_you_mean(entry.name, names + paths)
-            what = "layer that matches" if entry.is_pattern else "layer named"
-        if not known:
-            warn_user(f"The model has no {what} {entry.name!r}; this entry of the QuantizationSpec does nothing.{hint}")
-
-
-def _is_own_class(call: Call, name: str) -> bool:
-    """Whether the class of a layer is the user's and called like one of Keras, for which `name` stands in a spec."""
-    return call.class_name == name and name not in call.class_names_in_spec
-
-
-def _by_layer_name(name: str, paths: list[str]) -> str:
-    return f" {name!r} stands for keras.layers.{name}: add your own {name} by its layer name, {' or '.join(paths)}."

@@ -34,6 +34,8 @@ class ActivationQuantizer(keras.layers.Layer):
             from the first batch, at 2 * mean|x| / sqrt(qmax) as in LSQ (arXiv:1902.08153), or from calibration.
         frozen: the range stays as it is.
         same_as: a quantizer whose range this one has too, and leaves alone; scheme and `ranges` must be the same.
+        reasons: what `quantize_model` decided, for `describe`: {path: {"code": ..., "text": ...}}, of this layer and
+            maybe of layers that it left alone.
 
     Raises:
         ValueError: unknown `ranges`, or a scheme with a channel axis.
@@ -50,6 +52,7 @@ class ActivationQuantizer(keras.layers.Layer):
         frozen: bool = False,
         *,
         same_as: ActivationQuantizer | None = None,
+        reasons: dict[str, dict[str, str]] | None = None,
         **kwargs,
     ):
         kwargs.setdefault("dtype", "float32")
@@ -59,6 +62,7 @@ class ActivationQuantizer(keras.layers.Layer):
             raise ValueError(f"Activations are quantized per tensor; the scheme has axis {self.scheme.axis}.")
         self.ranges = check_ranges(ranges)
         self.frozen = frozen
+        self.reasons = dict(reasons or {})
         # Stands in for quantization, outside of compiled functions: a function of the tensor that returns what goes on.
         self.observer: Callable[[Any], Any] | None = None
         self.supports_masking = True
@@ -165,6 +169,7 @@ class ActivationQuantizer(keras.layers.Layer):
             "scheme": self.scheme.get_config(),
             "ranges": self.ranges,
             "frozen": self.frozen,
+            "reasons": {path: dict(reason) for path, reason in self.reasons.items()},
         }
 
 

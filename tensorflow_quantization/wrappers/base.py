@@ -42,6 +42,12 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         ranges: how activation ranges follow training: "ema", "last" or "learned".
         frozen: activation ranges stay as they are.
         target: the name of the runtime that the model is quantized for, which its export then suits.
+        bias_input: the layer whose quantizer scales the only input, where the wrapper itself does not quantize it: its
+            name, or its path through nested models. The bias is rounded to steps of this scale times the weights'.
+        normalization: the name of the BatchNormalization that an integer kernel computes along with this layer, and
+            whose shift is then part of the rounded bias.
+        reasons: what `quantize_model` decided, for `describe`: {path: {"code": ..., "text": ...}}, of this layer and
+            maybe of layers that it left alone.
         **kwargs: those of `keras.layers.Layer`; the name is `quant_<layer name>` by default.
     """
 
@@ -89,6 +95,9 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         ranges: str = "ema",
         frozen: bool = False,
         target: str | None = None,
+        bias_input: str | None = None,
+        normalization: str | None = None,
+        reasons: dict[str, dict[str, str]] | None = None,
         **kwargs,
     ):
         kwargs.setdefault("name", f"quant_{layer.name}")
@@ -105,6 +114,9 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         self.ranges = check_ranges(ranges)
         self._frozen = frozen
         self.target = target
+        self.bias_input = bias_input
+        self.normalization = normalization
+        self.reasons = dict(reasons or {})
         self.supports_masking = layer.supports_masking
         # One an input of the layer, None where it is not quantized; known once the number of inputs is.
         self.input_quantizers: list[ActivationQuantizer | None] = []
@@ -250,6 +262,9 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             ranges=self.ranges,
             frozen=self.frozen,
             target=self.target,
+            bias_input=self.bias_input,
+            normalization=self.normalization,
+            reasons={path: dict(reason) for path, reason in self.reasons.items()},
         )
         return config
 

@@ -1,9 +1,12 @@
 """The bias of a quantized layer as integer kernels hold it.
 
-Such a kernel sums products of integers, each worth input scale times weight scale, and its bias is a 32-bit integer of
-the same worth (arXiv:1712.05877, section 2.4; LiteRT's quantization specification; what ONNX Runtime makes of a float
-bias). A batch normalization that follows is part of the kernel, so it is the bias behind it that becomes an integer.
-The steps are so fine that training need not know of them, but runtime and Keras only agree if both take them.
+Such a kernel sums products of integers, each worth input scale times weight scale. Its bias is a 32-bit integer of the
+same worth (arXiv:1712.05877, section 2.4; LiteRT's quantization specification; ONNX Runtime rounds a float bias alike).
+A batch normalization that follows is part of the kernel, so the bias after normalization becomes an integer. The steps
+are so fine that training need not know of them, but runtime and Keras only agree if both take them.
+
+`quantize_model` decides which quantizer scales the input and which normalization follows. The wrapper has their names
+in its config, and finds the layers by them.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from typing import Any
 import keras
 from keras import ops
 
-from tensorflow_quantization.model.graph import MOVING
 from tensorflow_quantization.model.keras_internals import nodes_of, origin, reading_nodes
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
@@ -26,7 +28,7 @@ def integer_bias(wrapper: Any) -> Any:
     """The bias that brings the layer in a wrapper, normalized if that follows, to whole steps of its products.
 
     Args:
-        wrapper: a wrapper that has been called on Keras' symbolic tensors, so that the layers around it are known.
+        wrapper: a wrapper in a model, so that the layers which its config names can be found.
 
     Returns:
         A float32 tensor of the bias' shape, or of (channels,) for a layer without one that a normalization follows;
@@ -63,19 +65,10 @@ def add_to_channels(wrapper: Any, outputs: Any, bias: Any) -> Any:
 
 
 def following_normalization(wrapper: Any) -> keras.layers.BatchNormalization | None:
-    """The batch normalization that alone reads what a wrapper gives, and so becomes part of its kernel."""
-    readers = {id(node.operation): node.operation for node in reading_nodes(wrapper)}
-    if len(readers) != 1 or wrapper.output_quantizer is not None:
-        return None
-    if getattr(wrapper.layer, "activation", None) not in (None, keras.activations.linear):
-        return None
-    (reader,) = readers.values()
-    if not any(getattr(reader, "input_quantizers", ())):
-        reader = getattr(reader, "layer", reader)
-    rank = len(reading_nodes(wrapper)[0].input_tensors[0].shape)
-    channels = 1 if getattr(wrapper.layer, "data_format", None) == "channels_first" else rank - 1
-    is_one = isinstance(reader, keras.layers.BatchNormalization) and reader.axis % rank == channels
-    return reader if is_one else None
+    """The batch normalization that is part of a wrapper's kernel, as its config names it; `None` if there is none."""
+    readers = {node.operation.name: node.operation for node in reading_nodes(wrapper)}
+    reader = readers.get(wrapper.normalization)
+    return getattr(reader, "layer", reader)
 
 
 def _last_product(wrapper: Any) -> tuple[ActivationQuantizer | None, str | None]:
@@ -88,31 +81,33 @@ def _last_product(wrapper: Any) -> tuple[ActivationQuantizer | None, str | None]
 
 
 def input_quantizer(wrapper: Any) -> ActivationQuantizer | None:
-    """The quantizer of a wrapper's only input: its own, or that of the layer which made the tensor."""
+    """The quantizer of a wrapper's only input: its own, or that of the layer which its config names."""
     if len(wrapper.input_quantizers) != 1:
         return None
     (own,) = wrapper.input_quantizers
-    if own is not None:
+    if own is not None or wrapper.bias_input is None:
         return own
-    found = [_quantizer_of(tensor) for node in nodes_of(wrapper) for tensor in node.input_tensors]
-    return found[0] if len({id(quantizer) for quantizer in found}) == 1 else None
+    name, *inside = wrapper.bias_input.split("/")
+    source = _source(wrapper, name)
+    for inner in inside:
+        source = source.get_layer(inner) if isinstance(source, keras.Model) else None
+    if source is None or isinstance(source, ActivationQuantizer):
+        return source
+    if source.output_quantizer is not None:
+        return source.output_quantizer
+    (moved,) = source.input_quantizers  # of a layer that moves data, and has no quantizer after it
+    return moved
 
 
-def _quantizer_of(tensor: keras.KerasTensor) -> ActivationQuantizer | None:
-    """The quantizer whose values `tensor` holds, moved maybe; `None` if it has other values."""
-    operation, node_index, tensor_index = origin(tensor)
-    if isinstance(operation, ActivationQuantizer):
-        return operation
-    if isinstance(operation, keras.Model):
-        outputs = getattr(operation, "outputs", None)
-        return _quantizer_of(outputs[tensor_index]) if outputs else None
-    if (own := getattr(operation, "output_quantizer", None)) is not None:
-        return own
-    inputs = nodes_of(operation)[node_index].input_tensors
-    if type(getattr(operation, "layer", operation)).__name__ not in MOVING or len(inputs) != 1:
-        return None
-    (own,) = getattr(operation, "input_quantizers", [None])
-    return own if own is not None else _quantizer_of(inputs[0])
+def _source(operation: keras.Operation, name: str) -> Any:
+    """The operation of this name before `operation`, with only operations of one input between the two."""
+    for node in nodes_of(operation):
+        while len(node.input_tensors) == 1:
+            source, index, _ = origin(node.input_tensors[0])
+            if source.name == name:
+                return source
+            node = nodes_of(source)[index]
+    return None
 
 
 def _offset(normalization: keras.layers.BatchNormalization | None) -> Any:

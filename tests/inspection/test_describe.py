@@ -79,12 +79,19 @@ def test_reasons_are_those_of_the_call(residual):
     }
 
 
-def test_loaded_model_has_the_reasons_of_the_default_table(residual, tmp_path):
-    q_model = quantize_model(residual)
+def test_loaded_model_has_the_same_description(residual, tmp_path):
+    q_model = quantize_model(residual, custom_qdq_cases=[ResNetV1QDQCase()])
     q_model.save(tmp_path / "model.keras")
-    description = describe(keras.models.load_model(tmp_path / "model.keras"))
-    assert [layer.name for layer in description] == [layer.name for layer in describe(q_model)]
-    assert "ResidualConnectionQDQCase" in description["add"].reason
+    loaded = describe(keras.models.load_model(tmp_path / "model.keras"))
+    assert loaded.to_dict() == describe(q_model).to_dict()
+    assert str(loaded) == str(describe(q_model))
+
+
+@pytest.mark.parametrize("name", ["conv", "quant_conv"])
+def test_layer_is_found_by_its_name_before_and_after_quantization(name):
+    description = describe(quantize_model(small_models.nested()))
+    assert description[f"backbone/{name}"].name == "backbone/quant_conv"
+    assert description["backbone/quant_relu"].name == "backbone/relu"
 
 
 def test_float_model_has_nothing_quantized(cnn):
@@ -111,6 +118,8 @@ def test_dict_is_ready_for_json(residual):
     found = json.loads(json.dumps(describe(q_model).to_dict()))
     assert found["model"] == "residual"
     assert [layer["name"] for layer in found["layers"]] == [layer.name for layer in describe(q_model)]
+    assert [layer["code"] for layer in found["layers"][:3]] == ["default", "default", "fused"]
+    assert found["layers"][2]["reason"] == "folded into conv"
     (activation, weight) = found["layers"][0]["quantizers"]
     assert activation["range"] == [-6.0, 6.0]
     assert activation["what"] == "input"

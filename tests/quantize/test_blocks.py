@@ -5,8 +5,16 @@ import numpy as np
 import pytest
 from keras import layers, ops
 from small_models import assert_same_arrays, randomize, values
+from tensorflow_quantization.custom_qdq_cases import ResidualConnectionQDQCase
 
-from tensorflow_quantization import QuantizationSpec, calibrate, describe, export_onnx, quantize_model
+from tensorflow_quantization import (
+    CustomQDQInsertionCase,
+    QuantizationSpec,
+    calibrate,
+    describe,
+    export_onnx,
+    quantize_model,
+)
 from tensorflow_quantization.wrappers import wrappers_in
 
 TARGETS = [None, "tensorrt", "onnxruntime", "openvino"]
@@ -362,3 +370,78 @@ def test_a_block_that_is_called_in_several_ways_stays_in_float():
     x, padding = keras.Input((6, 8)), keras.Input((6,), dtype="bool")
     model = keras.Model([x, padding], encoder(encoder(x), padding=padding))
     assert reason(quantize_model(model), "block") == "its layers stay in float: it is called in several ways"
+
+
+# Cases and blocks
+
+
+class Summing(layers.Layer):
+    """A residual block whose sum is a layer, with a convolution on each branch."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.left = layers.Conv2D(4, 3, padding="same", name="left")
+        self.right = layers.Conv2D(4, 1, name="right")
+        self.add = layers.Add(name="add")
+
+    def build(self, input_shape):
+        self.left.build(input_shape)
+        self.right.build(input_shape)
+
+    def call(self, inputs):
+        return self.add([self.left(inputs), self.right(inputs)])
+
+
+class Watching(CustomQDQInsertionCase):
+    """Notes what it gets, and asks for the layers of these names."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def case(self, keras_model, qspec):
+        self.model = keras_model
+        spec = QuantizationSpec()
+        for name in self.names:
+            spec.add(name)
+        return spec
+
+
+def two_blocks():
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = Summing(name="block2")(Summing(name="block1")(inputs))
+    return randomize(keras.Model(inputs, layers.Dense(5, name="head")(x)))
+
+
+def test_case_reaches_a_sum_in_a_block(tmp_path):
+    model = quantize_model(two_blocks(), custom_qdq_cases=[ResidualConnectionQDQCase()])
+    description = describe(calibrate(model, images(), verbose=0))
+    for block in ("block1", "block2"):
+        assert description[f"{block}/add"].reason == "ResidualConnectionQDQCase"
+        assert [quantizer.what for quantizer in description[f"{block}/add"].quantizers] == ["input 0"]
+    export_onnx(model, tmp_path / "m.onnx", verify_with=images())
+
+
+def test_case_sees_open_blocks_as_nested_models_with_the_weights_of_the_model():
+    model, case = two_blocks(), Watching("block1/add")
+    assert "block1/quant_add" in names_of(quantize_model(model, custom_qdq_cases=[case]))
+    assert isinstance(case.model.get_layer("block1"), keras.Model)
+    assert_same_arrays(case.model(images()), model(images()))
+    assert [layer.name for layer in case.model.layers] == [layer.name for layer in model.layers]
+
+
+def test_case_sees_the_model_itself_where_no_block_is_open():
+    model, case = two_blocks(), Watching("head")
+    spec = QuantizationSpec()
+    spec.add("Summing", is_keras_class=True, quantize_input=False)
+    quantize_model(model, quantization_spec=spec, custom_qdq_cases=[case])
+    assert case.model is model
+
+
+def test_block_that_a_case_names_stays_closed():
+    q_model = quantize_model(two_blocks(), custom_qdq_cases=[Watching("block1")])
+    assert type(q_model.get_layer("quant_block1").layer) is Summing
+    assert "block2/quant_left" in names_of(q_model)
+
+
+def names_of(model):
+    return [layer.name for layer in describe(model)]

@@ -6,7 +6,7 @@ from keras import layers
 
 from tensorflow_quantization import QuantizationSpec, calibrate, quantize_model
 from tensorflow_quantization.model.keras_internals import sublayers
-from tensorflow_quantization.quantize.plan import attached_plan
+from tensorflow_quantization.quantize.pipeline import plan_model
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets import TARGETS
 
@@ -15,9 +15,13 @@ def quantized(model, **kwargs):
     return quantize_model(model, target="litert", **kwargs)
 
 
+def planned(model, **kwargs):
+    return plan_model(model, target="litert", **kwargs)
+
+
 def outputs(model):
     """The inputs, layers and operations whose output gets a quantizer."""
-    return [layer.path for layer in attached_plan(quantized(model)) if layer.output]
+    return [layer.path for layer in planned(model) if layer.output]
 
 
 def functional(*steps, shape=(8, 8, 3)):
@@ -74,7 +78,7 @@ def test_switched_off_pooling_leaves_its_input_quantized():
     spec = QuantizationSpec()
     spec.add("pool", quantize_input=False)
     model = functional(layers.Conv2D(4, 3, name="conv"), layers.AveragePooling2D(2, name="pool"))
-    plan = attached_plan(quantized(model, quantization_spec=spec))
+    plan = planned(model, quantization_spec=spec)
     assert [layer.path for layer in plan if layer.output] == ["image", "conv"]
 
 
@@ -90,20 +94,20 @@ def test_layer_without_an_integer_kernel_says_so_and_its_readers_are_integer():
         layers.Conv2D(4, 3, name="conv"), layers.LayerNormalization(name="norm"), layers.Dense(3, name="dense")
     )
     assert outputs(model) == ["image", "conv", "norm", "dense"]
-    plan = attached_plan(quantized(model))
-    assert plan["norm"].reason.startswith("read by dense; itself computed in floats, as LiteRT has no kernel")
+    plan = planned(model)
+    assert plan["norm"].reason.text.startswith("read by dense; itself computed in floats, as LiteRT has no kernel")
 
 
 def test_layers_without_quantizers_say_why(cnn):
-    plan = attached_plan(quantized(cnn))
-    assert {path: plan[path].reason for path in ("bn", "pool")} == {
+    plan = planned(cnn)
+    assert {path: plan[path].reason.text for path in ("bn", "pool")} == {
         "bn": "folded into conv",
         "pool": "hands on the integers of what it reads",
     }
-    plan = attached_plan(quantized(functional(layers.ELU(name="elu"))))
-    assert plan["elu"].reason == "not known to run in integers"
-    plan = attached_plan(quantize_model(small_models.residual(), target="onnxruntime"))
-    assert plan["add"].reason == "what it reads is quantized where it is made"
+    plan = planned(functional(layers.ELU(name="elu")))
+    assert plan["elu"].reason.text == "not known to run in integers"
+    plan = plan_model(small_models.residual(), target="onnxruntime")
+    assert plan["add"].reason.text == "what it reads is quantized where it is made"
 
 
 def test_activation_within_a_kernel_says_whose():
@@ -112,7 +116,7 @@ def test_activation_within_a_kernel_says_whose():
     relu = layers.ReLU(name="relu")(x)
     model = keras.Model(inputs, layers.Concatenate(name="concat")([relu, layers.Conv2D(4, 3, name="last")(inputs)]))
     assert outputs(model) == ["image", "concat"]
-    assert attached_plan(quantized(model))["relu"].reason == "part of the kernel of conv"
+    assert planned(model)["relu"].reason.text == "part of the kernel of conv"
 
 
 def test_demanded_scale_stays_in_front_of_a_concatenation():
@@ -134,7 +138,7 @@ def test_batch_normalization_is_a_kernel_only_where_no_convolution_takes_it_in()
         layers.Activation("relu", name="last"),
     )
     assert outputs(model) == ["image", "relu", "last"]
-    assert [layer.path for layer in attached_plan(quantized(model)) if layer.weights] == ["conv"]
+    assert [layer.path for layer in planned(model) if layer.weights] == ["conv"]
 
 
 def test_input_preprocessing_is_computed_in_integers():

@@ -9,7 +9,7 @@ from processor import EXACT_WEIGHT_BITS
 from small_models import randomize
 
 from tensorflow_quantization import QuantizationSpec, calibrate, check_onnx, export_onnx, quantize_model, runtime_report
-from tensorflow_quantization.quantize.plan import attached_plan
+from tensorflow_quantization.quantize.pipeline import plan_model
 from tensorflow_quantization.targets import TARGETS, Placement, Target, find_target
 
 SHAPE = (16, 16, 8)
@@ -111,14 +111,14 @@ def test_model_of_a_target_trains():
 
 
 def test_one_quantizer_serves_all_readers_for_onnxruntime():
-    quantized = quantize_model(network(residual), target="onnxruntime")
-    with_output = [layer.path for layer in attached_plan(quantized) if layer.output]
+    plan = plan_model(network(residual), target="onnxruntime")
+    with_output = [layer.path for layer in plan if layer.output]
     assert with_output[0] == "image"
-    assert not any(layer.inputs for layer in attached_plan(quantized))
+    assert not any(layer.inputs for layer in plan)
 
 
 def test_residual_convolution_stays_unquantized_before_the_add_for_tensorrt():
-    plan = attached_plan(quantize_model(network(residual), target="tensorrt"))
+    plan = plan_model(network(residual), target="tensorrt")
     (add,) = [layer for layer in plan if layer.class_name == "Add"]
     assert add.inputs == (0,)
 
@@ -127,13 +127,12 @@ def test_sum_is_taken_into_a_convolution_unrounded_for_openvino(tmp_path):
     """OpenVINO adds the shortcut to the products themselves, so a quantizer in between would not round there."""
     import openvino
 
-    quantized = calibrate(
-        quantize_model(network(residual), target="openvino", weight_bits=EXACT_WEIGHT_BITS), images(), verbose=0
-    )
-    plan = attached_plan(quantized)
+    model = network(residual)
+    plan = plan_model(model, target="openvino")
     # The last normalization, which goes straight into the sum, has no quantizer; the shortcut has.
     assert not plan["batch_normalization_2"].quantized
     assert plan["activation"].output
+    quantized = calibrate(quantize_model(model, target="openvino", weight_bits=EXACT_WEIGHT_BITS), images(), verbose=0)
     path = export_onnx(quantized, tmp_path / "m.onnx")
     compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     kinds = [node.get_rt_info()["layerType"].astype(str) for node in compiled.get_runtime_model().get_ordered_ops()]
@@ -150,8 +149,8 @@ def test_average_of_integers_that_another_layer_reads_is_quantized_for_openvino(
     average = layers.AveragePooling2D(3, strides=1, padding="same", name="average")(x)
     parts = [layers.Activation("gelu")(average), layers.Activation("gelu")(convolution(x, 8))]
     model = randomize(keras.Model(inputs, layers.Concatenate()(parts)))
-    quantized = calibrate(quantize_model(model, target="openvino", weight_bits=EXACT_WEIGHT_BITS), images(), verbose=0)
-    assert attached_plan(quantized)["average"].output
+    quantized = calibrate(quantize_model(model, target="openvino"), images(), verbose=0)
+    assert plan_model(model, target="openvino")["average"].output
     export_onnx(quantized, tmp_path / "m.onnx", verify_with=images(), verify_runtime="openvino")
 
 
@@ -159,8 +158,8 @@ def test_sum_of_activations_is_quantized_for_openvino():
     inputs = keras.Input(SHAPE)
     x = convolution(inputs, 8)
     x = layers.Add(name="add")([convolution(x, 8), x])
-    plan = attached_plan(quantize_model(keras.Model(inputs, convolution(x, 8)), target="openvino"))
-    assert [layer.path for layer in plan if layer.output] == ["keras_tensor", "activation", "activation_1", "add"]
+    plan = plan_model(keras.Model(inputs, convolution(x, 8)), target="openvino")
+    assert [layer.path for layer in plan if layer.output] == ["input_layer", "activation", "activation_1", "add"]
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
@@ -170,7 +169,7 @@ def test_normalization_after_a_dense_is_folded_for_tensorrt(activation, tmp_path
     model = randomize(keras.Model(inputs, layers.Dense(3, name="head")(layers.BatchNormalization(name="bn")(x))))
     data = np.random.default_rng(0).normal(size=(8, 6))
     quantized = calibrate(quantize_model(model, target="tensorrt"), data, verbose=0)
-    assert attached_plan(quantized)["bn"].quantized == (activation is not None)
+    assert plan_model(model, target="tensorrt")["bn"].quantized == (activation is not None)
     export_onnx(quantized, tmp_path / "m.onnx")
     operators = {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
     assert ("BatchNormalization" in operators) == (activation is not None)
@@ -195,28 +194,26 @@ def pooled(after):
     ids=["conv", "concat, conv", "max pool, conv", "norm", "concat, norm, conv"],
 )
 def test_openvino_averages_integers_only_where_a_quantizer_reads_them(tmp_path, after, quantized):
-    model = calibrate(
-        quantize_model(pooled(after), target="openvino", weight_bits=EXACT_WEIGHT_BITS), images(), verbose=0
-    )
-    assert attached_plan(model)["conv"].output is quantized
+    assert plan_model(pooled(after), target="openvino")["conv"].output is quantized
+    model = calibrate(quantize_model(pooled(after), target="openvino"), images(), verbose=0)
     export_onnx(model, tmp_path / "m.onnx", verify_with=images(2), verify_runtime="openvino")
 
 
 def test_entry_of_the_user_wins_over_the_target():
     spec = QuantizationSpec()
     spec.add("dense", quantize_input=False, quantize_weight=False)
-    plan = attached_plan(quantize_model(network(residual), quantization_spec=spec, target="onnxruntime"))
+    plan = plan_model(network(residual), quantization_spec=spec, target="onnxruntime")
     assert not plan["dense"].quantized
-    assert "switched off" in plan["dense"].reason
+    assert "switched off" in plan["dense"].reason.text
 
 
 def test_target_of_ones_own():
     def place(graph, switched_off):
         return {call.path: Placement(weights=True, reason="mine") for call in graph.calls if call.class_name == "Dense"}
 
-    plan = attached_plan(quantize_model(network(residual), target=Target("mine", place)))
+    plan = plan_model(network(residual), target=Target("mine", place))
     assert [layer.path for layer in plan if layer.quantized] == ["dense"]
-    assert plan["dense"].reason == "mine"
+    assert plan["dense"].reason.text == "mine"
 
 
 def test_targets_are_found_by_name():

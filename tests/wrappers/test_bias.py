@@ -234,10 +234,31 @@ def test_quantizer_of_the_producer_is_found_through_what_moves_values():
 
 
 def test_quantizer_inside_of_a_model_that_made_the_tensor():
-    model = calibrated(small_models.nested(), target="onnxruntime")
-    gap = model.get_layer("quant_gap")
-    assert input_quantizer(model.get_layer("quant_head")) is gap.output_quantizer
-    assert input_quantizer(gap) is model.get_layer("backbone").get_layer("quant_relu").output_quantizer
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Flatten()(small_models.backbone()(inputs))
+    model = calibrated(keras.Model(inputs, layers.Dense(3, name="head")(x)), target="onnxruntime")
+    head, relu = model.get_layer("quant_head"), model.get_layer("backbone").get_layer("quant_relu")
+    assert head.bias_input == "backbone/quant_relu"
+    assert input_quantizer(head) is relu.output_quantizer
+
+
+@pytest.mark.parametrize("copy", ["loaded", "cloned", "cut"])
+def test_neighbours_are_found_in_a_copy_of_the_model(tmp_path, copy):
+    inputs = keras.Input((8, 8, 3))
+    x = layers.ReLU(name="relu")(layers.Conv2D(4, 3, name="first")(inputs))
+    x = normalization(name="bn")(layers.Conv2D(4, 3, use_bias=False, name="second")(x))
+    model = calibrated(keras.Model(inputs, layers.ReLU(name="last")(x)), target="tensorrt")
+    if copy == "loaded":
+        model.save(tmp_path / "m.keras")
+        other = keras.models.load_model(tmp_path / "m.keras")
+    elif copy == "cloned":
+        other = keras.models.clone_model(model)
+    else:
+        other = keras.models.clone_model(keras.Model(model.inputs, model.get_layer("quant_second").output))
+    second = other.get_layer("quant_second")
+    found = following_normalization(second)
+    assert found is (None if copy == "cut" else other.get_layer("bn"))
+    assert input_quantizer(second) is not None
 
 
 def test_layer_called_on_tensors_of_several_quantizers_has_none():

@@ -5,7 +5,8 @@ from keras import layers
 
 from tensorflow_quantization import QuantizationSpec
 from tensorflow_quantization.model.graph import LayerGraph
-from tensorflow_quantization.quantize.plan import attach_plan, attached_plan, make_plan
+from tensorflow_quantization.quantize.pipeline import plan_model
+from tensorflow_quantization.quantize.planner import make_plan
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets import DEFAULT
 
@@ -47,11 +48,11 @@ def test_default_table_layer_by_layer():
         "global": ((0,), False),
         "dense": ((0,), True),
     }
-    assert plan["conv"].reason == "default"
-    assert plan["relu"].reason == "no quantize wrapper for ReLU"
+    assert plan["conv"].reason.text == "default"
+    assert plan["relu"].reason.text == "no quantize wrapper for ReLU"
     for name, case in {"add": "ResidualConnectionQDQCase", "max": "MaxPoolQDQCase"}.items():
-        assert case in plan[name].reason
-    assert plan["bn"].reason == "folded into conv"
+        assert case in plan[name].reason.text
+    assert plan["bn"].reason.text == "folded into conv"
 
 
 ADD = {"name": "Add", "is_keras_class": True, "quantize_weight": False}
@@ -77,16 +78,16 @@ def test_name_wins_over_class_over_cases_over_default(entries, cases, expected):
 def test_reason_says_who_decided(residual):
     case_specs = [("MyCase", spec_of({"name": "relu"}))]
     plan = plan_of(residual, {"name": "add"}, {"name": "Dense", "is_keras_class": True}, case_specs=case_specs)
-    assert plan["add"].reason == "name 'add' in the spec"
-    assert plan["dense"].reason == "class 'Dense' in the spec"
-    assert plan["relu"].reason == "MyCase"
+    assert plan["add"].reason.text == "name 'add' in the spec"
+    assert plan["dense"].reason.text == "class 'Dense' in the spec"
+    assert plan["relu"].reason.text == "MyCase"
 
 
 def test_last_case_counts():
     cases = [("First", spec_of({"name": "add"})), ("Second", spec_of({"name": "add", "quantization_index": 1}))]
     plan = plan_of(small_models.residual(), case_specs=cases)
     assert plan["add"].inputs == (1,)
-    assert plan["add"].reason == "Second"
+    assert plan["add"].reason.text == "Second"
 
 
 @pytest.mark.parametrize(
@@ -104,13 +105,13 @@ def test_entries_honour_their_flags(cnn, by_class, flags, expected):
     plan = plan_of(cnn, entry | flags)
     assert decisions(plan).get("conv") == expected
     if expected is None:
-        assert plan["conv"].reason.startswith("switched off")
+        assert plan["conv"].reason.text.startswith("switched off")
 
 
 def test_partial_mode_takes_only_what_is_named(cnn):
     plan = plan_of(cnn, {"name": "dense"}, mode="partial")
     assert list(decisions(plan)) == ["dense"]
-    assert plan["conv"].reason == "not named (partial mode)"
+    assert plan["conv"].reason.text == "not named (partial mode)"
 
 
 def test_named_layer_without_a_wrapper_gets_its_inputs_quantized(cnn):
@@ -155,13 +156,13 @@ def test_integer_inputs_are_not_quantized():
     model = keras.Model(ids, layers.Embedding(5, 2, name="embedding")(ids))
     plan = plan_of(model, {"name": "embedding"})
     assert decisions(plan) == {}
-    assert plan["embedding"].reason == "its input is int32, not float"
+    assert plan["embedding"].reason.text == "its input is int32, not float"
 
 
 def test_operations_have_a_reason_of_their_own():
     plan = plan_of(small_models.operations())
     assert list(decisions(plan)) == ["conv", "dense"]
-    assert {layer.reason for layer in plan if not layer.quantized} == {"a keras.ops operation, not a layer"}
+    assert {layer.reason.text for layer in plan if not layer.quantized} == {"a keras.ops operation, not a layer"}
 
 
 def test_bits_of_an_entry_win(cnn):
@@ -220,8 +221,23 @@ def test_text_has_a_line_a_layer(residual):
     assert len(text) == 7
 
 
-def test_plan_stays_with_its_model(cnn):
-    assert attached_plan(cnn) is None
-    plan = plan_of(cnn)
-    attach_plan(cnn, plan)
-    assert attached_plan(cnn) is plan
+def test_reasons_have_codes(residual):
+    spec = spec_of({"name": "gap", "quantize_input": False}, {"name": "dense"})
+    full = {layer.path: layer.reason.code for layer in plan_model(residual, quantization_spec=spec)}
+    assert full == {
+        "stem": "default",
+        "conv": "default",
+        "bn": "fused",
+        "add": "off_by_default",
+        "relu": "no_wrapper",
+        "gap": "switched_off",
+        "dense": "named",
+    }
+    partial = {layer.path: layer.reason.code for layer in plan_model(residual, "partial", spec_of({"name": "dense"}))}
+    assert partial["stem"] == partial["relu"] == "not_named"
+
+
+def test_planning_leaves_the_model_as_it_is(residual):
+    before = [layer.name for layer in residual.layers]
+    assert decisions(plan_model(residual, target="onnxruntime"))
+    assert [layer.name for layer in residual.layers] == before

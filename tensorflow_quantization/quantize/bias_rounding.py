@@ -1,0 +1,105 @@
+"""What the bias of each product is rounded to: the scale of the product's input, and the normalization after it.
+
+An integer kernel holds its bias in steps of input scale times weight scale (`wrappers/bias.py`). The layers around
+decide whether it can: a quantizer has to scale the input, and a normalization that alone reads the product becomes
+part of the kernel. This module reads both from the graph; the wrapper has the names in its config.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+import keras
+
+from tensorflow_quantization.model.graph import MOVING, Call, LayerGraph, Tensor
+from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
+
+
+def plan_bias_rounding(graph: LayerGraph, plan: QuantizationPlan) -> QuantizationPlan:
+    """The plan, with `bias_input` and `normalization` of each layer whose weights are quantized.
+
+    Args:
+        graph: not flat. A wrapper finds its neighbours in the model that it is in, and in models within that one.
+        plan: for the same graph, flattened.
+    """
+    calls: dict[str, list[tuple[LayerGraph, Call]]] = defaultdict(list)
+    for inner in _graphs(graph):
+        for call in inner.calls:
+            calls[call.path].append((inner, call))
+    scales = _Scales(graph, plan)
+    layers = dict(plan.layers)
+    for path, layer in plan.layers.items():
+        if layer.weights and layer.wrapper is not None and all(len(call.operands) == 1 for _, call in calls[path]):
+            layers[path] = replace(
+                layer,
+                bias_input=None if layer.inputs else scales.of_all([call.operands[0] for _, call in calls[path]]),
+                normalization=_normalization(calls[path], plan),
+            )
+    return QuantizationPlan(layers)
+
+
+def _graphs(graph: LayerGraph) -> list[LayerGraph]:
+    """The graph and the graphs of the models within, each once."""
+    found = {id(graph): graph}
+    for call in graph.calls:
+        if call.subgraph is not None:
+            found.update((id(inner), inner) for inner in _graphs(call.subgraph))
+    return list(found.values())
+
+
+class _Scales:
+    """Finds the layer whose quantizer scales a tensor: by name, or by path if it is within another model."""
+
+    def __init__(self, graph: LayerGraph, plan: QuantizationPlan):
+        self.plan = plan
+        self.inputs = {id(tensor) for tensor in graph.inputs}
+
+    def of_all(self, tensors: list[Tensor]) -> str | None:
+        """The layer that scales all of these tensors, if one does."""
+        found = {self.of(tensor) for tensor in tensors}
+        return found.pop() if len(found) == 1 else None
+
+    def of(self, tensor: Tensor) -> str | None:
+        call = tensor.producer
+        if call is None:
+            planned = self.plan.layers.get(tensor.name) if id(tensor) in self.inputs else None
+            return f"quant_{tensor.name}" if planned is not None and planned.output else None
+        if call.subgraph is not None:
+            inside = self.of(call.subgraph.outputs[tensor.index])
+            return f"{call.name}/{inside}" if inside is not None else None
+        layer = self.plan[call.path]
+        if layer.output:
+            return f"quant_{call.name}_activation" if layer.placement.before_activation else f"quant_{call.name}"
+        if layer.placement.before_activation or call.class_name not in MOVING or len(call.inputs) != 1:
+            return None
+        if layer.inputs:
+            return f"quant_{call.name}" if layer.wrapper is not None else f"quant_{call.name}_input_0"
+        return self.of(call.inputs[0])
+
+
+def _normalization(calls: list[tuple[LayerGraph, Call]], plan: QuantizationPlan) -> str | None:
+    """The name, in the quantized model, of the normalization that becomes part of the kernel of a layer.
+
+    Args:
+        calls: of the layer, each with the graph that it is in.
+        plan: of the whole model.
+    """
+    call = calls[0][1]
+    layer = plan[call.path]
+    if any(inner.is_output(c.outputs[0]) for inner, c in calls) or layer.output or layer.placement.before_activation:
+        return None
+    if getattr(call.operation, "activation", None) not in (None, keras.activations.linear):
+        return None
+    readers = {id(r.operation): r for inner, c in calls for r in inner.consumers(c.outputs[0])}
+    if len(readers) != 1:
+        return None
+    (reader,) = readers.values()
+    rank = len(call.outputs[0].shape)
+    channels = 1 if getattr(call.operation, "data_format", None) == "channels_first" else rank - 1
+    if not isinstance(reader.operation, keras.layers.BatchNormalization) or reader.operation.axis % rank != channels:
+        return None
+    after: LayerPlan = plan[reader.path]
+    if after.inputs:
+        return None
+    return f"quant_{reader.name}" if after.quantized else reader.name
