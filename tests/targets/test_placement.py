@@ -149,7 +149,7 @@ def test_average_of_integers_that_another_layer_reads_is_quantized_for_openvino(
     average = layers.AveragePooling2D(3, strides=1, padding="same", name="average")(x)
     parts = [layers.Activation("gelu")(average), layers.Activation("gelu")(convolution(x, 8))]
     model = randomize(keras.Model(inputs, layers.Concatenate()(parts)))
-    quantized = calibrate(quantize_model(model, target="openvino"), images(), verbose=0)
+    quantized = calibrate(quantize_model(model, target="openvino", weight_bits=EXACT_WEIGHT_BITS), images(), verbose=0)
     assert plan_model(model, target="openvino")["average"].output
     export_onnx(quantized, tmp_path / "m.onnx", verify_with=images(), verify_runtime="openvino")
 
@@ -195,7 +195,9 @@ def pooled(after):
 )
 def test_openvino_averages_integers_only_where_a_quantizer_reads_them(tmp_path, after, quantized):
     assert plan_model(pooled(after), target="openvino")["conv"].output is quantized
-    model = calibrate(quantize_model(pooled(after), target="openvino"), images(), verbose=0)
+    model = calibrate(
+        quantize_model(pooled(after), target="openvino", weight_bits=EXACT_WEIGHT_BITS), images(), verbose=0
+    )
     export_onnx(model, tmp_path / "m.onnx", verify_with=images(2), verify_runtime="openvino")
 
 
