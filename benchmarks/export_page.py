@@ -49,7 +49,7 @@ beside Keras' own `model.export(path, format="onnx")` of the same model, which g
 
 ## Cost
 
-Median of {exports} exports, each the first one in a process of its own. Peak: memory beyond that of the process with
+Median of {exports} exports, each the first one in a process of its own. Peak: memory beyond the process with
 the loaded model, in sizes of the weights."""
 
 _NOT_LOADED = "What the runtimes say of the files of Keras that they do not load or run:"
