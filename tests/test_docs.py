@@ -1,25 +1,129 @@
-"""The Python blocks of the documentation run: those of a page one after the other, as a reader would type them."""
+"""The Python blocks of README and documentation run, one after the other, and print what the pages show."""
 
-import pathlib
+import ast
+import importlib
+import inspect
 import re
+from pathlib import Path
 
+import keras
+import numpy as np
 import pytest
+from docs_scripts import DOCS, docs_script
+from keras import layers
 
-ROOT = pathlib.Path(__file__).parent.parent
-#: The pages whose blocks need nothing but what the page itself defines.
-PAGES = ["basics.md", "cases.md", "export.md", "modes.md", "new_layer.md", "ranges.md", "targets.md"]
+import tensorflow_quantization
+
+run_blocks = docs_script("run_blocks")
+README = DOCS.parent / "README.md"
+PAGES = [page for page in [README, *sorted(DOCS.rglob("*.md"))] if run_blocks.blocks(page)]
+#: Pages that begin with a trained model and data of the reader's own.
+WITH_A_MODEL = {"README.md", "index.md"}
+REFERENCE = sorted((DOCS / "api").glob("*.md"))
 
 
-def python_blocks(page: str) -> list[str]:
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / page).read_text(), re.DOTALL | re.MULTILINE)
-    return [block for block in blocks if "--8<--" not in block]  # the examples have their own tests
+def small_cnn() -> keras.Model:
+    inputs = keras.Input((28, 28, 1))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3, strides=2)(inputs)))
+    model = keras.Model(inputs, layers.Dense(10)(layers.Flatten()(x)))
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def own_names(page: Path) -> dict[str, object]:
+    """What the first block of a page may take as given."""
+    if page.name not in WITH_A_MODEL:
+        return {}
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((64, 28, 28, 1), "float32"), rng.integers(10, size=64)
+    names = {"images": images, "labels": labels, "train_images": images, "train_labels": labels}
+    return {"model": small_cnn(), **names}
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The model has no:UserWarning")  # an entry of a spec that is only shown
-@pytest.mark.parametrize("page", PAGES)
-def test_page_runs(page, tmp_path, monkeypatch, own_wrappers):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS.parent)))
+def test_page_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch, own_wrappers):
     monkeypatch.chdir(tmp_path)
-    namespace: dict[str, object] = {"__name__": "page"}
-    for block in python_blocks(page):
-        exec(compile(block, page, "exec"), namespace)
+    for block, printed in run_blocks.run(page, **own_names(page)):
+        if block.shown is not None:
+            assert words(printed) == words(block.shown), f"Run python docs/run_blocks.py {page}"
+            if keras.backend.backend() == "tensorflow":  # each backend draws other weights from a seed
+                assert numbers(printed) == pytest.approx(numbers(block.shown), rel=0.02, abs=1e-5)
+
+
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.])")
+_VERSION = re.compile(r"\b\d+\.\d+\.\d+\b")
+
+
+def words(text: str) -> list[str]:
+    """The text without numbers, versions and the lines of tables, whose width follows the numbers."""
+    text = _NUMBER.sub("#", _VERSION.sub("#", text))
+    return [word for word in text.split() if set(word) != {"-"} or word == "-"]
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in _NUMBER.findall(_VERSION.sub("#", text))]
+
+
+def test_the_first_lines_of_the_readme_end_in_integers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first = run_blocks.blocks(README)[0].code
+    assert len([line for line in first.splitlines() if line.strip()]) == 4
+    exec(first, own_names(README))
+    report = tensorflow_quantization.runtime_report("model.onnx")
+    assert report.integer_share == 1.0
+
+
+def documented() -> list[str]:
+    """The dotted names that the pages of the reference show."""
+    return [name for page in REFERENCE for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)]
+
+
+def resolve(name: str) -> object:
+    """The object of a dotted name."""
+    module, _, last = name.rpartition(".")
+    return getattr(importlib.import_module(module), last)
+
+
+def test_every_name_in_the_reference_exists():
+    for name in documented():
+        resolve(name)
+
+
+def test_every_public_name_is_in_the_reference():
+    objects = [resolve(name) for name in documented()]
+    public = {name: getattr(tensorflow_quantization, name) for name in tensorflow_quantization.__all__}
+    missing = [name for name, value in public.items() if not any(value is shown for shown in objects)]
+    text = "".join(page.read_text() for page in REFERENCE)
+    # A version and modules have no entry of their own: the text of a page names them.
+    others = [name for name in missing if inspect.ismodule(public[name]) or isinstance(public[name], str)]
+    assert missing == others
+    assert [name for name in others if f"`tensorflow_quantization.{name}`" not in text] == []
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (DOCS.parent / "mkdocs.yml").read_text()
+    pages = [str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")]
+    assert [page for page in pages if page not in navigation] == []
+
+
+def said_by_the_package() -> str:
+    """All strings of the package, with `...` for the values that they format."""
+    strings = []
+    for file in Path(tensorflow_quantization.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                strings.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                strings.append("".join(p.value if isinstance(p, ast.Constant) else "..." for p in node.values))
+    return "\n".join(strings)
+
+
+def test_the_package_has_the_messages_that_the_page_on_troubles_explains():
+    page = (DOCS / "troubleshooting.md").read_text().split("## Run")[0]
+    cells = re.findall(r"^(?:\| )?(`+)(.+?)\1(?: \(| \|)", page, re.MULTILINE)
+    messages = [text.replace("``", "`") for _, text in cells]
+    said = said_by_the_package()
+    assert len(messages) > 20
+    assert [message for message in messages if message not in said] == []
