@@ -59,8 +59,8 @@ can fix them. Threads of ONNX Runtime stop spinning when a call ends: they would
 _ALL = """## All files
 
 Integer share: of the multiply-accumulates, as the runtime itself tells. Cosine and top-1: how the logits of 32 images
-agree with the logits of the float model in Keras; for the cosine, logits are taken less their mean over the images, which is
-most of them where weights are random. A file that a runtime does not load is not in its rows."""
+agree with the logits of the float model in Keras; for the cosine, logits are taken less their mean over the images,
+which is most of them where weights are random. A file that a runtime does not load is not in its rows."""
 
 
 def _sentence(rounds: dict[int, int]) -> str:

@@ -1,9 +1,11 @@
 """The Python blocks of README and documentation run, one after the other, and print what the pages show."""
 
 import ast
+import doctest
 import importlib
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import keras
@@ -13,6 +15,7 @@ from docs_scripts import DOCS, docs_script
 from keras import layers
 
 import tensorflow_quantization
+from tensorflow_quantization.quantizers import QuantizationScheme
 
 run_blocks = docs_script("run_blocks")
 README = DOCS.parent / "README.md"
@@ -106,6 +109,35 @@ def test_every_page_is_in_the_navigation():
     navigation = (DOCS.parent / "mkdocs.yml").read_text()
     pages = [str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")]
     assert [page for page in pages if page not in navigation] == []
+
+
+def examples_namespace() -> dict[str, object]:
+    """What an example in a docstring may take as given, besides the public names: a model, images and its file."""
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
+    model = keras.Model(inputs, layers.Dense(5, name="scores")(layers.GlobalAveragePooling2D(name="pool")(x)))
+    images = np.random.default_rng(0).random((32, 8, 8, 3), "float32")
+    quantized = tensorflow_quantization.quantize_model(model, target="onnxruntime")
+    tensorflow_quantization.calibrate(quantized, images, verbose=0)
+    tensorflow_quantization.export_onnx(quantized, "model.onnx")
+    public = {name: getattr(tensorflow_quantization, name) for name in tensorflow_quantization.__all__}
+    own_layer = type("MyLayer", (layers.Layer,), {})
+    others = {"keras": keras, "np": np, "QuantizationScheme": QuantizationScheme, "MyLayer": own_layer}
+    return {**public, **others, "model": model, "images": images}
+
+
+def with_example(names: list[str]) -> list[str]:
+    return [name for name in names if ">>>" in (inspect.getdoc(resolve(name)) or "")]
+
+
+@pytest.mark.parametrize("name", with_example(documented()))
+def test_the_example_in_the_docstring_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    public = resolve(name)
+    own = vars(sys.modules[public.__module__])  # the module's own imports, then what all examples share
+    test = doctest.DocTestParser().get_doctest(public.__doc__, {**own, **examples_namespace()}, name, None, None)
+    result = doctest.DocTestRunner().run(test)
+    assert result.attempted and not result.failed
 
 
 def said_by_the_package() -> str:

@@ -39,6 +39,12 @@ def calibrate(
     will be), and each quantizer sees its tensor. Training that follows keeps the ranges, except for
     `ranges="learned"`, which goes on learning from them. A hundred batches or fewer are enough.
 
+    Example:
+        >>> quantized = quantize_model(model, target="onnxruntime")
+        >>> quantized = calibrate(quantized, images, method="percentile", verbose=0)
+        >>> all(quantizer.frozen for layer in describe(quantized) for quantizer in layer.quantizers if quantizer.scale)
+        True
+
     Args:
         model: from `quantize_model`; changed in place.
         data: anything that `model.predict` takes (arrays, lists or dicts of them, a `tf.data.Dataset`, a `PyDataset`, a

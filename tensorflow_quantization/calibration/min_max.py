@@ -8,7 +8,14 @@ from tensorflow_quantization.calibration.estimator import RangeEstimator
 
 
 class MinMax(RangeEstimator):
-    """From the least value to the greatest: nothing is clipped, outliers cost resolution."""
+    """From the least value to the greatest: nothing is clipped, outliers cost resolution.
+
+    Example:
+        >>> estimator = MinMax()
+        >>> estimator.update(np.array([-1.0, 0.5, 3.0]))
+        >>> estimator.range(QuantizationScheme())
+        (-1.0, 3.0)
+    """
 
     def __init__(self):
         self.low, self.high = np.inf, -np.inf

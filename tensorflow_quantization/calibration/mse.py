@@ -14,7 +14,14 @@ _FRACTIONS = np.linspace(0.1, 1.0, 91)
 class MSE(Histogram):
     """Trades clipping against resolution: the least mean of (quantized - x)**2 over the values seen.
 
-    Both ends of the range shrink together; for affine integers then each end alone.
+    Both ends of the range shrink together; for asymmetric integers then each end alone.
+
+    Example:
+        >>> estimator = MSE()
+        >>> estimator.update(np.append(np.linspace(-1.0, 1.0, 999), 4.0))  # one outlier
+        >>> low, high = estimator.range(QuantizationScheme(bits=2))
+        >>> print(high < 4.0)
+        True
     """
 
     def range(self, scheme):

@@ -10,13 +10,20 @@ from tensorflow_quantization.calibration.histogram import BINS, Histogram
 class Percentile(Histogram):
     """Holds `percentile` percent of the values (arXiv:2004.09602, section 4.2).
 
-    For symmetric integers of the magnitudes |x|, else at each end of the distribution.
+    Symmetric integers clip the magnitudes |x|, asymmetric integers clip each end of the distribution.
+
+    Example:
+        >>> estimator = Percentile(99.0)
+        >>> estimator.update(np.append(np.linspace(-1.0, 1.0, 999), 50.0))  # one outlier
+        >>> low, high = estimator.range(QuantizationScheme())
+        >>> print(round(high, 1))
+        1.0
 
     Args:
-        percentile: above 50, at most 100.
+        percentile: above 50, at most 100; default 99.99.
 
     Raises:
-        ValueError: `percentile` is outside of that.
+        ValueError: `percentile` is out of these bounds.
     """
 
     def __init__(self, percentile: float = 99.99):

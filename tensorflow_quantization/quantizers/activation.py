@@ -28,6 +28,13 @@ class ActivationQuantizer(keras.layers.Layer):
     The range starts at ±6. While training it follows the batches (`ranges`), unless it is `frozen`, or the layer is not
     `trainable` and already has a range. `calibrate` sets it.
 
+    Example:
+        >>> quantizer = ActivationQuantizer(QuantizationScheme())
+        >>> quantizer.set_range(-1.0, 2.54)
+        >>> scale, zero_point = quantizer.parameters()
+        >>> f"{scale:.3f}, {zero_point}"
+        '0.020, 0'
+
     Args:
         scheme: the integers; per tensor.
         ranges: "ema" (moving average), "last" (last batch) or "learned": the step size is a trained weight that starts

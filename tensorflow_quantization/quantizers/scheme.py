@@ -23,6 +23,11 @@ def check_bits(bits: int, what: str) -> int:
 class QuantizationScheme:
     """The integers of a uniform quantizer, real value = (integer - zero point) * scale.
 
+    Example:
+        >>> scheme = QuantizationScheme(bits=4, signed=False, symmetric=False, narrow_range=False)
+        >>> scheme.qmin, scheme.qmax, scheme.dtype
+        (0, 15, 'uint8')
+
     Attributes:
         bits: 2 to 8.
         signed: integers from -2**(bits-1), else from 0. Stored as int8 or uint8.

@@ -14,6 +14,12 @@ from tensorflow_quantization.quantizers.scheme import QuantizationScheme
 class WeightQuantizer(keras.layers.Layer):
     """Fake-quantizes a weight; the range is always the weight's own, so there is nothing to store or calibrate.
 
+    Example:
+        >>> quantizer = WeightQuantizer(QuantizationScheme(axis=-1))
+        >>> quantizer.integers(np.array([[1.0, 0.1], [-0.5, 0.02]]))  # a column is an output channel
+        array([[127, 127],
+               [-64,  25]], dtype=int8)
+
     Args:
         scheme: the integers; its `axis` is the channel axis.
     """

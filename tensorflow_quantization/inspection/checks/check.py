@@ -30,7 +30,9 @@ def check_onnx(path: str | os.PathLike, target: str = "tensorrt") -> Report:
     Example:
         >>> report = check_onnx("model.onnx", target="onnxruntime")
         >>> print(report)
-        >>> assert report.ok
+        model.onnx for onnxruntime: no findings
+        >>> report.ok
+        True
 
     Args:
         path: an `.onnx` file.
