@@ -9,8 +9,11 @@ export KERAS_BACKEND ?= tensorflow
 # Nor is MkDocs' advertisement of its successor.
 export NO_MKDOCS_2_WARNING ?= 1
 
+# What rests on Keras' inner workings most.
+CORE_TESTS := tests/model tests/quantize tests/quantizers tests/wrappers tests/calibration tests/inspection/test_describe.py
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-exhaustive lint types docs benchmark benchmark-export latency data clean
+.PHONY: help demo test test-slow test-exhaustive test-keras-oldest test-keras-nightly lint types docs benchmark benchmark-export latency data clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -26,6 +29,15 @@ test-slow: $(VENV)/installed data ## The slow tests: documentation, examples, ba
 
 test-exhaustive: $(VENV)/installed data ## All other networks of keras.applications, for hours and in 16 GB
 	$(BIN)/python -m pytest -m exhaustive
+
+test-keras-oldest: $(VENV)/keras-oldest data ## The core tests on the oldest Keras that pyproject.toml allows
+	PYTHONPATH=$(VENV)/keras-oldest $(BIN)/python -m pytest -m "not slow and not exhaustive" $(CORE_TESTS)
+
+test-keras-nightly: $(VENV)/installed data ## The core tests on Keras' nightly build, which may fail
+	@rm -rf $(VENV)/keras-nightly
+	@$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/keras-nightly --pre keras-nightly
+	@PYTHONPATH=$(VENV)/keras-nightly $(BIN)/python -m pytest -m "not slow and not exhaustive" $(CORE_TESTS) \
+		|| echo 'The core tests fail on the nightly build of Keras. That is allowed: see what changed in Keras.'
 
 lint: $(VENV)/installed ## Check format and lint
 	$(BIN)/ruff check .
@@ -50,6 +62,13 @@ benchmark-export: $(VENV)/installed ## Measure exports beside Keras' own, for th
 
 data: ## Get Fashion-MNIST from Debian's package where apt works; Keras downloads it elsewhere
 	@./scripts/get-data
+
+# Beside the installed Keras, which it stands in for by coming first on the path.
+$(VENV)/keras-oldest: $(VENV)/installed
+	@rm -rf $@
+	@$(BIN)/python -m pip install --quiet --no-deps --target $@ \
+		"keras==$$(sed -n 's/.*"keras>=\([0-9.]*\),.*/\1/p' pyproject.toml).*"
+	@touch $@
 
 # Whole once pip is done: an interrupted install starts again.
 $(VENV)/installed: pyproject.toml
