@@ -17,7 +17,8 @@ def pair_calls(reference: LayerGraph, other: LayerGraph, prefix: str = "") -> li
     """The calls of two graphs that belong together, by the paths of their layers.
 
     A layer called several times is paired call by call, in the order of the graphs. What only one of the graphs has,
-    or calls more often, has no partner.
+    or calls more often, has no partner. Partners need not compute the same: a layer of the copy may have its activation
+    as a layer of its own.
 
     Args:
         reference: the graph of the original model.
@@ -54,6 +55,9 @@ class SideBySide:
         pairs: the calls that belong together, (call of `reference`, call of `other`), each in one pair at most; by
             default the calls with equal paths, see `pair_calls`.
 
+    Raises:
+        ValueError: a call is in two pairs, or is no call of its graph.
+
     Example:
 
     >>> import keras
@@ -75,6 +79,8 @@ class SideBySide:
         self.pairs = pair_calls(reference, other) if pairs is None else list(pairs)
         self._reference, self._other = Interpreter(reference), Interpreter(other)
         self._partners = {id(call): partner for partner, call in self.pairs}
+        for graph, calls in zip((reference, other), zip(*self.pairs, strict=True), strict=False):
+            _check_once(calls, graph)
 
     def run(self, inputs: Any, compare: Compare, call_function: CallFunction = compute) -> tuple[Any, Any]:
         """The outputs of both graphs, each in the structure that its model returns.
@@ -135,6 +141,17 @@ class _Reference:
         computed = self._run.step()
         if id(computed.call) in self._paired:
             self._kept[id(computed.call)] = computed
+
+
+def _check_once(calls: Iterable[Call], graph: LayerGraph) -> None:
+    free = {id(call) for call in graph.calls}
+    for call in calls:
+        if id(call) not in free:
+            raise ValueError(
+                f"{call.path!r} ({call.class_name}) is in two pairs, or is no call of the graph of "
+                f"{graph.model.name!r}. Pass pairs (call of the reference, call of the other graph), each call once."
+            )
+        free.remove(id(call))
 
 
 def _by_path(graph: LayerGraph) -> dict[str, list[Call]]:

@@ -132,6 +132,15 @@ def test_the_reference_waits_for_calls_in_another_order():
     assert sorted(seen) == ["a", "a", "b", "b"]
 
 
+def test_pairs_that_do_not_fit_the_graphs():
+    graphs = graph_of(dense_model("a", "b")), graph_of(dense_model("a", "b"))
+    (first, _), (_, second) = pairs = pair_calls(*graphs)
+    with pytest.raises(ValueError, match=r"'a' \(Dense\) is in two pairs"):
+        SideBySide(*graphs, [*pairs, (first, second)])
+    with pytest.raises(ValueError, match=r"'a' \(Dense\) .* is no call of the graph of 'functional"):
+        SideBySide(*reversed(graphs), pairs)
+
+
 class Value:
     """What can be watched as it dies."""
 
