@@ -26,7 +26,8 @@ RELAYING = frozenset({"Cast", "Reshape", "Transpose"})
 #: Operators whose outputs hold values of their first input and nothing else; a Pad does if it pads with zero.
 SELECTING = MOVING | {"Gather", "MaxPool", "Pad", "Split"}
 
-#: Operators that move, join, repeat or choose values: integers stay what they are.
+#: Operators that move, join, repeat or choose values: integers stay what they are. Without Gather, with which no rule
+#: of a runtime was measured.
 CARRYING = MOVING | {"Concat", "DepthToSpace", "MaxPool", "Pad", "Resize", "SpaceToDepth", "Split"}
 
 #: Operators that average values, or take the least or greatest.
