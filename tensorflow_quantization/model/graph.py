@@ -16,56 +16,9 @@ import keras
 from keras import tree
 
 from tensorflow_quantization.model.functional import as_functional
-from tensorflow_quantization.model.keras_classes import class_names_in_spec, keras_class_name, keras_class_names
+from tensorflow_quantization.model.keras_classes import class_names_in_spec, keras_class_names
 from tensorflow_quantization.model.keras_internals import nodes_in_order, origin
 from tensorflow_quantization.text.messages import did_you_mean
-
-#: Layers whose output a runtime fuses with what follows: the start of a fusable chain.
-CONVOLUTIONS = frozenset(
-    f"{kind}{rank}D{suffix}"
-    for rank in (1, 2, 3)
-    for kind, suffix in (("Conv", ""), ("DepthwiseConv", ""), ("SeparableConv", ""), ("Conv", "Transpose"))
-)
-NORMALIZATIONS = frozenset({"BatchNormalization"})
-ACTIVATIONS = frozenset({"Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax"})
-#: Layers that do nothing at inference.
-DROPOUTS = frozenset(
-    {
-        "Dropout",
-        "SpatialDropout1D",
-        "SpatialDropout2D",
-        "SpatialDropout3D",
-        "GaussianDropout",
-        "GaussianNoise",
-        "AlphaDropout",
-        "ActivityRegularization",
-    }
-)
-
-#: Layers and operations that hand integers on as they are.
-MOVING = DROPOUTS | {
-    "Cropping1D",
-    "Cropping2D",
-    "ExpandDims",
-    "Flatten",
-    "GetItem",
-    "MaxPooling1D",
-    "MaxPooling2D",
-    "MaxPooling3D",
-    "Moveaxis",
-    "Permute",
-    "Repeat",
-    "RepeatVector",
-    "Reshape",
-    "Split",
-    "Squeeze",
-    "Swapaxes",
-    "Transpose",
-    "Unstack",
-    "ZeroPadding1D",
-    "ZeroPadding2D",
-    "ZeroPadding3D",
-}
 
 
 @dataclass(eq=False)
@@ -187,6 +140,11 @@ class LayerGraph:
         """The calls that read `tensor`, in order, each once."""
         return self._consumers.get(id(tensor), [])
 
+    def only_reader(self, tensor: Tensor) -> Call | None:
+        """The call that reads `tensor`; `None` if several calls do, or the model returns it."""
+        readers = self.consumers(tensor)
+        return readers[0] if len(readers) == 1 and not self.is_output(tensor) else None
+
     def is_output(self, tensor: Tensor) -> bool:
         return any(tensor is output for output in self.outputs)
 
@@ -228,35 +186,6 @@ class LayerGraph:
                 f"The model has no layer {name!r}.{did_you_mean(name, [call.name for call in self.calls])}"
             )
         return found
-
-    def fusable_convolution(self, tensor: Tensor) -> Call | None:
-        """The convolution that a runtime computes `tensor` with, if `tensor` is the end of a fusable chain.
-
-        A chain is a convolution, then optionally batch normalization, activation and dropout, in this order, each
-        read by the next one only.
-        """
-        for classes in (DROPOUTS, ACTIVATIONS, NORMALIZATIONS):
-            call = tensor.producer
-            if call is not None and keras_class_name(type(call.operation)) in classes:
-                tensor = call.inputs[0]
-                if len(self.consumers(tensor)) != 1 or self.is_output(tensor):
-                    return None
-        call = tensor.producer
-        return call if call is not None and not CONVOLUTIONS.isdisjoint(call.class_names) else None
-
-    def fused_with_sum(self, call: Call) -> Tensor | None:
-        """The input of an Add that a runtime fuses with the convolution it comes from; `None` if there is none.
-
-        A convolution computes it (then maybe batch normalization, activation, dropout) and only this Add reads it; of
-        several such inputs, the last.
-        """
-        if "Add" not in call.class_names:
-            return None
-        for tensor in reversed(call.inputs):
-            private = len(self.consumers(tensor)) == 1 and not self.is_output(tensor)
-            if private and self.fusable_convolution(tensor) is not None:
-                return tensor
-        return None
 
     def __repr__(self) -> str:
         rows = [f"LayerGraph of {self.model.name!r}: {len(self.calls)} calls"]

@@ -12,7 +12,9 @@ from dataclasses import replace
 
 import keras
 
-from tensorflow_quantization.model.graph import MOVING, Call, LayerGraph, Tensor
+from tensorflow_quantization.model.fusion import folded_into
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
+from tensorflow_quantization.model.op_traits import Trait, traits
 from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
 
 
@@ -71,7 +73,7 @@ class _Scales:
         layer = self.plan[call.path]
         if layer.output:
             return f"quant_{call.name}_activation" if layer.placement.before_activation else f"quant_{call.name}"
-        if layer.placement.before_activation or call.class_name not in MOVING or len(call.inputs) != 1:
+        if layer.placement.before_activation or Trait.MOVES_DATA not in traits(call) or len(call.inputs) != 1:
             return None
         if layer.inputs:
             return f"quant_{call.name}" if layer.wrapper is not None else f"quant_{call.name}_input_0"
@@ -87,19 +89,18 @@ def _normalization(calls: list[tuple[LayerGraph, Call]], plan: QuantizationPlan)
     """
     call = calls[0][1]
     layer = plan[call.path]
-    if any(inner.is_output(c.outputs[0]) for inner, c in calls) or layer.output or layer.placement.before_activation:
+    if layer.output or layer.placement.before_activation:
         return None
-    if getattr(call.operation, "activation", None) not in (None, keras.activations.linear):
-        return None
-    readers = {id(r.operation): r for inner, c in calls for r in inner.consumers(c.outputs[0])}
-    if len(readers) != 1:
-        return None
-    (reader,) = readers.values()
-    rank = len(call.outputs[0].shape)
-    channels = 1 if getattr(call.operation, "data_format", None) == "channels_first" else rank - 1
-    if not isinstance(reader.operation, keras.layers.BatchNormalization) or reader.operation.axis % rank != channels:
+    reader = calls[0][0].only_reader(call.outputs[0])
+    if reader is None or not all(_is_folded(reader.operation, *found) for found in calls):
         return None
     after: LayerPlan = plan[reader.path]
     if after.inputs:
         return None
     return f"quant_{reader.name}" if after.quantized else reader.name
+
+
+def _is_folded(normalization: keras.Operation, graph: LayerGraph, call: Call) -> bool:
+    """Whether a normalization reads `call`, and is folded into it."""
+    reader = graph.only_reader(call.outputs[0])
+    return reader is not None and reader.operation is normalization and folded_into(graph, reader) is call

@@ -8,14 +8,15 @@ from types import MappingProxyType
 
 import keras
 
+from tensorflow_quantization.model.fusion import folded_into
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.keras_classes import is_of_package, resolve_alias
+from tensorflow_quantization.model.op_traits import origin
 from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
 from tensorflow_quantization.quantize.spec import LayerConfig, QuantizationSpec, SpecIndex
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets import Placement, Target
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
-from tensorflow_quantization.targets.tensors import origin
 from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, NonWeightedBaseQuantizeWrapper, find_wrapper
@@ -136,8 +137,8 @@ def _decide(
         wished = _wished(call, LayerConfig(call.name), wrapper, placed, placements)
         reason = _wished_reason(call, wished, f"your {wrapper.__name__}")
         return replace(layer, placement=wished, reason=reason, wrapper=wrapper)
-    if "BatchNormalization" in call.class_names and (convolution := graph.fusable_convolution(call.outputs[0])):
-        return replace(layer, reason=Reason(ReasonCode.FUSED, f"folded into {convolution.path}"))
+    if (product := folded_into(graph, call)) is not None:
+        return replace(layer, reason=Reason(ReasonCode.FUSED, f"folded into {product.path}"))
     if placed.reason:
         return replace(layer, reason=_target_reason(placed))
     if mode != PARTIAL and target.why_not is not None:

@@ -8,34 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tensorflow_quantization.model.fusion import folded_into, fused_sum_operand
 from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 
 StructureRule = Callable[[LayerGraph, Call], list[int]]
 
 
 def residual_inputs(graph: LayerGraph, call: Call) -> list[int]:
-    """The inputs of an Add, but the one that a runtime computes along with the convolution it comes from."""
-    if "Add" not in call.class_names:
+    """The inputs of an Add, but for the output of the convolution that the runtime fuses with it."""
+    if Trait.ADDS not in traits(call):
         return []
-    fused = graph.fused_with_sum(call)
+    fused = fused_sum_operand(graph, call)
     return [index for index, tensor in enumerate(call.inputs) if tensor is not fused]
 
 
 def unfolded_normalization_input(graph: LayerGraph, call: Call) -> list[int]:
     """The input of a BatchNormalization that is not folded into the layer before it."""
-    if "BatchNormalization" not in call.class_names:
-        return []
-    return [] if graph.fusable_convolution(call.inputs[0]) is not None else [0]
+    return [0] if Trait.NORMALIZES in traits(call) and folded_into(graph, call) is None else []
 
 
 def max_pooling_input(graph: LayerGraph, call: Call) -> list[int]:
     """The input of a MaxPooling2D."""
-    return [0] if "MaxPooling2D" in call.class_names else []
+    return [0] if is_one_of(call, ("MaxPooling2D",)) else []
 
 
 def multiply_inputs(graph: LayerGraph, call: Call) -> list[int]:
     """All inputs of a Multiply: an image and its gate, in squeeze-and-excitation."""
-    return list(range(len(call.inputs))) if "Multiply" in call.class_names else []
+    return list(range(len(call.inputs))) if is_one_of(call, ("Multiply",)) else []
 
 
 def first_of(*rules: StructureRule) -> StructureRule:

@@ -5,11 +5,8 @@ From its documentation, "Working with quantized types", and its ONNX importer; n
 
 from dataclasses import replace
 
-import keras
-
-from tensorflow_quantization.model.graph import NORMALIZATIONS
+from tensorflow_quantization.model.op_traits import Trait, attends, multiplies_activations, traits
 from tensorflow_quantization.quantizers import QuantizationScheme
-from tensorflow_quantization.targets.products import PROJECTED_ATTENTION, attends, multiplies_activations
 from tensorflow_quantization.targets.structure import (
     first_of,
     max_pooling_input,
@@ -47,7 +44,7 @@ def _place(graph, switched_off):
     in_floats = float_sums(graph, lambda call: call.path in placements)
     for call in graph.calls:
         inputs = _STRUCTURE(graph, call)
-        if inputs and not switched_off(call) and not _folds_into_product(graph, call):
+        if inputs and not switched_off(call):
             placements[call.path] = Placement() if id(call) in in_floats else Placement(tuple(inputs))
     return {path: replace(p, reason="runs in INT8" if p else IN_FLOATS) for path, p in placements.items()}
 
@@ -58,21 +55,10 @@ def _products(graph, switched_off):
     for call in graph.calls:
         inputs = tuple(range(len(call.operands)))
         if attends(call) and not switched_off(call):
-            placements[call.path] = Placement(inputs, weights=attends(call, PROJECTED_ATTENTION), products=True)
+            placements[call.path] = Placement(inputs, weights=Trait.PROJECTS in traits(call), products=True)
         elif multiplies_activations(call) and not switched_off(call):
             placements[call.path] = Placement(inputs)
     return placements
-
-
-def _folds_into_product(graph, call):
-    """Whether `call` is a normalization that export folds into the Dense before it."""
-    if NORMALIZATIONS.isdisjoint(call.class_names):
-        return False
-    (tensor,) = call.inputs
-    product = tensor.producer
-    if product is None or "Dense" not in product.class_names or len(graph.consumers(tensor)) != 1:
-        return False
-    return product.operation.activation is keras.activations.linear and not graph.is_output(tensor)
 
 
 TENSORRT = Target(

@@ -5,14 +5,22 @@ The way of runtimes that compute whole chains (convolution, normalization, activ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import keras
 
-from tensorflow_quantization.model.graph import DROPOUTS, MOVING, NORMALIZATIONS, Call, LayerGraph, Tensor
-from tensorflow_quantization.model.keras_classes import keras_class_name
-from tensorflow_quantization.targets.products import PROJECTED_ATTENTION, attends, multiplies_activations
+from tensorflow_quantization.model.activations import Activation, activation_of, last_activation, own_activation
+from tensorflow_quantization.model.fusion import (
+    KernelFusion,
+    computing_readers,
+    fused_calls,
+    fused_convolution,
+    fused_sum_operand,
+    fusing_call,
+)
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
+from tensorflow_quantization.model.op_traits import Trait, attends, is_one_of, multiplies_activations, origin, traits
 from tensorflow_quantization.targets.target import Placement, PlacementRule
 
 
@@ -64,6 +72,10 @@ class TensorRules:
     one_scale: frozenset[str] = frozenset()
     floats: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def fusion(self) -> KernelFusion:
+        return KernelFusion(frozenset(map(Activation, self.fused)), self.not_fusing, bool(self.scaling))
+
 
 #: Two kernels in one layer: what flows between them is quantized as what flows between layers.
 SEPARABLE = frozenset({"SeparableConv1D", "SeparableConv2D"})
@@ -75,25 +87,6 @@ _SUMS = frozenset({"Add"})
 IN_FLOATS = "stays in floats: no integer kernel computes it along, or reads it"
 #: What the gate of a SiLU is.
 _GATE = "sigmoid"
-#: Layers and operations that are always the same activation, by its name in `keras.activations`.
-_ACTIVATION_CLASSES = {
-    "ELU": "elu",
-    "Elu": "elu",
-    "Gelu": "gelu",
-    "LeakyReLU": "leaky_relu",
-    "LeakyRelu": "leaky_relu",
-    "PReLU": "prelu",
-    "Relu": "relu",
-    "Relu6": "relu6",
-    "Sigmoid": "sigmoid",
-    "Silu": "silu",
-    "Softmax": "softmax",
-    "Tanh": "tanh",
-}
-#: Activations that only cut values off.
-_CLIPPING = frozenset({"relu", "relu6"})
-#: Activations that are never negative.
-_POSITIVE = frozenset({"exponential", "relu", "relu6", "sigmoid", "softmax", "softplus"})
 
 
 def at_tensors(rules: TensorRules) -> PlacementRule:
@@ -113,9 +106,9 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
             tensor = origin(tensor)
             if _cannot_be_quantized(tensor):
                 return
-            activation = _last_activation(tensor)
+            activation = last_activation(tensor)
             fixed = rules.fixed.get(activation)
-            reader = _only_reader(graph, tensor)
+            reader = graph.only_reader(tensor)
             # A reader that keeps the scale of what it reads brings the quantizer for it.
             if fixed is None and reader and _matches(reader, keeping) and not switched_off(reader):
                 return
@@ -124,7 +117,7 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
                 reason = f"{reason}; itself {floats}"
             if factor == "left":
                 before = placements.get(path, Placement()).factor
-                factor = "positive" if activation in _POSITIVE and before != "any" else "any"
+                factor = "positive" if activation.is_never_negative and before != "any" else "any"
             changes = {"factor": factor} if factor else {}
             update(path, reason, output=True, fixed_output=fixed, **changes)
 
@@ -133,27 +126,27 @@ def at_tensors(rules: TensorRules) -> PlacementRule:
 
         in_floats = float_sums(graph, is_integer) if rules.float_sums else set()
         kernels = [call for call in graph.calls if is_integer(call) and id(call) not in in_floats]
-        taken_in = {id(inner) for call in kernels for inner in _taken_in(graph, call, rules)}
+        taken_in = {id(inner) for call in kernels for inner in fused_calls(graph, call, rules.fusion)}
         rounding = [call for call in kernels if _matches(call, rules.rounding)]
         for call in kernels:
             if id(call) in taken_in or switched_off(call) or call in rounding:
                 continue
-            if activation_name(call) in rules.gated:
+            if activation_of(call.operation) in rules.gated:
                 update(call.path, "computed in integers", gate=True, output=True, fixed_gate=rules.fixed.get(_GATE))
             if _matches(call, rules.weighted):
                 update(call.path, "computed in integers", weights=True, inner=_matches(call, SEPARABLE))
             if _matches(call, rules.one_scale):
                 update(call.path, "computed in integers", inputs=(0,), output=True, one_scale=True)
                 continue
-            projects = attends(call, PROJECTED_ATTENTION)
-            if attends(call, rules.attention):
+            projects = attends(call) and Trait.PROJECTS in traits(call)
+            if rules.attention and attends(call):
                 update(call.path, "computed in integers", weights=projects, products=True)
             for index, tensor in enumerate(call.operands):
                 is_factor = _multiplies(call, rules) and not projects
                 if not (rules.fused_sums and _is_unrounded(graph, call, tensor)):
                     want(tensor, f"read by {call.path}", ("any" if index else "left") if is_factor else "")
             if rules.outputs and not (rules.float_products and _is_float_product(graph, call, rules, in_floats)):
-                own = _own_activation(call)
+                own = own_activation(call.operation)
                 if own not in rules.fused and own != "linear":
                     gate = own in rules.gated
                     update(call.path, "computed in integers", before_activation=True)
@@ -188,9 +181,9 @@ def why_not(rules: TensorRules) -> Callable[[LayerGraph, Call], str]:
     """What `at_tensors` says of a call without a quantizer of its own."""
 
     def reason(graph: LayerGraph, call: Call) -> str:
-        if _matches(call, MOVING):
+        if Trait.MOVES_DATA in traits(call):
             return "hands on the integers of what it reads"
-        if (kernel := _taken_in_by(graph, call, rules)) is not None:
+        if (kernel := fusing_call(graph, call, rules.fusion, lambda c: _is_integer(c, rules))) is not None:
             return f"part of the kernel of {kernel.path}"
         if _is_integer(call, rules):
             return "what it reads is quantized where it is made"
@@ -205,9 +198,9 @@ def _why_float(call: Call, rules: TensorRules) -> str | None:
 
 def _is_integer(call: Call, rules: TensorRules) -> bool:
     """Whether a call is computed in integers if its tensors are quantized."""
-    if activation_name(call) in rules.gated:
+    if activation_of(call.operation) in rules.gated:
         return call.is_layer
-    if activation_name(call) in rules.alone or _multiplies(call, rules):
+    if activation_of(call.operation) in rules.alone or _multiplies(call, rules):
         return True
     if not call.is_layer and _matches(call, _MERGING) and len(call.inputs) < 2:
         return rules.numbers  # the other operand is one
@@ -216,41 +209,24 @@ def _is_integer(call: Call, rules: TensorRules) -> bool:
 
 def _multiplies(call: Call, rules: TensorRules) -> bool:
     """Whether a product of activations, be it one within a layer, is computed in integers."""
-    return attends(call, rules.attention) or multiplies_activations(call, rules.products)
+    return (bool(rules.attention) and attends(call)) or (bool(rules.products) and multiplies_activations(call))
 
 
 def _matches(call: Call, classes: Iterable[str]) -> bool:
-    return not set(classes).isdisjoint(call.class_names)
-
-
-def origin(tensor: Tensor) -> Tensor:
-    """The tensor whose values `tensor` holds, moved or left out but not changed."""
-    while tensor.producer is not None and _matches(tensor.producer, MOVING) and len(tensor.producer.inputs) == 1:
-        tensor = tensor.producer.inputs[0]
-    return tensor
+    return is_one_of(call, classes)
 
 
 def _is_unrounded(graph: LayerGraph, call: Call, tensor: Tensor) -> bool:
     """Whether `call` adds something to the products of a convolution, which `tensor` is."""
-    return graph.fused_with_sum(call) is tensor and _last_activation(origin(tensor)) == "linear"
+    return fused_sum_operand(graph, call) is tensor and last_activation(origin(tensor)) == "linear"
 
 
 def _pooled(graph: LayerGraph, call: Call) -> Tensor | None:
     """What a convolution writes, and `call`, a normalization in floats, reads pooled or padded."""
-    if not _matches(call, NORMALIZATIONS):
+    if Trait.NORMALIZES not in traits(call):
         return None
     tensor = origin(call.inputs[0])
-    return tensor if tensor is not call.inputs[0] and graph.fusable_convolution(tensor) is not None else None
-
-
-def _readers_of(graph: LayerGraph, tensor: Tensor) -> Iterator[Call]:
-    """The calls that compute with the values of `tensor`, moved, normalized or clipped before as they may be."""
-    for reader in graph.consumers(tensor):
-        if _matches(reader, MOVING | NORMALIZATIONS) or activation_name(reader) in _CLIPPING:
-            for output in reader.outputs:
-                yield from _readers_of(graph, output)
-        else:
-            yield reader
+    return tensor if tensor is not call.inputs[0] and fused_convolution(graph, tensor) is not None else None
 
 
 def float_sums(graph: LayerGraph, is_integer: Callable[[Call], bool]) -> set[int]:
@@ -267,8 +243,8 @@ def float_sums(graph: LayerGraph, is_integer: Callable[[Call], bool]) -> set[int
     for call in reversed(graph.calls):  # those that read a sum are known before it
         if not _matches(call, _SUMS):
             continue
-        convolved = any(graph.fusable_convolution(origin(tensor)) is not None for tensor in call.inputs)
-        readers = _readers_of(graph, call.outputs[0])
+        convolved = any(fused_convolution(graph, origin(tensor)) is not None for tensor in call.inputs)
+        readers = computing_readers(graph, call.outputs[0])
         if not convolved and not any(is_integer(reader) and id(reader) not in found for reader in readers):
             found.add(id(call))
     return found
@@ -287,85 +263,17 @@ def _is_quantized(graph: LayerGraph, tensor: Tensor, placements: Mapping[str, Pl
     return any(placements.get(call.path, Placement()).output for call in producers if call is not None)
 
 
-def _only_reader(graph: LayerGraph, tensor: Tensor) -> Call | None:
-    """The one call that reads `tensor`; `None` if something else needs it too."""
-    readers = graph.consumers(tensor)
-    return readers[0] if len(readers) == 1 and not graph.is_output(tensor) else None
-
-
 def _end_of_kernel(graph: LayerGraph, call: Call, rules: TensorRules) -> Tensor:
     """The tensor that the integer kernel of `call` writes: after the normalization and activation fused with it."""
-    return [call, *_taken_in(graph, call, rules)][-1].outputs[0]
-
-
-def _taken_in(graph: LayerGraph, call: Call, rules: TensorRules) -> list[Call]:
-    """The normalization, activation and dropouts that the integer kernel of `call` computes along."""
-    taken_in: list[Call] = []
-    tensor = call.outputs[0]
-    normalized = not _matches(call, rules.weighted)
-    activated = _own_activation(call) != "linear" or activation_name(call) is not None
-    activated = activated or _matches(call, rules.not_fusing)
-    scales = _matches(call, rules.scaling)
-    while reader := _only_reader(graph, tensor):
-        scales = scales and _matches(reader, rules.scaling)
-        if scales:
-            pass
-        elif _matches(reader, NORMALIZATIONS) and not normalized and not activated:
-            normalized = True
-        elif activation_name(reader) in rules.fused and not activated:
-            activated = True
-        elif not _matches(reader, DROPOUTS):
-            break
-        taken_in.append(reader)
-        tensor = reader.outputs[0]
-    return taken_in
-
-
-def _taken_in_by(graph: LayerGraph, call: Call, rules: TensorRules) -> Call | None:
-    """The first call of those whose integer kernel computes `call` along."""
-    source, kernel = call.inputs[0].producer if call.inputs else None, None
-    while source is not None:
-        if _is_integer(source, rules) and any(call is inner for inner in _taken_in(graph, source, rules)):
-            kernel = source
-        further = _matches(source, NORMALIZATIONS | DROPOUTS) or activation_name(source) in rules.fused
-        source = source.inputs[0].producer if further else None
-    return kernel
+    return [call, *fused_calls(graph, call, rules.fusion)][-1].outputs[0]
 
 
 def _is_float_product(graph: LayerGraph, call: Call, rules: TensorRules, in_floats: set[int]) -> bool:
     """Whether `call` is a product of matrices that nothing computed in integers reads."""
     if not _matches(call, ("Dense", "EinsumDense")) and not _multiplies(call, rules):
         return False
-    own = _own_activation(call)
+    own = own_activation(call.operation)
     if own != "linear" and own not in rules.fused | rules.gated | rules.alone:
         return True  # the activation reads it
-    readers = _readers_of(graph, _end_of_kernel(graph, call, rules))
+    readers = computing_readers(graph, _end_of_kernel(graph, call, rules))
     return not any(_is_integer(reader, rules) and id(reader) not in in_floats for reader in readers)
-
-
-def activation_name(call: Call) -> str | None:
-    """The activation that a layer or operation is, by its name in `keras.activations`; `None` if it is none."""
-    layer = call.operation
-    if isinstance(layer, keras.layers.Activation):
-        return _name(layer.activation)
-    if isinstance(layer, keras.layers.ReLU):
-        if layer.negative_slope or layer.threshold:
-            return "leaky_relu"
-        return {None: "relu", 6.0: "relu6"}.get(layer.max_value)
-    return _ACTIVATION_CLASSES.get(keras_class_name(type(layer)) or "")
-
-
-def _last_activation(tensor: Tensor) -> str:
-    """The activation that gave `tensor`; "linear" if none did."""
-    if tensor.producer is None:
-        return "linear"
-    return activation_name(tensor.producer) or _own_activation(tensor.producer)
-
-
-def _own_activation(call: Call) -> str:
-    """The name of a layer's `activation` argument."""
-    return _name(getattr(call.operation, "activation", None)) if activation_name(call) is None else "linear"
-
-
-def _name(activation) -> str:
-    return "linear" if activation is None else getattr(activation, "__name__", type(activation).__name__)

@@ -122,58 +122,6 @@ def test_batch_size_stays_dynamic_for_a_subclassed_model_called_on_data():
     assert LayerGraph.trace(model).inputs[0].shape == (None, 8, 8, 3)
 
 
-@pytest.mark.parametrize(
-    ("chain", "fused"),
-    [
-        ([], True),
-        (["bn"], True),
-        (["relu"], True),
-        (["bn", "relu"], True),
-        (["bn", "relu", "dropout"], True),
-        (["bn", "dropout"], True),
-        (["relu", "bn"], False),
-        (["pool"], False),
-        (["bn", "pool"], False),
-        (["relu", "relu"], False),
-    ],
-)
-@pytest.mark.parametrize("convolution", [layers.Conv2D, layers.DepthwiseConv2D, layers.Conv2DTranspose])
-def test_fusable_chain_is_convolution_normalization_activation_dropout(convolution, chain, fused):
-    make = {
-        "bn": layers.BatchNormalization,
-        "relu": layers.ReLU,
-        "dropout": lambda: layers.Dropout(0.1),
-        "pool": layers.MaxPooling2D,
-    }
-    inputs = keras.Input((8, 8, 3))
-    x = (
-        convolution(kernel_size=3, name="conv")(inputs)
-        if convolution is layers.DepthwiseConv2D
-        else convolution(3, 3, name="conv")(inputs)
-    )
-    for name in chain:
-        x = make[name]()(x)
-    graph = LayerGraph.trace(keras.Model(inputs, x))
-    found = graph.fusable_convolution(graph.outputs[0])
-    assert (found.name if found else None) == ("conv" if fused else None)
-
-
-def test_chain_that_somebody_else_reads_is_not_fusable():
-    inputs = keras.Input((8, 8, 3))
-    conv = layers.Conv2D(3, 3, name="conv")(inputs)
-    bn = layers.BatchNormalization(name="bn")(conv)
-    graph = LayerGraph.trace(keras.Model(inputs, [bn, layers.ReLU(name="relu")(conv)]))
-    assert graph.fusable_convolution(graph.outputs[0]) is None
-
-
-def test_convolution_that_is_an_output_of_the_model_is_not_fusable_further_on():
-    inputs = keras.Input((8, 8, 3))
-    conv = layers.Conv2D(3, 3, name="conv")(inputs)
-    graph = LayerGraph.trace(keras.Model(inputs, [conv, layers.ReLU(name="relu")(conv)]))
-    assert graph.fusable_convolution(graph.find("relu")[0].outputs[0]) is None
-    assert graph.fusable_convolution(graph.inputs[0]) is None
-
-
 def test_find_names_the_closest(residual):
     with pytest.raises(ValueError, match=r"no layer 'dens'\. Did you mean 'dense'"):
         LayerGraph.trace(residual).find("dens")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,23 +11,13 @@ import numpy as np
 
 from tensorflow_quantization.export.onnx.emission import to_numpy
 from tensorflow_quantization.export.onnx.registry import find_emitter
+from tensorflow_quantization.model.fusion import folded_normalizations
 from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.op_traits import Trait, operation_traits
 from tensorflow_quantization.model.tracing import trace_call
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, inner_layer
+from tensorflow_quantization.wrappers.unwrapped import unwrapped
 
-_LINEAR = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.Dense,
-    keras.layers.DepthwiseConv1D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv1D,
-    keras.layers.SeparableConv2D,
-)
 #: Factor and shift of an operation, from its constant and a sign, which is negative if the constant comes first.
 _ARITHMETIC = {
     "Add": lambda constant, sign: (np.ones(1), constant),
@@ -68,29 +59,44 @@ def read_affine(call: Call) -> Affine | None:
     return None if factor is None or shift is None else Affine(factor, shift)
 
 
-def folded_normalizations(graph: LayerGraph) -> dict[int, tuple[Call, Affine]]:
-    """The batch normalizations that a product's weights can take up, and what they do: by id of the product's call.
+def folded_layers(graph: LayerGraph) -> tuple[dict[int, Affine], set[int]]:
+    """What the kernels and biases of wrapped products take up from the normalizations after them.
 
-    A product is a convolution or Dense in a wrapper, not activated, with its output not quantized and read by the
-    normalization alone.
+    Returns:
+        The factor and shift of each product that takes some up, by the id of its call; and the ids of the calls of
+        those normalizations.
     """
-    folded = {}
+    layers, calls = unwrapped(graph)
+    wrapped = {id(calls[id(call)]): call for call in graph.calls}
+    affines: dict[int, Affine] = {}
+    folded: set[int] = set()
     for call in graph.calls:
-        layer = inner_layer(call.operation)
-        affine = read_affine(call) if isinstance(layer, keras.layers.BatchNormalization) else None
-        if affine is None:
+        if not _takes_up(call.operation):
             continue
-        if isinstance(call.operation, BaseQuantizeWrapper) and any(call.operation.input_quantizers):
-            continue
-        source = call.inputs[0].producer
-        if source is None or len(graph.consumers(call.inputs[0])) != 1 or graph.is_output(call.inputs[0]):
-            continue
-        wrapper = source.operation
-        if not isinstance(wrapper, BaseQuantizeWrapper) or not isinstance(wrapper.layer, _LINEAR):
-            continue
-        if wrapper.output_quantizer is None and wrapper.layer.activation in (None, keras.activations.linear):
-            folded[id(source)] = call, affine
-    return folded
+        normalizations = [wrapped[id(found)] for found in folded_normalizations(layers, calls[id(call)])]
+        steps = [read_affine(normalization) for normalization in normalizations]
+        whole = _chain(steps)
+        if whole is not None and steps:
+            affines[id(call)] = whole
+            folded.update(id(normalization) for normalization in normalizations)
+    return affines, folded
+
+
+def _takes_up(operation: keras.Operation) -> bool:
+    """Whether LiteRT has a kernel for the layer in a wrapper: for convolutions and Dense."""
+    if not isinstance(operation, BaseQuantizeWrapper):
+        return False
+    return Trait.CONVOLVES in operation_traits(operation.layer) or isinstance(operation.layer, keras.layers.Dense)
+
+
+def _chain(steps: Iterable[Affine | None]) -> Affine | None:
+    """All steps in one; `None` if one of them is none."""
+    whole = Affine(np.ones(1), np.zeros(1))
+    for step in steps:
+        if step is None:
+            return None
+        whole = whole.then(step)
+    return whole
 
 
 def _batch_normalization(layer: Any, rank: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import tree
 
-from tensorflow_quantization.export.litert.affine import Affine, folded_normalizations, inner_layer, read_affine
+from tensorflow_quantization.export.litert.affine import Affine, folded_layers, inner_layer, read_affine
 from tensorflow_quantization.export.litert.constants import (
     Step,
     constant_layer,
@@ -26,21 +26,20 @@ from tensorflow_quantization.export.litert.constants import (
     scaled,
 )
 from tensorflow_quantization.export.onnx.emission import plain_name
-from tensorflow_quantization.model.graph import DROPOUTS, MOVING, Call, LayerGraph, Tensor
+from tensorflow_quantization.model.activations import Activation, activation_of
+from tensorflow_quantization.model.fusion import is_identity
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter
+from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
-from tensorflow_quantization.targets.tensors import JOINING, activation_name
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
 
-#: Kernels that take in no activation.
-_NOT_ACTIVATED = MOVING - {"MaxPooling1D", "MaxPooling2D"} | {
-    "Concatenate",
-    "GlobalAveragePooling1D",
-    "GlobalAveragePooling2D",
-    "UpSampling2D",
-}
+#: Operators that compute no activation, besides most of what moves data.
+_NOT_ACTIVATED = ("Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "UpSampling2D")
+#: Pooling alone, of what moves data, is an operator that computes an activation.
+_POOLING = ("MaxPooling1D", "MaxPooling2D")
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,8 @@ class _Steps:
     def __init__(self, graph: LayerGraph):
         self.quantized: list[tuple[Call, ActivationQuantizer, Any]] = []
         self._graph = graph
-        self._folded = folded_normalizations(graph)
+        self._folded, self._taken_up = folded_layers(graph)
         self._begun: dict[int, Affine] = {}
-        self._taken_up = {id(call) for call, _ in self._folded.values()}
         self._steps = {id(call): self._step(call) for call in graph.calls}
 
     def __getitem__(self, call: Call) -> Step:
@@ -137,7 +135,7 @@ class _Steps:
             return identity
         inner = self._fake_quantize(call, getattr(operation, "inner_quantizer", None))
         if id(call) in self._folded:
-            return folded_layer(operation, self._folded[id(call)][1], inner)
+            return folded_layer(operation, self._folded[id(call)], inner)
         if isinstance(operation, ActivationQuantizeWrapper) and operation.gate_quantizer is not None:
             gate = self._fake_quantize(call, operation.gate_quantizer)
             return lambda x, **kwargs: x * gate(keras.ops.sigmoid(x))
@@ -177,11 +175,10 @@ class _Steps:
 
     def _is_continued(self, call: Call) -> bool:
         """Whether the only call that reads what `call` gives, which is not quantized, does the like to its channels."""
-        (tensor,) = call.outputs
-        readers = self._graph.consumers(tensor)
-        if len(readers) != 1 or self._graph.is_output(tensor) or activation_quantizers(call.operation):
+        reader = self._graph.only_reader(call.outputs[0])
+        if reader is None or activation_quantizers(call.operation):
             return False
-        return read_affine(readers[0]) is not None and not any(getattr(readers[0].operation, "input_quantizers", []))
+        return read_affine(reader) is not None and not any(getattr(reader.operation, "input_quantizers", []))
 
     def _fake_quantize(self, call: Call, quantizer: ActivationQuantizer | None) -> Step:
         return identity if quantizer is None else self._recorded(call, quantizer, fake_quantize(quantizer))
@@ -240,11 +237,11 @@ def quantizer_of(tensor: Tensor) -> ActivationQuantizer | None:
 
 
 def _is_moving(call: Call) -> bool:
-    return type(inner_layer(call.operation)).__name__ in MOVING and len(call.inputs) == len(call.outputs) == 1
+    return Trait.MOVES_DATA in traits(_unwrapped(call)) and len(call.inputs) == len(call.outputs) == 1
 
 
 def _is_joining(call: Call) -> bool:
-    return type(inner_layer(call.operation)).__name__ in JOINING
+    return Trait.JOINS in traits(_unwrapped(call))
 
 
 def _shared_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | None:
@@ -252,10 +249,9 @@ def _shared_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | No
     quantizers = activation_quantizers(call.operation)
     if quantizers:
         return quantizers[-1] if quantizers[-1] is getattr(call.operation, "output_quantizer", quantizers[-1]) else None
-    readers = graph.consumers(call.outputs[0])
-    if len(readers) != 1 or graph.is_output(call.outputs[0]):
+    reader = graph.only_reader(call.outputs[0])
+    if reader is None:
         return None
-    (reader,) = readers
     if isinstance(reader.operation, ActivationQuantizer):
         return reader.operation
     inputs = getattr(reader.operation, "input_quantizers", [])
@@ -266,27 +262,32 @@ def _shared_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | No
 
 def _is_taken_in(graph: LayerGraph, call: Call) -> bool:
     """Whether the converter computes an activation within the kernel that gives what it reads."""
-    name = _activation(call)
-    if name not in ("relu", "relu6"):
+    activation = activation_of(inner_layer(call.operation))
+    if activation not in (Activation.RELU, Activation.RELU6):
         return False
     source: Call | None = call
     while source is not None and (source is call or _is_transparent(source)):
         (tensor,) = source.inputs
         readers = graph.consumers(tensor)
         # Of several activations of the same tensor that are equal the converter makes one.
-        alone = all(_activation(r) == name for r in readers) if source is call else len(readers) == 1
+        equal = all(activation_of(inner_layer(reader.operation)) is activation for reader in readers)
+        alone = equal if source is call else len(readers) == 1
         if not alone or graph.is_output(tensor):
             return False
         source = tensor.producer
-    return source is not None and type(inner_layer(source.operation)).__name__ not in _NOT_ACTIVATED
+    if source is None:
+        return False
+    source = _unwrapped(source)
+    moves = Trait.MOVES_DATA in traits(source) and not is_one_of(source, _POOLING)
+    return not moves and not is_one_of(source, _NOT_ACTIVATED)
 
 
-def _activation(call: Call) -> str | None:
-    return activation_name(replace(call, operation=inner_layer(call.operation)))
+def _unwrapped(call: Call) -> Call:
+    return replace(call, operation=inner_layer(call.operation))
 
 
 def _is_transparent(call: Call) -> bool:
-    return isinstance(call.operation, ActivationQuantizer) or call.class_name in DROPOUTS
+    return isinstance(call.operation, ActivationQuantizer) or is_identity(call)
 
 
 def _joined(step: Step, quantize: Callable[[Any], Any], quantized: list[bool]) -> Step:

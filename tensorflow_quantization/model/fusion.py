@@ -1,0 +1,170 @@
+"""Which normalization, activation, dropout and sum belongs to which product.
+
+A product is a layer that multiplies its input by weights of its own: a convolution, Dense, EinsumDense, attention with
+projections. What follows it may be computed along with it:
+
+    product [> dropout] > BatchNormalization      folded: the weights and the bias of the product take up its constants
+    product [> BatchNormalization] > activation   fused: the kernel computes it before it writes
+    product [> ...] > Add                         fused: the kernel adds the other operand before it writes
+
+Each link of such a chain is read by the next one only, and is no output of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from tensorflow_quantization.model.activations import Activation, activation_of, is_activation, own_activation
+from tensorflow_quantization.model.equation import Equation
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
+from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
+
+
+@dataclass(frozen=True)
+class KernelFusion:
+    """What the kernels of a runtime compute along.
+
+    Attributes:
+        activations: the activations that a kernel computes before it writes.
+        without_activation: classes whose kernels compute no activation.
+        scalings: several layers in a row that scale channels are one kernel.
+    """
+
+    activations: frozenset[Activation] = frozenset()
+    without_activation: frozenset[str] = frozenset()
+    scalings: bool = False
+
+
+def folded_into(graph: LayerGraph, call: Call) -> Call | None:
+    """The product whose weights take up the BatchNormalization `call`; `None` if there is none, or `call` is another.
+
+    The product computes the normalization's input, maybe normalized or dropped before, and does not activate it; its
+    output channels are the normalized axis.
+    """
+    if Trait.NORMALIZES not in traits(call):
+        return None
+    tensor = call.inputs[0]
+    source = _private_source(graph, tensor)
+    while source is not None and is_identity(source):
+        source = _private_source(graph, source.inputs[0])
+    if source is None or channel_axis(source) != call.operation.axis % len(tensor.shape):
+        return None
+    if Trait.NORMALIZES in traits(source):
+        return folded_into(graph, source)
+    return source if own_activation(source.operation) is Activation.LINEAR else None
+
+
+def folded_normalizations(graph: LayerGraph, product: Call) -> list[Call]:
+    """The normalizations that the weights of `product` take up, in their order."""
+    found, call = [], _only_reader(graph, product)
+    while call is not None and (is_identity(call) or folded_into(graph, call) is product):
+        found += [] if is_identity(call) else [call]
+        call = _only_reader(graph, call)
+    return found
+
+
+def fused_convolution(graph: LayerGraph, tensor: Tensor) -> Call | None:
+    """The convolution whose kernel computes `tensor`: it, what is folded into it, then an activation and dropout."""
+    source = tensor.producer
+    while source is not None and is_identity(source):
+        source = _private_source(graph, source.inputs[0])
+    if source is not None and is_activation(source):
+        source = _private_source(graph, source.inputs[0])
+        while source is not None and is_identity(source):
+            source = _private_source(graph, source.inputs[0])
+    if source is not None and Trait.NORMALIZES in traits(source):
+        source = folded_into(graph, source)
+    return source if source is not None and Trait.CONVOLVES in traits(source) else None
+
+
+def fused_sum_operand(graph: LayerGraph, call: Call) -> Tensor | None:
+    """The input of an Add whose convolution computes the sum along; `None` if there is none, or `call` is no Add.
+
+    Of several such inputs, the last.
+    """
+    if Trait.ADDS not in traits(call):
+        return None
+    for tensor in reversed(call.inputs):
+        if graph.only_reader(tensor) is call and fused_convolution(graph, tensor) is not None:
+            return tensor
+    return None
+
+
+def fused_calls(graph: LayerGraph, call: Call, fusion: KernelFusion) -> list[Call]:
+    """The normalizations, the activation and the dropouts after `call` that its kernel computes along, in order."""
+    fused: list[Call] = []
+    operation = call.operation
+    activated = own_activation(operation) is not Activation.LINEAR or activation_of(operation) is not None
+    activated = activated or is_one_of(call, fusion.without_activation)
+    scales = fusion.scalings and Trait.SCALES_CHANNELS in traits(call)
+    reader = _only_reader(graph, call)
+    while reader is not None:
+        scales = scales and Trait.SCALES_CHANNELS in traits(reader)
+        if not (scales or is_identity(reader) or folded_into(graph, reader) is call):
+            if activated or activation_of(reader.operation) not in fusion.activations:
+                break
+            activated = True
+        fused.append(reader)
+        reader = _only_reader(graph, reader)
+    return fused
+
+
+def fusing_call(graph: LayerGraph, call: Call, fusion: KernelFusion, has_kernel: Callable[[Call], bool]) -> Call | None:
+    """The first call whose kernel computes `call` along; `None` if no kernel does.
+
+    Args:
+        has_kernel: whether the runtime has a kernel that a call can be the start of.
+    """
+    found = None
+    source = call.inputs[0].producer if call.inputs else None
+    while source is not None:
+        if has_kernel(source) and any(call is fused for fused in fused_calls(graph, source, fusion)):
+            found = source
+        passes = is_identity(source) or bool(traits(source) & (Trait.NORMALIZES | Trait.SCALES_CHANNELS))
+        passes = passes or activation_of(source.operation) in fusion.activations
+        source = source.inputs[0].producer if passes else None
+    return found
+
+
+def computing_readers(graph: LayerGraph, tensor: Tensor) -> Iterator[Call]:
+    """The calls that compute with the values of `tensor`, which may be moved, normalized or clipped in between."""
+    for reader in graph.consumers(tensor):
+        activation = activation_of(reader.operation)
+        if traits(reader) & (Trait.MOVES_DATA | Trait.NORMALIZES) or (activation is not None and activation.clips):
+            for output in reader.outputs:
+                yield from computing_readers(graph, output)
+        else:
+            yield reader
+
+
+def is_identity(call: Call) -> bool:
+    """Whether a call returns its input at inference."""
+    return Trait.IS_IDENTITY in traits(call) or activation_of(call.operation) is Activation.LINEAR
+
+
+def channel_axis(call: Call) -> int | None:
+    """The axis of the output channels of a product, or of a normalization; `None` where there is no single one."""
+    layer, rank = call.operation, len(call.outputs[0].shape)
+    kind = traits(call)
+    if Trait.NORMALIZES in kind:
+        return layer.axis % rank
+    if Trait.MULTIPLIES_BY_WEIGHTS not in kind:
+        return None
+    if Trait.CONVOLVES in kind:
+        return 1 if layer.data_format == "channels_first" else rank - 1
+    if Trait.PROJECTS in kind:  # which can make several axes of each vector
+        return rank - 1 if rank == len(call.inputs[0].shape) else None
+    equation = getattr(layer, "equation", None)
+    if equation is not None and not Equation.parse(equation, len(call.inputs[0].shape)).ends_in_one_channel_axis:
+        return None
+    return rank - 1
+
+
+def _private_source(graph: LayerGraph, tensor: Tensor) -> Call | None:
+    """What computes `tensor`, if one call alone reads it."""
+    return tensor.producer if graph.only_reader(tensor) is not None else None
+
+
+def _only_reader(graph: LayerGraph, call: Call) -> Call | None:
+    return graph.only_reader(call.outputs[0])
