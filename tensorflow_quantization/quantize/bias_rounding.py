@@ -72,8 +72,8 @@ class _Scales:
             return f"{call.name}/{inside}" if inside is not None else None
         layer = self.plan[call.path]
         if layer.output:
-            return f"quant_{call.name}_activation" if layer.placement.before_activation else f"quant_{call.name}"
-        if layer.placement.before_activation or Trait.MOVES_DATA not in traits(call) or len(call.inputs) != 1:
+            return f"quant_{call.name}_activation" if layer.placement.pre_activation else f"quant_{call.name}"
+        if layer.placement.pre_activation or Trait.MOVES_DATA not in traits(call) or len(call.inputs) != 1:
             return None
         if layer.inputs:
             return f"quant_{call.name}" if layer.wrapper is not None else f"quant_{call.name}_input_0"
@@ -89,7 +89,7 @@ def _normalization(calls: list[tuple[LayerGraph, Call]], plan: QuantizationPlan)
     """
     call = calls[0][1]
     layer = plan[call.path]
-    if layer.output or layer.placement.before_activation:
+    if layer.output or layer.placement.pre_activation:
         return None
     reader = calls[0][0].only_reader(call.outputs[0])
     if reader is None or not all(_is_folded(reader.operation, *found) for found in calls):

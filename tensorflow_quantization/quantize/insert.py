@@ -29,7 +29,7 @@ def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges:
         return [operation]
     if plan.wrapper is None:
         return [operation, _quantizer(plan, operation.name, ranges)] if placement.output else [operation]
-    if placement.before_activation:
+    if placement.pre_activation:
         return _split(plan, operation, inputs, ranges)
     if placement.gate:
         return [_wrap_activation(plan, operation, ranges)]
@@ -65,12 +65,12 @@ def _wrap(
     chosen = plan.placement.inputs
     kwargs: dict[str, Any] = {}
     separable = issubclass(plan.wrapper, SeparableBaseQuantizeWrapper) and plan.wrapper.divides(layer)
-    if plan.placement.inner and separable:
+    if plan.placement.pointwise_input and separable:
         kwargs["inner_scheme"] = plan.activation_scheme
-    if plan.placement.one_scale and chosen:
+    if plan.placement.same_scale and chosen:
         kwargs["one_scale"] = True
     if issubclass(plan.wrapper, AttentionBaseQuantizeWrapper):
-        kwargs.update(quantize_products=plan.placement.products, factor_scheme=plan.factor_scheme)
+        kwargs.update(quantize_products=plan.placement.inner_matmuls, factor_scheme=plan.factor_scheme)
     return plan.wrapper(
         layer,
         quantize_inputs=bool(chosen),

@@ -186,7 +186,7 @@ def _schemes(target: Target, weight_bits: int | None, activation_bits: int | Non
     return {
         "weight_scheme": scheme(target.weights, weight_bits, "weight_bits"),
         "activation_scheme": scheme(target.activations, activation_bits, "activation_bits"),
-        "factor_scheme": scheme(target.factors or target.activations, activation_bits, "activation_bits"),
+        "factor_scheme": scheme(target.matmul_operands or target.activations, activation_bits, "activation_bits"),
     }
 
 

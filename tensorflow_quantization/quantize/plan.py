@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tensorflow_quantization.quantizers import QuantizationScheme
-from tensorflow_quantization.targets import Placement
+from tensorflow_quantization.targets import MatmulOperand, Placement
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
@@ -49,9 +49,9 @@ class LayerPlan:
     @property
     def output_scheme(self) -> QuantizationScheme:
         """The integers of the output, of the activation where that is apart."""
-        if self.placement.factor == "any":
+        if self.placement.matmul_operand is MatmulOperand.SIGNED:
             return self.factor_scheme
-        if self.placement.factor == "positive":
+        if self.placement.matmul_operand is MatmulOperand.NON_NEGATIVE:
             return replace(self.activation_scheme, symmetric=True)
         return self._fixed(self.placement.fixed_output)
 
@@ -83,8 +83,8 @@ class LayerPlan:
 
     def __str__(self) -> str:
         what = [f"input {list(self.inputs)}"] * bool(self.inputs) + ["weights"] * self.weights
-        what += ["products"] * self.placement.products
-        what += ["output"] * (self.output or self.placement.before_activation)
+        what += ["products"] * self.placement.inner_matmuls
+        what += ["output"] * (self.output or self.placement.pre_activation)
         return f"{self.path} ({self.class_name}): {' and '.join(what) or 'float'}; {self.reason}"
 
 

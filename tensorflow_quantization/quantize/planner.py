@@ -142,16 +142,12 @@ def _decide(
     if placed.reason:
         return replace(layer, reason=_target_reason(placed))
     if mode != PARTIAL and target.why_not is not None:
-        return replace(layer, reason=_as_reason(target.why_not(graph, call), ReasonCode.UNKNOWN))
+        return replace(layer, reason=target.why_not(graph, call))
     return replace(layer, reason=_why_not(call, wrapper, mode))
 
 
 def _target_reason(placed: Placement) -> Reason:
-    return _as_reason(placed.reason, ReasonCode.DEFAULT if placed else ReasonCode.OFF_BY_DEFAULT)
-
-
-def _as_reason(reason: Reason | str | None, code: ReasonCode) -> Reason:
-    return reason if isinstance(reason, Reason) else Reason(code, reason or "")
+    return placed.reason or Reason(ReasonCode.DEFAULT, "")
 
 
 def _needs_wrapper(call: Call) -> str:
@@ -207,7 +203,7 @@ def _wished(
     weights = entry.quantize_weight and not issubclass(wrapper, NonWeightedBaseQuantizeWrapper)
     placement = replace(placed, inputs=tuple(inputs), weights=weights, output=placed.output or entry.quantize_output)
     if issubclass(wrapper, AttentionBaseQuantizeWrapper):
-        placement = replace(placement, products=entry.quantize_input)
+        placement = replace(placement, inner_matmuls=entry.quantize_input)
     return placement
 
 

@@ -77,7 +77,7 @@ def _reason(plan: QuantizationPlan, call: Call) -> Reason | None:
         if layer is not None and layer.class_name == call.class_name:
             return layer.reason
         product = plan.layers.get(call.path.removesuffix("_activation"))
-        if product is None or not product.placement.before_activation:
+        if product is None or not product.placement.pre_activation:
             return None
         return Reason(ReasonCode.NO_INTEGER_KERNEL, f"the activation of {product.path}, computed in floats")
     # The plan speaks of the layer that was wrapped, or of the layer or input that the quantizer is after.

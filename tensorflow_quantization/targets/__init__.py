@@ -4,11 +4,12 @@ from tensorflow_quantization.targets.default import DEFAULT
 from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.targets.onnxruntime import ONNXRUNTIME
 from tensorflow_quantization.targets.openvino import OPENVINO
-from tensorflow_quantization.targets.target import Placement, Target
+from tensorflow_quantization.targets.reason import Reason, ReasonCode
+from tensorflow_quantization.targets.target import MatmulOperand, Placement, Target
 from tensorflow_quantization.targets.tensorrt import TENSORRT
 from tensorflow_quantization.text.messages import must_be_one_of
 
-__all__ = ["DEFAULT", "TARGETS", "Placement", "Target", "find_target"]
+__all__ = ["DEFAULT", "TARGETS", "MatmulOperand", "Placement", "Reason", "ReasonCode", "Target", "find_target"]
 
 #: By the name that a user writes.
 TARGETS = {target.name: target for target in (TENSORRT, ONNXRUNTIME, OPENVINO, LITERT)}

@@ -1,9 +1,15 @@
 """The documented default: the table of the old toolkit, made for TensorRT."""
 
+from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.targets.table import LayerRule, by_table
 from tensorflow_quantization.targets.target import Target
 
-_OFF = "off by default: name the layer or its class in a QuantizationSpec, or pass {case}"
+
+def _off(case: str) -> LayerRule:
+    """Left alone, unless named, or asked for by a case."""
+    text = f"off by default: name the layer or its class in a QuantizationSpec, or pass {case}"
+    return LayerRule(False, False, Reason(ReasonCode.OFF_BY_DEFAULT, text))
+
 
 DEFAULT = Target(
     name="default",
@@ -14,11 +20,11 @@ DEFAULT = Target(
             "DepthwiseConv2D": LayerRule(),
             "AveragePooling2D": LayerRule(weights=False),
             "GlobalAveragePooling2D": LayerRule(weights=False),
-            "MaxPooling2D": LayerRule(False, False, _OFF.format(case="MaxPoolQDQCase")),
-            "BatchNormalization": LayerRule(False, False, _OFF.format(case="BNQDQCase")),
-            "Concatenate": LayerRule(False, False, _OFF.format(case="a case of your own")),
-            "Add": LayerRule(False, False, _OFF.format(case="ResidualConnectionQDQCase")),
-            "Multiply": LayerRule(False, False, _OFF.format(case="EfficientNetQDQCase")),
+            "MaxPooling2D": _off("MaxPoolQDQCase"),
+            "BatchNormalization": _off("BNQDQCase"),
+            "Concatenate": _off("a case of your own"),
+            "Add": _off("ResidualConnectionQDQCase"),
+            "Multiply": _off("EfficientNetQDQCase"),
         }
     ),
 )

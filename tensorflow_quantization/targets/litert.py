@@ -1,21 +1,28 @@
 """LiteRT (TensorFlow Lite): integers from end to end, int8 activations with a zero point, int8 weights per channel.
 
-From its 8-bit quantization specification: an operator is an integer kernel only if all its inputs and its output are
-integers. The kernels take in batch normalization (as weights) and ReLU; every other activation is a kernel of its own.
+From its 8-bit quantization specification (ai.google.dev/edge/litert/conversion/tensorflow/quantization/
+quantization_spec): an operator is an integer kernel only if all its inputs and its output are integers.
 """
 
+from tensorflow_quantization.model.activations import Activation
+from tensorflow_quantization.model.fusion import KernelFusion
 from tensorflow_quantization.quantizers import QuantizationScheme
-from tensorflow_quantization.targets.products import ATTENTION
+from tensorflow_quantization.targets.at_tensors import at_tensors, why_not
+from tensorflow_quantization.targets.kernel_rules import KernelRules
 from tensorflow_quantization.targets.target import Target
-from tensorflow_quantization.targets.tensors import SEPARABLE, TensorRules, at_tensors, why_not
 
-#: "Input and outputs must all have same scale/zero_point", says the specification of their kernels.
-_ONE_SCALE = frozenset({"AveragePooling1D", "AveragePooling2D", "UpSampling2D"})
+#: Specification: "Input and outputs must all have same scale/zero_point".
+_SAME_SCALE = frozenset({"AveragePooling1D", "AveragePooling2D", "UpSampling2D"})
+_GLOBAL_POOLING = frozenset({"GlobalAveragePooling1D", "GlobalAveragePooling2D"})
 
-#: Where no product's weights take it up, a convolution of one pixel.
-_SCALING = frozenset({"BatchNormalization", "Normalization", "Rescaling"})
+#: From the schema: `fused_activation_function` of an operator.
+FUSION = KernelFusion(
+    activations=frozenset({Activation.RELU, Activation.RELU6}),
+    without_activation=_SAME_SCALE | _GLOBAL_POOLING | {"Concatenate"},
+    scalings=True,
+)
 
-_RULES = TensorRules(
+_RULES = KernelRules(
     weighted=frozenset(
         {
             "Conv1D",
@@ -24,37 +31,56 @@ _RULES = TensorRules(
             "Dense",
             "DepthwiseConv1D",
             "DepthwiseConv2D",
-            *SEPARABLE,
+            "SeparableConv1D",
+            "SeparableConv2D",
         }
     ),
     unweighted=frozenset(
         {
             "Add",
-            *_ONE_SCALE,
             "Concatenate",
-            "GlobalAveragePooling1D",
-            "GlobalAveragePooling2D",
             "Multiply",
-            *_SCALING,
             "Subtract",
+            *_SAME_SCALE,
+            *_GLOBAL_POOLING,
+            # Where no weights take them up, a convolution of one pixel.
+            "BatchNormalization",
+            "Normalization",
+            "Rescaling",
         }
     ),
-    fused=frozenset({"relu", "relu6"}),
-    not_fusing=_ONE_SCALE | {"Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D"},
-    one_scale=_ONE_SCALE,
-    scaling=_SCALING,
-    outputs=True,
-    numbers=True,
-    gated=frozenset({"silu"}),
-    alone=frozenset({"gelu", "hard_silu", "leaky_relu", "prelu", "relu", "relu6", "sigmoid", "softmax", "tanh"}),
-    floats={
+    fusion=FUSION,
+    gated=frozenset({Activation.SILU}),
+    # Every other activation is an operator of its own.
+    activations=frozenset(
+        {
+            Activation.GELU,
+            Activation.HARD_SILU,
+            Activation.LEAKY_RELU,
+            Activation.PRELU,
+            Activation.RELU,
+            Activation.RELU6,
+            Activation.SIGMOID,
+            Activation.SOFTMAX,
+            Activation.TANH,
+        }
+    ),
+    constant_operands=True,
+    float_only={
         **dict.fromkeys(
             ("GroupNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization"),
             "computed in floats, as LiteRT has no kernel for it, nor the model integers for what it is made of",
         ),
-        **dict.fromkeys(ATTENTION, "exported to LiteRT in floats"),
+        **dict.fromkeys(("Attention", "GroupedQueryAttention", "MultiHeadAttention"), "exported to LiteRT in floats"),
     },
-    fixed={"sigmoid": (1 / 256, -128), "softmax": (1 / 256, -128), "tanh": (1 / 128, 0)},
+    # Specification: LOGISTIC, SOFTMAX and TANH restrict the scale and zero point of their output.
+    fixed_ranges={
+        Activation.SIGMOID: (1 / 256, -128),
+        Activation.SOFTMAX: (1 / 256, -128),
+        Activation.TANH: (1 / 128, 0),
+    },
+    same_scale=_SAME_SCALE,
+    quantized_outputs=True,
 )
 
 LITERT = Target(

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tensorflow_quantization.targets.target import Placement, PlacementRule
+from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.targets.reason import Reason, ReasonCode
+from tensorflow_quantization.targets.target import Placement, PlacementRule, SwitchedOff
+
+_DEFAULT = Reason(ReasonCode.DEFAULT, "default")
 
 
 @dataclass(frozen=True)
@@ -16,26 +20,26 @@ class LayerRule:
         inputs: all of its inputs.
         weights: its kernels.
         why_not: where both are off: the reason, and what turns it on.
-        inner: what flows between its kernels, of a layer that has two.
+        pointwise_input: what flows between the depthwise and the pointwise kernel of a separable convolution.
     """
 
     inputs: bool = True
     weights: bool = True
-    why_not: str = ""
-    inner: bool = False
+    why_not: Reason | None = None
+    pointwise_input: bool = False
 
 
 def by_table(table: Mapping[str, LayerRule]) -> PlacementRule:
     """The placement rule of a table by layer class name; a subclass has the rule of its nearest base in it."""
 
-    def place(graph, switched_off):
+    def place(graph: LayerGraph, switched_off: SwitchedOff) -> dict[str, Placement]:
         placements = {}
         for call in graph.calls:
             rule = next((table[name] for name in call.class_names if name in table), None)
             if rule is None or not call.is_layer or switched_off(call):
                 continue
             inputs = tuple(range(len(call.inputs))) if rule.inputs else ()
-            placement = Placement(inputs, rule.weights, inner=rule.inner, reason="default")
+            placement = Placement(inputs, rule.weights, pointwise_input=rule.pointwise_input, reason=_DEFAULT)
             placements[call.path] = placement if placement else replace(placement, reason=rule.why_not)
         return placements
 

@@ -205,8 +205,8 @@ def test_an_activation_in_floats_reads_floats_for_onnxruntime():
     x = layers.Dense(SIZE, activation="gelu", name="gelu")(inputs)
     x = layers.Conv1D(SIZE, 1, activation="gelu", name="convolution")(x)
     plan = plan_model(keras.Model(inputs, layers.Dense(3)(x)), target="onnxruntime")
-    assert not plan["gelu"].placement.before_activation
-    assert plan["convolution"].placement.before_activation
+    assert not plan["gelu"].placement.pre_activation
+    assert plan["convolution"].placement.pre_activation
 
 
 def schemes(model):

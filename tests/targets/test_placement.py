@@ -10,7 +10,7 @@ from small_models import randomize
 
 from tensorflow_quantization import QuantizationSpec, calibrate, check_onnx, export_onnx, quantize_model, runtime_report
 from tensorflow_quantization.quantize.pipeline import plan_model
-from tensorflow_quantization.targets import TARGETS, Placement, Target, find_target
+from tensorflow_quantization.targets import TARGETS, Placement, Reason, ReasonCode, Target, find_target
 
 SHAPE = (16, 16, 8)
 
@@ -209,9 +209,12 @@ def test_entry_of_the_user_wins_over_the_target():
     assert "switched off" in plan["dense"].reason.text
 
 
+MINE = Reason(ReasonCode.DEFAULT, "mine")
+
+
 def test_target_of_ones_own():
     def place(graph, switched_off):
-        return {call.path: Placement(weights=True, reason="mine") for call in graph.calls if call.class_name == "Dense"}
+        return {call.path: Placement(weights=True, reason=MINE) for call in graph.calls if call.class_name == "Dense"}
 
     plan = plan_model(network(residual), target=Target("mine", place))
     assert [layer.path for layer in plan if layer.quantized] == ["dense"]

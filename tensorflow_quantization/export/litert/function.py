@@ -26,12 +26,13 @@ from tensorflow_quantization.export.litert.constants import (
     scaled,
 )
 from tensorflow_quantization.export.onnx.emission import plain_name
-from tensorflow_quantization.model.activations import Activation, activation_of
+from tensorflow_quantization.model.activations import activation_of
 from tensorflow_quantization.model.fusion import is_identity
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.targets.litert import FUSION
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
@@ -263,7 +264,7 @@ def _shared_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | No
 def _is_taken_in(graph: LayerGraph, call: Call) -> bool:
     """Whether the converter computes an activation within the kernel that gives what it reads."""
     activation = activation_of(inner_layer(call.operation))
-    if activation not in (Activation.RELU, Activation.RELU6):
+    if activation not in FUSION.activations:
         return False
     source: Call | None = call
     while source is not None and (source is call or _is_transparent(source)):

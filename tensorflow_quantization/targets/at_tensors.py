@@ -1,0 +1,50 @@
+"""Placement at tensors: one quantizer where a tensor is computed, shared by all that read it.
+
+The way of runtimes that compute whole chains (convolution, normalization, activation) in one integer kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tensorflow_quantization.model.fusion import fusing_call
+from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.op_traits import Trait, traits
+from tensorflow_quantization.targets.draft import Draft
+from tensorflow_quantization.targets.kernel_rules import KernelRules
+from tensorflow_quantization.targets.reason import Reason, ReasonCode
+from tensorflow_quantization.targets.steps.float_sums import explain_float_sums
+from tensorflow_quantization.targets.steps.kernels import place_kernels
+from tensorflow_quantization.targets.steps.pooling import place_pooled_convolutions
+from tensorflow_quantization.targets.steps.rounding import place_rounding_kernels
+from tensorflow_quantization.targets.target import Placement, PlacementRule, SwitchedOff
+
+#: In this order: each looks at the placements of the steps before it.
+STEPS = (place_kernels, place_pooled_convolutions, place_rounding_kernels, explain_float_sums)
+
+
+def at_tensors(rules: KernelRules) -> PlacementRule:
+    """The placement rule that gives each tensor between integer kernels one quantizer."""
+
+    def place(graph: LayerGraph, switched_off: SwitchedOff) -> dict[str, Placement]:
+        draft = Draft(graph, rules, switched_off)
+        for step in STEPS:
+            step(draft)
+        return draft.placements
+
+    return place
+
+
+def why_not(rules: KernelRules) -> Callable[[LayerGraph, Call], Reason]:
+    """The reason why `at_tensors` leaves a call without a quantizer of its own."""
+
+    def reason(graph: LayerGraph, call: Call) -> Reason:
+        if Trait.MOVES_DATA in traits(call):
+            return Reason(ReasonCode.MOVES_DATA, "hands on the integers of what it reads")
+        if (kernel := fusing_call(graph, call, rules.fusion, rules.is_integer)) is not None:
+            return Reason(ReasonCode.FUSED, f"part of the kernel of {kernel.path}")
+        if rules.is_integer(call):
+            return Reason(ReasonCode.SHARES_QUANTIZER, "what it reads is quantized where it is made")
+        return Reason(ReasonCode.NO_INTEGER_KERNEL, rules.why_float(call) or "not known to run in integers")
+
+    return reason

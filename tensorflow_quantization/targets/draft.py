@@ -1,0 +1,116 @@
+"""`Draft`: the placements of one graph, while the steps of `at_tensors` add to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum
+from typing import Any
+
+import keras
+
+from tensorflow_quantization.model.activations import Activation, last_activation
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
+from tensorflow_quantization.model.op_traits import Trait, attends, is_one_of, origin, traits
+from tensorflow_quantization.targets.kernel_rules import KernelRules
+from tensorflow_quantization.targets.reason import Reason, ReasonCode
+from tensorflow_quantization.targets.steps.float_sums import find_float_sums
+from tensorflow_quantization.targets.target import MatmulOperand, Placement, SwitchedOff
+
+COMPUTED_IN_INTEGERS = Reason(ReasonCode.DEFAULT, "computed in integers")
+
+
+class Side(Enum):
+    """Which operand of a matrix product of two activations a tensor is."""
+
+    LEFT = "left"
+    RIGHT = "right"
+
+
+class Draft:
+    """The placements so far.
+
+    Attributes:
+        graph: the flat graph they are for.
+        rules: what the runtime computes in integers.
+        switched_off: whether the inputs of a call are to be left alone.
+        float_sums: the ids of the calls of sums that stay in floats.
+        placements: by path of a call, or name of a model input.
+    """
+
+    def __init__(self, graph: LayerGraph, rules: KernelRules, switched_off: SwitchedOff):
+        self.graph = graph
+        self.rules = rules
+        self.switched_off = switched_off
+        self.float_sums = find_float_sums(graph, rules.is_integer) if rules.float_residuals else set()
+        self.placements: dict[str, Placement] = {}
+
+    def is_integer(self, call: Call) -> bool:
+        """Whether a call is to be computed in integers."""
+        return self.rules.is_integer(call) and id(call) not in self.float_sums
+
+    def rounding(self) -> list[Call]:
+        """The integer kernels that may round their output unasked."""
+        return [call for call in self.graph.calls if is_one_of(call, self.rules.rounding) and self.is_integer(call)]
+
+    def update(self, call: Call, reason: Reason, **changes: Any) -> None:
+        """Change the placement of a call; the first reason stays."""
+        self._update(call.path, reason, changes)
+
+    def quantize(self, tensor: Tensor, reason: Reason, side: Side | None = None) -> None:
+        """Put a quantizer where the values of `tensor` are computed, unless its reader has one with the same scale.
+
+        Args:
+            side: of a matrix product of two activations that reads it.
+        """
+        tensor = origin(tensor)
+        if not keras.backend.is_float_dtype(tensor.dtype) or not _can_be_quantized(tensor):
+            return
+        activation = last_activation(tensor)
+        fixed = self.rules.fixed_ranges.get(activation)
+        reader = self.graph.only_reader(tensor)
+        if fixed is None and reader is not None and self._hands_scale_back(reader) and not self.switched_off(reader):
+            return
+        path = tensor.producer.path if tensor.producer else tensor.name
+        if tensor.producer and (floats := self.rules.why_float(tensor.producer)):
+            reason = replace(reason, text=f"{reason}; itself {floats}")
+        changes: dict[str, Any] = {"output": True, "fixed_output": fixed}
+        if side is not None:
+            before = self.placements.get(path, Placement()).matmul_operand
+            non_negative = side is Side.LEFT and activation.is_never_negative and before is not MatmulOperand.SIGNED
+            changes["matmul_operand"] = MatmulOperand.NON_NEGATIVE if non_negative else MatmulOperand.SIGNED
+        self._update(path, reason, changes)
+
+    def place_gate(self, call: Call) -> None:
+        """Quantize the output of a gated activation, and its gate, which is a sigmoid."""
+        fixed = self.rules.fixed_ranges.get(Activation.SIGMOID)
+        self.update(call, COMPUTED_IN_INTEGERS, gate=True, output=True, fixed_gate=fixed)
+
+    def is_quantized(self, tensor: Tensor) -> bool:
+        """Whether a quantizer reads `tensor`, its own or the quantizer of a concatenation."""
+        readers = [call for call in self.graph.consumers(tensor) if Trait.JOINS in traits(call)]
+        calls = [tensor.producer, *readers]
+        return any(self.placements.get(call.path, Placement()).output for call in calls if call is not None)
+
+    def _update(self, path: str, reason: Reason, changes: dict[str, Any]) -> None:
+        self.placements[path] = replace(self.placements.get(path, Placement(reason=reason)), **changes)
+
+    def _hands_scale_back(self, reader: Call) -> bool:
+        """Whether the quantizer of what `reader` writes serves what it reads, too."""
+        return Trait.JOINS in traits(reader) or is_one_of(reader, self.rules.same_scale)
+
+
+def read_by(call: Call) -> Reason:
+    """An integer kernel reads the tensor."""
+    return Reason(ReasonCode.READ_IN_INTEGERS, f"read by {call.path}")
+
+
+def written_by(kernel: str) -> Reason:
+    """An integer kernel writes the tensor."""
+    return Reason(ReasonCode.WRITTEN_IN_INTEGERS, f"written by the kernel of {kernel}")
+
+
+def _can_be_quantized(tensor: Tensor) -> bool:
+    """Whether it is the only output of a call; of attention, which returns scores too, the first output."""
+    if tensor.producer is None or len(tensor.producer.outputs) == 1:
+        return True
+    return tensor.index == 0 and attends(tensor.producer)
