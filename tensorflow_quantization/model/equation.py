@@ -39,9 +39,9 @@ class Equation:
         return distinct and bool(self.summed) and set(self.output) == set(self.free + self.made)
 
     @property
-    def ends_in_one_channel_axis(self) -> bool:
-        """Whether the output channels are its last axis, and that is all that the kernel adds."""
-        return self.is_product and len(self.made) == 1 and self.output.endswith(self.made)
+    def channel_axis(self) -> int | None:
+        """The output axis that the kernel adds; `None` if it adds several or none, or the equation is no product."""
+        return self.output.index(self.made) if self.is_product and len(self.made) == 1 else None
 
     @classmethod
     def parse(cls, text: str, rank: int) -> Equation:

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import keras
+
 from tensorflow_quantization.model.activations import Activation, activation_of, is_activation, own_activation
 from tensorflow_quantization.model.equation import Equation
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
@@ -155,9 +157,8 @@ def channel_axis(call: Call) -> int | None:
         return 1 if layer.data_format == "channels_first" else rank - 1
     if Trait.PROJECTS in kind:  # which can make several axes of each vector
         return rank - 1 if rank == len(call.inputs[0].shape) else None
-    equation = getattr(layer, "equation", None)
-    if equation is not None and not Equation.parse(equation, len(call.inputs[0].shape)).ends_in_one_channel_axis:
-        return None
+    if isinstance(layer, keras.layers.EinsumDense):
+        return Equation.parse(layer.equation, len(call.inputs[0].shape)).channel_axis
     return rank - 1
 
 

@@ -57,6 +57,7 @@ PRODUCTS = {
     "Dense of images": (layers.Dense(4, name="p"), SHAPE),
     "EinsumDense": (layers.EinsumDense("abc,cd->abd", (None, 4), name="p"), (5, 6)),
     "EinsumDense of dots": (layers.EinsumDense("...c,cd->...d", 4, name="p"), (5, 6)),
+    "EinsumDense whose channels are in the middle": (layers.EinsumDense("abc,bd->adc", (4, 6), name="p"), (5, 6)),
     "EinsumDense that sums two axes": (layers.EinsumDense("abc,bcd->ad", 4, name="p"), (5, 6)),
 }
 
@@ -64,7 +65,8 @@ PRODUCTS = {
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_normalization_is_folded_into_every_product(name):
     product, shape = PRODUCTS[name]
-    assert product_of_norm(lambda x: norm()(product(x)), shape) == "p"
+    axis = 1 if name.endswith("in the middle") else -1
+    assert product_of_norm(lambda x: norm(axis=axis)(product(x)), shape) == "p"
 
 
 @pytest.mark.parametrize("attention", [layers.MultiHeadAttention, layers.GroupQueryAttention])

@@ -24,9 +24,9 @@ PRODUCTS = {
     "activated": (lambda: layers.Conv2D(4, 3, activation="relu"), (8, 8, 3)),
     "dense": (lambda: layers.Dense(4), (5,)),
     "dense_of_sequence": (lambda: layers.Dense(4, use_bias=False), (6, 5)),
-    "einsum": (lambda: layers.EinsumDense("abc,cd->abd", (None, 4), bias_axes="d"), (6, 5)),
-    "einsum_of_two_axes": (lambda: layers.EinsumDense("abc,cde->abde", (None, 3, 4)), (6, 5)),
-    "einsum_that_moves": (lambda: layers.EinsumDense("abc,bd->adc", (4, None)), (6, 5)),
+    "einsum": (lambda: layers.EinsumDense("abc,cd->abd", (6, 4), bias_axes="d"), (6, 5)),
+    "einsum_of_two_axes": (lambda: layers.EinsumDense("abc,cde->abde", (6, 3, 4)), (6, 5)),
+    "einsum_that_moves": (lambda: layers.EinsumDense("abc,bd->adc", (4, 5)), (6, 5)),
     "attention": (lambda: lambda x: layers.MultiHeadAttention(2, 4)(x, x), (6, 8)),
 }
 #: What stands between a product and its normalization.
