@@ -19,8 +19,9 @@ ROOMS = {
     "targets": {"text", "model", "quantizers"},
     "quantize": {"text", "model", "quantizers", "wrappers", "targets"},
     "calibration": {"text", "model", "quantizers"},
-    "export": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets"},
-    "inspection": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "quantize", "export"},
+    "inspection": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "quantize"},
+    # A file for another runtime than that of the model is held against the rules.
+    "export": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "inspection"},
     "legacy": {"text", "model", "quantize", "targets", "wrappers", "export", "calibration"},
 }
 #: Modules of other libraries that a room knows nothing of.

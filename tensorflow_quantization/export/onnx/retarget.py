@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tensorflow_quantization.export.errors import ExportError
+from tensorflow_quantization.inspection.checks import check_onnx
 from tensorflow_quantization.text.warn import warn_user
 
 
@@ -14,9 +15,6 @@ def check_retargeted(path: Path, target: str) -> None:
     Raises:
         ExportError: the runtime would reject the file.
     """
-    # Imported here, because the rules belong to inspection, which looks at what export writes and not the other way.
-    from tensorflow_quantization.inspection.checks import check_onnx
-
     report = check_onnx(path, target)
     advice = f"Quantize the float model with quantize_model(model, target={target!r})."
     if report.errors:
