@@ -32,6 +32,7 @@ from tensorflow_quantization.export.onnx.passes.openvino.drop_repeated_quantizer
 from tensorflow_quantization.export.onnx.passes.openvino.integer_convolution_bias import integer_convolution_bias
 from tensorflow_quantization.export.onnx.passes.openvino.quantize_before_reshape import quantize_before_reshape
 from tensorflow_quantization.export.onnx.passes.openvino.strided_pointwise import strided_pointwise
+from tensorflow_quantization.targets import DEFAULT
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ COMMON: tuple[Pass, ...] = (
 
 #: Afterwards, for a runtime: what it executes faster, or correctly, in another form only.
 BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
+    # Quantized for no runtime in particular: the file may run in OpenVINO, which would compute a wrong result.
+    DEFAULT.name: (clip_to_max,),
     "onnxruntime": (
         merge_quantizers,
         unsigned_activations,
