@@ -32,38 +32,49 @@ FORBIDDEN = {
 BACKENDS = {"tensorflow", "jax", "torch"}
 
 
+class Imports(ast.NodeVisitor):
+    """The full names of what a module imports, each with whether it does so when it is itself imported."""
+
+    def __init__(self):
+        self.found = []
+        self.deferred = 0
+
+    def visit_Import(self, node):
+        self.found += [(alias.name, not self.deferred) for alias in node.names]
+
+    def visit_ImportFrom(self, node):
+        assert node.level == 0, "imports are absolute"
+        self.found += [(f"{node.module}.{alias.name}", not self.deferred) for alias in node.names]
+
+    def visit_FunctionDef(self, node):
+        self.deferred += 1
+        self.generic_visit(node)
+        self.deferred -= 1
+
+    def visit_If(self, node):
+        only_for_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        self.deferred += only_for_types
+        self.generic_visit(node)
+        self.deferred -= only_for_types
+
+
 @functools.cache
 def modules():
-    return {
-        path.relative_to(ROOT).with_suffix("").as_posix(): ast.parse(path.read_text()) for path in ROOT.rglob("*.py")
-    }
-
-
-def imported(tree):
-    """The full names of what a module imports, with whether it does so when it is itself imported."""
-    top = set(ast.walk(ast.Module([n for n in tree.body if not _is_type_checking(n)], [])))
-    inside = {n for f in ast.walk(tree) if isinstance(f, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(f)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        yield from ((name, node in top and node not in inside) for name in names)
-
-
-def _is_type_checking(node):
-    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    """What each module of the package imports, by its path in the package."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        imports = Imports()
+        imports.visit(ast.parse(path.read_text()))
+        found[path.relative_to(ROOT).with_suffix("").as_posix()] = imports.found
+    return found
 
 
 def room_of(module):
     return module.split("/")[0] if "/" in module else None
 
 
-def own_imports(tree):
-    for name, _ in imported(tree):
+def rooms_in(imports):
+    for name, _ in imports:
         parts = name.split(".")
         if parts[0] == PACKAGE and len(parts) > 1 and parts[1] in ROOMS:
             yield parts[1]
@@ -77,9 +88,9 @@ def test_every_folder_is_a_room():
 def test_room_imports_what_it_may_know(room):
     wrong = {
         (module, other)
-        for module, tree in modules().items()
+        for module, imports in modules().items()
         if room_of(module) == room
-        for other in own_imports(tree)
+        for other in rooms_in(imports)
         if other != room and other not in ROOMS[room]
     }
     assert not wrong
@@ -93,9 +104,9 @@ def test_rooms_have_no_cycles():
 def test_room_knows_no_onnx(room):
     wrong = {
         (module, name)
-        for module, tree in modules().items()
+        for module, imports in modules().items()
         if room_of(module) == room
-        for name, _ in imported(tree)
+        for name, _ in imports
         if name.split(".")[0] in FORBIDDEN[room]
     }
     assert not wrong
@@ -104,8 +115,8 @@ def test_room_knows_no_onnx(room):
 def test_no_backend_is_imported_with_the_package():
     wrong = {
         (module, name)
-        for module, tree in modules().items()
-        for name, at_import in imported(tree)
+        for module, imports in modules().items()
+        for name, at_import in imports
         if at_import and name.split(".")[0] in BACKENDS
     }
     assert not wrong
@@ -114,9 +125,9 @@ def test_no_backend_is_imported_with_the_package():
 def test_modules_have_no_cycles():
     known = set(modules())
     graph = {}
-    for module, tree in modules().items():
+    for module, imports in modules().items():
         graph[module] = set()
-        for name, at_import in imported(tree):
+        for name, at_import in imports:
             path = name.removeprefix(f"{PACKAGE}.").replace(".", "/")
             if at_import and name.startswith(f"{PACKAGE}."):
                 # `from package.module import name`: the module, or the name if that is one itself.
