@@ -1,4 +1,4 @@
-"""`quantize_model`: what the user asks, what is decided, and how it is carried out."""
+"""`quantize_model`: reads the request, plans every layer, and builds the quantized model."""
 
 from tensorflow_quantization.quantize.pipeline import quantize_model
 from tensorflow_quantization.quantize.spec import LayerConfig, QuantizationSpec

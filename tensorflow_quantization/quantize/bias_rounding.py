@@ -1,8 +1,8 @@
-"""What the bias of each product is rounded to: the scale of the product's input, and the normalization after it.
+"""What the wrapper of each product needs to round its bias: the quantizer of its input, and a folded normalization.
 
-An integer kernel holds its bias in steps of input scale times weight scale (`wrappers/bias.py`). The layers around
-decide whether it can: a quantizer has to scale the input, and a normalization that alone reads the product becomes
-part of the kernel. This module reads both from the graph; the wrapper has the names in its config.
+An integer kernel stores its bias in steps of input scale times weight scale (`wrappers/bias.py`). So the bias depends
+on two neighbours of the product: the quantizer whose scale its input has, and a normalization that is folded into its
+kernel. This module finds both in the graph; the wrapper keeps their names in its config.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
 
 
 def plan_bias_rounding(graph: LayerGraph, plan: QuantizationPlan) -> QuantizationPlan:
-    """The plan, with `bias_input` and `normalization` of each layer whose weights are quantized.
+    """The plan with `bias_input` and `normalization` set for each layer whose weights are quantized.
 
     Args:
-        graph: not flat. A wrapper finds its neighbours in the model that it is in, and in models within that one.
-        plan: for the same graph, flattened.
+        graph: the graph of the model, not flattened: a wrapper looks up its neighbours in the model that directly
+            holds it and in models nested there.
+        plan: the plan for the same graph, flattened.
     """
     calls: dict[str, list[tuple[LayerGraph, Call]]] = defaultdict(list)
     for inner in _graphs(graph):
@@ -42,7 +43,7 @@ def plan_bias_rounding(graph: LayerGraph, plan: QuantizationPlan) -> Quantizatio
 
 
 def _graphs(graph: LayerGraph) -> list[LayerGraph]:
-    """The graph and the graphs of the models within, each once."""
+    """The graph and the graphs of nested models, each once."""
     found = {id(graph): graph}
     for call in graph.calls:
         if call.subgraph is not None:
@@ -51,18 +52,19 @@ def _graphs(graph: LayerGraph) -> list[LayerGraph]:
 
 
 class _Scales:
-    """Finds the layer whose quantizer scales a tensor: by name, or by path if it is within another model."""
+    """Finds the layer whose quantizer sets the scale of a tensor: its name, or its path if a nested model holds it."""
 
     def __init__(self, graph: LayerGraph, plan: QuantizationPlan):
         self.plan = plan
         self.inputs = {id(tensor) for tensor in graph.inputs}
 
     def of_all(self, tensors: list[Tensor]) -> str | None:
-        """The layer that scales all of these tensors, if one does."""
+        """The layer that sets the scale of all these tensors; `None` if several do, or none does."""
         found = {self.of(tensor) for tensor in tensors}
         return found.pop() if len(found) == 1 else None
 
     def of(self, tensor: Tensor) -> str | None:
+        """The layer that sets the scale of `tensor`; `None` if `tensor` is float."""
         call = tensor.producer
         if call is None:
             planned = self.plan.layers.get(tensor.name) if id(tensor) in self.inputs else None
@@ -81,11 +83,11 @@ class _Scales:
 
 
 def _normalization(calls: list[tuple[LayerGraph, Call]], plan: QuantizationPlan) -> str | None:
-    """The name, in the quantized model, of the normalization that becomes part of the kernel of a layer.
+    """The name, in the quantized model, of the normalization that is folded into a layer; `None` if there is none.
 
     Args:
-        calls: of the layer, each with the graph that it is in.
-        plan: of the whole model.
+        calls: the calls of the layer, each with the graph that holds it.
+        plan: the plan for the whole model.
     """
     call = calls[0][1]
     layer = plan[call.path]
@@ -101,6 +103,6 @@ def _normalization(calls: list[tuple[LayerGraph, Call]], plan: QuantizationPlan)
 
 
 def _is_folded(normalization: keras.Operation, graph: LayerGraph, call: Call) -> bool:
-    """Whether a normalization reads `call`, and is folded into it."""
+    """Whether `normalization` reads the output of `call` and is folded into it."""
     reader = graph.only_reader(call.outputs[0])
     return reader is not None and reader.operation is normalization and folded_into(graph, reader) is call

@@ -1,7 +1,7 @@
-"""Blocks, layers of one's own that are made of layers: what they hold is quantized like everything else.
+"""Blocks: custom layers made of layers. The layers inside are quantized like any other layer.
 
-A block is opened: it is read like a nested model, and is one in the quantized model. That is only done where the model
-then trains and computes as before; a block that does what a model of its layers would not do stays a layer, in float.
+A block is opened: the planner reads it like a nested model, and it is a nested model in the quantized model. A block
+is opened only if a model of its layers trains and computes the same. Any other block stays one float layer.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ class Block:
     """A layer that was opened.
 
     Attributes:
-        path: of the layer.
-        calls: of the layer, and what their arguments, keyword arguments and inputs were before.
+        path: the path of the layer.
+        calls: the calls of the layer, each with its arguments, keyword arguments and inputs before it was opened.
     """
 
     path: str
     calls: list[tuple[Call, tuple[Any, ...], dict[str, Any], list[Tensor]]]
 
     def close(self) -> None:
-        """Make it a layer again."""
+        """Make the block a layer again."""
         for call, args, kwargs, inputs in self.calls:
             call.args, call.kwargs, call.inputs, call.subgraph = args, kwargs, inputs, None
 
 
 def open_blocks(graph: LayerGraph, stays: Callable[[Call], bool]) -> tuple[list[Block], dict[str, Reason]]:
-    """Give the calls of blocks a subgraph, as those of nested models have one.
+    """Open the blocks of a graph: set the subgraph of their calls, as for calls of nested models.
 
     Args:
-        graph: not flat; its calls change.
-        stays: whether a layer is left closed, because somebody speaks of it as a whole.
+        graph: a graph that is not flattened; its calls change.
+        stays: whether to leave a layer closed, because a spec or case names it as a whole.
 
     Returns:
-        What was opened, and why other blocks stay closed, by their path.
+        The opened blocks, a block before the blocks inside it; and by path, the reason why a block stays closed.
     """
     blocks: list[Block] = []
     reasons: dict[str, Reason] = {}
@@ -61,7 +61,7 @@ def open_blocks(graph: LayerGraph, stays: Callable[[Call], bool]) -> tuple[list[
             continue
         try:
             block, inner = _open(calls)
-        except Exception as error:  # of any kind, from the code of the block
+        except Exception as error:  # the code of the block may raise anything
             text = f"its layers stay in float: {reason_of(error)}"
             reasons[calls[0].path] = Reason(ReasonCode.CLOSED_BLOCK, text)
             continue
@@ -72,14 +72,14 @@ def open_blocks(graph: LayerGraph, stays: Callable[[Call], bool]) -> tuple[list[
 
 
 def close_unquantized(blocks: Sequence[Block], plan: QuantizationPlan) -> QuantizationPlan:
-    """Close those blocks again in which nothing is quantized, so that they stay as they are.
+    """Close each block again in which nothing is quantized, so that the model keeps it unchanged.
 
     Args:
-        blocks: that were opened, a block before those within it.
-        plan: for the graph with open blocks.
+        blocks: the opened blocks, a block before the blocks inside it.
+        plan: the plan for the graph with open blocks.
 
     Returns:
-        The plan for the graph as it is now.
+        The plan for the changed graph.
     """
     for block in blocks:
         inside = [layer for layer in plan if layer.path.startswith(f"{block.path}/")]
@@ -91,7 +91,7 @@ def close_unquantized(blocks: Sequence[Block], plan: QuantizationPlan) -> Quanti
 
 
 def _calls(graph: LayerGraph, seen: set[int]) -> Iterator[Call]:
-    """The calls of a graph and of the models within, of each model once."""
+    """The calls of a graph and of its nested models; a shared model once."""
     for call in graph.calls:
         if call.subgraph is None:
             yield call
@@ -101,7 +101,7 @@ def _calls(graph: LayerGraph, seen: set[int]) -> Iterator[Call]:
 
 
 def _is_block(call: Call) -> bool:
-    """Whether this is a layer of somebody's own with layers in it that can be quantized, and are not yet."""
+    """Whether this is a custom layer that holds layers that can be quantized, none of them quantized already."""
     layer: Any = call.operation
     if not call.is_layer or is_of_keras(type(layer)) or isinstance(layer, BaseQuantizeWrapper) or find_wrapper(layer):
         return False
@@ -111,9 +111,9 @@ def _is_block(call: Call) -> bool:
 
 
 class _WatchingScope(keras.StatelessScope):
-    """Notes which variables are read while a block is traced.
+    """Records which variables are read while a block is traced.
 
-    It is the block's own code that reads them: layers that are called on symbolic tensors compute nothing.
+    Only the code of the block reads variables then: layers that are called on symbolic tensors compute nothing.
     """
 
     def __init__(self):
@@ -136,11 +136,14 @@ class _WatchingScope(keras.StatelessScope):
 
 
 def _open(calls: list[Call]) -> tuple[Block, LayerGraph]:
-    """Open the layer of these calls, the same one.
+    """Open a layer.
+
+    Args:
+        calls: all calls of the layer.
 
     Raises:
-        UntraceableError: a model of its layers would not do the same.
-        Exception: of any kind, as its code raises it.
+        UntraceableError: a model of its layers would not compute the same.
+        Exception: whatever the code of the layer raises.
     """
     call, layer = calls[0], _checked(calls)
     explicit = call.kwargs.get("training")
@@ -148,7 +151,7 @@ def _open(calls: list[Call]) -> tuple[Block, LayerGraph]:
     if explicit is None and "training" in layer.call_signature_parameters:
         while_training, _ = _trace(call, True)
         if _structure(while_training) != _structure(inner):
-            raise UntraceableError("it does something else in training")
+            raise UntraceableError("it computes something else in training")
     _settle_shapes(call, explicit, inner)
     _check_inner(layer, inner)
     inner.model = layer
@@ -163,16 +166,20 @@ def _open(calls: list[Call]) -> tuple[Block, LayerGraph]:
 
 
 def _checked(calls: list[Call]) -> Any:
-    """The layer of these calls, if nothing that is seen from outside forbids to open it."""
+    """The layer of these calls.
+
+    Raises:
+        UntraceableError: an attribute of the layer, or the way it is called, forbids opening it.
+    """
     layer: Any = calls[0].operation
     for variable in own_variables(layer):
-        raise UntraceableError(f"it has a weight of its own, {variable.name!r}")
+        raise UntraceableError(f"it has its own weight {variable.name!r}")
     if layer.activity_regularizer is not None:
         raise UntraceableError("it has an activity regularizer")
     if type(layer).compute_mask is not keras.layers.Layer.compute_mask:
-        raise UntraceableError("it makes a mask of its own")
+        raise UntraceableError("it overrides compute_mask")
     if len({_signature(call) for call in calls}) > 1:
-        raise UntraceableError("it is called in several ways")
+        raise UntraceableError("its calls differ in arguments, shapes or dtypes")
     for tensor in calls[0].inputs:
         if layer.autocast and keras.backend.is_float_dtype(tensor.dtype) and tensor.dtype != layer.compute_dtype:
             raise UntraceableError(f"it casts its inputs from {tensor.dtype} to {layer.compute_dtype}")
@@ -180,20 +187,21 @@ def _checked(calls: list[Call]) -> Any:
 
 
 def _signature(call: Call) -> str:
-    """What a call gives its layer, but for the tensors' values."""
+    """The arguments of a call as text, with the shape and dtype of each tensor."""
     return repr(substitute((call.args, call.kwargs), lambda t: (t.shape, t.dtype)))
 
 
 def _trace(call: Call, training: bool | None) -> tuple[LayerGraph, list[int]]:
+    """The graph of a block, and for each of its inputs the index among the inputs of the call."""
     scope = _WatchingScope()
     traced = trace_call(call, training, scope)
     if scope.read:
-        raise UntraceableError(f"it reads {scope.read[0]!r} itself")
+        raise UntraceableError(f"its code reads the variable {scope.read[0]!r}")
     return traced
 
 
 def _structure(graph: LayerGraph) -> tuple[Any, ...]:
-    """What a graph computes, to be compared."""
+    """What a graph computes, as a value that can be compared with another."""
     places = {id(t): i for i, t in enumerate(graph.inputs)}
 
     def place(tensor: Tensor) -> str:
@@ -210,7 +218,10 @@ def _structure(graph: LayerGraph) -> tuple[Any, ...]:
 
 
 def _settle_shapes(call: Call, training: bool | None, inner: LayerGraph) -> None:
-    """Give reshapes to `(ops.shape(x)[0], ...)` a number for each axis, as two batch sizes show what it is."""
+    """Replace the unknown sizes of reshapes to `(ops.shape(x)[0], ...)`.
+
+    An axis whose size is the same for two batch sizes is static; an axis whose size differs becomes -1.
+    """
     if not any(isinstance(c.operation, ReshapeOperation) and None in c.operation.newshape for c in inner.calls):
         return
     traces = [trace_call(call, training, batch=size)[0].calls for size in (2, 3)]
@@ -223,7 +234,7 @@ def _settle_shapes(call: Call, training: bool | None, inner: LayerGraph) -> None
 
 
 def _check_inner(layer: Any, graph: LayerGraph) -> None:
-    """Whether a model can be made of what a block calls.
+    """Check that a model can be built from the calls of a block.
 
     Raises:
         UntraceableError: it cannot.
@@ -231,26 +242,26 @@ def _check_inner(layer: Any, graph: LayerGraph) -> None:
     for call in graph.calls:
         for x in tree.flatten((call.args, call.kwargs)):
             if isinstance(x, keras.Variable):
-                raise UntraceableError(f"it reads {x.path!r} itself")
+                raise UntraceableError(f"its code reads the variable {x.path!r}")
         if not call.is_layer and _needs_unknown_size(call):
-            raise UntraceableError(f"its {call.class_name} needs a size that is only known when it runs")
+            raise UntraceableError(f"its {call.class_name} needs a size that is known only at run time")
     layers = [call.operation for call in graph.calls if call.is_layer]
     called = {id(inner) for operation in layers for inner in (operation, *sublayers(operation))}
     for inner in sublayers(layer):
         if inner.weights and id(inner) not in called and not _parts_called(inner, called):
-            raise UntraceableError(f"it has a layer that it does not call, {inner.name!r}")
+            raise UntraceableError(f"it never calls its layer {inner.name!r}")
     if any(t is x for t in graph.outputs for x in graph.inputs):
-        raise UntraceableError("it returns an input as it is")
+        raise UntraceableError("it returns an input unchanged")
 
 
 def _needs_unknown_size(call: Call) -> bool:
-    """Whether an operation got a shape with `None` in it, from code that asked for the size of a dynamic axis."""
+    """Whether an argument of an operation is a shape with `None` in it: the code used the size of a dynamic axis."""
     values = [*vars(call.operation).values(), *call.args, *call.kwargs.values()]
     return any(isinstance(v, tuple) and None in v and any(isinstance(size, int) for size in v) for v in values)
 
 
 def _parts_called(layer: Any, called: set[int]) -> bool:
-    """Whether a layer with no variables of its own has only layers that are called, as a list of layers has."""
+    """Whether a layer only holds layers that are called, as a list of layers does, and has no variables itself."""
     parts = sublayers(layer, recursive=False)
     own = own_variables(layer)
     return not own and all(id(part) in called or _parts_called(part, called) for part in parts if part.weights)

@@ -1,4 +1,4 @@
-"""Carry out a plan on one layer: wrap it, or put a quantizer behind it."""
+"""Apply a plan to one layer: wrap the layer, or add a quantizer before or after it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper, S
 
 
 def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges: str) -> Sequence[keras.Operation]:
-    """What computes `operation`, quantized as planned: one or several layers, called one after the other.
+    """The operations that compute `operation`, quantized as planned, to be called one after the other.
 
     Args:
-        plan: the decision on it.
-        operation: a layer or a `keras.ops` operation, which is taken over.
-        inputs: how many tensors it reads.
-        ranges: how activation ranges follow training.
+        plan: the decision on `operation`.
+        operation: a layer or a `keras.ops` operation, which becomes part of the result and may be changed.
+        inputs: how many tensors `operation` reads.
+        ranges: how activation ranges follow training: "ema", "last" or "learned".
     """
     placement = plan.placement
     if not placement:
@@ -37,7 +37,16 @@ def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges:
 
 
 def quantize_input(plan: QuantizationPlan, name: str, is_first: bool, ranges: str) -> Sequence[keras.Operation]:
-    """The layers to call on the model input of that name: its quantizer, if the plan has one."""
+    """The layers to call on a model input: its quantizer, if the plan has one.
+
+    Where the plan quantizes nothing, the first input gets a `ReasonsOfFloat`, which stores the reasons.
+
+    Args:
+        plan: the plan for the whole model.
+        name: the name of the model input.
+        is_first: whether this is the first input of the model.
+        ranges: how activation ranges follow training: "ema", "last" or "learned".
+    """
     if not plan.quantizes:
         return [ReasonsOfFloat(name=f"reasons_of_{name}")] if is_first else []
     decision = plan.layers.get(name)
@@ -47,7 +56,7 @@ def quantize_input(plan: QuantizationPlan, name: str, is_first: bool, ranges: st
 
 
 def quantize_operand(plan: LayerPlan, call: Call, tensor: Tensor, ranges: str) -> Sequence[keras.Operation]:
-    """The quantizer between `tensor` and an operation of `keras.ops` that reads it, if the plan has one."""
+    """The quantizer between `tensor` and a `keras.ops` operation that reads it, if the plan has such a quantizer."""
     index = next((i for i in plan.inputs if call.operands[i] is tensor), None)
     if index is None:
         return []
@@ -88,7 +97,7 @@ def _wrap(
 
 
 def _wrap_activation(plan: LayerPlan, layer, ranges: str) -> keras.layers.Layer:
-    """An activation with its output, and if planned its gate, quantized."""
+    """An activation whose output is quantized, and its gate if planned."""
     return ActivationQuantizeWrapper(
         layer,
         quantize_inputs=False,
@@ -100,7 +109,7 @@ def _wrap_activation(plan: LayerPlan, layer, ranges: str) -> keras.layers.Layer:
 
 
 def _split(plan: LayerPlan, layer, inputs: int, ranges: str) -> list[keras.Operation]:
-    """The layer without its activation, its output quantized; and the activation as a layer of its own."""
+    """The layer without its activation and with a quantized output, then the activation as a separate layer."""
     activation = keras.layers.Activation(layer.activation, name=f"{layer.name}_activation", dtype=layer.dtype_policy)
     layer.activation = keras.activations.linear
     product = _wrap(plan, layer, inputs, ranges, plan.activation_scheme)

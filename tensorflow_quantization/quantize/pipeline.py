@@ -1,4 +1,4 @@
-"""`quantize_model`: trace, plan, rewrite."""
+"""`quantize_model`: trace the model, plan every layer, rewrite the model."""
 
 from __future__ import annotations
 
@@ -38,36 +38,44 @@ def quantize_model(
     activation_bits: int | None = None,
     input_bits: int | None = None,
 ) -> keras.Model:
-    """Make a model quantization-aware: a new model with fake-quantization in front of inputs and weights.
+    """Return a copy of a model with fake quantization, for training or calibration.
 
-    The layers that are quantized are wrapped and named `quant_<layer name>`; weights, names, nesting, `trainable`
-    flags and the compile configuration are those of `model`, which stays as it is. Weights are quantized per output
-    channel, activations per tensor: 8 bits, symmetric, zero point 0, integers -127 to 127, rounded half to even, unless
-    the module globals `G_NUM_BITS`, `G_NARROW_RANGE`, `G_SYMMETRIC` or an argument say otherwise.
+    Quantized layers are wrapped and named `quant_<layer name>`. Weights, names, nesting, `trainable` flags and the
+    compile configuration are copied; `model` itself does not change. Weights are quantized per output channel,
+    activations per tensor; values are rounded half to even. By default the integers have 8 bits, are symmetric (zero
+    point 0) and go from -127 to 127. A `target`, the bit arguments and the module globals `G_NUM_BITS`,
+    `G_NARROW_RANGE` and `G_SYMMETRIC` change the integers.
+
+    Example:
+        >>> quantized = quantize_model(model, target="onnxruntime")
+        >>> describe(quantized)["conv"].quantized
+        True
 
     Args:
-        model: any built Keras 3 model: Functional, Sequential, subclassed, with other models inside, or with blocks,
-            layers of your own that are made of layers; in the result, a model stands for a block that was quantized.
-        quantization_mode: "full" quantizes every supported layer by the default table, or as spec and cases say;
-            "partial" only what spec and cases name.
-        quantization_spec: what to do with single layers or classes.
-        custom_qdq_cases: rules that decide by the model's structure; where two speak of a layer, the later one counts.
-        target: the runtime that the model is for: "tensorrt", "onnxruntime", "openvino", "litert", or a `Target` of
-            your own. It decides what is quantized unasked, where the quantizers go, and in which integers; spec and
-            cases still win. `None` is the documented default table.
-        ranges: how activation ranges follow training: "ema" (moving average), "last" (the last batch) or "learned"
-            (trained step sizes, LSQ, arXiv:1902.08153).
-        weight_bits, activation_bits: 2 to 8, for all layers; an entry of the spec may say otherwise for its own.
+        model: a built Keras 3 model: Functional, Sequential or subclassed, also with nested models or with blocks
+            (custom layers made of layers). A block with a quantized layer becomes a nested model in the result.
+        quantization_mode: "full" (default) quantizes what the target quantizes by default, changed by spec and cases;
+            "partial" quantizes only the layers that spec and cases name.
+        quantization_spec: a `QuantizationSpec` with entries for single layers or classes; `None` (default): no entries.
+        custom_qdq_cases: a list of `CustomQDQInsertionCase`, rules that decide by the model's structure; `None`
+            (default): no rules. If two rules decide on one layer, the later rule counts.
+        target: the runtime that will run the model: "tensorrt", "onnxruntime", "openvino", "litert", or a custom
+            `Target`. It sets which layers are quantized by default, where the quantizers are, and the integers. Spec
+            and cases win over it. `None` (default): the table of NVIDIA's toolkit.
+        ranges: how activation ranges follow training: "ema" (default; moving average), "last" (the last batch) or
+            "learned" (trained step sizes, LSQ, arXiv:1902.08153).
+        weight_bits: bits of all weights, 2 to 8; `None` (default): as the target says. Entries of the spec win.
+        activation_bits: bits of all activations, 2 to 8; `None` (default): as the target says. Entries of the spec win.
         input_bits: an older name of `activation_bits`.
 
     Returns:
-        The quantized model, compiled as `model` is. Train it, or `calibrate` it; then `export_onnx`.
+        The quantized `keras.Model`, compiled like `model`. Train or `calibrate` it, then export it.
 
     Raises:
-        TypeError: `model`, the spec or a case is of a wrong type, or a case returns one.
-        ValueError: unknown mode, target or ranges, "partial" with nothing named, bits out of range, `activation_bits`
-            and `input_bits` that differ, a model that is not built or is quantized already, a layer that cannot be
-            copied, one that is named and cannot be wrapped.
+        TypeError: `model`, the spec or a case has a wrong type, or a case returns a wrong type.
+        ValueError: the mode, the target or `ranges` is unknown; mode "partial" with no layer named; bits are out of
+            range; `activation_bits` and `input_bits` differ; the model is not built or is quantized already; a layer
+            cannot be copied; a named layer cannot be wrapped.
     """
     check_ranges(ranges)
     graph, plan = _decide(
@@ -99,7 +107,14 @@ def plan_model(
     weight_bits: int | None = None,
     activation_bits: int | None = None,
 ) -> QuantizationPlan:
-    """What `quantize_model` would do with the same arguments, and why; it is not done.
+    """The plan that `quantize_model` carries out for the same arguments; no model is built.
+
+    Args:
+        model, quantization_mode, quantization_spec, custom_qdq_cases, target, weight_bits, activation_bits: as for
+            `quantize_model`.
+
+    Returns:
+        A `QuantizationPlan` with a decision and its reason for each layer.
 
     Raises:
         TypeError, ValueError: as `quantize_model` does.
@@ -113,7 +128,7 @@ def plan_model(
 def _decide(
     model: keras.Model, mode: str, spec, custom_qdq_cases, target, weight_bits: int | None, activation_bits: int | None
 ) -> tuple[LayerGraph, QuantizationPlan]:
-    """The graph of a model, with those blocks open in which something is quantized, and the plan for it."""
+    """The graph of a model and the plan for it; the blocks in which a layer is quantized are open."""
     cases = _check_arguments(mode, spec, custom_qdq_cases)
     target = find_target(target)
     schemes = _schemes(target, weight_bits, activation_bits)
@@ -123,7 +138,7 @@ def _decide(
     blocks, reasons = open_blocks(graph, _named_in([own]))
     case_specs = _ask_all(cases, _without_quantizers(graph) if blocks and cases else model, own)
     named_by_case = _named_in([asked for _, asked in case_specs])
-    if any(named_by_case(block.calls[0][0]) for block in blocks):  # what a case names as a whole stays closed
+    if any(named_by_case(block.calls[0][0]) for block in blocks):  # a block that a case names stays closed
         graph = LayerGraph.trace(model)
         blocks, reasons = open_blocks(graph, _named_in([own, *(asked for _, asked in case_specs)]))
     plan = make_plan(
@@ -134,9 +149,9 @@ def _decide(
 
 
 def _without_quantizers(graph: LayerGraph) -> keras.Model:
-    """The model with its open blocks as nested models."""
+    """The float model, with its open blocks as nested models."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the user reads the same warnings when the quantized model is made
+        warnings.simplefilter("ignore")  # building the quantized model shows the same warnings
         return rewrite(graph, lambda call, copy: [copy])
 
 
@@ -160,7 +175,7 @@ def _check_arguments(mode, spec, cases) -> list[CustomQDQInsertionCase]:
     if mode == PARTIAL and not spec and not cases:
         raise ValueError(
             "Partial quantization quantizes only what is named, and nothing is: pass a quantization_spec with at least "
-            'one entry or custom_qdq_cases, or quantization_mode="full".'
+            'one entry, pass custom_qdq_cases, or set quantization_mode="full".'
         )
     return cases
 
@@ -170,8 +185,8 @@ def _close_mode(mode) -> str:
 
 
 def _schemes(target: Target, weight_bits: int | None, activation_bits: int | None) -> dict[str, QuantizationScheme]:
-    """The schemes of weights, of activations, and of those that are multiplied, as arguments of `make_plan`."""
-    import tensorflow_quantization as package  # the globals count as they are now, not as they were at import
+    """The schemes of weights, activations and matmul operands, as arguments of `make_plan`."""
+    import tensorflow_quantization as package  # read now: a user may have set the globals after the import
 
     check_bits(package.G_NUM_BITS, "G_NUM_BITS")
 
@@ -195,17 +210,17 @@ def _check_not_quantized(model: keras.Model, flat: LayerGraph) -> None:
         if isinstance(call.operation, BaseQuantizeWrapper):
             raise ValueError(
                 f"Model {model.name!r} is quantized already: {call.path!r} is a {call.class_name}. "
-                "Quantize the float model it was made from."
+                "Pass the float model."
             )
         if getattr(call.operation, "quantization_mode", None):
             raise ValueError(
                 f"Layer {call.path!r} is quantized already, by Keras' own model.quantize"
-                f"({call.operation.quantization_mode!r}). Quantize the float model it was made from."
+                f"({call.operation.quantization_mode!r}). Pass the float model."
             )
 
 
 def _named_in(specs: Iterable[QuantizationSpec]) -> Callable[[Call], bool]:
-    """Whether one of the specs speaks of a layer, by its name or class."""
+    """A function that says whether a spec names a layer, by its exact name or path or by its class."""
     indices = [SpecIndex(spec) for spec in specs]
 
     def named(call: Call) -> bool:
@@ -218,7 +233,7 @@ def _named_in(specs: Iterable[QuantizationSpec]) -> Callable[[Call], bool]:
 def _ask_all(
     cases: list[CustomQDQInsertionCase], model: keras.Model, spec: QuantizationSpec
 ) -> list[tuple[str, QuantizationSpec]]:
-    """The name of each case, and what it asks."""
+    """The class name of each case, and the spec that it returns."""
     found = []
     for case in cases:
         asked = case.case(model, spec.copy())

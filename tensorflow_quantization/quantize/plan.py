@@ -1,4 +1,4 @@
-"""`QuantizationPlan`: what is quantized, what is not, and the reason for each."""
+"""`QuantizationPlan`: for each layer, what is quantized and the reason."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ class LayerPlan:
     """The decision on one layer, operation or model input.
 
     Attributes:
-        path: its name, after the names of the nested models around it.
-        class_name: its class; "InputLayer" for a model input.
-        reason: why it is quantized, or why not.
-        placement: where quantizers go.
-        activation_scheme: the integers of its inputs and output.
-        weight_scheme: the integers of its kernels.
-        factor_scheme: the integers of what is multiplied with another activation.
-        wrapper: the wrapper class to do it with; `None` where it is no layer.
-        target: the name of the runtime that it is for.
-        bias_input: the path of the layer whose quantizer scales the only input, where it has no quantizer of its own
-            for it; from the model that the layer is in.
-        normalization: the name of the BatchNormalization that becomes part of its kernel.
+        path: the layer's name with the names of the nested models around it: "backbone/conv1".
+        class_name: the class name of the layer; "InputLayer" for a model input.
+        reason: why the layer is quantized or not.
+        placement: which quantizers the layer has.
+        activation_scheme: the integers of inputs and output.
+        weight_scheme: the integers of kernels.
+        factor_scheme: the integers of operands of a matrix product of two activations.
+        wrapper: the wrapper class to use; `None`: the layer is not wrapped.
+        target: the name of the target, "onnxruntime" for example.
+        bias_input: the layer whose quantizer sets the scale of the input, as a path within the model that directly
+            holds this layer. `None` if this layer quantizes its input itself, or if no single quantizer sets the scale.
+        normalization: the name, in the quantized model, of the BatchNormalization that is folded into the kernel.
     """
 
     path: str
@@ -48,7 +48,7 @@ class LayerPlan:
 
     @property
     def output_scheme(self) -> QuantizationScheme:
-        """The integers of the output, of the activation where that is apart."""
+        """The integers of the output, or of the activation's output where the activation is a separate layer."""
         if self.placement.matmul_operand is MatmulOperand.SIGNED:
             return self.factor_scheme
         if self.placement.matmul_operand is MatmulOperand.NON_NEGATIVE:
@@ -61,7 +61,7 @@ class LayerPlan:
         return self._fixed(self.placement.fixed_gate)
 
     def _fixed(self, parameters: tuple[float, int] | None) -> QuantizationScheme:
-        # What a runtime fixes, it fixes for the integers that it has.
+        # The runtime's demand holds for its 8-bit integers; with fewer bits the range decides.
         scheme = self.activation_scheme
         return replace(scheme, fixed=parameters) if scheme.bits == 8 else scheme
 
@@ -90,7 +90,7 @@ class LayerPlan:
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """The decisions on a model, by path: its inputs, then its layers and operations in the order of their calls."""
+    """The decisions on a model by path: its inputs first, then layers and operations in the order of their calls."""
 
     layers: dict[str, LayerPlan]
 
@@ -109,7 +109,13 @@ class QuantizationPlan:
         return any(layer.quantized for layer in self)
 
     def merged(self, inside: Sequence[LayerPlan], path: str, class_name: str, reason: Reason) -> QuantizationPlan:
-        """The plan with one decision, to leave it alone, on the layer that holds the layers of `inside`."""
+        """The plan with one decision on a block, to leave it float, instead of decisions on the layers inside it.
+
+        Args:
+            inside: the decisions on the layers of the block.
+            path, class_name: of the block.
+            reason: why the block stays float.
+        """
         parts = {layer.path for layer in inside}
         whole = replace(inside[0], path=path, class_name=class_name, reason=reason, placement=Placement(), wrapper=None)
         layers = [whole if layer.path in parts else layer for layer in self]

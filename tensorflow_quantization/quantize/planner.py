@@ -1,4 +1,4 @@
-"""`make_plan`: decide on every layer of a model, from what the user, the cases and the target want."""
+"""`make_plan`: decide on every layer of a model from the user's spec, the cases and the target."""
 
 from __future__ import annotations
 
@@ -39,21 +39,25 @@ def make_plan(
 ) -> QuantizationPlan:
     """Decide on every layer of a flat graph.
 
-    The user's entries by name win over those by class, these over what the cases ask (the case listed last wins), and
-    that over the target's own placement, which counts in full mode only.
+    For each layer the first of these sources that has an answer decides: the user's entries by name, the user's
+    entries by class, the cases (the last listed first) and, in full mode only, the target's placement.
 
     Args:
         graph: a flattened `LayerGraph`.
-        target: whose placement applies.
+        target: the runtime whose placement applies in full mode.
         mode: "full" or "partial".
-        spec: the user's wishes.
-        case_specs: (case name, what it asks), in the user's order.
-        activation_scheme, weight_scheme: the integers where an entry does not say otherwise.
-        factor_scheme: those of what is multiplied with another activation; by default those of activations.
-        reasons: why layers that nothing wraps and nobody names stay as they are, by path, where that is known.
+        spec: the user's spec; `None`: no entries.
+        case_specs: pairs of a case's name and the spec that it returned, in the user's order.
+        activation_scheme, weight_scheme: the integers where no entry sets the bits.
+        factor_scheme: the integers of operands of a matrix product of two activations; `None`: `activation_scheme`.
+        reasons: by path, reasons that are known before planning, of blocks that stay closed for example. They replace
+            the planner's reason for layers that are not quantized.
+
+    Returns:
+        The plan, with one decision for each layer and each quantized model input.
 
     Raises:
-        ValueError: a layer is named that nothing can wrap.
+        ValueError: an entry names a layer that cannot be wrapped.
     """
     spec = spec or QuantizationSpec()
     _warn_of_unknown_names(spec, graph)
@@ -82,14 +86,14 @@ def make_plan(
 
 
 class _Wishes:
-    """Who asks what of a layer: the user by name or class, or a case."""
+    """The entries for each layer: by the user, by name or class, and by cases."""
 
     def __init__(self, spec: QuantizationSpec, case_specs: list[tuple[str, QuantizationSpec]]):
         self.spec = SpecIndex(spec)
         self.case_specs = [(name, SpecIndex(asked)) for name, asked in reversed(case_specs)]
 
     def find(self, call: Call) -> tuple[LayerConfig | None, str]:
-        """The entry that decides on the layer of `call`, and where it comes from."""
+        """The entry that decides on the layer of `call`, and its source as text."""
         if not call.is_layer:
             return None, ""
         entry = self.spec.find(call.name, call.class_names_in_spec, call.path)
@@ -102,7 +106,7 @@ class _Wishes:
         return None, ""
 
     def switched_off(self, call: Call) -> bool:
-        """Whether somebody wants the inputs of the layer of `call` left alone."""
+        """Whether an entry turns the quantization of the inputs of `call` off."""
         entry, _ = self.find(call)
         return entry is not None and not entry.quantize_input and entry.quantization_index is None
 
@@ -129,7 +133,7 @@ def _decide(
         return replace(_with_bits(layer, entry), placement=wished, reason=reason, wrapper=named if wished else None)
     if placed:
         if not call.is_layer or (wrapper is None and not takes_one_input):
-            return replace(layer, placement=placed, reason=_target_reason(placed))  # a quantizer after it
+            return replace(layer, placement=placed, reason=_target_reason(placed))  # no wrapper: a quantizer follows it
         floats = _only_floats(call, placed)
         reason = _target_reason(placed) if floats else _not_float(call)
         return replace(layer, placement=floats, reason=reason, wrapper=wrapper or NonWeightedBaseQuantizeWrapper)
@@ -152,9 +156,9 @@ def _target_reason(placed: Placement) -> Reason:
 
 def _needs_wrapper(call: Call) -> str:
     return (
-        f"Layer {call.path!r} ({call.class_name}) is named to be quantized, but takes {', '.join(call.arguments)}, and "
-        "without a wrapper of its own a layer can have one input, or a list of them, only. Write a "
-        f"{call.class_name}QuantizeWrapper, or take the entry out of the spec."
+        f"Layer {call.path!r} ({call.class_name}) is named to be quantized, but takes {', '.join(call.arguments)}. "
+        "Without its own wrapper class, a layer can take only one argument: a tensor or a list of tensors. Write a "
+        f"{call.class_name}QuantizeWrapper, or remove the entry from the spec."
     )
 
 
@@ -165,8 +169,7 @@ def _why_not(call: Call, wrapper: type[BaseQuantizeWrapper] | None, mode: str) -
         return Reason(ReasonCode.NOT_NAMED, "not named (partial mode)")
     if wrapper is None:
         return Reason(ReasonCode.NO_WRAPPER, f"no quantize wrapper for {call.class_name}")
-    text = f"{call.class_name} is left alone unasked: name the layer or its class in a QuantizationSpec"
-    return Reason(ReasonCode.OFF_BY_DEFAULT, text)
+    return Reason(ReasonCode.OFF_BY_DEFAULT, "off by default: name the layer or its class in a QuantizationSpec")
 
 
 def _not_float(call: Call) -> Reason:
@@ -191,14 +194,14 @@ def _wished(
     placed: Placement,
     placements: dict[str, Placement],
 ) -> Placement:
-    """The placement that does what an entry asks, as far as the layer has it."""
+    """The placement that an entry asks for, limited to the inputs and weights that the layer has."""
     floating = _floating(call)
     if entry.quantization_index is not None:
         _warn_of_wrong_indices(call, entry)
         inputs = [i for i in floating if i in entry.quantization_index]
     else:
         inputs = floating if entry.quantize_input else []
-    # An input that a shared quantizer serves already needs none of its own, unless the target gives it one.
+    # A tensor that is quantized where it is computed needs no second quantizer here, unless the target places one.
     inputs = [i for i in inputs if i in placed.inputs or not _quantized_at_its_source(call.operands[i], placements)]
     weights = entry.quantize_weight and not issubclass(wrapper, NonWeightedBaseQuantizeWrapper)
     placement = replace(placed, inputs=tuple(inputs), weights=weights, output=placed.output or entry.quantize_output)
@@ -260,9 +263,9 @@ def _warn_of_unknown_names(spec: QuantizationSpec, graph: LayerGraph) -> None:
 
 
 def _is_own_class(call: Call, name: str) -> bool:
-    """Whether the class of a layer is the user's and called like one of Keras, for which `name` stands in a spec."""
+    """Whether a layer has a custom class with the name of a Keras class: in a spec, `name` means the Keras class."""
     return call.class_name == name and name not in call.class_names_in_spec
 
 
 def _by_layer_name(name: str, paths: list[str]) -> str:
-    return f" {name!r} stands for keras.layers.{name}: add your own {name} by its layer name, {' or '.join(paths)}."
+    return f" {name!r} means keras.layers.{name}: name a custom {name} by its layer name, {' or '.join(paths)}."

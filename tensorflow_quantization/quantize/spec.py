@@ -1,4 +1,4 @@
-"""`QuantizationSpec`: what the user asks for, layer by layer."""
+"""`QuantizationSpec`: the user's settings for single layers or classes of layers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _GLOB = frozenset("*?[")
 
 
 def same_bits(activation_bits: int | None, input_bits: int | None, of: str = "") -> int | None:
-    """The value of `activation_bits`, which has `input_bits` as its older name.
+    """The value of `activation_bits`, given by this name or by its older name `input_bits`.
 
     Args:
         activation_bits, input_bits: 2 to 8; `None`: not given.
-        of: what they belong to, a clause for the error such as " of 'conv'".
+        of: the owner of the argument as the error message names it, " of 'conv'" for example.
 
     Raises:
         ValueError: one is out of range, or both are given and differ.
@@ -39,26 +39,34 @@ def same_bits(activation_bits: int | None, input_bits: int | None, of: str = "")
 
 @dataclass(init=False)
 class LayerConfig:
-    """What to do with one layer, or with every layer of one class.
+    """The settings for one layer, or for every layer of one class.
 
-    Each attribute can be assigned; a value of a wrong type is refused.
+    Attributes can be assigned; each assignment is checked like the constructor's arguments.
+
+    Example:
+        >>> entry = LayerConfig("conv*", weight_bits=4)
+        >>> entry.matches("conv1"), entry.matches("dense")
+        (True, False)
 
     Attributes:
-        name: a layer name, a path through nested models ("backbone/conv1"), a glob pattern over either
-            ("conv2_block*_conv"), or with `is_keras_class` a class name.
-        is_keras_class: `name` is a class, which stands for its subclasses too: a class of `keras.layers` ("Dense"), an
-            alias there ("MaxPool2D"), or a class of yours that is not called like one of them.
-        quantize_input: quantize the inputs.
-        quantize_weight: quantize the weights, if the layer has any.
-        quantization_index: which inputs of a layer with several, a list of integers; `None` means all.
-        weight_bits: 2 to 8; `None` means the `weight_bits` of the `quantize_model` call.
-        activation_bits: the same of activations. `input_bits` is an older name of it.
-        quantize_output: quantize the output too.
+        name: a layer name, a path through nested models ("backbone/conv1"), or a glob pattern that matches either
+            ("conv2_block*_conv"). With `is_keras_class`, a class name.
+        is_keras_class: `name` is a class, and the entry holds for its subclasses too. The class is a class of
+            `keras.layers` ("Dense"), an alias there ("MaxPool2D"), or a custom class with another name. `False` by
+            default.
+        quantize_input: quantize the inputs; `True` by default.
+        quantize_weight: quantize the weights, if the layer has any; `True` by default.
+        quantization_index: the indices of the inputs to quantize, counted from 0, as a list of integers; `None`
+            (default): all inputs if `quantize_input`. A list wins over `quantize_input`.
+        weight_bits: bits of the weights, 2 to 8; `None` (default): the `weight_bits` of `quantize_model`.
+        activation_bits: bits of inputs and output, 2 to 8; `None` (default): the `activation_bits` of
+            `quantize_model`. `input_bits` is an older name.
+        quantize_output: quantize the output too; `False` by default.
 
     Raises:
-        TypeError: a name that is not a string, a flag that is not a bool, or an index that is not an integer.
-        ValueError: bits out of range, or `activation_bits` and `input_bits` that differ.
-        AttributeError: an attribute is assigned that there is not.
+        TypeError: a name is not a string, a flag is not a bool, or an index is not an integer.
+        ValueError: bits are out of range, or `activation_bits` and `input_bits` differ.
+        AttributeError: an unknown attribute is assigned.
     """
 
     name: str
@@ -114,7 +122,12 @@ class LayerConfig:
         return not _GLOB.isdisjoint(self.name)
 
     def matches(self, name: str, path: str | None = None) -> bool:
-        """Whether this entry, one by name, speaks of the layer of that name or path."""
+        """Whether this entry matches a layer by name; `False` for an entry by class.
+
+        Args:
+            name: the name of the layer.
+            path: its path through nested models; `None` (default): the same as `name`.
+        """
         if self.is_keras_class:
             return False
         return any(
@@ -124,13 +137,20 @@ class LayerConfig:
 
 
 class QuantizationSpec:
-    """A list of `LayerConfig`, filled by `add`.
+    """A list of `LayerConfig` entries, filled by `add`.
 
-    Where several entries speak of one layer, one by exact name wins over a glob pattern and that over a class; among
-    equals, the one added last.
+    If several entries match a layer, an exact name wins over a glob pattern, and a glob pattern wins over a class.
+    Among entries of the same kind, the last added wins; among classes, the nearest base class of the layer.
+
+    Example:
+        >>> spec = QuantizationSpec()
+        >>> spec.add("Conv2D", is_keras_class=True, weight_bits=4)
+        >>> spec.add("scores", quantize_input=False, quantize_weight=False)
+        >>> [layer.name for layer in describe(quantize_model(model, quantization_spec=spec)) if layer.quantized]
+        ['quant_conv', 'quant_pool']
 
     Attributes:
-        layers: the entries, in the order in which they were added.
+        layers: the entries as a list of `LayerConfig`, in the order in which they were added.
     """
 
     def __init__(self):
@@ -149,24 +169,24 @@ class QuantizationSpec:
         quantize_output: bool | Sequence[bool] = False,
         input_bits: int | Sequence[int | None] | None = None,
     ) -> None:
-        """Add an entry; see `LayerConfig` for the meaning of each argument.
+        """Add one entry, or with a list of names one entry for each name.
 
-        With a list of names, every other argument is one value for all of them or a list of the same length;
-        `quantization_index` is then a list with, for each name, a list of indices or `None`.
+        With a list of names, every other argument is one value for all names, or a list with one value for each name.
+        The values of `quantization_index` are then lists of indices or `None`: [[1], [0], None].
 
         Args:
-            name: a layer name, a class name, or a list of names.
-            is_keras_class: `name` is a class.
-            quantize_input: quantize the inputs.
-            quantize_weight: quantize the weights, if the layer has any.
-            quantization_index: which inputs of a layer with several; `None` means all.
-            weight_bits, activation_bits: 2 to 8; `None` means the bits of the `quantize_model` call.
-            quantize_output: quantize the output too.
+            name: a layer name, path, glob pattern or class name, or a list of them; see `LayerConfig`.
+            is_keras_class: `name` is a class; `False` by default.
+            quantize_input: quantize the inputs; `True` by default.
+            quantize_weight: quantize the weights, if the layer has any; `True` by default.
+            quantization_index: the indices of the inputs to quantize; `None` (default): all inputs.
+            weight_bits, activation_bits: 2 to 8; `None` (default): the bits of the `quantize_model` call.
+            quantize_output: quantize the output too; `False` by default.
             input_bits: an older name of `activation_bits`.
 
         Raises:
-            ValueError: lists of unequal length, bits out of range, or `activation_bits` and `input_bits` that differ.
-            TypeError: a name that is not a string, a flag that is not a bool, or an index that is not an integer.
+            ValueError: lists have unequal lengths, bits are out of range, or `activation_bits` and `input_bits` differ.
+            TypeError: a name is not a string, a flag is not a bool, or an index is not an integer.
         """
         arguments = {
             "is_keras_class": is_keras_class,
@@ -188,11 +208,18 @@ class QuantizationSpec:
         self.layers += entries
 
     def find(self, name: str, class_names: Sequence[str] = (), path: str | None = None) -> LayerConfig | None:
-        """The entry that speaks of a layer, if one does; see `SpecIndex.find`."""
+        """The entry that decides on a layer; `None` if no entry matches.
+
+        Args:
+            name: the name of the layer.
+            class_names: the names of its class and its base classes, nearest first; empty (default): only entries by
+                name are searched.
+            path: its path through nested models; `None` (default): the same as `name`.
+        """
         return SpecIndex(self).find(name, class_names, path)
 
     def copy(self) -> QuantizationSpec:
-        """Another spec with copies of the entries."""
+        """A new spec with copies of the entries."""
         new = QuantizationSpec()
         new.layers = [replace(entry) for entry in self.layers]
         return new
@@ -209,7 +236,7 @@ class QuantizationSpec:
 
 
 class SpecIndex:
-    """A spec prepared for many questions, each of which is answered in a time that does not grow with its entries."""
+    """A spec indexed by name and class. A look-up takes the same time for any number of entries without patterns."""
 
     def __init__(self, spec: QuantizationSpec):
         by_name = [entry for entry in spec.layers if not entry.is_keras_class]
@@ -219,13 +246,13 @@ class SpecIndex:
         self._classes = {name: entry for entry in by_class for name in (entry.name, resolve_alias(entry.name))}
 
     def find(self, name: str, class_names: Sequence[str] = (), path: str | None = None) -> LayerConfig | None:
-        """The entry that speaks of a layer, if one does.
+        """The entry that decides on a layer; `None` if no entry matches.
 
         Args:
-            name: the layer's name.
-            class_names: the layer's class and its bases, nearest first, as `class_names_in_spec` of
-                `model.keras_classes` has them; empty: look for entries by name only.
-            path: the names of the nested models around the layer and its own, joined by "/".
+            name: the name of the layer.
+            class_names: the names of its class and its base classes, nearest first, as
+                `model.keras_classes.class_names_in_spec` returns them; empty: only entries by name are searched.
+            path: the names of the nested models around the layer and its own name, joined by "/".
         """
         for candidate in (path, name):
             if candidate in self._exact:
@@ -237,13 +264,13 @@ class SpecIndex:
 
 
 def _column(argument: str, value: Any, names: list[str]) -> list[Any]:
-    """One value a name."""
+    """The values of an argument, one for each name."""
     if not isinstance(value, (list, tuple)):
         return [value] * len(names)
     if len(value) != len(names):
         raise ValueError(
-            f"QuantizationSpec.add got {len(names)} names but {len(value)} values of {argument!r}. Give one value for "
-            "all, or a list with one value a name."
+            f"QuantizationSpec.add got {len(names)} names but {len(value)} values of {argument!r}. Pass one value "
+            "for all names, or a list with one value for each name."
         )
     return list(value)
 
@@ -266,7 +293,7 @@ def _indices(value: Any, what: str) -> list[int] | None:
     indices = list(value) if isinstance(value, Iterable) else [value]
     if not all(isinstance(i, Integral) and not isinstance(i, bool) for i in indices):
         raise TypeError(
-            f"{what} must be integers, got {indices!r}. With a list of names it is a list of such lists: "
+            f"{what} must be integers, got {indices!r}. With a list of names, pass one list for each name: "
             "[[1], [0], None]."
         )
     return [int(i) for i in indices]
@@ -276,7 +303,7 @@ def _bits(value: Any, what: str) -> int | None:
     return None if value is None else check_bits(value, what)
 
 
-#: What may be assigned to the attributes of a `LayerConfig`: functions of the value, and of what the error calls it.
+#: For each attribute of `LayerConfig`, a function that checks a value; the second argument names it in the error.
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "name": _string,
     "is_keras_class": _flag,

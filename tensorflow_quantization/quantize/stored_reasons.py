@@ -1,9 +1,8 @@
-"""The reasons of a plan, kept in the model: they survive `save`, `load_model` and `clone_model`; `describe` reads them.
+"""The reasons of a plan, stored in the model: `save`, `load_model` and `clone_model` keep them, `describe` reads them.
 
-Keras saves and clones the configs of layers, and has no place for what belongs to a model as a whole. So each
-quantizing layer (a wrapper, or a quantizer that stands alone) holds its own reason in its config, and the first of them
-also holds the reasons of all layers and operations that are left alone. A model in which nothing is quantized gets a
-layer for this, which computes nothing.
+Keras saves and clones the configs of layers, but has no place for data of the model as a whole. So each quantizing
+layer (a wrapper or a separate quantizer) stores its own reason in its config. The first of them also stores the reasons
+of all layers and operations that are not quantized. A model with no quantized layer gets a `ReasonsOfFloat` for this.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 @keras.saving.register_keras_serializable(package="tensorflow_quantization")
 class ReasonsOfFloat(keras.layers.Identity):
-    """Holds the reasons of a model in which nothing is quantized, and returns its input.
+    """An identity layer that stores the reasons of a model in which nothing is quantized.
 
     Args:
-        reasons: as those of a `BaseQuantizeWrapper`.
-        **kwargs: those of `keras.layers.Identity`.
+        reasons: by path, a dict with the keys "code" and "text"; `None` (default): no reasons.
+        **kwargs: arguments of `keras.layers.Identity`.
     """
 
     def __init__(self, reasons: dict[str, dict[str, str]] | None = None, **kwargs):
@@ -37,7 +36,7 @@ class ReasonsOfFloat(keras.layers.Identity):
 
 
 def store_reasons(model: keras.Model, plan: QuantizationPlan) -> None:
-    """Put the reasons of a plan into the layers of the model that was made by it."""
+    """Store the reasons of a plan in the layers of the quantized model."""
     calls = LayerGraph.trace(model).flatten().calls
     holders = list({id(call.operation): call for call in calls if _holds_reasons(call.operation)}.values())
     for call in holders:
@@ -48,12 +47,12 @@ def store_reasons(model: keras.Model, plan: QuantizationPlan) -> None:
 
 
 def stored_reasons(graph: LayerGraph) -> dict[str, Reason]:
-    """The reasons that the layers of a flat graph hold, by path; of a model from an older version there are none."""
+    """The reasons that the layers of a flat graph store, by path. A model of an older version stores none."""
     found: dict[str, Reason] = {}
     for call in graph.calls:
         held = call.operation.reasons if _holds_reasons(call.operation) else {}
         for path, reason in held.items():
-            here = _moved(path, next(iter(held)), call.path)  # a layer's own reason is the first that it holds
+            here = _moved(path, next(iter(held)), call.path)  # the first stored reason is the layer's own
             if here is not None:
                 found[here] = Reason(ReasonCode(reason["code"]), reason["text"])
     return found
@@ -68,7 +67,7 @@ def _as_config(path: str, reason: Reason | None) -> dict[str, dict[str, str]]:
 
 
 def _reason(plan: QuantizationPlan, call: Call) -> Reason | None:
-    """The reason of a call in the quantized model; `None` for what only names an output as before."""
+    """The reason for a call in the quantized model; `None` for an Identity that only restores the name of an output."""
     operation = call.operation
     if isinstance(operation, ReasonsOfFloat):
         return Reason(ReasonCode.UNKNOWN, "nothing is quantized")
@@ -79,8 +78,8 @@ def _reason(plan: QuantizationPlan, call: Call) -> Reason | None:
         product = plan.layers.get(call.path.removesuffix("_activation"))
         if product is None or not product.placement.pre_activation:
             return None
-        return Reason(ReasonCode.NO_INTEGER_KERNEL, f"the activation of {product.path}, computed in floats")
-    # The plan speaks of the layer that was wrapped, or of the layer or input that the quantizer is after.
+        return Reason(ReasonCode.NO_INTEGER_KERNEL, f"the activation of {product.path}, computed in float")
+    # The plan has the name of the wrapped layer, or of the layer or input before the quantizer.
     planned = call.path[: len(call.path) - len(call.name)] + call.name.removeprefix("quant_")
     if planned in plan.layers:
         return plan[planned].reason
@@ -91,15 +90,15 @@ def _reason(plan: QuantizationPlan, call: Call) -> Reason | None:
 
 
 def _moved(path: str, stored: str, seen: str) -> str | None:
-    """A path as it is in a model that holds the quantized one, or that is a part of it.
+    """The path of a layer in a model that contains the quantized model, or that is a part of it.
 
     Args:
-        path: in the model that `quantize_model` returned.
-        stored: the path there of the layer that holds the reason.
-        seen: its path now.
+        path: the path of the layer in the model that `quantize_model` returned.
+        stored: the path, in that same model, of the layer that stores the reason.
+        seen: the path, in the present model, of the layer that stores the reason.
 
     Returns:
-        `None` for a layer outside of the part.
+        The path in the present model; `None` if the layer is not part of it.
     """
     if seen.endswith(stored):
         return seen.removesuffix(stored) + path

@@ -1,4 +1,4 @@
-"""One file a runtime: where it wants quantizers, and in which integers."""
+"""Targets, one file for each runtime: where the quantizers go, and which integers they use."""
 
 from tensorflow_quantization.targets.default import DEFAULT
 from tensorflow_quantization.targets.litert import LITERT
@@ -11,15 +11,28 @@ from tensorflow_quantization.text.messages import must_be_one_of
 
 __all__ = ["DEFAULT", "TARGETS", "MatmulOperand", "Placement", "Reason", "ReasonCode", "Target", "find_target"]
 
-#: By the name that a user writes.
+#: The targets of the library, by name.
 TARGETS = {target.name: target for target in (TENSORRT, ONNXRUNTIME, OPENVINO, LITERT)}
 
 
 def find_target(target: str | Target | None) -> Target:
-    """The target of that name; `None` is the documented default, a `Target` itself passes through.
+    """Return the target with a name.
+
+    Example:
+        >>> find_target("onnxruntime").activations.dtype
+        'uint8'
+        >>> find_target(None).name
+        'default'
+
+    Args:
+        target: "tensorrt", "onnxruntime", "openvino" or "litert"; a `Target`, which is returned unchanged; or `None`
+            for `DEFAULT`, the table of NVIDIA's toolkit.
+
+    Returns:
+        The `Target`.
 
     Raises:
-        ValueError: there is none of that name; the message holds the closest.
+        ValueError: no target has this name; the message lists the names.
     """
     if target is None:
         return DEFAULT

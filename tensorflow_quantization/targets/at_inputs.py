@@ -1,4 +1,4 @@
-"""Placement at inputs: a quantizer of its own on each input of what runs in integers, and none on outputs."""
+"""Placement at inputs: each input of an integer kernel has its own quantizer; outputs have none."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ _RUNS_IN_INTEGERS = Reason(ReasonCode.DEFAULT, "runs in INT8")
 
 
 def at_inputs(table: Mapping[str, LayerRule], structure: Sequence[StructureRule]) -> PlacementRule:
-    """The placement rule of a table of layers, of matrix products of activations, and of the network's structure.
+    """A placement rule from a table of layers and rules on the network's structure.
+
+    The rule also quantizes the operands of matrix products of activations. It leaves a sum in float where integers save
+    nothing, see `steps.float_sums`.
 
     Args:
-        table: what is quantized of a layer, by class name.
-        structure: which inputs of a call to quantize, by what stands around it; the first rule that speaks of a call
-            decides. Sums stay in floats where integers save nothing.
+        table: what to quantize of a layer, by class name.
+        structure: rules that choose the inputs of a call to quantize from the calls around it; the first rule that
+            returns inputs decides.
     """
     layers, around = by_table(table), first_of(*structure)
 
@@ -40,7 +43,7 @@ def at_inputs(table: Mapping[str, LayerRule], structure: Sequence[StructureRule]
 
 
 def _matmuls(graph: LayerGraph, switched_off: SwitchedOff) -> dict[str, Placement]:
-    """The placements of what multiplies activations with one another."""
+    """The placements of layers and operations that multiply two activations as matrices."""
     placements = {}
     for call in graph.calls:
         if switched_off(call) or not (attends(call) or multiplies_activations(call)):

@@ -1,6 +1,6 @@
-"""Placement at tensors: one quantizer where a tensor is computed, shared by all that read it.
+"""Placement at tensors: one quantizer where a tensor is computed, shared by all readers of the tensor.
 
-The way of runtimes that compute whole chains (convolution, normalization, activation) in one integer kernel.
+This suits runtimes that compute whole chains (convolution, normalization, activation) in one integer kernel.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tensorflow_quantization.targets.steps.pooling import place_pooled_convoluti
 from tensorflow_quantization.targets.steps.rounding import place_rounding_kernels
 from tensorflow_quantization.targets.target import Placement, PlacementRule, SwitchedOff
 
-#: In this order: each looks at the placements of the steps before it.
+#: The order matters: a step reads the placements of the steps before it.
 STEPS = (place_kernels, place_pooled_convolutions, place_rounding_kernels, explain_float_sums)
 
 
 def at_tensors(rules: KernelRules) -> PlacementRule:
-    """The placement rule that gives each tensor between integer kernels one quantizer."""
+    """A placement rule with one quantizer for each tensor between integer kernels."""
 
     def place(graph: LayerGraph, switched_off: SwitchedOff) -> dict[str, Placement]:
         draft = Draft(graph, rules, switched_off)
@@ -36,15 +36,15 @@ def at_tensors(rules: KernelRules) -> PlacementRule:
 
 
 def why_not(rules: KernelRules) -> Callable[[LayerGraph, Call], Reason]:
-    """The reason why `at_tensors` leaves a call without a quantizer of its own."""
+    """A function that returns the reason why `at_tensors` places no quantizer for a call."""
 
     def reason(graph: LayerGraph, call: Call) -> Reason:
         if Trait.MOVES_DATA in traits(call):
-            return Reason(ReasonCode.MOVES_DATA, "hands on the integers of what it reads")
+            return Reason(ReasonCode.MOVES_DATA, "keeps the integers of its input")
         if (kernel := fusing_call(graph, call, rules.fusion, rules.is_integer)) is not None:
             return Reason(ReasonCode.FUSED, f"part of the kernel of {kernel.path}")
         if rules.is_integer(call):
-            return Reason(ReasonCode.SHARES_QUANTIZER, "what it reads is quantized where it is made")
+            return Reason(ReasonCode.SHARES_QUANTIZER, "shares the quantizers of its inputs")
         return Reason(ReasonCode.NO_INTEGER_KERNEL, rules.why_float(call) or "not known to run in integers")
 
     return reason

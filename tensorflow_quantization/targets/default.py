@@ -1,4 +1,4 @@
-"""The documented default: the table of the old toolkit, made for TensorRT."""
+"""The default target: the table of NVIDIA's toolkit, made for TensorRT."""
 
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.targets.table import LayerRule, by_table
@@ -6,7 +6,7 @@ from tensorflow_quantization.targets.target import Target
 
 
 def _off(case: str) -> LayerRule:
-    """Left alone, unless named, or asked for by a case."""
+    """The rule for a class that is quantized only if a spec or a case names it."""
     text = f"off by default: name the layer or its class in a QuantizationSpec, or pass {case}"
     return LayerRule(False, False, Reason(ReasonCode.OFF_BY_DEFAULT, text))
 
@@ -22,7 +22,7 @@ DEFAULT = Target(
             "GlobalAveragePooling2D": LayerRule(weights=False),
             "MaxPooling2D": _off("MaxPoolQDQCase"),
             "BatchNormalization": _off("BNQDQCase"),
-            "Concatenate": _off("a case of your own"),
+            "Concatenate": _off("a custom case"),
             "Add": _off("ResidualConnectionQDQCase"),
             "Multiply": _off("EfficientNetQDQCase"),
         }

@@ -1,4 +1,4 @@
-"""`Draft`: the placements of one graph, while the steps of `at_tensors` add to them."""
+"""`Draft`: the placements of one graph, to which the steps of `at_tensors` add."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMPUTED_IN_INTEGERS = Reason(ReasonCode.DEFAULT, "computed in integers")
 
 
 class Side(Enum):
-    """Which operand of a matrix product of two activations a tensor is."""
+    """The operand of a matrix product of two activations."""
 
     LEFT = "left"
     RIGHT = "right"
@@ -30,11 +30,11 @@ class Draft:
     """The placements so far.
 
     Attributes:
-        graph: the flat graph they are for.
+        graph: the flat graph of the model.
         rules: what the runtime computes in integers.
-        switched_off: whether the inputs of a call are to be left alone.
-        float_sums: the ids of the calls of sums that stay in floats.
-        placements: by path of a call, or name of a model input.
+        switched_off: whether the spec or a case turns the quantization of a call's inputs off.
+        float_sums: the ids of calls that are sums which stay in float.
+        placements: the placements by path of a call or name of a model input.
     """
 
     def __init__(self, graph: LayerGraph, rules: KernelRules, switched_off: SwitchedOff):
@@ -45,22 +45,26 @@ class Draft:
         self.placements: dict[str, Placement] = {}
 
     def is_integer(self, call: Call) -> bool:
-        """Whether a call is to be computed in integers."""
+        """Whether a call is computed in integers if its tensors are quantized, and is no sum that stays in float."""
         return self.rules.is_integer(call) and id(call) not in self.float_sums
 
     def rounding(self) -> list[Call]:
-        """The integer kernels that may round their output unasked."""
+        """The integer kernels that may round their output without a quantizer on it."""
         return [call for call in self.graph.calls if is_one_of(call, self.rules.rounding) and self.is_integer(call)]
 
     def update(self, call: Call, reason: Reason, **changes: Any) -> None:
-        """Change the placement of a call; the first reason stays."""
+        """Change the placement of a call; the reason of an earlier change stays."""
         self._update(call.path, reason, changes)
 
     def quantize(self, tensor: Tensor, reason: Reason, side: Side | None = None) -> None:
-        """Put a quantizer where the values of `tensor` are computed, unless its reader has one with the same scale.
+        """Place a quantizer where `tensor` is computed, unless its only reader has a quantizer for its own output.
+
+        The exception holds for readers whose input and output share a scale, such as a concatenation.
 
         Args:
-            side: of a matrix product of two activations that reads it.
+            tensor: the tensor to quantize. A tensor that only moves data is quantized at the origin of the data.
+            reason: why, if the tensor has no quantizer yet.
+            side: the operand that `tensor` is, if a matrix product of two activations reads it.
         """
         tensor = origin(tensor)
         if not keras.backend.is_float_dtype(tensor.dtype) or not _can_be_quantized(tensor):
@@ -72,7 +76,7 @@ class Draft:
             return
         path = tensor.producer.path if tensor.producer else tensor.name
         if tensor.producer and (floats := self.rules.why_float(tensor.producer)):
-            reason = replace(reason, text=f"{reason}; itself {floats}")
+            reason = replace(reason, text=f"{reason}; the layer itself is {floats}")
         changes: dict[str, Any] = {"output": True, "fixed_output": fixed}
         if side is not None:
             before = self.placements.get(path, Placement()).matmul_operand
@@ -81,12 +85,12 @@ class Draft:
         self._update(path, reason, changes)
 
     def place_gate(self, call: Call) -> None:
-        """Quantize the output of a gated activation, and its gate, which is a sigmoid."""
+        """Quantize the output of a gated activation, and its gate, a sigmoid."""
         fixed = self.rules.fixed_ranges.get(Activation.SIGMOID)
         self.update(call, COMPUTED_IN_INTEGERS, gate=True, output=True, fixed_gate=fixed)
 
     def is_quantized(self, tensor: Tensor) -> bool:
-        """Whether a quantizer reads `tensor`, its own or the quantizer of a concatenation."""
+        """Whether `tensor` has a quantizer, or a concatenation that reads it has one."""
         readers = [call for call in self.graph.consumers(tensor) if Trait.JOINS in traits(call)]
         calls = [tensor.producer, *readers]
         return any(self.placements.get(call.path, Placement()).output for call in calls if call is not None)
@@ -95,22 +99,25 @@ class Draft:
         self.placements[path] = replace(self.placements.get(path, Placement(reason=reason)), **changes)
 
     def _hands_scale_back(self, reader: Call) -> bool:
-        """Whether the quantizer of what `reader` writes serves what it reads, too."""
+        """Whether the output quantizer of `reader` also sets the scale of its input."""
         return Trait.JOINS in traits(reader) or is_one_of(reader, self.rules.same_scale)
 
 
 def read_by(call: Call) -> Reason:
-    """An integer kernel reads the tensor."""
+    """The reason for a tensor that an integer kernel reads."""
     return Reason(ReasonCode.READ_IN_INTEGERS, f"read by {call.path}")
 
 
 def written_by(kernel: str) -> Reason:
-    """An integer kernel writes the tensor."""
+    """The reason for a tensor that an integer kernel writes."""
     return Reason(ReasonCode.WRITTEN_IN_INTEGERS, f"written by the kernel of {kernel}")
 
 
 def _can_be_quantized(tensor: Tensor) -> bool:
-    """Whether it is the only output of a call; of attention, which returns scores too, the first output."""
+    """Whether `tensor` is a model input, the only output of a call, or the first output of attention.
+
+    Attention may return its scores as a second output.
+    """
     if tensor.producer is None or len(tensor.producer.outputs) == 1:
         return True
     return tensor.index == 0 and attends(tensor.producer)

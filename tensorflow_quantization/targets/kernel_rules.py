@@ -15,27 +15,29 @@ from tensorflow_quantization.model.op_traits import NO_TRAITS, Trait, attends, i
 class KernelRules:
     """What a runtime computes in integers, and what its kernels need for it.
 
-    Classes are Keras' layers and operations by name; a subclass counts as its base.
+    Classes are names of Keras' layers and operations; a subclass counts as its base.
 
     Attributes:
-        weighted: classes of layers with a kernel of weights.
-        unweighted: further classes of layers and operations.
-        matmuls: of `Trait.ATTENDS` and `Trait.MULTIPLIES_TENSORS`, the matrix products of two activations that it
-            computes in integers.
-        fusion: what a kernel computes along with its product.
-        gated: activations that it computes in integers if their gate is quantized too.
-        activations: activations that are integer kernels of their own where no kernel before fuses them.
-        constant_operands: sums and products with a constant are integer kernels too.
-        float_only: why the runtime computes a layer or operation in floats, a clause, by class name.
-        fixed_ranges: the scale and zero point that the runtime demands of the output of an activation.
+        weighted: classes of layers with weights that have an integer kernel.
+        unweighted: other classes of layers and operations that have an integer kernel.
+        matmuls: the kinds of matrix products of two activations that have an integer kernel: `Trait.ATTENDS`,
+            `Trait.MULTIPLIES_TENSORS`, both or neither.
+        fusion: which operations after a product its kernel fuses.
+        gated: activations that have an integer kernel if their gate is quantized too.
+        activations: activations that have a separate integer kernel where no kernel before fuses them.
+        constant_operands: sums and products with a constant have an integer kernel.
+        float_only: by class name, why the runtime computes a layer or operation in float, a clause.
+        fixed_ranges: the scale and zero point that the runtime demands for the output of an activation.
         same_scale: classes whose input and output need the same scale and zero point.
-        quantized_outputs: a kernel runs in integers only if its output, after what is fused, is quantized too.
-        float_matmul_outputs: except that a matrix product writes floats where no integer kernel reads it.
-        unrounded_sums: a convolution adds the other operand of a fused Add to its products before it rounds.
-        float_residuals: a sum stays in floats where integers save nothing, see `steps.float_sums`.
-        quantized_pooling: a convolution's output is quantized if a float layer reads it pooled: less to write and pool.
-        rounding: classes whose kernels may round their output to integers unasked. They stay in floats where no
-            quantizer says to which integers.
+        quantized_outputs: a kernel runs in integers only if its output, after the fused operations, is quantized too.
+        float_matmul_outputs: an exception from `quantized_outputs`: a matrix product writes floats if no integer kernel
+            reads its output.
+        unrounded_sums: a convolution with a fused Add adds the other operand before it requantizes.
+        float_residuals: a sum stays in float where integers save nothing, see `steps.float_sums`.
+        quantized_pooling: the output of a convolution is quantized if a float layer reads it after pooling, which moves
+            fewer bytes.
+        rounding: classes whose kernels may round their output to integers without a quantizer. They stay in float if
+            no quantizer sets these integers.
     """
 
     weighted: frozenset[str]
@@ -67,13 +69,13 @@ class KernelRules:
         return is_one_of(call, self.weighted | self.unweighted)
 
     def multiplies_activations(self, call: Call) -> bool:
-        """Whether a matrix product of activations, maybe within a layer, is computed in integers."""
+        """Whether a call is a matrix product of activations, or attention, with an integer kernel."""
         return self.attends(call) or (Trait.MULTIPLIES_TENSORS in self.matmuls and multiplies_activations(call))
 
     def attends(self, call: Call) -> bool:
-        """Whether a layer is attention that is computed in integers."""
+        """Whether a call is attention with an integer kernel."""
         return Trait.ATTENDS in self.matmuls and attends(call)
 
     def why_float(self, call: Call) -> str | None:
-        """Why the runtime computes a call in floats, where that is known."""
+        """Why the runtime computes a call in float; `None` if `float_only` has no entry for it."""
         return next((why for name, why in self.float_only.items() if is_one_of(call, (name,))), None)

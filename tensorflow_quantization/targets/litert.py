@@ -1,7 +1,7 @@
-"""LiteRT (TensorFlow Lite): integers from end to end, int8 activations with a zero point, int8 weights per channel.
+"""LiteRT (TensorFlow Lite): int8 activations with a zero point, int8 weights per channel, integers in every operator.
 
-From its 8-bit quantization specification (ai.google.dev/edge/litert/conversion/tensorflow/quantization/
-quantization_spec): an operator is an integer kernel only if all its inputs and its output are integers.
+Source: its 8-bit quantization specification (ai.google.dev/edge/litert/conversion/tensorflow/quantization/
+quantization_spec). An operator runs in integers only if all its inputs and its output are integers.
 """
 
 from tensorflow_quantization.model.activations import Activation
@@ -43,7 +43,7 @@ _RULES = KernelRules(
             "Subtract",
             *_SAME_SCALE,
             *_GLOBAL_POOLING,
-            # Where no weights take them up, a convolution of one pixel.
+            # Not folded into weights, each of these becomes a 1x1 convolution.
             "BatchNormalization",
             "Normalization",
             "Rescaling",
@@ -51,7 +51,7 @@ _RULES = KernelRules(
     ),
     fusion=FUSION,
     gated=frozenset({Activation.SILU}),
-    # Every other activation is an operator of its own.
+    # Not fused, each of these is a separate operator with an integer kernel.
     activations=frozenset(
         {
             Activation.GELU,
@@ -69,9 +69,9 @@ _RULES = KernelRules(
     float_only={
         **dict.fromkeys(
             ("GroupNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization"),
-            "computed in floats, as LiteRT has no kernel for it, nor the model integers for what it is made of",
+            "computed in float: LiteRT has no kernel for it, and its parts have no quantizers",
         ),
-        **dict.fromkeys(("Attention", "GroupedQueryAttention", "MultiHeadAttention"), "exported to LiteRT in floats"),
+        **dict.fromkeys(("Attention", "GroupedQueryAttention", "MultiHeadAttention"), "exported to LiteRT in float"),
     },
     # Specification: LOGISTIC, SOFTMAX and TANH restrict the scale and zero point of their output.
     fixed_ranges={

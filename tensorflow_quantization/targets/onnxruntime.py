@@ -1,7 +1,7 @@
-"""ONNX Runtime on a CPU: whole chains between QuantizeLinear and DequantizeLinear, uint8 activations, int8 weights.
+"""ONNX Runtime on a CPU: uint8 activations, int8 weights, whole chains between DequantizeLinear and QuantizeLinear.
 
-Measured with ONNX Runtime 1.32 on AVX512-VNNI. Its optimizer makes an integer kernel of a group only if every input is
-dequantized and every output quantized.
+Measured with ONNX Runtime 1.32 on AVX512-VNNI. Its optimizer fuses a chain into an integer kernel only if a
+DequantizeLinear writes every input and a QuantizeLinear reads every output.
 """
 
 from tensorflow_quantization.model.activations import Activation
@@ -30,12 +30,12 @@ _RULES = KernelRules(
     # QLinearAdd, QLinearAveragePool, QLinearConcat, QLinearGlobalAveragePool and QLinearMul.
     unweighted=frozenset({"Add", "AveragePooling2D", "Concatenate", "GlobalAveragePooling2D", "Multiply"}),
     matmuls=Trait.ATTENDS | Trait.MULTIPLIES_TENSORS,
-    # A Relu or Clip before QuantizeLinear disappears if the zero point is the least integer.
+    # The optimizer removes a Relu or Clip before QuantizeLinear if the zero point is the lowest integer.
     fusion=KernelFusion(activations=frozenset({Activation.RELU, Activation.RELU6})),
-    # With Q/DQ around Sigmoid and Mul: QLinearSigmoid and QLinearMul.
+    # Q/DQ around Sigmoid and Mul become QLinearSigmoid and QLinearMul.
     gated=frozenset({Activation.SILU}),
     quantized_outputs=True,
-    # MatMulIntegerToFloat.
+    # Without a QuantizeLinear after it, MatMul becomes MatMulIntegerToFloat.
     float_matmul_outputs=True,
     float_residuals=True,
 )
@@ -43,7 +43,7 @@ _RULES = KernelRules(
 ONNXRUNTIME = Target(
     name="onnxruntime",
     place=at_tensors(_RULES),
-    # Only an affine uint8 has its zero point at the least integer after a ReLU.
+    # The zero point after a ReLU is the lowest integer only with asymmetric uint8.
     activations=QuantizationScheme(signed=False, symmetric=False, narrow_range=False),
     weights=QuantizationScheme(),
     why_not=why_not(_RULES),

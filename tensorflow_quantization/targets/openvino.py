@@ -1,6 +1,6 @@
-"""OpenVINO on a CPU: one uint8 quantizer a tensor that integer kernels read, int8 weights; activations are fused.
+"""OpenVINO on a CPU: one uint8 quantizer for each tensor that integer kernels read, int8 weights, fused activations.
 
-Measured with OpenVINO 2026.4 on AVX512-VNNI, and read from what NNCF places.
+Measured with OpenVINO 2026.4 on AVX512-VNNI, and compared with the quantizers that NNCF places.
 """
 
 from tensorflow_quantization.model.op_traits import Trait
@@ -30,12 +30,12 @@ _RULES = KernelRules(
     unweighted=frozenset({"Add", "AveragePooling2D", "GlobalAveragePooling2D", "Multiply"}),
     matmuls=Trait.ATTENDS | Trait.MULTIPLIES_TENSORS,
     float_residuals=True,
-    # A sum becomes part of the convolution on one of its sides, which adds before it rounds: a quantizer on that side
-    # clips, but does not round. So Keras has none; the exporter puts one into the file that lets OpenVINO see the sum,
-    # see `export.onnx.passes.bounded_sums`.
+    # A convolution that computes one operand of an Add fuses the Add, and adds before it rounds: OpenVINO clips at a
+    # quantizer on this operand, but does not round. So Keras has no quantizer there. The exporter writes one, because
+    # OpenVINO does not fuse without it if shapes are fixed, see `export.onnx.passes.openvino.bounded_sums`.
     unrounded_sums=True,
     quantized_pooling=True,
-    # Measured: an average that goes into a product is rounded to the integers of what was averaged.
+    # Measured: an average that a product reads is rounded to the integers of the pooling's input.
     rounding=frozenset({"AveragePooling2D"}),
 )
 
@@ -44,8 +44,8 @@ OPENVINO = Target(
     place=at_tensors(_RULES),
     activations=QuantizationScheme(signed=False, symmetric=False, narrow_range=False),
     weights=QuantizationScheme(),
-    # Measured: of two activations in a MatMul the right one has to be int8 and symmetric, the left one to have no zero
-    # point; and an attention that it fuses stays in floats if one of queries, keys and values is uint8.
+    # Measured: in a MatMul of two activations, the right operand must be symmetric int8 and the left operand must have
+    # zero point 0. Fused attention stays in float if queries, keys or values are uint8.
     matmul_operands=QuantizationScheme(narrow_range=False),
     why_not=why_not(_RULES),
 )

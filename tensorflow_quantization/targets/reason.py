@@ -1,4 +1,4 @@
-"""`Reason`: why a layer is quantized, or why it is not: a code for programs and a sentence for people."""
+"""`Reason`: why a layer is quantized or not, as a code for programs and a text for people."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from enum import StrEnum
 
 
 class ReasonCode(StrEnum):
-    """What kind of reason it is. The values are stored in files: a name may be added, but not changed."""
+    """The kind of a reason. Saved models hold the values: add new values, but never change one."""
 
     # Quantized.
     DEFAULT = "default"  # the placement of the target or of the default table
     NAMED = "named"  # by an entry of the spec, or by a case
     READ_IN_INTEGERS = "read_in_integers"  # an integer kernel reads the output
     WRITTEN_IN_INTEGERS = "written_in_integers"  # an integer kernel writes the output
-    # Not quantized, but computed in integers all the same.
+    # No quantizer, but computed in integers.
     FUSED = "fused"  # part of the kernel of another layer
-    SHARES_QUANTIZER = "shares_quantizer"  # the inputs are quantized where they are made
-    MOVES_DATA = "moves_data"  # hands on the integers that it reads
-    # In floats.
+    SHARES_QUANTIZER = "shares_quantizer"  # the inputs are quantized where they are computed
+    MOVES_DATA = "moves_data"  # its output has the integers of its input
+    # Float.
     NO_INTEGER_KERNEL = "no_integer_kernel"  # the runtime has none for it
     NO_GAIN = "no_gain"  # integers would save nothing here
     OFF_BY_DEFAULT = "off_by_default"  # quantized only if named
@@ -26,8 +26,8 @@ class ReasonCode(StrEnum):
     SWITCHED_OFF = "switched_off"  # by the spec or a case
     NO_WRAPPER = "no_wrapper"  # nothing can quantize its class
     NOT_A_LAYER = "not_a_layer"  # an operation of keras.ops
-    NOT_FLOAT = "not_float"  # its input has no floats
-    CLOSED_BLOCK = "closed_block"  # a layer made of layers that cannot be opened
+    NOT_FLOAT = "not_float"  # its input is not float
+    CLOSED_BLOCK = "closed_block"  # a custom layer made of layers that is not opened
     UNKNOWN = "unknown"  # a model whose plan was not stored
 
 
@@ -36,8 +36,8 @@ class Reason:
     """Why a layer is quantized or not.
 
     Attributes:
-        code: for programs.
-        text: for people, a clause.
+        code: the kind of reason, for programs.
+        text: the reason for people, a clause.
     """
 
     code: ReasonCode

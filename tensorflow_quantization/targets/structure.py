@@ -1,7 +1,7 @@
-"""Rules on a network's structure: which inputs of a call to quantize. Each takes the graph and a call of it.
+"""Rules on a network's structure: each returns the indices of the inputs of a call to quantize.
 
-The cases of the old toolkit (`legacy.custom_qdq_cases`) and the placement for TensorRT are made of these. An empty
-list: the rule does not speak of the call.
+The cases of NVIDIA's toolkit (`legacy.custom_qdq_cases`) and the placement for TensorRT combine these rules. An empty
+list means that the rule does not apply to the call.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ StructureRule = Callable[[LayerGraph, Call], list[int]]
 
 
 def residual_inputs(graph: LayerGraph, call: Call) -> list[int]:
-    """The inputs of an Add, but for the output of the convolution that the runtime fuses with it."""
+    """The inputs of an Add, except the output of the convolution that fuses the Add."""
     if Trait.ADDS not in traits(call):
         return []
     fused = fused_sum_operand(graph, call)
@@ -34,12 +34,12 @@ def max_pooling_input(graph: LayerGraph, call: Call) -> list[int]:
 
 
 def multiply_inputs(graph: LayerGraph, call: Call) -> list[int]:
-    """All inputs of a Multiply: an image and its gate, in squeeze-and-excitation."""
+    """All inputs of a Multiply: in squeeze-and-excitation, the feature map and its gate."""
     return list(range(len(call.inputs))) if is_one_of(call, ("Multiply",)) else []
 
 
 def first_of(*rules: StructureRule) -> StructureRule:
-    """Several rules as one: the first that speaks of a call decides."""
+    """Combine rules: the first rule that returns inputs for a call decides."""
 
     def rule(graph: LayerGraph, call: Call) -> list[int]:
         return next((found for one in rules if (found := one(graph, call))), [])

@@ -1,4 +1,4 @@
-"""Placement by a table of layer classes: quantizers on the inputs and weights of each layer that is in it."""
+"""Placement by a table of layer classes: quantizers on the inputs and weights of each layer whose class it has."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _DEFAULT = Reason(ReasonCode.DEFAULT, "default")
 
 @dataclass(frozen=True)
 class LayerRule:
-    """What is quantized, unasked, of the layers of one class.
+    """What to quantize of the layers of one class by default.
 
     Attributes:
-        inputs: all of its inputs.
-        weights: its kernels.
-        why_not: where both are off: the reason, and what turns it on.
-        pointwise_input: what flows between the depthwise and the pointwise kernel of a separable convolution.
+        inputs: quantize all inputs.
+        weights: quantize the kernels.
+        why_not: if both are off, the reason, and how to quantize the layer.
+        pointwise_input: quantize the tensor between the depthwise and pointwise kernels of a separable convolution.
     """
 
     inputs: bool = True
@@ -30,7 +30,7 @@ class LayerRule:
 
 
 def by_table(table: Mapping[str, LayerRule]) -> PlacementRule:
-    """The placement rule of a table by layer class name; a subclass has the rule of its nearest base in it."""
+    """A placement rule from a table by class name. A subclass has the rule of its nearest base class in the table."""
 
     def place(graph: LayerGraph, switched_off: SwitchedOff) -> dict[str, Placement]:
         placements = {}

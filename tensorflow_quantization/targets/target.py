@@ -1,4 +1,4 @@
-"""`Target`: what a runtime wants, as data and one placement rule."""
+"""`Target`: the integers of a runtime, and the rule that places its quantizers."""
 
 from __future__ import annotations
 
@@ -14,33 +14,38 @@ from tensorflow_quantization.targets.reason import Reason, ReasonCode
 class MatmulOperand(Enum):
     """The integers of an operand of a matrix product of two activations."""
 
-    #: `Target.matmul_operands`.
+    #: The scheme `Target.matmul_operands`.
     SIGNED = "signed"
-    #: The integers of activations, made symmetric: of a left operand that is never negative.
+    #: The scheme of activations, made symmetric, for a left operand that is never negative.
     NON_NEGATIVE = "non_negative"
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a target puts quantizers around one layer, operation or model input.
+    """The quantizers of one layer, operation or model input. It is false if there are none.
+
+    Example:
+        >>> bool(Placement(inputs=(0,), weights=True)), bool(Placement())
+        (True, False)
 
     Attributes:
-        inputs: the indices of the inputs with a quantizer of their own.
-        weights: quantize the kernels.
-        output: one quantizer on the output, for all that read it.
-        pre_activation: the output quantizer goes between the layer and its `activation` argument, which becomes a layer
-            of its own.
-        pointwise_input: of a separable convolution: quantize what its depthwise kernel computes and its pointwise
-            kernel reads.
-        same_scale: quantize the output too, with the scale and zero point of the input.
-        inner_matmuls: of attention: quantize the operands of the matrix products of activations within.
-        matmul_operand: the output is an operand of a matrix product of two activations, with these integers; `None`:
-            the output has the integers of activations.
-        gate: of an activation that is a product with a gate (SiLU is x * sigmoid(x)): quantize the gate too.
-        fixed_output, fixed_gate: the scale and zero point that the runtime demands of output and gate; `None`: by
-            range. The output is the output of the activation, where there is one.
-        reason: why, or where nothing is quantized, why not and what turns it on. A sentence alone becomes a `Reason`
-            with the code `DEFAULT`, or `OFF_BY_DEFAULT`.
+        inputs: the indices of the inputs that have a separate quantizer, counted from 0; none by default.
+        weights: quantize the kernels; `False` by default.
+        output: one quantizer on the output, shared by all its readers; `False` by default.
+        pre_activation: one quantizer between the layer and its `activation` argument, which becomes a separate layer;
+            `False` by default.
+        pointwise_input: in a separable convolution, quantize the tensor between the depthwise and pointwise kernels;
+            `False` by default.
+        same_scale: quantize input and output with the same scale and zero point; `False` by default.
+        inner_matmuls: in attention, quantize the operands of the matrix products of activations; `False` by default.
+        matmul_operand: the integers of an output that is an operand of a matrix product of two activations; `None`
+            (default): the integers of activations.
+        gate: in an activation with a gate, such as SiLU = x * sigmoid(x), quantize the gate; `False` by default.
+        fixed_output: the (scale, zero point) that the runtime demands for the output, or for the output of the
+            `activation` argument; `None` (default): from the range.
+        fixed_gate: the same for the gate.
+        reason: why there are these quantizers, or why there are none and how to add them. A `str` becomes a `Reason`
+            with the code `DEFAULT`, or `OFF_BY_DEFAULT` without quantizers.
     """
 
     inputs: tuple[int, ...] = ()
@@ -65,26 +70,36 @@ class Placement:
         return bool(self.inputs) or self.weights or self.output or self.inner_matmuls
 
 
-#: Whether the user, or a case, wants the inputs of a call left alone.
+#: Whether the spec or a case turns the quantization of a call's inputs off.
 SwitchedOff = Callable[[Call], bool]
-#: Decides on a whole graph: a `Placement` by path of a call or name of a model input. Calls that are switched off are
-#: left out.
+#: Returns the placements of a whole flat graph, by path of a call or name of a model input. Calls that are switched off
+#: are left out.
 PlacementRule = Callable[[LayerGraph, SwitchedOff], dict[str, Placement]]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A runtime's wishes.
+    """The integers of a runtime, and the rule that places its quantizers.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from tensorflow_quantization.targets import find_target
+        >>> target = replace(find_target("onnxruntime"), name="four_bits", weights=QuantizationScheme(bits=4))
+        >>> print(describe(quantize_model(model, target=target))["conv"].quantizers[0])
+        kernel int4 per channel (axis -1)
 
     Attributes:
-        name: as the user writes it.
-        place: where it wants quantizers.
-        activations: the integers of activations; `None`: from the package's `G_*` globals.
-        weights: the integers of weights; the channel axis is the layer's.
-        matmul_operands: the integers of operands of a matrix product of two activations; `None`: as of activations. A
-            left operand that is never negative has the integers of activations, made symmetric.
-        why_not: the reason why a call of the graph that `place` leaves out has no quantizers; `None`: it says nothing
-            about them.
+        name: the name of the target; the quantized model stores it.
+        place: the placement rule: a function of a flat `LayerGraph` and of a function that says whether a call is
+            switched off. It returns a dict of `Placement` by path of a call or name of a model input.
+        activations: the `QuantizationScheme` of activations; `None` (default): from the package's `G_*` globals.
+        weights: the `QuantizationScheme` of weights; `None` (default): from the `G_*` globals. The layer sets its
+            channel axis.
+        matmul_operands: the `QuantizationScheme` of operands of a matrix product of two activations; `None` (default):
+            as `activations`. A placement may choose `activations`, made symmetric, for a left operand that is never
+            negative.
+        why_not: a function of a graph and a call that returns the `Reason` why `place` leaves the call out; `None`
+            (default): the planner finds a reason.
     """
 
     name: str

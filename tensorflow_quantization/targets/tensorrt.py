@@ -1,6 +1,6 @@
-"""TensorRT 10 and 11: dedicated Q/DQ pairs in front of what runs in INT8, int8 symmetric with zero point 0.
+"""TensorRT 10 and 11: a separate Q/DQ pair before each input of an INT8 kernel; int8, symmetric, zero point 0.
 
-From NVIDIA's documentation, "Working with Quantized Types", and its ONNX importer; no TensorRT was at hand to measure.
+Sources: NVIDIA's documentation, "Working with Quantized Types", and its ONNX importer. Nothing here was measured.
 """
 
 from tensorflow_quantization.quantizers import QuantizationScheme
@@ -44,11 +44,11 @@ TENSORRT = Target(
             **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), LayerRule(pointwise_input=True)),
             **dict.fromkeys(_POOLING, LayerRule(weights=False)),
         },
-        # "Quantize the residual input in skip connections"; squeeze-and-excite products; max pooling, which commutes
-        # with Q/DQ; and a normalization that stays in the file.
+        # "Quantize the residual input in skip connections"; squeeze-and-excite products; a normalization that is not
+        # folded; and max pooling, which commutes with Q/DQ.
         structure=(residual_inputs, multiply_inputs, unfolded_normalization_input, max_pooling_input),
     ),
-    # The runtime saturates at -128, so activations may too; weights stay within -127 to 127.
+    # Activations may use -128, where the runtime saturates; weights stay within -127 to 127.
     activations=QuantizationScheme(narrow_range=False),
     weights=QuantizationScheme(),
 )

@@ -338,18 +338,18 @@ class Unused(Closed):
 @pytest.mark.parametrize(
     ("block", "why"),
     [
-        (WithWeight, "it has a weight of its own, 'gain'"),
-        (ReadsKernel, "it reads 'block/conv/kernel' itself"),
-        (ReadsKernelInAnOperation, "it reads 'block/conv/bias' itself"),
-        (OtherInTraining, "it does something else in training"),
-        (MaskOfItsOwn, "it makes a mask of its own"),
+        (WithWeight, "it has its own weight 'gain'"),
+        (ReadsKernel, "its code reads the variable 'block/conv/kernel'"),
+        (ReadsKernelInAnOperation, "its code reads the variable 'block/conv/bias'"),
+        (OtherInTraining, "it computes something else in training"),
+        (MaskOfItsOwn, "it overrides compute_mask"),
         (AddsLoss, "ValueError: `add_loss()` can only be called"),
         pytest.param(
-            *(Tiles, "its Tile needs a size that is only known when it runs"),
+            *(Tiles, "its Tile needs a size that is known only at run time"),
             marks=pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras cannot compute its shape"),
         ),
-        (HandsOn, "it returns an input as it is"),
-        (Unused, "it has a layer that it does not call, 'auxiliary'"),
+        (HandsOn, "it returns an input unchanged"),
+        (Unused, "it never calls its layer 'auxiliary'"),
         (lambda **kwargs: Closed(activity_regularizer="l2", **kwargs), "it has an activity regularizer"),
         (lambda **kwargs: Closed(dtype="mixed_float16", **kwargs), "it casts its inputs from float32 to float16"),
     ],
@@ -369,7 +369,8 @@ def test_a_block_that_is_called_in_several_ways_stays_in_float():
     encoder = Encoder(name="block")
     x, padding = keras.Input((6, 8)), keras.Input((6,), dtype="bool")
     model = keras.Model([x, padding], encoder(encoder(x), padding=padding))
-    assert reason(quantize_model(model), "block") == "its layers stay in float: it is called in several ways"
+    why = "its layers stay in float: its calls differ in arguments, shapes or dtypes"
+    assert reason(quantize_model(model), "block") == why
 
 
 # Cases and blocks

@@ -187,7 +187,7 @@ def test_residual_sums_of_a_transformer_stay_in_floats(target):
     sums = [layer for layer in plan if layer.class_name == "Add"]
     assert len(sums) == 4
     assert not any(layer.quantized for layer in sums)
-    assert all("stays in floats" in layer.reason.text for layer in sums)
+    assert all("stays in float" in layer.reason.text for layer in sums)
 
 
 @pytest.mark.parametrize("target", [*RUNTIMES, "tensorrt"])

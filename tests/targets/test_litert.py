@@ -95,19 +95,20 @@ def test_layer_without_an_integer_kernel_says_so_and_its_readers_are_integer():
     )
     assert outputs(model) == ["image", "conv", "norm", "dense"]
     plan = planned(model)
-    assert plan["norm"].reason.text.startswith("read by dense; itself computed in floats, as LiteRT has no kernel")
+    why = "read by dense; the layer itself is computed in float: LiteRT has no kernel"
+    assert plan["norm"].reason.text.startswith(why)
 
 
 def test_layers_without_quantizers_say_why(cnn):
     plan = planned(cnn)
     assert {path: plan[path].reason.text for path in ("bn", "pool")} == {
         "bn": "folded into conv",
-        "pool": "hands on the integers of what it reads",
+        "pool": "keeps the integers of its input",
     }
     plan = planned(functional(layers.ELU(name="elu")))
     assert plan["elu"].reason.text == "not known to run in integers"
     plan = plan_model(small_models.residual(), target="onnxruntime")
-    assert plan["add"].reason.text == "what it reads is quantized where it is made"
+    assert plan["add"].reason.text == "shares the quantizers of its inputs"
 
 
 def test_activation_within_a_kernel_says_whose():

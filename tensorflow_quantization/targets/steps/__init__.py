@@ -1,1 +1,1 @@
-"""The steps of `at_tensors`, one a file: each adds placements to a `Draft`."""
+"""The steps of `at_tensors`, one in each file. A step adds placements to a `Draft`."""

@@ -1,8 +1,7 @@
-"""Sums that had better stay in floats: residual connections of transformers.
+"""Sums that stay in float: residual sums of transformers, for example.
 
-A convolution computes an Add after it along, and an integer kernel that reads a sum wants it in integers. Between
-matrix products and layer normalizations neither is so: integers save nothing, and a sum that runs through the whole
-network would be rounded anew in each block.
+A sum is quantized only if it fuses into a convolution or an integer kernel reads it. Neither holds for a sum between
+matrix products and layer normalizations: integers save nothing there, and each block would round the sum again.
 """
 
 from __future__ import annotations
@@ -18,24 +17,25 @@ from tensorflow_quantization.targets.reason import Reason, ReasonCode
 if TYPE_CHECKING:
     from tensorflow_quantization.targets.draft import Draft
 
-STAYS_IN_FLOATS = Reason(ReasonCode.NO_GAIN, "stays in floats: no integer kernel computes it along, or reads it")
+STAYS_IN_FLOATS = Reason(ReasonCode.NO_GAIN, "stays in float: no convolution fuses it, and no integer kernel reads it")
 
 
 def explain_float_sums(draft: Draft) -> None:
-    """Say of each sum that stays in floats why, unless a reader wants it quantized."""
+    """Store the reason for each sum that stays in float, unless an earlier step placed a quantizer on it."""
     for call in draft.graph.calls:
         if id(call) in draft.float_sums and call.path not in draft.placements:
             draft.update(call, STAYS_IN_FLOATS)
 
 
 def find_float_sums(graph: LayerGraph, is_integer: Callable[[Call], bool]) -> set[int]:
-    """The ids of the calls of sums that no convolution computes along and no integer kernel reads.
+    """The ids of calls that are sums which no convolution fuses and no integer kernel reads.
 
     Args:
+        graph: a flat graph.
         is_integer: whether a call is computed in integers if its tensors are quantized.
     """
     found: set[int] = set()
-    for call in reversed(graph.calls):  # the readers of a sum are known before it
+    for call in reversed(graph.calls):  # readers first: a sum may read another sum
         if Trait.ADDS not in traits(call):
             continue
         convolved = any(fused_convolution(graph, origin(tensor)) is not None for tensor in call.inputs)

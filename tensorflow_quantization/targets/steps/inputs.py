@@ -1,4 +1,4 @@
-"""What an integer kernel reads: quantized where it is computed, for all readers."""
+"""The inputs of an integer kernel: each is quantized where it is computed, for all its readers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tensorflow_quantization.targets.draft import Draft, Side, read_by
 
 def place_inputs(draft: Draft, call: Call) -> None:
     """Quantize the operands of an integer kernel."""
-    # Attention with projections multiplies these, and not its inputs, with one another.
+    # Attention with projections multiplies the projected tensors with one another, not its inputs.
     is_matmul = draft.rules.multiplies_activations(call) and Trait.PROJECTS not in traits(call)
     for index, tensor in enumerate(call.operands):
         if draft.rules.unrounded_sums and _is_unrounded(draft, call, tensor):
@@ -21,5 +21,5 @@ def place_inputs(draft: Draft, call: Call) -> None:
 
 
 def _is_unrounded(draft: Draft, call: Call, tensor: Tensor) -> bool:
-    """Whether `call` is a sum, and `tensor` the products of a convolution that adds the other operand to them."""
+    """Whether `call` is a sum that fuses into the convolution that computes `tensor`."""
     return fused_sum_operand(draft.graph, call) is tensor and last_activation(origin(tensor)) is Activation.LINEAR

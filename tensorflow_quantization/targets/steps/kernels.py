@@ -1,4 +1,4 @@
-"""Every integer kernel: its weights, its gate, what it reads and what it writes."""
+"""Every integer kernel: its weights, gate, inputs and output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tensorflow_quantization.targets.steps.outputs import place_output
 
 
 def place_kernels(draft: Draft) -> None:
-    """Quantize around each integer kernel that no other kernel computes along."""
+    """Quantize around each integer kernel that no other kernel fuses."""
     rules, graph = draft.rules, draft.graph
     kernels = [call for call in graph.calls if draft.is_integer(call)]
     fused = {id(inner) for call in kernels for inner in fused_calls(graph, call, rules.fusion)}
@@ -34,5 +34,5 @@ def place_kernels(draft: Draft) -> None:
 
 
 def place_weights(draft: Draft, call: Call) -> None:
-    """Quantize the kernels of a layer, and what flows between two of them."""
+    """Quantize the kernels of a layer, and the tensor between the two kernels of a separable convolution."""
     draft.update(call, COMPUTED_IN_INTEGERS, weights=True, pointwise_input=Trait.HAS_INNER_PRODUCT in traits(call))

@@ -1,4 +1,4 @@
-"""What an integer kernel writes, where the runtime computes in integers only what ends in a quantizer."""
+"""The output of an integer kernel, for runtimes whose kernels run in integers only if their output is quantized."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from tensorflow_quantization.targets.draft import COMPUTED_IN_INTEGERS, Draft, w
 
 
 def place_output(draft: Draft, call: Call) -> None:
-    """Quantize what the kernel of `call` writes.
+    """Quantize the output of the kernel of `call`.
 
-    An activation of the layer that the kernel does not fuse is an operation of its own: the kernel writes before it.
+    If the kernel does not fuse the `activation` argument of the layer, the kernel's output is the input of the
+    activation, which is then a separate operation.
     """
     rules = draft.rules
     if not rules.quantized_outputs or (rules.float_matmul_outputs and _is_float_matmul(draft, call)):
@@ -29,16 +30,16 @@ def place_output(draft: Draft, call: Call) -> None:
 
 
 def _written(draft: Draft, call: Call) -> Tensor:
-    """The tensor that the kernel of `call` writes, after what it computes along."""
+    """The tensor that the kernel of `call` writes, after the calls that it fuses."""
     return [call, *fused_calls(draft.graph, call, draft.rules.fusion)][-1].outputs[0]
 
 
 def _is_float_matmul(draft: Draft, call: Call) -> bool:
-    """Whether `call` is a matrix product that nothing computed in integers reads."""
+    """Whether `call` is a matrix product whose output no integer kernel reads."""
     rules = draft.rules
     if Trait.IS_MATRIX_PRODUCT not in traits(call) and not rules.multiplies_activations(call):
         return False
     own = own_activation(call.operation)
     if own is not Activation.LINEAR and own not in rules.fusion.activations | rules.gated | rules.activations:
-        return True  # the activation reads it
+        return True  # a float activation reads it
     return not any(draft.is_integer(reader) for reader in computing_readers(draft.graph, _written(draft, call)))

@@ -1,4 +1,4 @@
-"""What a convolution writes and a float layer reads pooled: in integers there is less to write and to pool."""
+"""Outputs of convolutions that a float layer reads after pooling: integers are fewer bytes to write and to pool."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tensorflow_quantization.targets.reason import Reason, ReasonCode
 
 
 def place_pooled_convolutions(draft: Draft) -> None:
-    """Quantize the output of each convolution that a normalization in floats reads pooled or padded."""
+    """Quantize the output of each convolution that a float normalization reads after pooling or padding."""
     if not draft.rules.quantized_pooling:
         return
     for call in draft.graph.calls:
@@ -21,7 +21,7 @@ def place_pooled_convolutions(draft: Draft) -> None:
 
 
 def _moved_convolution(graph: LayerGraph, call: Call) -> Tensor | None:
-    """What a convolution computes and `call`, a normalization, reads moved."""
+    """The output of a convolution that `call`, a normalization, reads after layers that only move data."""
     if Trait.NORMALIZES not in traits(call):
         return None
     tensor = origin(call.inputs[0])

@@ -1,6 +1,6 @@
-"""Kernels that may round their output to integers unasked, as an average in OpenVINO.
+"""Kernels that may round their output to integers without a quantizer, such as average pooling in OpenVINO.
 
-Keras and the runtime agree if a quantizer says to which integers, or if nothing around them is in integers.
+Keras and the runtime compute the same if a quantizer sets these integers, or if input and output stay float.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from tensorflow_quantization.model.op_traits import origin
 from tensorflow_quantization.targets.draft import Draft, read_by
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 
-_ROUNDED = Reason(ReasonCode.WRITTEN_IN_INTEGERS, "rounded: what is averaged are integers")
-_IN_FLOATS = Reason(ReasonCode.NO_GAIN, "stays in floats: no quantizer reads what it gives")
+_ROUNDED = Reason(ReasonCode.WRITTEN_IN_INTEGERS, "quantized because its input is: the kernel rounds the average")
+_IN_FLOATS = Reason(ReasonCode.NO_GAIN, "stays in float: no quantizer reads its output")
 
 
 def place_rounding_kernels(draft: Draft) -> None:
-    """Quantize input and output of each such kernel together, or neither.
+    """Quantize both input and output of each such kernel, or neither.
 
-    The kernels' readers are decided on before.
+    An earlier step has placed the quantizers of the readers.
     """
     kernels = [call for call in draft.rounding() if not draft.switched_off(call)]
     for call in reversed(kernels):
@@ -25,7 +25,7 @@ def place_rounding_kernels(draft: Draft) -> None:
     for call in kernels:
         if draft.is_quantized(call.outputs[0]):
             continue
-        if draft.is_quantized(origin(call.inputs[0])):  # for others that read it
+        if draft.is_quantized(origin(call.inputs[0])):  # another reader needs this quantizer
             draft.quantize(call.outputs[0], _ROUNDED)
         elif call.path not in draft.placements:
             draft.update(call, _IN_FLOATS)

@@ -49,6 +49,6 @@ def test_what_a_runtime_computes_in_floats_says_so():
     def make(x):
         return layers.Dense(3, name="dense")(layers.LayerNormalization(name="norm")(x))
 
-    draft = draft_of(make, rules(float_only={"LayerNormalization": "computed in floats"}), SEQUENCE)
+    draft = draft_of(make, rules(float_only={"LayerNormalization": "computed in float"}), SEQUENCE)
     place_inputs(draft, call_of(draft, "dense"))
-    assert str(draft.placements["norm"].reason) == "read by dense; itself computed in floats"
+    assert str(draft.placements["norm"].reason) == "read by dense; the layer itself is computed in float"

@@ -15,7 +15,7 @@ def test_average_that_no_quantizer_reads_stays_in_floats():
     draft = draft_of(averaged, RULES)
     place_rounding_kernels(draft)
     assert quantized(draft) == []
-    assert str(draft.placements["average"].reason).startswith("stays in floats")
+    assert str(draft.placements["average"].reason).startswith("stays in float")
 
 
 def test_input_of_an_average_is_quantized_where_its_output_is():
