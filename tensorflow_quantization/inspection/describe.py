@@ -1,4 +1,4 @@
-"""`describe`: every layer of a model, quantized or not, and why."""
+"""`describe`: for each layer of a model, its quantizers and the reason why it is quantized or not."""
 
 from __future__ import annotations
 
@@ -22,18 +22,25 @@ from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 @dataclass(frozen=True)
 class QuantizerDescription:
-    """One quantizer.
+    """One quantizer of a layer.
+
+    Example:
+        >>> kernel = describe(quantize_model(model))["conv"].quantizers[1]
+        >>> kernel.what, kernel.bits, kernel.dtype, kernel.axis
+        ('kernel', 8, 'int8', (-1,))
 
     Attributes:
-        what: "input", "input 1", "output", the name of a weight, or of what flows within the layer ("gate", "inner",
-            "probability"); before that the name of a projection of an attention layer: "query kernel".
-        bits: of the integers.
-        dtype: "int8" or "uint8".
-        axis: the channel axes of a weight; `None`: one scale for the whole tensor.
-        range: (low, high) of an activation; `None` for weights, whose range is their own.
-        scale, zero_point: of an activation.
-        seen: an activation's range comes from data.
-        frozen: training does not move it.
+        what: the tensor that is quantized: "input", "input 1", "output", a weight ("kernel"), or a tensor inside the
+            layer ("gate", "inner", "probability"). In an attention layer, the name of a projection comes first: "query
+            kernel".
+        bits: bits of the integers, 2 to 8.
+        dtype: the type that stores the integers: "int8" or "uint8".
+        axis: the channel axes of a weight, a tuple of int; `None`: per tensor.
+        range: the range of an activation as (low, high), in units of the activation; `None` for weights.
+        scale: the step of the integers of an activation, in units of the activation; `None` for weights.
+        zero_point: the integer that stands for 0.0 in an activation; `None` for weights.
+        seen: `False` if an activation still has its initial range: the quantizer saw no data.
+        frozen: `True` if training does not change the range.
     """
 
     what: str
@@ -59,14 +66,19 @@ class QuantizerDescription:
 
 @dataclass(frozen=True)
 class LayerDescription:
-    """One layer.
+    """One layer of a model: its quantizers, and the reason why it is quantized or not.
+
+    Example:
+        >>> layer = describe(quantize_model(model))["conv"]
+        >>> layer.name, layer.class_name, layer.quantized, layer.code.value
+        ('quant_conv', 'Conv2D', True, 'default')
 
     Attributes:
-        name: its path.
-        class_name: its class; of a wrapper, the class of the layer in it.
-        quantizers: what it has.
-        code: why it is quantized, or why not, for programs: a `ReasonCode` such as "fused" or "not_named".
-        reason: the same for people.
+        name: the path of the layer through nested models: "backbone/quant_conv1".
+        class_name: the class of the layer; for a wrapper, the class of the wrapped layer.
+        quantizers: a tuple of `QuantizerDescription`, empty for a layer without quantizers.
+        code: the reason for programs, a `ReasonCode` such as "fused" or "not_named".
+        reason: the reason for people, a clause.
     """
 
     name: str
@@ -81,7 +93,19 @@ class LayerDescription:
 
 
 class ModelDescription:
-    """A table of layers: iterate over it, print it, or take `to_dict()` or `to_markdown()`."""
+    """The layers of a model as a table. Print it, iterate over it, or look a layer up by its path.
+
+    Example:
+        >>> description = describe(quantize_model(model))
+        >>> [layer.name for layer in description]
+        ['quant_conv', 'quant_pool', 'quant_scores']
+        >>> description["conv"].reason
+        'default'
+
+    Attributes:
+        name: the name of the model.
+        layers: a list of `LayerDescription`, in the order of the calls.
+    """
 
     titles = ("layer", "class", "quantized", "why")
 
@@ -93,10 +117,10 @@ class ModelDescription:
         return iter(self.layers)
 
     def __getitem__(self, name: str) -> LayerDescription:
-        """The layer with this path, in the quantized model or in the model that it was made from.
+        """The layer with this path, either in the quantized model or in its float model.
 
         Raises:
-            KeyError: there is none; the message holds the closest.
+            KeyError: there is no such layer; the message names the closest paths.
         """
         found = [layer for layer in self.layers if layer.name == name]
         found += [layer for layer in self.layers if _float_name(layer.name) == _float_name(name)]
@@ -106,11 +130,11 @@ class ModelDescription:
         return found[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: {"model": name, "layers": [...]}."""
+        """The description as a dict for JSON: {"model": name, "layers": [...]}."""
         return {"model": self.name, "layers": [dataclasses.asdict(layer) for layer in self.layers]}
 
     def to_markdown(self) -> str:
-        """A Markdown table, a row a layer."""
+        """The description as a Markdown table with one row for each layer."""
         return markdown_table(self.titles, [[*row[:2], "<br>".join(row[2]), row[3]] for row in self._rows()])
 
     def __str__(self) -> str:
@@ -132,16 +156,28 @@ class ModelDescription:
 
 
 def describe(model: keras.Model) -> ModelDescription:
-    """What is quantized in a model, with bits, axes and current ranges, and what is not, with the reason.
+    """Return the quantizers of each layer of a model, and the reason why each layer is quantized or not.
 
-    The reasons are those of the `quantize_model` call that made the model; a file keeps them. In a model that was made
-    otherwise, a layer left alone has the reason of the default table.
+    `quantize_model` stores the reasons in the model, and a saved file keeps them. In a model without stored reasons, a
+    float layer has the reason of the default table.
+
+    Example:
+        >>> quantized = quantize_model(model)
+        >>> description = describe(quantized)
+        >>> print(description["scores"].quantizers[1])
+        kernel int8 per channel (axis -1)
+        >>> description["scores"].reason
+        'default'
 
     Args:
-        model: a Keras model, quantized or not.
+        model: a built `keras.Model`, quantized or float.
+
+    Returns:
+        A `ModelDescription` with the bits, axes and current ranges of all quantizers. A shared layer is listed once.
 
     Raises:
-        TypeError, ValueError: not a Keras model, or not built.
+        TypeError: `model` is not a `keras.Model`.
+        ValueError: `model` is not built, or cannot be traced.
     """
     graph = LayerGraph.trace(model).flatten()
     reasons = stored_reasons(graph)
@@ -156,18 +192,18 @@ def describe(model: keras.Model) -> ModelDescription:
 
 
 def _only_names_an_output(call: Call, stored: dict[str, Reason]) -> bool:
-    """Whether a quantized model has this layer only to give an output its name back."""
+    """Whether a layer of a quantized model only restores the name of an output."""
     return bool(stored) and call.class_name == "Identity" and call.path not in stored
 
 
 def _float_name(path: str) -> str:
-    """The path of a layer in the model that the quantized one was made from."""
+    """The path of a layer in the float model."""
     folder, slash, name = path.rpartition("/")
     return f"{folder}{slash}{name.removeprefix('quant_')}"
 
 
 def _reasons_of_default_table(graph: LayerGraph) -> dict[str, Reason]:
-    """Why the layers of a model without stored reasons are as they are."""
+    """The reasons for the layers of a model that stores none."""
     plan = make_plan(graph, target=DEFAULT)
 
     def reason(call: Call) -> Reason:
@@ -176,7 +212,7 @@ def _reasons_of_default_table(graph: LayerGraph) -> dict[str, Reason]:
         if isinstance(call.operation, ActivationQuantizer):
             return Reason(ReasonCode.UNKNOWN, "quantized")
         if plan[call.path].quantized:
-            return Reason(ReasonCode.UNKNOWN, "left as it is")  # though the table would quantize it
+            return Reason(ReasonCode.UNKNOWN, "left as it is")  # the default table would quantize it
         return plan[call.path].reason
 
     return {call.path: reason(call) for call in graph.calls}
