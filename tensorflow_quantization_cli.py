@@ -1,7 +1,7 @@
-"""The command line: `tensorflow-quantization check model.onnx`, and others, for those who have a file and no script.
+"""The command line: `tensorflow-quantization check model.onnx`, and commands to report, describe and export.
 
-It stands outside of the package, because the package imports Keras and so a backend, which takes seconds: `--help`,
-`--version` and a mistyped option answer at once, and a command imports the package when it runs.
+This module is outside the package, because importing the package loads Keras and its backend, which takes seconds.
+So `--help`, `--version` and a wrong option answer at once; a command imports the package when it runs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
-#: What help says of the runtimes; tests hold it equal to what the functions take.
+#: The runtimes in the help texts. A test compares them with the arguments that the functions accept.
 CHECK_TARGETS = ("tensorrt", "onnxruntime", "openvino")
 REPORT_RUNTIMES = ("onnxruntime", "openvino")
 EXPORT_TARGETS = ("tensorrt", "onnxruntime", "openvino")
@@ -28,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-        arguments: what stands after the program's name; `None` takes it from `sys.argv`.
+        arguments: the arguments after the program's name; `None` (default): from `sys.argv`.
 
     Returns:
-        The exit status of the process: 0; 1 where `check` finds errors; 2 where a command cannot be carried out, with
-        the reason on stderr.
+        The exit status of the process: 0 for success; 1 if `check` finds errors; 2 if a command fails, with the reason
+        on stderr.
     """
     parser = _parser()
     options = vars(parser.parse_args(arguments))
@@ -66,7 +66,7 @@ def _export(path: str, output: str, **options: Any) -> int:
     if Path(output).suffix == ".tflite":
         given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
         if given:
-            raise ValueError(f"{', '.join(given)} say how an .onnx file is written, and {output} is a .tflite file.")
+            raise ValueError(f"{', '.join(given)} apply to .onnx files only, and {output} is a .tflite file.")
         print(package.export_litert(model, output))
     else:
         print(package.export_onnx(model, output, **{k: v for k, v in options.items() if v is not None}))
@@ -74,7 +74,7 @@ def _export(path: str, output: str, **options: Any) -> int:
 
 
 def _package() -> Any:
-    """The package, and with it Keras and a backend."""
+    """Import the package, and with it Keras and a backend."""
     with quiet_backend():
         import tensorflow_quantization
     return tensorflow_quantization
@@ -88,15 +88,15 @@ def _load(path: str) -> keras.Model:
 
 @contextmanager
 def quiet_backend() -> Iterator[None]:
-    """Within it, TensorFlow's libraries write no notes to stderr while Keras is imported for the first time.
+    """A context in which TensorFlow's libraries write no notes to stderr when Keras is first imported.
 
-    Errors of the import are raised as ever. Where the user set TF_CPP_MIN_LOG_LEVEL, it is left alone.
+    Errors of the import are raised as usual. A TF_CPP_MIN_LOG_LEVEL that the user set is not changed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if "keras" in sys.modules:
         yield
         return
-    # Some notes are written before the level is read, past Python's own sys.stderr.
+    # The libraries write some notes before they read the level, and not through Python's sys.stderr.
     sys.stderr.flush()
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -109,7 +109,7 @@ def quiet_backend() -> Iterator[None]:
 
 
 def _version() -> str:
-    """The version of the package beside this file, which is not imported for it."""
+    """The version of the package, read without importing it."""
     return runpy.run_path(str(Path(__file__).with_name("tensorflow_quantization") / "_version.py"))["__version__"]
 
 
@@ -125,22 +125,24 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     sub = add(
-        "check", _check, "Hold an .onnx file against the rules of a runtime; exits with 1 if it breaks one.", "file"
+        "check", _check, "Check an .onnx file against the rules of a runtime; exits with 1 if it breaks a rule.", "file"
     )
     sub.add_argument("--target", default="tensorrt", help=f"{_one_of(CHECK_TARGETS)}; default: %(default)s")
-    sub = add("report", _report, "Say what of an .onnx file a runtime computes in integers, on this machine.", "file")
+    sub = add("report", _report, "List the operators of an .onnx file that a runtime runs in integers here.", "file")
     sub.add_argument("--runtime", default="onnxruntime", help=f"{_one_of(REPORT_RUNTIMES)}; default: %(default)s")
     add(
         "describe",
         _describe,
-        "Say what is quantized in a model, with its ranges, and what is not, and why.",
+        "List the layers of a model: quantizers and ranges, and why each layer is quantized or not.",
         "a .keras file",
     )
     sub = add("export", _export, "Write a model as an .onnx or .tflite file.", "a .keras file")
-    sub.add_argument("output", help="the file to write; its ending decides")
-    sub.add_argument("--target", help=f"{_one_of(EXPORT_TARGETS)}; default: what the model was quantized for")
-    sub.add_argument("--opset", type=int, help="13 or newer; default: the least that the model needs")
-    sub.add_argument("--precision", help="float32 or float16, of what is not in integers; default: float32")
+    sub.add_argument(
+        "output", help="the file to write; the suffix .tflite writes a file for LiteRT, any other an ONNX file"
+    )
+    sub.add_argument("--target", help=f"{_one_of(EXPORT_TARGETS)}; default: the target of quantize_model")
+    sub.add_argument("--opset", type=int, help="13 or newer; default: the lowest that the model needs")
+    sub.add_argument("--precision", help="float32 or float16, the type of float operators; default: float32")
     sub.add_argument("--input-layout", help="channels_last or channels_first; default: channels_last")
     return parser
 

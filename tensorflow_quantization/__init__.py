@@ -1,4 +1,4 @@
-"""Quantization for Keras 3: quantization-aware training, calibration, and ONNX files that runtimes run in integers."""
+"""Quantization for Keras 3: quantization-aware training, calibration, and export to files that run in integers."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -49,12 +49,13 @@ __all__ = [
     "utils",
 ]
 
-#: The integers of the default scheme, read each time `quantize_model` is called.
+#: The integers of the default scheme. `quantize_model` reads them at each call, so a user may set them.
 G_NUM_BITS = 8
 G_NARROW_RANGE = True
 G_SYMMETRIC = True
 
-#: Names that need the ONNX libraries, and the modules that have them: both are loaded when a name is first used.
+#: Names and the modules that define them. A module is imported at the first use of its name, because it loads the
+#: ONNX libraries, which takes time.
 _LAZY = {
     "check_onnx": "inspection.checks",
     "export_litert": "export.litert",

@@ -1,13 +1,13 @@
-"""The module paths and helpers of NVIDIA's toolkit for TensorFlow, over what the other rooms hold.
+"""The module paths, cases and helpers of NVIDIA's toolkit for TensorFlow, for scripts written for it.
 
-Importing the package makes the modules here importable under their documented paths too, `legacy.utils` for example as
-`tensorflow_quantization.utils`. Nothing in the other rooms depends on this one.
+The modules here are also importable from the package itself, as in that toolkit: `legacy.utils` is also
+`tensorflow_quantization.utils`. No other subpackage depends on this one.
 """
 
 import sys
 from importlib import import_module
 
-#: Modules of the old toolkit, importable from the package itself.
+#: Modules of NVIDIA's toolkit, importable from the package itself.
 MODULES = (
     "custom_qdq_case_base",
     "custom_qdq_cases",

@@ -1,4 +1,8 @@
-"""The rules of the library that place Q/DQ by the model's structure, under their documented names."""
+"""The cases of NVIDIA's toolkit: rules that choose layers to quantize by the model's structure.
+
+Pass instances to `quantize_model(..., custom_qdq_cases=[...])`. The default target leaves residual sums, max pooling,
+products and normalizations float; the cases quantize them for TensorRT. The other targets need no cases.
+"""
 
 from __future__ import annotations
 
@@ -34,14 +38,28 @@ __all__ = [
 
 
 def check_is_quantizable_by_layer_name(qspec: QuantizationSpec | None, layer_name: str) -> bool:
-    """Whether a case may decide on a layer: the user's spec does not name it."""
+    """Return whether a case may decide on a layer: no entry of the spec matches its name.
+
+    Example:
+        >>> spec = QuantizationSpec()
+        >>> spec.add("add")
+        >>> check_is_quantizable_by_layer_name(spec, "add"), check_is_quantizable_by_layer_name(spec, "add_1")
+        (False, True)
+
+    Args:
+        qspec: the user's `QuantizationSpec`; `None`: no entries.
+        layer_name: the name of the layer.
+
+    Returns:
+        `True` if no entry by name matches; entries by class do not count.
+    """
     return qspec is None or qspec.find(layer_name) is None
 
 
 class _StructureCase(CustomQDQInsertionCase):
-    """A case made of rules that look at one layer at a time, those of nested models and blocks included."""
+    """A case made of structure rules, applied to each layer, also to layers of nested models and blocks."""
 
-    #: The first that speaks of a layer decides.
+    #: The first rule that returns inputs for a layer decides.
     rules: ClassVar[tuple[StructureRule, ...]] = ()
 
     def case(self, keras_model: keras.Model, qspec: QuantizationSpec) -> QuantizationSpec:
@@ -53,7 +71,7 @@ class _StructureCase(CustomQDQInsertionCase):
                 continue
             inputs = first_of(*self.rules)(graph, call)
             if inputs:
-                # A name alone is ambiguous where nested models repeat it.
+                # Layers of several nested models may have the same name; a path is unique.
                 name = call.name if names[call.name] == 1 else call.path
                 index = _index(call, inputs)
                 asked.add(name, quantize_input=True, quantize_weight=False, quantization_index=index)
@@ -61,7 +79,7 @@ class _StructureCase(CustomQDQInsertionCase):
 
 
 def _index(call: Call, inputs: list[int]) -> list[int] | None:
-    """The index of an entry for these inputs: as the old toolkit has it, all are named of a product only."""
+    """The `quantization_index` for these inputs. As in NVIDIA's toolkit, only a Multiply lists all its inputs."""
     if len(inputs) == len(call.inputs) and "Multiply" not in call.class_names:
         return None
     return inputs
@@ -70,53 +88,98 @@ def _index(call: Call, inputs: list[int]) -> list[int] | None:
 class BNQDQCase(_StructureCase):
     """Quantizes the input of each BatchNormalization that is not folded into the layer before it.
 
-    That is the one of a pre-activation ResNet. One that follows a convolution or a Dense is folded into its weights.
+    A pre-activation ResNet has such normalizations. A normalization after a convolution or Dense is folded into the
+    weights.
+
+    Example:
+        >>> inputs = keras.Input((8, 8, 3))
+        >>> outputs = keras.layers.BatchNormalization(name="bn")(keras.layers.MaxPooling2D()(inputs))
+        >>> quantized = quantize_model(keras.Model(inputs, outputs), custom_qdq_cases=[BNQDQCase()])
+        >>> [layer.name for layer in describe(quantized) if layer.quantized]
+        ['quant_bn']
     """
 
     rules = (unfolded_normalization_input,)
 
 
 class MaxPoolQDQCase(_StructureCase):
-    """Quantizes the input of each MaxPooling2D."""
+    """Quantizes the input of each MaxPooling2D.
+
+    Example:
+        >>> inputs = keras.Input((8, 8, 3))
+        >>> model = keras.Model(inputs, keras.layers.MaxPooling2D(name="pool")(inputs))
+        >>> [layer.name for layer in describe(quantize_model(model, custom_qdq_cases=[MaxPoolQDQCase()]))]
+        ['quant_pool']
+    """
 
     rules = (max_pooling_input,)
 
 
 class ResidualConnectionQDQCase(_StructureCase):
-    """Quantizes the inputs of each Add but one that a runtime fuses with the convolution it comes from.
+    """Quantizes the inputs of each Add, except the output of the convolution that fuses the Add.
 
-    An input is left out if a convolution computes it (then maybe BatchNormalization, activation, dropout) and only this
-    Add reads it; of several such inputs, the last.
+    A convolution fuses the Add if only this Add reads its output, maybe after BatchNormalization, activation and
+    dropout. If several inputs come from such convolutions, the last convolution fuses the Add.
+
+    Example:
+        >>> inputs = keras.Input((8, 8, 3))
+        >>> x = keras.layers.Conv2D(3, 3, padding="same")(inputs)
+        >>> model = keras.Model(inputs, keras.layers.Add(name="add")([inputs, x]))
+        >>> spec = ResidualConnectionQDQCase().case(model, QuantizationSpec())
+        >>> [(entry.name, entry.quantization_index) for entry in spec.layers]
+        [('add', [0])]
     """
 
     rules = (residual_inputs,)
 
 
 class ResNetV1QDQCase(_StructureCase):
-    """ResNet v1: residual connections."""
+    """The case for ResNet v1: residual sums, as `ResidualConnectionQDQCase`.
+
+    Example:
+        >>> quantized = quantize_model(model, custom_qdq_cases=[ResNetV1QDQCase()])
+    """
 
     rules = (residual_inputs,)
 
 
 class ResNetV2QDQCase(_StructureCase):
-    """ResNet v2: residual connections, pre-activation BatchNormalization, max pooling."""
+    """The case for ResNet v2: residual sums, max pooling, and each BatchNormalization that is not folded.
+
+    It combines `ResidualConnectionQDQCase`, `BNQDQCase` and `MaxPoolQDQCase`.
+
+    Example:
+        >>> quantized = quantize_model(model, custom_qdq_cases=[ResNetV2QDQCase()])
+    """
 
     rules = (residual_inputs, unfolded_normalization_input, max_pooling_input)
 
 
 class EfficientNetQDQCase(_StructureCase):
-    """EfficientNet: residual connections, and both inputs of each squeeze-and-excite Multiply."""
+    """The case for EfficientNet: residual sums, and all inputs of each Multiply (squeeze-and-excite).
+
+    Example:
+        >>> quantized = quantize_model(model, custom_qdq_cases=[EfficientNetQDQCase()])
+    """
 
     rules = (residual_inputs, multiply_inputs)
 
 
 class MobileNetQDQCase(_StructureCase):
-    """MobileNet: residual connections."""
+    """The case for MobileNet: residual sums, as `ResidualConnectionQDQCase`.
+
+    Example:
+        >>> quantized = quantize_model(model, custom_qdq_cases=[MobileNetQDQCase()])
+    """
 
     rules = (residual_inputs,)
 
 
 class InceptionQDQCase(_StructureCase):
-    """Inception: max pooling."""
+    """The case for Inception: max pooling, as `MaxPoolQDQCase`.
+
+    Example:
+        >>> quantized = quantize_model(model, custom_qdq_cases=[InceptionQDQCase()])
+    """
 
     rules = (max_pooling_input,)

@@ -1,6 +1,6 @@
-"""What to quantize, under its old module path.
+"""`QuantizationSpec` and `LayerConfig`, under their old module path.
 
-The old module had the state of a running `quantize_model` too, which nobody needs: a plan is made anew for each call.
+NVIDIA's module also held the state of a running `quantize_model`. Here each call makes a new plan and keeps no state.
 """
 
 from tensorflow_quantization.quantize.spec import LayerConfig, QuantizationSpec

@@ -1,4 +1,4 @@
-"""The documented helpers: folders for experiments, conversion to ONNX, and a look at a layer's neighbours."""
+"""The helpers of NVIDIA's toolkit: folders for experiments, conversion to ONNX, and queries on a model's layers."""
 
 from __future__ import annotations
 
@@ -25,11 +25,16 @@ __all__ = [
 
 
 def ensure_and_clean_dir(path: str | os.PathLike, do_clean_dir: bool = True) -> None:
-    """Make a directory, with its parents.
+    """Create a directory and its parents.
+
+    Example:
+        >>> ensure_and_clean_dir("experiments/first")
+        >>> os.listdir("experiments")
+        ['first']
 
     Args:
         path: the directory.
-        do_clean_dir: delete what is in it already.
+        do_clean_dir: `True` (default): delete everything in the directory if it exists. `False`: keep it.
     """
     if do_clean_dir and os.path.isdir(path):
         for entry in pathlib.Path(path).iterdir():
@@ -41,7 +46,7 @@ def ensure_and_clean_dir(path: str | os.PathLike, do_clean_dir: bool = True) -> 
 
 
 class _Assets:
-    """The paths of one experiment, as strings; the folders exist."""
+    """The paths of one experiment as strings. The constructor creates the folders."""
 
     def __init__(self, base: str):
         self.base = base
@@ -56,7 +61,7 @@ class _Assets:
 
 
 class CreateAssetsFolders:
-    """Folders and file names for experiments; what is in them already stays.
+    """Create folders for experiments, with fixed file names for models. Existing files are kept.
 
     Example:
         >>> assets = CreateAssetsFolders("toolkit_basics")
@@ -65,7 +70,7 @@ class CreateAssetsFolders:
         'toolkit_basics/example/fp32/saved_model.keras'
 
     Args:
-        base_experiment_directory: made if it does not exist.
+        base_experiment_directory: the folder for all experiments; it is created if it does not exist.
     """
 
     def __init__(self, base_experiment_directory: str | os.PathLike):
@@ -73,16 +78,20 @@ class CreateAssetsFolders:
         ensure_and_clean_dir(self.base, do_clean_dir=False)
 
     def add_folder(self, folder_name: str) -> None:
-        """Make `<base>/<folder_name>` and name its paths in an attribute called `folder_name`.
+        """Create the folder `<base>/<folder_name>`, and add an attribute `folder_name` with its paths.
 
-        The attribute has `base`, the folders `fp32` and `int8`, and file names in them: `fp32_saved_model` and
-        `int8_saved_model` (saved_model.keras), `fp32_onnx_model` (original.onnx), `int8_onnx_model` (quantized.onnx).
+        The attribute holds strings: `base`; the folders `fp32` and `int8`; and the paths of files in them,
+        `fp32_saved_model` and `int8_saved_model` (saved_model.keras), `fp32_onnx_model` (original.onnx) and
+        `int8_onnx_model` (quantized.onnx).
+
+        Args:
+            folder_name: the name of the folder and of the attribute.
 
         Raises:
-            ValueError: the name is no Python identifier, or one of this class' own attributes.
+            ValueError: the name is not a Python identifier, or the class has an attribute of this name.
         """
         if not folder_name.isidentifier() or hasattr(CreateAssetsFolders, folder_name) or folder_name == "base":
-            raise ValueError(f"A folder name becomes an attribute; {folder_name!r} cannot be one.")
+            raise ValueError(f"A folder name becomes an attribute, and {folder_name!r} cannot be an attribute name.")
         setattr(self, folder_name, _Assets(os.path.join(self.base, folder_name)))
 
     def __getattr__(self, name: str) -> _Assets:
@@ -92,14 +101,22 @@ class CreateAssetsFolders:
 def convert_keras_model_to_onnx(
     keras_model: keras.Model, onnx_model_path: str | os.PathLike, opset: int | None = None
 ) -> None:
-    """Write a Keras model, quantized or not, as an ONNX file: `export_onnx` by its documented name.
+    """Write a Keras model, quantized or float, as an ONNX file: `export_onnx` under its name in NVIDIA's toolkit.
+
+    Example:
+        >>> convert_keras_model_to_onnx(model, "converted.onnx")
+        >>> os.path.exists("converted.onnx")
+        True
 
     Args:
-        keras_model: a built Keras model.
-        onnx_model_path: of the file; its folder must exist.
-        opset: the ONNX opset; `None`: the least that the model needs.
+        keras_model: a built `keras.Model`.
+        onnx_model_path: the file to write; its folder must exist.
+        opset: the ONNX opset, 13 or newer; `None` (default): the lowest opset that the model needs.
+
+    Raises:
+        TypeError, ValueError: as `export_onnx` does.
     """
-    from tensorflow_quantization.export import export_onnx  # onnx is loaded only when a file is written
+    from tensorflow_quantization.export import export_onnx  # imported late: it loads the ONNX libraries
 
     export_onnx(keras_model, onnx_model_path, opset=opset)
 
@@ -107,17 +124,23 @@ def convert_keras_model_to_onnx(
 def convert_saved_model_to_onnx(
     saved_model_dir: str | os.PathLike, onnx_model_path: str | os.PathLike, opset: int | None = None
 ) -> None:
-    """Write whatever a Keras user saved as an ONNX file.
+    """Write a saved Keras model as an ONNX file.
+
+    Example:
+        >>> model.save("saved_model.keras")
+        >>> convert_saved_model_to_onnx("saved_model.keras", "saved_model.onnx")
+        >>> os.path.exists("saved_model.onnx")
+        True
 
     Args:
-        saved_model_dir: a `.keras` or `.h5` file, or a SavedModel directory; the latter goes through tf2onnx, which
-            has to be installed.
-        onnx_model_path: of the ONNX file; its folder must exist.
-        opset: the ONNX opset; `None`: the least that the model needs.
+        saved_model_dir: a `.keras`, `.h5` or `.hdf5` file, or a SavedModel directory. tf2onnx converts a directory, and
+            must be installed for it.
+        onnx_model_path: the ONNX file to write; its folder must exist.
+        opset: the ONNX opset, 13 or newer; `None` (default): the lowest opset that the model needs.
 
     Raises:
-        FileNotFoundError: there is nothing at `saved_model_dir`.
-        ValueError: it is nothing that Keras saves.
+        FileNotFoundError: `saved_model_dir` does not exist.
+        ValueError: it is not a saved Keras model.
         ImportError: it is a SavedModel directory, and tf2onnx is not installed.
     """
     path = pathlib.Path(saved_model_dir)
@@ -131,21 +154,27 @@ def convert_saved_model_to_onnx(
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise ValueError(
             f"{os.fspath(saved_model_dir)!r} is not a saved Keras model: expected a .keras or .h5 file, or a "
-            "SavedModel directory (with a saved_model.pb in it)."
+            "SavedModel directory, which holds a saved_model.pb."
         )
     convert_keras_model_to_onnx(keras.models.load_model(path, compile=False), onnx_model_path, opset=opset)
 
 
 class KerasModelTraveller:
-    """Lists the layers of models, layers of nested models included.
+    """Lists the layers of a model, including the layers of nested models.
 
-    The old toolkit gives the model to each method, `KerasModelTraveller().get_layer_names(model)`. A model may be given
-    once, too: `KerasModelTraveller(model).get_layer_names()`.
+    Pass the model to the constructor, or to each method as in NVIDIA's toolkit:
+    `KerasModelTraveller().get_layer_names(model)`.
+
+    Example:
+        >>> KerasModelTraveller(model).get_layer_names()
+        ['image', 'conv', 'pool', 'scores']
+        >>> KerasModelTraveller(model).get_layer_names(filter_by_class="Dense")
+        ['scores']
 
     Args:
-        keras_model: a built Keras model, for methods that are called without one.
-        print_layer_config: `get_layer_information` prints the config of each layer, too; `False` by default. May stand
-            first, as in the old toolkit.
+        keras_model: a built `keras.Model` for methods that are called without a model; `None` (default): no model.
+        print_layer_config: `get_layer_information` also prints the config of each layer; `False` by default. It may be
+            the first argument, as in NVIDIA's toolkit.
     """
 
     def __init__(self, keras_model: keras.Model | bool | None = None, print_layer_config: bool = False):
@@ -157,29 +186,34 @@ class KerasModelTraveller:
     def get_layer_names(
         self, keras_model: keras.Model | None = None, filter_by_class: str | type | None = None
     ) -> list[str]:
-        """The names of the layers in the order of the computation, inputs first.
+        """Return the names of the layers in the order of the calls, inputs first.
 
         Args:
-            keras_model: a built Keras model; by default the model of the constructor.
-            filter_by_class: only layers of this class or of its subclasses: the class, or its name as in an entry of a
-                `QuantizationSpec`; `None`: all layers.
+            keras_model: a built `keras.Model`; `None` (default): the model of the constructor.
+            filter_by_class: return only layers of this class or of its subclasses. A class, or its name as in an entry
+                of a `QuantizationSpec`; `None` (default): all layers.
+
+        Returns:
+            A list of names; a shared layer is listed once.
 
         Raises:
-            TypeError: there is no model.
+            TypeError: neither this call nor the constructor got a model.
         """
         return [layer.name for layer in self._layers(keras_model) if _is_of_class(layer, filter_by_class)]
 
     def get_layer_information(self, keras_model: keras.Model | None = None) -> list[dict[str, Any]]:
-        """What the layers are, in the order of the computation, inputs first; printed if the model is given here.
+        """Return the class, module and name of each layer in the order of the calls, inputs first.
+
+        If `keras_model` is passed to this method, it also prints them as a table.
 
         Args:
-            keras_model: a built Keras model; by default the model of the constructor.
+            keras_model: a built `keras.Model`; `None` (default): the model of the constructor.
 
         Returns:
-            For each layer a dict: `class`, `module`, `name`, `layer`.
+            For each layer a dict with the keys "class", "module" and "name" (strings) and "layer" (the layer).
 
         Raises:
-            TypeError: there is no model.
+            TypeError: neither this call nor the constructor got a model.
         """
         found = [_information(layer) for layer in self._layers(keras_model)]
         if keras_model is not None:
@@ -193,7 +227,7 @@ class KerasModelTraveller:
     def _layers(self, keras_model: keras.Model | None) -> list[keras.layers.Layer]:
         graph = self.graph if keras_model is None else LayerGraph.trace(keras_model).flatten()
         if graph is None:
-            raise TypeError("Which model? Pass it here, or to KerasModelTraveller.")
+            raise TypeError("There is no model. Pass it here, or to KerasModelTraveller.")
         layers = [tensor.source for tensor in graph.inputs if tensor.source is not None]
         layers += [call.operation for call in graph.calls if call.is_layer]
         return list(dict.fromkeys(layers))
@@ -207,17 +241,22 @@ def _is_of_class(layer: keras.layers.Layer, wanted: str | type | None) -> bool:
 
 
 def find_my_predecessors(model: keras.Model, layer_name: str) -> list[dict[str, Any]]:
-    """The layers whose outputs a layer reads.
+    """Return the layers whose outputs a layer reads.
+
+    Example:
+        >>> [layer["name"] for layer in find_my_predecessors(model, "pool")]
+        ['conv']
 
     Args:
-        model: a built Keras model.
-        layer_name: the name of one of its layers, also of one within a nested model.
+        model: a built `keras.Model`.
+        layer_name: the name or path of a layer of the model or of a nested model.
 
     Returns:
-        A dict an input of the layer, in input order: `class`, `module`, `name`, `layer`.
+        For each input of the layer, in order, a dict with the keys "class", "module" and "name" (strings) and "layer"
+        (the layer).
 
     Raises:
-        ValueError: there is no such layer; the message names the closest ones.
+        ValueError: there is no such layer; the message names the closest names.
     """
     _, calls = _find(model, layer_name)
     producers = [t.producer.operation if t.producer else t.source for call in calls for t in call.inputs]
@@ -225,7 +264,23 @@ def find_my_predecessors(model: keras.Model, layer_name: str) -> list[dict[str, 
 
 
 def find_my_successors(model: keras.Model, layer_name: str) -> list[dict[str, Any]]:
-    """The layers that read a layer's output; see `find_my_predecessors`."""
+    """Return the layers that read the output of a layer.
+
+    Example:
+        >>> [layer["name"] for layer in find_my_successors(model, "pool")]
+        ['scores']
+
+    Args:
+        model: a built `keras.Model`.
+        layer_name: the name or path of a layer of the model or of a nested model.
+
+    Returns:
+        For each layer that reads the output, a dict with the keys "class", "module" and "name" (strings) and "layer"
+        (the layer).
+
+    Raises:
+        ValueError: there is no such layer; the message names the closest names.
+    """
     graph, calls = _find(model, layer_name)
     return [_information(successor.operation) for call in calls for successor in graph.successors(call)]
 
