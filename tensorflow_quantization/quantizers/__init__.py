@@ -1,4 +1,4 @@
-"""Numerics: pure functions, and the Keras layers that hold a range and apply them."""
+"""The arithmetic of quantization: pure functions, and the Keras layers that apply them to activations and weights."""
 
 from tensorflow_quantization.quantizers.activation import ActivationQuantizer
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme

@@ -1,4 +1,4 @@
-"""`ActivationQuantizer`: fake-quantizes a tensor that flows through the model, with a range that it holds."""
+"""`ActivationQuantizer`: fake-quantizes an activation; the range is a weight of the quantizer."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from tensorflow_quantization.quantizers.scheme import QuantizationScheme
 from tensorflow_quantization.text.messages import must_be_one_of
 
 RANGES = (*OBSERVERS, "learned")
-#: The range of a quantizer that never saw data, in both directions.
+#: A quantizer that never saw data has the range from minus this to plus this.
 UNSEEN_RANGE = 6.0
 
 
 @keras.saving.register_keras_serializable(package="tensorflow_quantization")
 class ActivationQuantizer(keras.layers.Layer):
-    """Fake-quantizes its input per tensor.
+    """Fake-quantizes its input per-tensor: rounds it to the integers of `scheme` and returns floats of the same dtype.
 
-    The range starts at ±6. While training it follows the batches (`ranges`), unless it is `frozen`, or the layer is not
-    `trainable` and already has a range. `calibrate` sets it.
+    The range starts at ±6. `calibrate` sets it. In training it follows the batches, see `ranges`, unless the quantizer
+    is `frozen`, or is not `trainable` and has a range from data.
 
     Example:
         >>> quantizer = ActivationQuantizer(QuantizationScheme())
@@ -36,21 +36,28 @@ class ActivationQuantizer(keras.layers.Layer):
         '0.020, 0'
 
     Args:
-        scheme: the integers; per tensor.
-        ranges: "ema" (moving average), "last" (last batch) or "learned": the step size is a trained weight that starts
-            from the first batch, at 2 * mean|x| / sqrt(qmax) as in LSQ (arXiv:1902.08153), or from calibration.
-        frozen: the range stays as it is.
-        same_as: a quantizer whose range this one has too, and leaves alone; scheme and `ranges` must be the same.
-        reasons: what `quantize_model` decided, for `describe`: {path: {"code": ..., "text": ...}}, of this layer and
-            maybe of layers that it left alone.
+        scheme: `QuantizationScheme`, or its config; `axis` must be `None`.
+        ranges: how the range follows training batches:
+
+            - "ema" (default): exponential moving average of the ranges of the batches.
+            - "last": the range of the last batch.
+            - "learned": the step, which is the scale, is a trained weight (LSQ, arXiv:1902.08153). It starts from
+              calibration, or from the first batch at 2 * mean(abs(x)) / sqrt(qmax) (LSQ, section 2.1).
+        frozen: bool, default `False`; `True`: training does not update the range. A learned step is still trained;
+            `trainable=False` stops that.
+        same_as: another `ActivationQuantizer`, or `None` (default). Both share its range, which only the other
+            quantizer updates. `scheme` and `ranges` must be the same.
+        reasons: the decisions of `quantize_model`, which `describe` reads: {path: {"code": ..., "text": ...}}. They are
+            about this layer and may be about layers that stayed float. Default `None`: no decisions.
+        **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: unknown `ranges`, or a scheme with a channel axis.
+        ValueError: `ranges` is unknown, or the scheme has an axis.
     """
 
-    range: keras.Variable  # least and greatest value
-    batches: keras.Variable  # how many it comes from
-    step_change: keras.Variable
+    range: keras.Variable  # (low, high)
+    batches: keras.Variable  # the number of batches that `range` comes from
+    step_change: keras.Variable  # of a learned step, see `_add_range`
 
     def __init__(
         self,
@@ -70,7 +77,7 @@ class ActivationQuantizer(keras.layers.Layer):
         self.ranges = check_ranges(ranges)
         self.frozen = frozen
         self.reasons = dict(reasons or {})
-        # Stands in for quantization, outside of compiled functions: a function of the tensor that returns what goes on.
+        # Replaces quantization if set: gets the tensor and returns the output. Functions compiled before ignore it.
         self.observer: Callable[[Any], Any] | None = None
         self.supports_masking = True
         self.has_own_range = same_as is None
@@ -88,8 +95,9 @@ class ActivationQuantizer(keras.layers.Layer):
         )
         self.batches = self.add_weight(name="batches", initializer="zeros", trainable=False, autocast=False)
         if self.learns:
-            # What training added to the step size. Kept apart from its start, because a backend may forbid to assign
-            # to a trained weight within a training step; the gradient is the same.
+            # The step is its start, which comes from `range`, plus this trained change. One variable for both would be
+            # assigned in the first training step, and a backend may forbid to assign to a trained weight there. The
+            # gradient is the same.
             self.step_change = self.add_weight(name="step_change", initializer="zeros", autocast=False)
 
     def call(self, x, training=None):
@@ -108,7 +116,7 @@ class ActivationQuantizer(keras.layers.Layer):
         return ops.cast(y, x.dtype)
 
     def _follow(self, x):
-        """Move the range towards that of a batch."""
+        """Updates the range from a batch."""
         batches = ops.convert_to_tensor(self.batches)
         range_ = ops.convert_to_tensor(self.range)
         if self.learns:
@@ -116,13 +124,13 @@ class ActivationQuantizer(keras.layers.Layer):
         else:
             batch_range = ops.stack([ops.min(x), ops.max(x)])
             updated = OBSERVERS[self.ranges](range_, batch_range, batches)
-            if not self.trainable:  # as a frozen BatchNormalization keeps its statistics
+            if not self.trainable:  # like a BatchNormalization with `trainable=False`, which keeps its statistics
                 updated = ops.where(batches > 0, range_, updated)
         self.range.assign(updated)
         self.batches.assign(batches + 1.0)
 
     def _lsq_start(self, x):
-        """The range of this batch, widened or narrowed until its step is LSQ's first."""
+        """Returns the range of the batch, rescaled so that its step is LSQ's initial step."""
         step = 2.0 * ops.mean(ops.abs(x)) / math.sqrt(self.scheme.qmax)
         batch_range = ops.stack([ops.min(x), ops.max(x)])
         scale, _ = numerics.scale_from_range(batch_range[0], batch_range[1], self.scheme)
@@ -135,32 +143,41 @@ class ActivationQuantizer(keras.layers.Layer):
         return scale, zero_point
 
     def scale(self):
-        """The scale as it is now, a float32 tensor."""
+        """Returns the current scale, a float32 scalar tensor."""
         return self._scale_and_zero_point()[0]
 
     def is_seen(self):
-        """`seen` as a tensor, for use in compiled functions."""
+        """Returns `seen` as a boolean scalar tensor, for compiled functions."""
         return ops.ones((), "bool") if self.scheme.fixed is not None else ops.convert_to_tensor(self.batches) > 0
 
     @property
     def learns(self) -> bool:
-        """Whether the step size is a trained weight."""
+        """Whether the step is a trained weight: `ranges="learned"` and the scheme fixes no scale."""
         return self.ranges == "learned" and self.scheme.fixed is None
 
     @property
     def seen(self) -> bool:
-        """Whether the range comes from data, of training or of calibration, or needs none."""
+        """Whether the range comes from data (training, calibration, `set_range`), or the scheme fixes the scale."""
         return bool(self.is_seen())
 
     def set_range(self, low: float, high: float) -> None:
-        """Set the range as if data had given it; learning, if any, starts anew from it."""
+        """Sets the range as calibration does; a learned step restarts from it.
+
+        Args:
+            low: float; the least value, in the unit of the tensor.
+            high: float; the greatest value.
+        """
         self.range.assign(np.array([low, high], "float32"))
         self.batches.assign(1.0)
         if self.learns:
             self.step_change.assign(0.0)
 
     def parameters(self) -> tuple[np.ndarray, np.ndarray]:
-        """Scale (float32 scalar) and zero point (scalar in the integer dtype of the scheme)."""
+        """Returns the scale and the zero point, as the export writes them.
+
+        Returns:
+            (scale, zero point): a float32 scalar, and a scalar in the dtype of the scheme.
+        """
         low, high = self.range.numpy()
         scale, zero_point = numerics.scale_from_range(low, high, self.scheme, np)
         if self.learns:
@@ -181,10 +198,10 @@ class ActivationQuantizer(keras.layers.Layer):
 
 
 def check_ranges(ranges: str) -> str:
-    """`ranges` itself if it is known.
+    """Returns `ranges` unchanged.
 
     Raises:
-        ValueError: it is not.
+        ValueError: `ranges` is unknown.
     """
     if ranges not in RANGES:
         raise ValueError(must_be_one_of("ranges", RANGES, ranges))
@@ -192,7 +209,7 @@ def check_ranges(ranges: str) -> str:
 
 
 def _learned_scale(start, change, xp):
-    return xp.maximum(start + change, start * 1e-3)  # a step size stays positive
+    return xp.maximum(start + change, start * 1e-3)  # a step must stay positive
 
 
 def _initial_range(shape, dtype=None):

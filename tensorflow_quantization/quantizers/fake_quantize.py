@@ -1,4 +1,4 @@
-"""Fake-quantization with its gradient: the one function where a backend's fast kernel may stand in."""
+"""Fake quantization with its gradient. A faster kernel of a backend would replace these functions, and no others."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ from tensorflow_quantization.quantizers.scheme import QuantizationScheme
 
 
 def fake_quantize(x, scale, zero_point, scheme: QuantizationScheme):
-    """`dequantize(quantize(x))` with the straight-through gradient.
+    """Returns `dequantize(quantize(x))`, with the straight-through gradient.
 
-    The gradient to `x` is 1 inside the range and 0 where `x` is clipped (arXiv:1308.3432, clipped as in
-    arXiv:1806.08342); none goes to `scale` or `zero_point`.
+    The gradient with respect to `x` is 1 where `x` is in the range and 0 where `x` is clipped (arXiv:1308.3432; clipped
+    as in arXiv:1806.08342). `scale` and `zero_point` get no gradient.
 
     Args:
         x: float32 tensor of any shape.
         scale, zero_point: float32, broadcastable to `x`.
-        scheme: the integers.
+        scheme: its `qmin` and `qmax` clip.
+
+    Returns:
+        A float32 tensor in the shape of `x`.
     """
     scale, zero_point = ops.stop_gradient(scale), ops.stop_gradient(zero_point)
-    # The zero point goes into the limits: adding it to the integers and taking it off again would cost two passes.
+    # Shifting the limits saves two passes over `x`: adding the zero point and subtracting it again.
     lowest, highest = scheme.qmin - zero_point, scheme.qmax - zero_point
 
-    # Written as clip and stop_gradient, the gradient would be a select, which costs twice as much as this product.
+    # With clip and stop_gradient instead, the gradient is a select, which takes twice as long as this product.
     @ops.custom_gradient
     def straight_through(x):
         def gradient(*args, upstream=None):
@@ -36,11 +39,18 @@ def fake_quantize(x, scale, zero_point, scheme: QuantizationScheme):
 
 
 def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, gradient_scale: float):
-    """`fake_quantize` that also gives `scale` its gradient, that of LSQ (arXiv:1902.08153, equation 3).
+    """Returns what `fake_quantize` returns; `scale` gets the LSQ gradient (arXiv:1902.08153, equation 3).
 
     Args:
-        gradient_scale: multiplies the gradient to `scale`; LSQ takes 1 / sqrt(elements * qmax).
+        x: float32 tensor of any shape.
+        scale, zero_point: float32, broadcastable to `x`.
+        scheme: its `qmin` and `qmax` clip.
+        gradient_scale: multiplies the gradient with respect to `scale`; 1 / sqrt(elements * qmax) in LSQ, section 2.2.
+
+    Returns:
+        A float32 tensor in the shape of `x`.
     """
+    # The first line leaves the value of `scale` as it is and multiplies its gradient by `gradient_scale`.
     scale = scale * gradient_scale + ops.stop_gradient(scale - scale * gradient_scale)
     ratio = ops.clip(x / scale, scheme.qmin - zero_point, scheme.qmax - zero_point)
     rounded = ratio + ops.stop_gradient(ops.round(ratio) - ratio)
@@ -48,8 +58,9 @@ def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, grad
 
 
 def float32(x):
-    """`x` in float32, whatever the mixed-precision policy computes in: eight bits of a bfloat16 are too few.
+    """Returns `x` as a float32 tensor.
 
-    Always a tensor: a custom gradient of TensorFlow may not read a variable.
+    Mixed-precision policies compute in bfloat16, whose 8 significant bits are too few to round to 8-bit integers. The
+    result is a tensor even if `x` is a variable: a custom gradient of TensorFlow may not read a variable.
     """
     return ops.cast(x, "float32")

@@ -1,7 +1,7 @@
-"""Uniform quantization as pure functions: numbers in, numbers out.
+"""Uniform quantization as pure functions.
 
-Each takes `xp`, the array namespace to compute with: `keras.ops` in a training step, `numpy` when a file is written.
-Both round half to even and divide in float32, so that training and file agree to the integer.
+`xp` is the array namespace that computes: `keras.ops` in training, `numpy` in the export. Both round half to even and
+divide in float32, so the model and the file agree on every integer.
 """
 
 from __future__ import annotations
@@ -13,19 +13,41 @@ import keras
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme
 
 Array = Any
-#: A scale below this is that of a tensor or channel that is all zeros.
+#: A scale up to this belongs to a tensor or channel of zeros only.
 SMALLEST_SCALE = 1e-12
-#: It becomes this: its integers are zeros too, float16 holds it, and a range of uint8 lies within that of a ReLU6.
+#: Replaces such a scale. Zeros stay zeros, float16 can represent the scale, and 255 steps of it stay below ReLU6's 6.
 SCALE_OF_ZEROS = 2.0**-7
 
 
 def scale_from_range(low: Array, high: Array, scheme: QuantizationScheme, xp=keras.ops) -> tuple[Array, Array]:
-    """Scale and zero point (both float, broadcast like `low`) that cover [low, high] and zero.
+    """Returns the scale and the zero point whose integers cover [low, high] and zero.
 
-    Symmetric signed: scale = max(|low|, |high|) / qmax, zero point 0. Symmetric unsigned: scale = high / (qmax -
-    qmin), zero point qmin. Affine: scale = (high - low) / (qmax - qmin) of the range widened to hold zero, zero point
-    = round(qmin - low / scale): ONNX' DynamicQuantizeLinear, and section 2.1 of arXiv:1712.05877. Fixed: what the
-    scheme says.
+    | scheme | scale | zero point |
+    |---|---|---|
+    | symmetric, signed | max(abs(low), abs(high)) / qmax | 0 |
+    | symmetric, unsigned | high / (qmax - qmin) | qmin |
+    | asymmetric | (high - low) / (qmax - qmin) | round(qmin - low / scale) |
+    | fixed | `scheme.fixed[0]` | `scheme.fixed[1]` |
+
+    Asymmetric schemes first widen the range to contain zero (arXiv:1712.05877, section 2.1; ONNX'
+    DynamicQuantizeLinear). The scale of a range of zeros is 2**-7.
+
+    Example:
+        >>> import numpy as np
+        >>> scheme = QuantizationScheme(signed=False, symmetric=False, narrow_range=False)
+        >>> scale, zero_point = scale_from_range(np.float32(-1.0), np.float32(1.55), scheme, np)
+        >>> f"{scale:.2f}, {zero_point:.0f}"
+        '0.01, 100'
+
+    Args:
+        low: float32, any shape; the least value, one number for each scale.
+        high: float32, the shape of `low`; the greatest value.
+        scheme: the integers.
+        xp: the array namespace; default `keras.ops`.
+
+    Returns:
+        (scale, zero point), both float and in the shape of `low`. The scale is positive, in the unit of `low`; the zero
+        point is a whole number.
     """
     if scheme.fixed is not None:
         scale, zero_point = scheme.fixed
@@ -44,24 +66,82 @@ def scale_from_range(low: Array, high: Array, scheme: QuantizationScheme, xp=ker
 
 
 def weight_range(weight: Array, scheme: QuantizationScheme, xp=keras.ops) -> tuple[Array, Array]:
-    """Least and greatest weight, per channel where the scheme has an axis (kept as axes of size 1)."""
+    """Returns the least and the greatest value of a weight, per-channel if the scheme has an axis.
+
+    Example:
+        >>> import numpy as np
+        >>> kernel = np.array([[1.0, 0.1], [-0.5, 0.02]], "float32")
+        >>> low, high = weight_range(kernel, QuantizationScheme(axis=-1), np)
+        >>> high.shape, float(high[0, 0])
+        ((1, 2), 1.0)
+
+    Args:
+        weight: float array of any shape.
+        scheme: `scheme.axis` names the channel axes.
+        xp: the array namespace; default `keras.ops`.
+
+    Returns:
+        (least, greatest), in the dtype and rank of `weight`; every axis that shares a scale has size 1.
+    """
     axes = reduced_axes(len(weight.shape), scheme)
     return xp.min(weight, axis=axes, keepdims=True), xp.max(weight, axis=axes, keepdims=True)
 
 
 def reduced_axes(rank: int, scheme: QuantizationScheme) -> tuple[int, ...]:
-    """The axes that share one scale."""
+    """Returns the axes over which a weight shares one scale: all axes but `scheme.axis`.
+
+    Example:
+        >>> reduced_axes(4, QuantizationScheme(axis=-1))
+        (0, 1, 2)
+
+    Args:
+        rank: the number of axes of the weight.
+        scheme: `scheme.axis` names the channel axes; `None` is per-tensor.
+
+    Returns:
+        Axes counted from 0, in ascending order.
+    """
     kept = {a % rank for a in scheme.axis or ()}
     return tuple(a for a in range(rank) if a not in kept)
 
 
 def quantize(x: Array, scale: Array, zero_point: Array, scheme: QuantizationScheme, xp=keras.ops) -> Array:
-    """Integers as floats: clip(round(x / scale) + zero_point, qmin, qmax), the formula of ONNX' QuantizeLinear."""
+    """Returns clip(round(x / scale) + zero_point, qmin, qmax), as ONNX' QuantizeLinear does.
+
+    Example:
+        >>> import numpy as np
+        >>> quantize(np.array([-1.0, 0.26, 99.0]), 0.5, 0.0, QuantizationScheme(bits=4), np)
+        array([-2.,  1.,  7.])
+
+    Args:
+        x: float array of any shape.
+        scale: float, broadcastable to `x`; positive.
+        zero_point: float that holds a whole number, broadcastable to `x`.
+        scheme: its `qmin` and `qmax` clip.
+        xp: the array namespace; default `keras.ops`.
+
+    Returns:
+        Whole numbers in the shape and float dtype of `x`.
+    """
     return xp.clip(xp.round(x / scale) + zero_point, scheme.qmin, scheme.qmax)
 
 
 def dequantize(q: Array, scale: Array, zero_point: Array) -> Array:
-    """(q - zero_point) * scale, the formula of ONNX' DequantizeLinear."""
+    """Returns (q - zero_point) * scale, as ONNX' DequantizeLinear does.
+
+    Example:
+        >>> import numpy as np
+        >>> dequantize(np.array([-2.0, 1.0, 7.0]), 0.5, 0.0)
+        array([-1. ,  0.5,  3.5])
+
+    Args:
+        q: float array of whole numbers, any shape.
+        scale: float, broadcastable to `q`.
+        zero_point: float that holds a whole number, broadcastable to `q`.
+
+    Returns:
+        Real values in the shape of `q`.
+    """
     return (q - zero_point) * scale
 
 

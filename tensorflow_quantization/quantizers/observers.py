@@ -1,24 +1,25 @@
-"""How an activation range follows the batches of training: one function an entry of `OBSERVERS`."""
+"""Observers of training: functions that update an activation range from the range of a batch."""
 
 from __future__ import annotations
 
 from keras import ops
 
-#: Weight of the past in the moving average, once as many batches have been seen; before that it is a plain mean.
+#: The weight of earlier batches in the moving average. The first 100 batches are averaged with equal weights.
 EMA_MOMENTUM = 0.99
 
 
 def ema(range_, batch_range, batches):
-    """Exponential moving average: the mean of the first batches, then with momentum 0.99 (arXiv:1712.05877, 3.1)."""
+    """Returns the exponential moving average of the ranges of all batches (arXiv:1712.05877, section 3.1)."""
     momentum = ops.minimum(EMA_MOMENTUM, batches / (batches + 1.0))
     return batch_range + momentum * (range_ - batch_range)
 
 
 def last(range_, batch_range, batches):
-    """The range of the last batch alone, as the old toolkit did it."""
+    """Returns the range of the last batch, as NVIDIA's toolkit does."""
     del range_, batches
     return batch_range
 
 
-#: Arguments: the range so far (low, high), that of this batch, and how many batches came before it (float32).
+#: Each takes the range so far and the range of the batch, both (low, high), and the float32 count of earlier batches;
+#: it returns the new range.
 OBSERVERS = {"ema": ema, "last": last}

@@ -1,4 +1,4 @@
-"""`WeightQuantizer`: fake-quantizes a weight with the range of the weight itself."""
+"""`WeightQuantizer`: fake-quantizes a weight; the range is computed from the weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from tensorflow_quantization.quantizers.scheme import QuantizationScheme
 
 @keras.saving.register_keras_serializable(package="tensorflow_quantization")
 class WeightQuantizer(keras.layers.Layer):
-    """Fake-quantizes a weight; the range is always the weight's own, so there is nothing to store or calibrate.
+    """Fake-quantizes a weight: rounds it to the integers of `scheme` and returns float32 of the same shape.
+
+    The range is the least and the greatest value of the weight, per-channel if the scheme has an axis. It is computed
+    in each call, so there is nothing to store or calibrate.
 
     Example:
         >>> quantizer = WeightQuantizer(QuantizationScheme(axis=-1))
@@ -21,7 +24,8 @@ class WeightQuantizer(keras.layers.Layer):
                [-64,  25]], dtype=int8)
 
     Args:
-        scheme: the integers; its `axis` is the channel axis.
+        scheme: `QuantizationScheme`, or its config; `axis` names the channel axes, `None` is per-tensor.
+        **kwargs: arguments of `keras.layers.Layer`.
     """
 
     def __init__(self, scheme: QuantizationScheme, **kwargs):
@@ -36,24 +40,53 @@ class WeightQuantizer(keras.layers.Layer):
         return fake_quantize(weight, *numerics.scale_from_range(low, high, self.scheme), self.scheme)
 
     def scale(self, weight):
-        """The scale of a weight, a float32 tensor with size 1 on the axes that share one."""
+        """Returns the scale of a weight.
+
+        Args:
+            weight: float tensor or variable of any shape.
+
+        Returns:
+            A float32 tensor in the rank of `weight`; every axis that shares a scale has size 1.
+        """
         low, high = numerics.weight_range(float32(weight), self.scheme)
         return numerics.scale_from_range(low, high, self.scheme)[0]
 
     def parameters(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Scale (float32) and zero point (integer dtype of the scheme), with size 1 on the axes that share a scale."""
+        """Returns the scale and the zero point of a weight, as the export writes them.
+
+        Args:
+            weight: float array of any shape.
+
+        Returns:
+            (scale, zero point): float32, and the dtype of the scheme. Both have the rank of `weight`; every axis that
+            shares a scale has size 1.
+        """
         low, high = numerics.weight_range(np.asarray(weight, np.float32), self.scheme, np)
         scale, zero_point = numerics.scale_from_range(low, high, self.scheme, np)
         return scale.astype(np.float32), zero_point.astype(self.scheme.dtype)
 
     def integers(self, weight: np.ndarray) -> np.ndarray:
-        """The quantized weight, in the scheme's integer dtype."""
+        """Returns the quantized weight.
+
+        Args:
+            weight: float array of any shape.
+
+        Returns:
+            Integers in the shape of `weight` and the dtype of the scheme.
+        """
         scale, zero_point = self.parameters(weight)
         q = numerics.quantize(np.asarray(weight, np.float32), scale, zero_point, self.scheme, np)
         return q.astype(self.scheme.dtype)
 
     def dequantized(self, weight: np.ndarray) -> np.ndarray:
-        """What the integers stand for (float32), as a runtime computes it from a file."""
+        """Returns the real values of the quantized weight, as a runtime computes them from the file.
+
+        Args:
+            weight: float array of any shape.
+
+        Returns:
+            float32 in the shape of `weight`.
+        """
         scale, zero_point = (np.float32(p) for p in self.parameters(weight))
         return numerics.dequantize(np.float32(self.integers(weight)), scale, zero_point)
 

@@ -1,3 +1,4 @@
+import doctest
 import functools
 
 import numpy as np
@@ -192,3 +193,7 @@ def test_weight_range_keeps_the_channel_axes(axis, reduced, shape):
         assert low.shape == high.shape == shape
         np.testing.assert_array_equal(low, weight.min(axis=reduced, keepdims=True))
         np.testing.assert_array_equal(high, weight.max(axis=reduced, keepdims=True))
+
+
+def test_the_examples_in_the_docstrings_run():
+    assert not doctest.testmod(numerics).failed
