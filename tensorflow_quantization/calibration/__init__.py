@@ -1,4 +1,4 @@
-"""Post-training range estimation: one estimator a file."""
+"""Calibration: `calibrate`, and one file for each range estimator."""
 
 from tensorflow_quantization.calibration.calibrate import ESTIMATORS, calibrate
 from tensorflow_quantization.calibration.estimator import RangeEstimator

@@ -1,4 +1,4 @@
-"""`calibrate`: set the activation ranges of a quantized model from data."""
+"""`calibrate`: sets the activation ranges of a quantized model from a calibration set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tensorflow_quantization.text.messages import must_be_one_of
 
 ESTIMATORS: dict[str, type[RangeEstimator]] = {"minmax": MinMax, "percentile": Percentile, "mse": MSE}
 
-#: Older names of methods, and what they are called now.
+#: Former name of a method to its name today.
 _OLDER_NAMES = {"max": "minmax"}
 
 
@@ -33,11 +33,11 @@ def calibrate(
     batch_size: int | None = None,
     verbose: int = 1,
 ) -> keras.Model:
-    """Set the activation ranges of a quantized model from data, and freeze them.
+    """Sets the activation ranges of a quantized model from a calibration set, and freezes them.
 
-    The data flows through the model in inference mode with activations unquantized (weights are quantized, as they
-    will be), and each quantizer sees its tensor. Training that follows keeps the ranges, except for
-    `ranges="learned"`, which goes on learning from them. A hundred batches or fewer are enough.
+    The model runs in inference mode with quantized weights and float activations, and each quantizer observes its
+    tensor. Later training keeps the ranges; with `ranges="learned"` it continues from them. A hundred batches or fewer
+    are enough.
 
     Example:
         >>> quantized = quantize_model(model, target="onnxruntime")
@@ -46,22 +46,27 @@ def calibrate(
         True
 
     Args:
-        model: from `quantize_model`; changed in place.
-        data: anything that `model.predict` takes (arrays, lists or dicts of them, a `tf.data.Dataset`, a `PyDataset`, a
-            generator, a torch `DataLoader`); of (x, y) pairs only x is used.
-        method: "minmax" (the whole range seen; "max" is an older name), "percentile" (99.99 % of the values), "mse"
-            (the least mean squared error), or a function of no arguments that makes a `RangeEstimator`, such as
-            `lambda: Percentile(99.9)`.
-        steps: how many batches at most; `None`: all of them. Needed for a generator that never ends.
-        batch_size: of arrays; 32 by default.
-        verbose: 1 shows a progress bar, 0 nothing.
+        model: the result of `quantize_model`; changed in place.
+        data: the calibration set, anything that `model.predict` takes: arrays, lists or dicts of arrays, a
+            `tf.data.Dataset`, a `PyDataset`, a generator, a torch `DataLoader`. Shapes include the batch axis. Of
+            (x, y) pairs only x is used.
+        method: the range of each tensor:
+
+            - "minmax" (default): from the least value to the greatest. "max" is a former name.
+            - "percentile": 99.99 % of the values.
+            - "mse": the least mean squared quantization error.
+            - a function without arguments that returns a `RangeEstimator`: `lambda: Percentile(99.9)`.
+        steps: int, the greatest number of batches; `None` (default) is all. A generator that never ends needs it.
+        batch_size: int, samples in a batch of arrays; `None` (default) is 32.
+        verbose: 1 (default) shows a progress bar, 0 nothing.
 
     Returns:
         `model`.
 
     Raises:
-        ValueError: the model has no quantizers, an unknown method, steps below 1, no data, or activations that are not
-            finite. Ranges are then as they were.
+        TypeError: `model` is no `keras.Model`.
+        ValueError: the model has no quantizers, `method` is unknown, `steps` is below 1, the data is empty, a tensor is
+            NaN or infinite, or no data reached a quantizer. All ranges are unchanged then.
     """
     quantizers = _activation_quantizers(model)
     make_estimator = _estimator(method)
@@ -83,7 +88,7 @@ def _activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
     quantizers = [layer for layer in sublayers(model) if isinstance(layer, ActivationQuantizer)]
     if not quantizers:
         raise ValueError(
-            f"Model {model.name!r} has no activation quantizers to calibrate. Pass what quantize_model(model) returns."
+            f"Model {model.name!r} has no activation quantizers to calibrate. Pass the result of quantize_model(model)."
         )
     return quantizers
 
@@ -98,21 +103,21 @@ def _estimator(method):
 
 
 class _Checked:
-    """Passes finite batches on to an estimator."""
+    """The observer of one quantizer: checks that batches are finite, and updates an estimator with them."""
 
     def __init__(self, estimator: RangeEstimator, path: str):
         self.estimator, self.path, self.seen = estimator, path, False
 
     def __call__(self, tensor: Any) -> Any:
-        """See a batch, which passes unquantized."""
-        # In float32: numpy has no reductions of a bfloat16.
+        """Observes a batch, and returns it unquantized."""
+        # NumPy cannot reduce bfloat16.
         x = ops.convert_to_numpy(ops.cast(tensor, "float32"))
         if x.size == 0:
             return tensor
         if not np.isfinite(x).all():
             raise ValueError(
-                f"{self.path!r} got values that are NaN or infinite. Check the data and the weights of the layers "
-                "before it."
+                f"{self.path!r} got values that are NaN or infinite. Check the calibration data, and the weights of "
+                "the layers before this quantizer."
             )
         self.estimator.update(x)
         self.seen = True
@@ -121,7 +126,7 @@ class _Checked:
 
 @contextlib.contextmanager
 def _observing(model, quantizers, estimators: dict) -> Iterator[None]:
-    """Within it the model runs eagerly, as observers see values and not symbols."""
+    """Sets the observers for the time of the context. The model runs eagerly then: observers need values."""
     eagerly = model.run_eagerly
     model.run_eagerly = True
     _forget_compiled_functions(model)
@@ -141,7 +146,7 @@ def _passing(tensor: Any) -> Any:
 
 
 def _forget_compiled_functions(model: keras.Model) -> None:
-    """Let the next `fit`, `evaluate` or `predict` compile anew: what a quantizer does has changed."""
+    """Makes the next `fit`, `evaluate` or `predict` compile again: compiled functions do not see new observers."""
     model.train_function = model.test_function = model.predict_function = None
 
 
@@ -160,7 +165,7 @@ def _run(model, data, steps, batch_size, verbose) -> None:
         if done == total:
             break
     if done == 0:
-        raise ValueError("The calibration data is empty: it gave no batch.")
+        raise ValueError("The calibration data is empty: it has no batch.")
     if total is None:
         bar.update(done, finalize=True)
 
@@ -169,6 +174,7 @@ def _set_ranges(quantizers, estimators) -> None:
     unseen = [checked.path for checked in estimators if not checked.seen]
     if unseen:
         raise ValueError(f"No data reached {', '.join(unseen)}: the model's predict_step does not call these layers.")
+    # All ranges are computed before the first is set: an estimator that raises leaves the model unchanged.
     ranges = [c.estimator.range(q.scheme) for q, c in zip(quantizers, estimators, strict=True)]
     for quantizer, (low, high) in zip(quantizers, ranges, strict=True):
         quantizer.set_range(low, high)

@@ -1,4 +1,4 @@
-"""The whole range that was seen."""
+"""`MinMax`: the range from the least value to the greatest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from tensorflow_quantization.calibration.estimator import RangeEstimator
 
 
 class MinMax(RangeEstimator):
-    """From the least value to the greatest: nothing is clipped, outliers cost resolution.
+    """Min/max observer: estimates the range from the least value to the greatest.
+
+    No value of the calibration set is clipped. One outlier widens the range, and with it the step of all other values.
 
     Example:
         >>> estimator = MinMax()
@@ -28,5 +30,5 @@ class MinMax(RangeEstimator):
         return self.low, self.high
 
 
-#: The older name.
+#: The former name of `MinMax`.
 Max = MinMax

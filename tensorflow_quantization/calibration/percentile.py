@@ -1,4 +1,4 @@
-"""A percentile of the values: rare outliers are clipped."""
+"""`Percentile`: the range that holds a percentage of the values."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from tensorflow_quantization.calibration.histogram import BINS, Histogram
 
 
 class Percentile(Histogram):
-    """Holds `percentile` percent of the values (arXiv:2004.09602, section 4.2).
+    """Estimates a range that holds a percentage of the values, so that outliers are clipped.
 
-    Symmetric integers clip the magnitudes |x|, asymmetric integers clip each end of the distribution.
+    For symmetric signed schemes the percentile is taken of abs(x) (arXiv:2004.09602, section 4.2). For all others it
+    is taken at each end of the distribution: the range starts above the lowest, and ends below the highest,
+    100 - `percentile` percent of the values.
 
     Example:
         >>> estimator = Percentile(99.0)
@@ -20,10 +22,10 @@ class Percentile(Histogram):
         1.0
 
     Args:
-        percentile: above 50, at most 100; default 99.99.
+        percentile: float, in percent; above 50, at most 100; default 99.99.
 
     Raises:
-        ValueError: `percentile` is out of these bounds.
+        ValueError: `percentile` is not in these bounds.
     """
 
     def __init__(self, percentile: float = 99.99):
@@ -43,5 +45,5 @@ class Percentile(Histogram):
 
 
 def _quantile(counts: np.ndarray, fraction: float) -> int:
-    """The first bin up to which `fraction` of the counts lie."""
+    """Returns the index of the first bin at which the cumulative count reaches `fraction` of all counts."""
     return int(np.searchsorted(np.cumsum(counts), fraction * counts.sum()))

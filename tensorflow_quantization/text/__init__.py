@@ -1,1 +1,1 @@
-"""What the package says: sentences of errors, tables, warnings."""
+"""Helpers for texts: sentences of error messages, tables, warnings."""

@@ -1,4 +1,4 @@
-"""Sentences that error messages share."""
+"""Sentences that several error messages share."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Iterable
 
 
 def did_you_mean(name: str, existing: list[str]) -> str:
-    """A sentence with the existing names closest to `name`, or an empty string. Starts with a space."""
+    """Returns " Did you mean 'a' or 'b'?" with the existing names closest to `name`; an empty string if none is."""
     close = difflib.get_close_matches(name, list(dict.fromkeys(existing)), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 
 def must_be_one_of(argument: str, allowed: Iterable[str], got: object, besides: str = "") -> str:
-    """What to say of an argument that is none of a few names, with the closest of these.
+    """Returns the error message for an argument that is not one of the allowed names.
 
     Args:
-        argument: its name.
-        allowed: the names.
-        got: what was passed.
-        besides: what else is allowed, a clause such as "a Target".
+        argument: the name of the argument.
+        allowed: the allowed names; the message proposes the closest.
+        got: the value that was passed.
+        besides: another allowed kind of value, such as "a Target"; default none.
     """
     names = list(allowed)
     choice = ", ".join([*map(repr, names), *([f"or {besides}"] if besides else [])])

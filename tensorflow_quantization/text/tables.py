@@ -1,4 +1,4 @@
-"""Plain tables: for a terminal, and in Markdown."""
+"""Tables for a terminal and for Markdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def text_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Columns padded to their widest cell, under a ruled head."""
+    """Returns a table for a terminal: columns padded to their widest cell, titles underlined."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in [list(titles), *cells]) for i in range(len(titles))]
     lines = [list(titles), ["-" * width for width in widths], *cells]
@@ -14,6 +14,6 @@ def text_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """The same as a Markdown table."""
+    """Returns the table as Markdown."""
     lines = [list(titles), ["---"] * len(titles), *rows]
     return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines)

@@ -1,4 +1,4 @@
-"""Warnings that point at the line of the user, and those of others that are not the user's to read."""
+"""Show our warnings at the user's line, and mute the log of other libraries."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 
 def warn_user(message: str) -> None:
-    """A `UserWarning` at the line that called into this package."""
+    """Issues a `UserWarning` that points at the line which called into this package."""
     frame, stacklevel = inspect.currentframe(), 1
     while frame and frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] == __package__.split(".")[0]:
         frame, stacklevel = frame.f_back, stacklevel + 1
@@ -19,7 +19,7 @@ def warn_user(message: str) -> None:
 
 @contextlib.contextmanager
 def muted(logger: str, level: int) -> Iterator[None]:
-    """Keeps quiet what another library logs below `level`; what it raises is raised."""
+    """Mutes the messages of `logger` below `level`; exceptions are raised as usual."""
     other = logging.getLogger(logger)
     before = other.level
     other.setLevel(level)
