@@ -131,7 +131,7 @@ def with_example(names: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", with_example(documented()))
-def test_the_example_in_the_docstring_runs(name, tmp_path, monkeypatch):
+def test_the_example_in_the_docstring_runs(name, tmp_path, monkeypatch, own_wrappers):
     monkeypatch.chdir(tmp_path)
     public = resolve(name)
     own = vars(sys.modules[public.__module__])  # the module's own imports, then what all examples share

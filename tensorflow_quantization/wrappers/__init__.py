@@ -1,4 +1,4 @@
-"""The Keras wrapper layers that apply quantizers to a layer's inputs, weights and output."""
+"""Keras wrapper layers that quantize the inputs, the weights and the output of a layer."""
 
 from tensorflow_quantization.wrappers import attention, layers
 from tensorflow_quantization.wrappers.base import (

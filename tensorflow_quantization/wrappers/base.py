@@ -1,4 +1,4 @@
-"""`BaseQuantizeWrapper` and its two kinds: the extension point for layers."""
+"""`BaseQuantizeWrapper` and its subclasses for layers with and without a kernel. Custom wrappers extend these."""
 
 from __future__ import annotations
 
@@ -22,43 +22,60 @@ _PACKAGE = "tensorflow_quantization"
 
 
 class BaseQuantizeWrapper(keras.layers.Wrapper):
-    """Wraps a layer so that its inputs, weights or output are fake-quantized.
+    """Base class of all wrappers: fake-quantizes the inputs, the kernels and the output of a layer.
 
-    A subclass named `<LayerClass>QuantizeWrapper` registers itself by existing: in `CHILD_WRAPPERS`, from where
-    `quantize_model` takes the wrapper of a `<LayerClass>`, and with Keras, so that saved models load. `<LayerClass>` is
-    the name of a class of Keras, an alias of it (`MaxPool2D`), or the name of a class of yours.
+    To add a wrapper, define a subclass named `<LayerClass>QuantizeWrapper`; it needs no other registration.
+    `quantize_model` then uses it for each `<LayerClass>`, and Keras loads saved models with it. `<LayerClass>` is the
+    name of a Keras layer, an alias (`MaxPool2D`), or the name of a custom layer. Extend `WeightedBaseQuantizeWrapper`
+    for a layer with a kernel, and `NonWeightedBaseQuantizeWrapper` for a layer without.
+
+    Example:
+        >>> wrapper_class = BaseQuantizeWrapper.CHILD_WRAPPERS["DenseQuantizeWrapper"]
+        >>> wrapper = wrapper_class(keras.layers.Dense(2, name="dense"), ranges="last")
+        >>> wrapper(np.ones((1, 3), "float32")).shape == (1, 2)
+        True
+        >>> wrapper.name, len(wrapper.activation_quantizers), list(wrapper.weight_quantizers)
+        ('quant_dense', 1, ['kernel'])
 
     Args:
-        layer: the Keras layer to wrap, built or not.
-        quantize_inputs: fake-quantize the inputs.
-        quantize_weights: fake-quantize the kernels.
-        quantize_specific_input_indices: which inputs of a layer with several; `None` means all. Setting it quantizes
-            these inputs even with `quantize_inputs=False`.
-        input_scheme, weight_scheme: `QuantizationScheme` of activations and weights (the axis of the latter is
-            replaced by the kernel's own); 8 bits, signed, symmetric, narrow range by default.
-        output_scheme: `QuantizationScheme` of the output, which is fake-quantized only if one is given.
-        one_scale: fake-quantize the output too, with the range of the only input, for runtimes whose kernel leaves the
-            scale as it is.
-        ranges: how activation ranges follow training: "ema", "last" or "learned".
-        frozen: activation ranges stay as they are.
-        target: the name of the runtime that the model is quantized for, which its export then suits.
-        bias_input: the layer whose quantizer scales the only input, where the wrapper itself does not quantize it: its
-            name, or its path through nested models. The bias is rounded to steps of this scale times the weights'.
-        normalization: the name of the BatchNormalization that an integer kernel computes along with this layer, and
-            whose shift is then part of the rounded bias.
-        reasons: what `quantize_model` decided, for `describe`: {path: {"code": ..., "text": ...}}, of this layer and
-            maybe of layers that it left alone.
-        **kwargs: those of `keras.layers.Layer`; the name is `quant_<layer name>` by default.
+        layer: the `keras.layers.Layer` to wrap, built or not.
+        quantize_inputs: bool; quantize the inputs. Default `True`.
+        quantize_weights: bool; quantize the kernels. Default `True`.
+        quantize_specific_input_indices: list of ints, the inputs to quantize, counted from 0, whatever
+            `quantize_inputs` says. `None` (default): `quantize_inputs` decides for all inputs.
+        input_scheme: `QuantizationScheme` of the inputs, or its config. Default: signed, symmetric, narrow-range 8-bit
+            integers.
+        weight_scheme: `QuantizationScheme` of the kernels, or its config; the channel axis of each kernel replaces
+            `axis`. Default: as `input_scheme`.
+        output_scheme: `QuantizationScheme` of the output, or its config. `None` (default): the output stays float.
+        one_scale: bool; quantize the output with the range of the only input, for runtimes whose kernel cannot
+            requantize. It overrides `output_scheme`. Default `False`.
+        ranges: how activation ranges follow training batches: "ema" (default), "last" or "learned", see
+            `ActivationQuantizer`.
+        frozen: bool; training does not update activation ranges. Default `False`.
+        target: the name of the runtime that the model is quantized for; the export reads it. `None` (default): any.
+        bias_input: the name of the layer whose quantizer quantizes the only input, or its path through nested models,
+            if this wrapper does not quantize the input itself. The bias is rounded to steps of the input scale times
+            the weight scale. Default `None`.
+        normalization: the name of the BatchNormalization that is folded into this layer. The rounded bias then
+            includes its shift. Default `None`.
+        reasons: the decisions of `quantize_model`, which `describe` reads: {path: {"code": ..., "text": ...}}. They are
+            about this layer and may be about layers that stayed float. Default `None`: no decisions.
+        **kwargs: arguments of `keras.layers.Layer`; `name` is `quant_<layer name>` by default, and `dtype` and
+            `trainable` are taken from the layer.
+
+    Raises:
+        ValueError: `ranges` is unknown; or, in `build`, `one_scale` for a layer without exactly one quantized input.
     """
 
-    #: Wrapper class name to wrapper class.
+    #: All wrapper classes by name. A wrapper named after an alias has two names.
     CHILD_WRAPPERS: ClassVar[dict[str, type[BaseQuantizeWrapper]]] = {}
 
-    #: Weight attributes of the inner layer that are fake-quantized; a subclass with a kernel sets it.
+    #: The attribute, or attributes, of the layer that hold its kernels; a subclass with a kernel sets it.
     kernel_type: str | tuple[str, ...] = ()
     channel_axis: int | tuple[int, ...] | None = None
 
-    # Wrappers for Keras 2 assign the first in `build` and call the second in `call`.
+    # Wrappers for Keras 2 assign `_weight_vars` in `build`, and call `_last_value_quantizer` in `call`.
     _weight_vars = Keras2Attribute()
     _last_value_quantizer = Keras2Attribute()
 
@@ -72,13 +89,13 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             keras.saving.register_keras_serializable()(cls)
         if not cls.__name__.endswith(f"Base{_SUFFIX}"):
             BaseQuantizeWrapper.CHILD_WRAPPERS[cls.__name__] = cls
-            # Named after an alias of Keras, MaxPool2D for example, it is for the class that Keras has under it.
+            # A wrapper named after an alias, MaxPool2D, is also found under the name of the class, MaxPooling2D.
             wrapped = resolve_alias(cls.__name__.removesuffix(_SUFFIX))
             BaseQuantizeWrapper.CHILD_WRAPPERS[f"{wrapped}{_SUFFIX}"] = cls
 
     @classmethod
     def suits(cls, layer: keras.layers.Layer) -> bool:
-        """Whether it can wrap a layer of the class that it is named after, or of a subclass."""
+        """Returns whether this class can wrap `layer`, whose class, or a base of it, this wrapper is named after."""
         return True
 
     def __init__(
@@ -118,31 +135,31 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         self.normalization = normalization
         self.reasons = dict(reasons or {})
         self.supports_masking = layer.supports_masking
-        # One an input of the layer, None where it is not quantized; known once the number of inputs is.
+        # `build` adds an entry for each input of the layer: None for an input that is not quantized.
         self.input_quantizers: list[ActivationQuantizer | None] = []
         self.weight_quantizers: dict[str, WeightQuantizer] = {}
         self.output_quantizer: ActivationQuantizer | None = None
-        # Wrappers of layers within the layer, by name; a subclass that has some fills it when it is built.
+        # Wrappers of the layers within the layer, by name; `build` of a subclass adds them.
         self.parts: dict[str, BaseQuantizeWrapper] = {}
 
     @property
     def kernels(self) -> tuple[str, ...]:
-        """The names of the inner layer's weight attributes that this wrapper can quantize."""
+        """The names of the layer's attributes that hold the kernels, a tuple of str."""
         names = (self.kernel_type,) if isinstance(self.kernel_type, str) else tuple(self.kernel_type)
-        # Keras 3 calls a depthwise convolution's only kernel "kernel"; the documented name is the one of Keras 2.
+        # Keras 3 renamed the kernel of a depthwise convolution; wrappers for Keras 2 pass the old name.
         renamed = {"depthwise_kernel": "kernel"} if "DepthwiseConv" in _classes(self.layer) else {}
         return tuple(renamed.get(name, name) for name in names)
 
     @property
     def activation_quantizers(self) -> list[ActivationQuantizer]:
-        """The quantizers that hold a range: those of the inputs, those within the layer, that of the output."""
+        """The activation quantizers, a list: of the inputs, within the layer, and of the output."""
         of_parts = [quantizer for part in self.parts.values() for quantizer in part.activation_quantizers]
         quantizers = [*self.input_quantizers, *of_parts, *self._inner_quantizers(), self.output_quantizer]
         return [quantizer for quantizer in quantizers if quantizer is not None]
 
     @property
     def frozen(self) -> bool:
-        """Whether the activation ranges stay as they are while training; settable."""
+        """Whether training leaves all activation ranges of this wrapper unchanged. Can be set."""
         quantizers = self.activation_quantizers
         return all(q.frozen for q in quantizers) if quantizers else self._frozen
 
@@ -153,7 +170,14 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             quantizer.frozen = value
 
     def build(self, input_shape=None):
-        """Builds the layer and its quantizers. `input_shape` is a shape, or a list of them for several inputs."""
+        """Builds the layer and its quantizers.
+
+        Args:
+            input_shape: the shape of the input, a tuple with the batch axis; a list of shapes for several inputs.
+
+        Raises:
+            ValueError: `one_scale` for a layer without exactly one quantized input.
+        """
         super().build(input_shape)
         self._build_input_quantizers(len(tree.flatten(tree.map_shape_structure(lambda shape: 0, input_shape))))
         if self.quantize_weights:
@@ -163,7 +187,11 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
                 self.weight_quantizers[kernel] = WeightQuantizer(scheme, name=f"{kernel}_quantizer")
         if self.one_scale:
             if len(self.input_quantizers) != 1 or self.input_quantizers[0] is None:
-                raise ValueError(f"one_scale is for layers with one input, which is quantized; {self.name!r} is none.")
+                inputs, quantized = len(self.input_quantizers), sum(q is not None for q in self.input_quantizers)
+                raise ValueError(
+                    f"one_scale is for layers with one input, and this input must be quantized; {self.name!r} has "
+                    f"{inputs} inputs, {quantized} quantized."
+                )
             (same,) = self.input_quantizers
             self.output_quantizer = self._activation_quantizer(self.input_scheme, "output_quantizer", same_as=same)
         elif self.output_scheme is not None:
@@ -171,7 +199,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         self.built = True
 
     def _inner_quantizers(self) -> list[ActivationQuantizer]:
-        """The quantizers of what flows between the parts of the layer; a subclass that has some overrides this."""
+        """Returns the quantizers between the parts of the layer; a subclass with such quantizers overrides this."""
         return []
 
     def _build_input_quantizers(self, inputs: int) -> None:
@@ -194,7 +222,16 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         return (self.channel_axis,) if isinstance(self.channel_axis, int) else tuple(self.channel_axis)
 
     def call(self, inputs, training=None, **kwargs):
-        """Fake-quantizes inputs and kernels, calls the layer, fake-quantizes its output."""
+        """Fake-quantizes the inputs and the kernels, calls the layer, and fake-quantizes the output.
+
+        Args:
+            inputs: the inputs of the layer: a tensor, or a structure of tensors.
+            training: bool or `None`; in training, the ranges follow the batches and the bias is not rounded.
+            **kwargs: other arguments of the layer's `call`.
+
+        Returns:
+            The outputs of the layer, in their shape and dtype.
+        """
         outputs = self._call_layer(self._quantize_inputs(inputs, training), training, **kwargs)
         if self.output_quantizer is not None:
             outputs = self.output_quantizer(outputs, training=training)
@@ -209,13 +246,13 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         return tree.pack_sequence_as(inputs, quantized)
 
     def _call_layer(self, inputs, training, **kwargs):
-        """Calls the layer with its kernels and bias replaced by what an integer kernel holds.
+        """Calls the layer with its kernels and its bias rounded as in an integer kernel.
 
-        The layer itself has `training` from the call around it, if it takes it.
+        `training` is not passed on: Keras sets it for all layers within a call.
         """
         if not self.weight_quantizers:
             return self.layer(inputs, **kwargs)
-        with without_autocast():  # the scope takes values in the dtype of the variables
+        with without_autocast():  # a StatelessScope needs values in the dtype of the variables
             values = {id(v): ops.convert_to_tensor(v) for v in self.layer.variables}
             bias = None if training else integer_bias(self)
             for kernel, quantizer in self.weight_quantizers.items():
@@ -224,8 +261,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         own_bias = getattr(self.layer, "bias", None)
         if bias is not None and own_bias is not None:
             values[id(own_bias)] = bias
-        # A scope hides the one around it (a training step of JAX is one), so it gets all variables of the layer, and
-        # what the layer assigned or lost within is handed on afterwards.
+        # The scope hides an outer scope, such as a training step of JAX. So it gets the values of all variables of the
+        # layer, and the layer's assignments and losses are copied to the outer scope below.
         mapping = [(v, values[id(v)]) for v in self.layer.variables]
         with keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False) as scope:
             before = {id(v): scope.get_current_value(v) for v in self.layer.variables}
@@ -238,12 +275,12 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         if outer is None:
             self.add_loss(scope.losses)
         elif outer.collect_losses:
-            # The layers that added them know them by identity: added here too, they would count twice.
+            # Not `add_loss`: the layers that added these losses still hold them, so they would count twice.
             outer.losses.extend(scope.losses)
         return outputs if bias is None or own_bias is not None else add_to_channels(self, outputs, bias)
 
     def compute_output_spec(self, inputs, training=None, **kwargs):
-        """That of the layer: quantization changes neither shape nor dtype."""
+        """Returns the layer's output spec: quantization changes neither shape nor dtype."""
         return self.layer.compute_output_spec(inputs, **kwargs)
 
     def compute_output_shape(self, input_shape):
@@ -270,16 +307,33 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
 
 
 class WeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
-    """Base class for layers with a kernel.
+    """Base class of wrappers for layers with a kernel: fake-quantizes the inputs, and the kernel per-channel.
+
+    Example:
+        >>> class ChannelGain(keras.layers.Layer):
+        ...     def build(self, input_shape):
+        ...         self.gain = self.add_weight(shape=(input_shape[-1],), initializer="ones")
+        ...     def call(self, inputs):
+        ...         return inputs * self.gain
+        >>> class ChannelGainQuantizeWrapper(WeightedBaseQuantizeWrapper):
+        ...     def __init__(self, layer, **kwargs):
+        ...         super().__init__(layer, kernel_type="gain", **kwargs)
+        >>> wrapper = ChannelGainQuantizeWrapper(ChannelGain())
+        >>> wrapper(np.ones((1, 3), "float32")).shape == (1, 3)
+        True
+        >>> wrapper.kernels, wrapper.channel_axis
+        (('gain',), -1)
 
     Args:
-        layer: the layer to wrap.
-        kernel_type: the name of the layer's kernel attribute, or a tuple of names.
-        **kwargs: those of `BaseQuantizeWrapper`.
+        layer: the `keras.layers.Layer` to wrap, built or not.
+        kernel_type: str, the attribute of the layer that holds the kernel; a tuple of str for several kernels. Default
+            "kernel".
+        **kwargs: arguments of `BaseQuantizeWrapper`.
 
     Attributes:
-        channel_axis: the kernel axis (or axes) of the output channels, one scale an index of it. A subclass may set it
-            before or after `super().__init__`; by default it is known for every convolution, and -1 elsewhere.
+        channel_axis: int, or tuple of ints: the kernel's axis, or axes, of the output channels. The kernel has one
+            scale for each index of them. The default is right for every Keras layer and is -1 for custom layers; a
+            subclass can set another axis before or after `super().__init__`.
     """
 
     def __init__(self, layer: keras.layers.Layer, kernel_type: str | tuple[str, ...] = "kernel", **kwargs):
@@ -291,17 +345,29 @@ class WeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
 
     def get_config(self):
         config = super().get_config()
-        # A subclass that fixes the kernel in its own __init__ does not take it as an argument.
+        # `from_config` passes it to `__init__`, and a subclass may fix the kernel instead of taking it.
         if "kernel_type" in inspect.signature(type(self).__init__).parameters:
             config["kernel_type"] = self.kernel_type
         return config
 
 
 class NonWeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
-    """Base class for layers without a kernel: only inputs (and the output) are quantized.
+    """Base class of wrappers for layers without a kernel: fake-quantizes the inputs, and the output if asked.
 
-    It also wraps a layer whose class has no wrapper of its own. The class of the wrapper is then named after the class
-    of the layer, as `model.summary()` prints it, but is saved and loaded as this class.
+    Used directly, it wraps a layer whose class has no wrapper. `model.summary()` then shows the wrapper as
+    `<LayerClass>QuantizeWrapper`, but a saved model loads this class.
+
+    Example:
+        >>> wrapper = NonWeightedBaseQuantizeWrapper(keras.layers.Subtract(), quantize_specific_input_indices=[1])
+        >>> a, b = np.ones((2, 1, 3), "float32")
+        >>> wrapper([a, b]).shape == (1, 3)
+        True
+        >>> type(wrapper).__name__, len(wrapper.activation_quantizers)
+        ('SubtractQuantizeWrapper', 1)
+
+    Args:
+        layer: the `keras.layers.Layer` to wrap, built or not.
+        **kwargs: arguments of `BaseQuantizeWrapper`; `quantize_weights` has no effect.
     """
 
     def __new__(cls, layer, *args, **kwargs):
@@ -316,21 +382,27 @@ class NonWeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
 
 @functools.cache
 def _named_after(layer_class: str) -> type[NonWeightedBaseQuantizeWrapper]:
-    """The same class as `NonWeightedBaseQuantizeWrapper`, under another name."""
+    """Returns a subclass of `NonWeightedBaseQuantizeWrapper` that differs in its name only."""
     base = NonWeightedBaseQuantizeWrapper
     named = types.new_class(f"{layer_class}{_SUFFIX}", (base,), {"registers": False})
     named.__module__ = base.__module__
-    # A new process does not know the new class. Both have the registered name of the base class, under which Keras
-    # saves either, and which stands for the base class, registered last, when a file is loaded.
+    # A process that loads the model does not have the new class. So both classes get the registered name of the base
+    # class: Keras saves either under this name, and loads the class that was registered last, which is the base.
     for cls in (named, base):
         keras.saving.register_keras_serializable(package=_PACKAGE, name=base.__name__)(cls)
     return named
 
 
 def find_wrapper(layer: Any) -> type[BaseQuantizeWrapper] | None:
-    """The registered wrapper of a layer's class, or of the nearest base class that has one.
+    """Returns the wrapper class for a layer; `None` if neither its class nor a base class has a wrapper.
 
-    A wrapper of the package is for Keras' own class of the name only, one of the user's for every class of the name.
+    The nearest class with a wrapper counts. A wrapper of this package is for the Keras class of its name; a custom
+    wrapper is for any class of its name.
+
+    Example:
+        >>> import keras
+        >>> find_wrapper(keras.layers.Dense(2)).__name__
+        'DenseQuantizeWrapper'
     """
     for base in type(layer).__mro__:
         wrapper = BaseQuantizeWrapper.CHILD_WRAPPERS.get(f"{base.__name__}{_SUFFIX}")
@@ -340,28 +412,32 @@ def find_wrapper(layer: Any) -> type[BaseQuantizeWrapper] | None:
 
 
 def activation_quantizers(operation: Any) -> list[ActivationQuantizer]:
-    """The quantizers with a range that a layer holds, or is: of a wrapper, of a quantizer itself, else none."""
+    """Returns the activation quantizers of a wrapper, or an `ActivationQuantizer` as a list; empty for all others."""
     if isinstance(operation, ActivationQuantizer):
         return [operation]
     return operation.activation_quantizers if isinstance(operation, BaseQuantizeWrapper) else []
 
 
 def inner_layer(operation: Any) -> Any:
-    """The layer in a wrapper; every other operation is it itself."""
+    """Returns the layer in a wrapper. Any other operation is returned unchanged."""
     return operation.layer if isinstance(operation, BaseQuantizeWrapper) else operation
 
 
 def wrappers_in(operation: Any) -> list[BaseQuantizeWrapper]:
-    """The wrapper that an operation is, and those that it holds."""
+    """Returns all wrappers in an operation: the operation itself, if it is a wrapper, and all that it contains."""
     layers = (operation, *sublayers(operation)) if isinstance(operation, keras.layers.Layer) else ()
     return [layer for layer in layers if isinstance(layer, BaseQuantizeWrapper)]
 
 
 def output_channel_axis(layer: keras.layers.Layer, kernel: str) -> tuple[int, ...]:
-    """The axes of a kernel that belong to output channels, counted from its end.
+    """Returns the axes of the output channels of a kernel, counted from its end.
 
-    Depthwise kernels are (…, input channels, multiplier) and have input channels x multiplier outputs; transposed ones
-    are (…, output channels, input channels); EinsumDense names its axes; every other kernel ends in the outputs.
+    | kernel | axes | output channels |
+    |---|---|---|
+    | depthwise | (..., input channels, multiplier) | input channels x multiplier |
+    | transposed | (..., output channels, input channels) | second to last axis |
+    | EinsumDense | named in its equation | axes that the kernel adds |
+    | any other | (..., output channels) | last axis |
     """
     classes = _classes(layer)
     if kernel == "depthwise_kernel" or "DepthwiseConv" in classes:

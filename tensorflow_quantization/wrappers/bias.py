@@ -1,12 +1,13 @@
-"""The bias of a quantized layer as integer kernels hold it.
+"""The bias of a quantized layer, rounded as in an integer kernel.
 
-Such a kernel sums products of integers, each worth input scale times weight scale. Its bias is a 32-bit integer of the
-same worth (arXiv:1712.05877, section 2.4; LiteRT's quantization specification; ONNX Runtime rounds a float bias alike).
-A batch normalization that follows is part of the kernel, so the bias after normalization becomes an integer. The steps
-are so fine that training need not know of them, but runtime and Keras only agree if both take them.
+An integer kernel sums products of integers. One unit of the sum, its step, is input scale x weight scale. The kernel
+holds the bias as a 32-bit integer in the same steps (arXiv:1712.05877, section 2.4; LiteRT's quantization
+specification; ONNX Runtime rounds a float bias in the same way). If a BatchNormalization is folded into the kernel, the
+bias after folding is rounded. The steps are too fine to matter in training, but Keras and the runtime agree only if
+both round.
 
-`quantize_model` decides which quantizer scales the input and which normalization follows. The wrapper has their names
-in its config, and finds the layers by them.
+`quantize_model` decides which quantizer scales the input and which BatchNormalization is folded. The config of the
+wrapper holds the names of these layers.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ from keras import ops
 from tensorflow_quantization.model.keras_internals import nodes_of, origin, reading_nodes
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
-#: Beyond this many steps, float32 holds no fractions of one.
+#: From this many steps on, float32 resolves half a step at best, so there is nothing to round.
 _EXACT = 2.0**22
 
 
 def integer_bias(wrapper: Any) -> Any:
-    """The bias that brings the layer in a wrapper, normalized if that follows, to whole steps of its products.
+    """Returns the bias of a wrapped layer, rounded to whole steps of input scale x weight scale.
+
+    If a BatchNormalization is folded into the layer, the returned bias makes the folded bias a whole number of steps.
 
     Args:
-        wrapper: a wrapper in a model, so that the layers which its config names can be found.
+        wrapper: a wrapper within a model, which holds the layers that the config names.
 
     Returns:
-        A float32 tensor of the bias' shape, or of (channels,) for a layer without one that a normalization follows;
-        `None` where nothing is rounded: no kernel, or one whose input has no quantizer, no bias at all.
+        A float32 tensor. Its shape is the bias' shape, or (channels,) for a layer without a bias into which a
+        BatchNormalization is folded. `None` if nothing is rounded: there is no quantized kernel, no quantized input, or
+        no bias at all.
     """
     quantizer, kernel = _last_product(wrapper)
     if quantizer is None or kernel is None:
@@ -50,13 +54,14 @@ def integer_bias(wrapper: Any) -> Any:
         return None
     steps = (ops.reshape(own, (-1,)) + _offset(normalization)) / step
     change = (ops.round(steps) - steps) * step
-    # A range that no data has set yet says nothing of the steps; a channel that is normalized to nothing has none.
+    # No rounding while the range is initial, since the step is not known yet. A gamma of zero makes `steps` infinite or
+    # NaN; the comparison is false for both.
     change = ops.where(ops.logical_and(quantizer.is_seen(), ops.abs(steps) < _EXACT), change, 0.0)
     return own + ops.stop_gradient(ops.reshape(change, own.shape))
 
 
 def add_to_channels(wrapper: Any, outputs: Any, bias: Any) -> Any:
-    """`outputs` of a layer without a bias plus one number a channel of the normalization that follows."""
+    """Returns `outputs` of a layer without a bias plus `bias`, one value for each channel of the normalization."""
     normalization = following_normalization(wrapper)
     assert normalization is not None  # else `integer_bias` has no such bias
     shape = [1] * len(outputs.shape)
@@ -65,23 +70,23 @@ def add_to_channels(wrapper: Any, outputs: Any, bias: Any) -> Any:
 
 
 def following_normalization(wrapper: Any) -> keras.layers.BatchNormalization | None:
-    """The batch normalization that is part of a wrapper's kernel, as its config names it; `None` if there is none."""
+    """Returns the BatchNormalization that is folded into a wrapped layer; `None` if there is none."""
     readers = {node.operation.name: node.operation for node in reading_nodes(wrapper)}
     reader = readers.get(wrapper.normalization)
     return getattr(reader, "layer", reader)
 
 
 def _last_product(wrapper: Any) -> tuple[ActivationQuantizer | None, str | None]:
-    """The quantizer and the kernel of the product that the bias is added to."""
+    """Returns the input quantizer and the kernel of the product that the bias is added to."""
     kernels = list(wrapper.weight_quantizers)
-    inner = getattr(wrapper, "inner_quantizer", None)  # of a separable convolution, between its two kernels
+    inner = getattr(wrapper, "inner_quantizer", None)  # between the two kernels of a separable convolution
     if inner is not None:
         return inner, kernels[-1] if kernels else None
     return input_quantizer(wrapper), kernels[0] if len(kernels) == 1 else None
 
 
 def input_quantizer(wrapper: Any) -> ActivationQuantizer | None:
-    """The quantizer of a wrapper's only input: its own, or that of the layer which its config names."""
+    """Returns the quantizer of the only input, in the wrapper or in its `bias_input`; `None` if there is none."""
     if len(wrapper.input_quantizers) != 1:
         return None
     (own,) = wrapper.input_quantizers
@@ -95,12 +100,12 @@ def input_quantizer(wrapper: Any) -> ActivationQuantizer | None:
         return source
     if source.output_quantizer is not None:
         return source.output_quantizer
-    (moved,) = source.input_quantizers  # of a layer that moves data, and has no quantizer after it
+    (moved,) = source.input_quantizers  # a layer that only moves data keeps the scale of its input
     return moved
 
 
 def _source(operation: keras.Operation, name: str) -> Any:
-    """The operation of this name before `operation`, with only operations of one input between the two."""
+    """Returns the operation of this name before `operation`; all operations between the two have one input."""
     for node in nodes_of(operation):
         while len(node.input_tensors) == 1:
             source, index, _ = origin(node.input_tensors[0])
@@ -111,7 +116,7 @@ def _source(operation: keras.Operation, name: str) -> Any:
 
 
 def _offset(normalization: keras.layers.BatchNormalization | None) -> Any:
-    """What a normalization adds, seen from before it: factor * (x + offset) is what it makes of x."""
+    """Returns the offset in: BatchNormalization(x) = factor * (x + offset); 0 without a normalization."""
     if normalization is None:
         return 0.0
     offset = -ops.cast(normalization.moving_mean, "float32")

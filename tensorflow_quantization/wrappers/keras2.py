@@ -1,7 +1,7 @@
-"""What wrappers written for Keras 2 use of their base class, and the error that shows how to write them now.
+"""An error for wrappers written for Keras 2, which shows how to write them now.
 
-The old pages have a long hand-written wrapper of Conv2DTranspose. It makes variables for the ranges, quantizes by a
-method of the old base class, and swaps the kernel: the base class does all of it now.
+The documentation of NVIDIA's toolkit has a long example, a wrapper of Conv2DTranspose. It creates variables for the
+ranges, calls quantizing methods of the base class, and replaces the kernel. The base class does all of this now.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 
 class Keras2Attribute:
-    """An attribute of the old base class: reading and assigning it raise an error that shows the short form.
+    """An attribute of the old base class. Reading or assigning it raises an error that shows how to write the wrapper.
 
     Raises:
         AttributeError: always, on an instance.
@@ -34,7 +34,7 @@ class Keras2Attribute:
         argument = f"kernel_type={kernel!r}, " if kernel else ""
         return (
             f"{kind} of layer {wrapper.layer.name!r} uses {self.name!r}, which wrappers had in Keras 2. "
-            "The base class makes the variables of the ranges and replaces the kernel now. Write only:\n\n"
+            "The base class now creates the range variables and replaces the kernel. Write only:\n\n"
             f"class {kind}({base}):\n"
             "    def __init__(self, layer, **kwargs):\n"
             f"        super().__init__(layer, {argument}**kwargs)\n"

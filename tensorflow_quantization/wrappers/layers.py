@@ -1,6 +1,6 @@
-"""The wrappers that come with the package, one a layer class.
+"""The wrappers of this package, one class for each layer class.
 
-Which of them `quantize_model` uses unasked is the target's business (`targets/`), not theirs.
+The target (`targets/`) decides which layers `quantize_model` wraps by default.
 """
 
 from __future__ import annotations
@@ -52,16 +52,17 @@ class DepthwiseConv2DQuantizeWrapper(WeightedBaseQuantizeWrapper):
 
 
 class SeparableBaseQuantizeWrapper(WeightedBaseQuantizeWrapper):
-    """Base class for a depthwise convolution and one of single pixels in one layer.
+    """Base class for separable convolutions: a depthwise and a pointwise convolution in one layer.
 
     Args:
         layer: the layer to wrap.
-        kernel_type: the names of both kernels.
-        inner_scheme: the integers of what flows between the two, which stays float if none is given.
-        **kwargs: those of `BaseQuantizeWrapper`.
+        kernel_type: the attributes of the layer that hold its two kernels.
+        inner_scheme: `QuantizationScheme` of the tensor between the two convolutions, or its config. `None` (default):
+            this tensor stays float.
+        **kwargs: arguments of `BaseQuantizeWrapper`.
 
     Raises:
-        ValueError: `inner_scheme` for a layer with a `call` of its own.
+        ValueError: `inner_scheme` for a subclass that overrides `call`.
     """
 
     def __init__(
@@ -70,14 +71,14 @@ class SeparableBaseQuantizeWrapper(WeightedBaseQuantizeWrapper):
         super().__init__(layer, kernel_type=tuple(kernel_type), **kwargs)
         if inner_scheme is not None and not self.divides(layer):
             raise ValueError(
-                f"{type(layer).__name__} {layer.name!r} has a `call` of its own, so inner_scheme cannot apply."
+                f"{type(layer).__name__} {layer.name!r} overrides `call`, so inner_scheme cannot apply. Leave it out."
             )
         self.inner_scheme = QuantizationScheme.from_config(inner_scheme) if inner_scheme else None
         self.inner_quantizer: ActivationQuantizer | None = None
 
     @staticmethod
     def divides(layer: keras.layers.Layer) -> bool:
-        """Whether a layer computes what Keras' own does, and can be taken apart."""
+        """Returns whether a layer computes as Keras' layer does, so that its two convolutions can run separately."""
         return type(layer).call is keras.layers.SeparableConv2D.call
 
     def build(self, input_shape=None):
@@ -110,8 +111,8 @@ class SeparableBaseQuantizeWrapper(WeightedBaseQuantizeWrapper):
         return x
 
     def _kernel(self, name: str):
-        """A kernel of the layer as its quantizer, if it has one, leaves it."""
-        with without_autocast():  # weights are rounded as they are stored, not as the layer computes
+        """Returns a kernel of the layer, quantized if it has a quantizer."""
+        with without_autocast():  # weights are rounded in their stored dtype, as the export rounds them
             kernel = ops.convert_to_tensor(getattr(self.layer, name))
         quantizer = self.weight_quantizers.get(name)
         return kernel if quantizer is None else quantizer(kernel)
@@ -175,18 +176,18 @@ class ActivationQuantizeWrapper(NonWeightedBaseQuantizeWrapper):
 
     Args:
         layer: the layer to wrap.
-        gate_scheme: for SiLU, x * sigmoid(x): the integers of the sigmoid, for runtimes that compute it and the product
-            in integers. `None` leaves the activation in one piece.
-        **kwargs: those of `BaseQuantizeWrapper`.
+        gate_scheme: for SiLU, x * sigmoid(x): `QuantizationScheme` of the sigmoid, or its config, for runtimes that
+            compute the sigmoid and the product in integers. `None` (default): the sigmoid is not quantized.
+        **kwargs: arguments of `BaseQuantizeWrapper`.
 
     Raises:
-        ValueError: `gate_scheme` for another activation than SiLU.
+        ValueError: `gate_scheme` for an activation other than SiLU.
     """
 
     def __init__(self, layer, *, gate_scheme: QuantizationScheme | dict | None = None, **kwargs):
         super().__init__(layer, **kwargs)
         if gate_scheme is not None and getattr(layer, "activation", None) is not keras.activations.silu:
-            raise ValueError(f"Only a SiLU activation has a gate to quantize; {layer.name!r} is another.")
+            raise ValueError(f"gate_scheme is for a SiLU activation only; {layer.name!r} is another activation.")
         self.gate_scheme = QuantizationScheme.from_config(gate_scheme) if gate_scheme else None
         self.gate_quantizer: ActivationQuantizer | None = None
 

@@ -1,4 +1,4 @@
-"""`unwrapped`: a graph of wrappers as the graph of the layers and quantizers in them."""
+"""`unwrapped`: replaces each wrapper in a graph by the layer and the quantizers in it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper, inner_lay
 
 
 def unwrapped(graph: LayerGraph) -> tuple[LayerGraph, dict[int, Call]]:
-    """The graph in which a wrapper is its input quantizers, its layer and its output quantizer, one call each.
+    """Returns a graph with separate calls for the input quantizers, the layer and the output quantizer of each wrapper.
 
     Args:
-        graph: a flat graph of a quantized model.
+        graph: the flat graph of a quantized model.
 
     Returns:
-        The new graph, and the call in it of each layer, by the id of the call in `graph`.
+        (new graph, {id of a call of `graph`: the call of its layer in the new graph}).
     """
     calls: list[Call] = []
     layers: dict[int, Call] = {}

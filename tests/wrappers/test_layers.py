@@ -143,7 +143,7 @@ def test_separable_convolution_of_ones_own_stays_in_one_piece():
         def call(self, inputs):
             return 2 * super().call(inputs)
 
-    with pytest.raises(ValueError, match="Doubled 'mine' has a `call` of its own"):
+    with pytest.raises(ValueError, match="Doubled 'mine' overrides `call`"):
         find_wrapper(Doubled(4, 3))(Doubled(4, 3, name="mine"), inner_scheme=QuantizationScheme())
     model = keras.Sequential([keras.Input(IMAGE), Doubled(4, 3)])
     x = data(IMAGE)
