@@ -1,7 +1,7 @@
 """`LayerGraph`: a read-only view of a Keras model as calls and tensors.
 
-Everything downstream (planning, rewriting, export) reads this view and never Keras' own nodes, so that
-Functional, Sequential, subclassed and nested models look the same to it.
+Planning, rewriting and export read this view and never Keras' nodes. So Functional, Sequential, subclassed and nested
+models look the same to them.
 """
 
 from __future__ import annotations
@@ -23,22 +23,47 @@ from tensorflow_quantization.text.messages import did_you_mean
 
 @dataclass(eq=False)
 class Tensor:
-    """One tensor of the graph: a static shape (`None` where dynamic), a dtype and who produces it."""
+    """One tensor of a `LayerGraph`. Two tensors are equal only if they are the same object.
+
+    Example:
+        >>> graph = LayerGraph.trace(model)
+        >>> graph.inputs[0]
+        Tensor(shape=(None, 8, 8, 3), dtype='float32', name='image', index=0)
+
+    Attributes:
+        shape: tuple of ints, with the batch axis; `None` for a dynamic axis.
+        dtype: str, such as "float32".
+        name: str; of a model input, the name of its InputLayer.
+        producer: the `Call` that computes the tensor; `None` for a model input.
+        index: int, the position among the outputs of `producer`.
+        source: the `keras.layers.InputLayer` of a model input; `None` for any other tensor.
+    """
 
     shape: tuple[int | None, ...]
     dtype: str
     name: str
     producer: Call | None = field(default=None, repr=False)
-    index: int = 0  # among the producer's outputs
-    source: keras.layers.InputLayer | None = field(default=None, repr=False)  # of a model input
+    index: int = 0
+    source: keras.layers.InputLayer | None = field(default=None, repr=False)
 
 
 @dataclass(eq=False)
 class Call:
-    """One call of a layer or of a `keras.ops` operation.
+    """One call of a layer or of an operation of `keras.ops`. A layer that is called twice has two calls.
 
-    `args` and `kwargs` are those of the call with `Tensor` in the place of Keras' tensors. `subgraph` is set when
-    the operation is itself a model.
+    Example:
+        >>> (call,) = LayerGraph.trace(model).find("conv")
+        >>> call.path, call.class_name, call.inputs[0].name, call.outputs[0].shape
+        ('conv', 'Conv2D', 'image', (None, 6, 6, 4))
+
+    Attributes:
+        operation: the `keras.layers.Layer` or `keras.Operation`.
+        path: str, the names of the nested models and of the operation: "encoder/conv".
+        args: tuple, the positional arguments of the call, with a `Tensor` for each Keras tensor.
+        kwargs: dict, the keyword arguments, likewise.
+        inputs: list of `Tensor`, all tensors among the arguments.
+        outputs: list of `Tensor`, the returned tensors.
+        subgraph: the `LayerGraph` of a nested model; `None` for any other operation.
     """
 
     operation: keras.Operation
@@ -51,33 +76,35 @@ class Call:
 
     @property
     def name(self) -> str:
-        """The layer's own name, without the models around it."""
+        """The name of the operation, without the names of nested models."""
         return self.operation.name
 
     @property
     def class_name(self) -> str:
+        """The name of the class of the operation."""
         return type(self.operation).__name__
 
     @property
     def class_names(self) -> list[str]:
-        """The names of Keras' classes among its class and its bases, nearest first: what a rule for a class may match.
+        """The names of Keras' classes among the operation's class and its bases, nearest first. Rules match these.
 
-        A class of the user's own is not among them: see `model.keras_classes`.
+        Custom classes are left out, see `model.keras_classes`.
         """
         return keras_class_names(type(self.operation))
 
     @property
     def class_names_in_spec(self) -> list[str]:
-        """The names by which an entry of a spec may speak of the class, nearest first, the user's own included."""
+        """The class names, custom classes included, that an entry of a spec matches; nearest class first."""
         return class_names_in_spec(type(self.operation))
 
     @property
     def is_layer(self) -> bool:
+        """Whether the operation is a layer, and not an operation of `keras.ops`."""
         return isinstance(self.operation, keras.layers.Layer)
 
     @property
     def arguments(self) -> dict[str, list[Tensor]]:
-        """The tensors that are computed with, by the parameters of `call` and in their order; masks are left out."""
+        """The operands by the parameter of `call` that takes them, in the order of the call; masks are left out."""
         bound = inspect.signature(self.operation.call).bind(*self.args, **self.kwargs).arguments
         named = {
             name: [x for x in tree.flatten(argument) if isinstance(x, Tensor)]
@@ -88,18 +115,25 @@ class Call:
 
     @property
     def operands(self) -> list[Tensor]:
-        """The same in one list."""
+        """The operands, which are the tensors among the arguments without the masks, as one list."""
         return [tensor for tensors in self.arguments.values() for tensor in tensors]
 
 
 class LayerGraph:
-    """The calls of a model in topological order.
+    """The calls of a model in topological order. Create it with `LayerGraph.trace`.
+
+    Example:
+        >>> graph = LayerGraph.trace(model)
+        >>> [call.name for call in graph.calls]
+        ['conv', 'pool', 'scores']
+        >>> [call.name for call in graph.consumers(graph.inputs[0])]
+        ['conv']
 
     Attributes:
-        model: the Keras model the graph was read from.
-        inputs, outputs: flat lists of `Tensor`, in the model's order.
-        input_structure, output_structure: the same in the nesting that the model takes and returns.
-        calls: list of `Call`; a nested model is one `Call` with a `subgraph` (see `flatten`).
+        model: the `keras.Model` that the graph was read from.
+        inputs, outputs: lists of `Tensor`, in the order of the model.
+        input_structure, output_structure: the same tensors, nested as the model takes and returns them.
+        calls: list of `Call`; a nested model is one `Call` with a `subgraph`, see `flatten`.
     """
 
     def __init__(self, model, inputs, outputs, input_structure, output_structure, calls):
@@ -118,52 +152,65 @@ class LayerGraph:
 
     @classmethod
     def trace(cls, model: keras.Model) -> LayerGraph:
-        """Read `model` without changing it.
+        """Returns the graph of `model`, which stays unchanged.
+
+        Args:
+            model: a built `keras.Model` of any kind. The `call` of a subclassed model runs on symbolic tensors.
 
         Raises:
-            TypeError: `model` is no Keras model.
-            ValueError: the model has no known input shape (not built yet), or its `call` cannot be traced.
+            TypeError: `model` is no `keras.Model`.
+            ValueError: the input shape is unknown, since the model is not built, or `call` cannot be traced.
         """
         if not isinstance(model, keras.Model):
             raise TypeError(
                 f"Expected a keras.Model, got {type(model).__module__}.{type(model).__name__}. "
-                "Models of Keras 2 (tf_keras) have to be rebuilt with Keras 3 first."
+                "Rebuild a model of Keras 2 (tf_keras) with Keras 3."
             )
         return _Tracer().trace(model, prefix="")
 
     @classmethod
     def read(cls, functional: keras.Model, prefix: str = "") -> LayerGraph:
-        """Read a functional model; paths of calls start with `prefix`."""
+        """Returns the graph of a functional model.
+
+        Args:
+            functional: a model made of `inputs` and `outputs`.
+            prefix: str, put before the path of each call; default none.
+        """
         return _Tracer().read(functional, functional, prefix)
 
     def consumers(self, tensor: Tensor) -> list[Call]:
-        """The calls that read `tensor`, in order, each once."""
+        """Returns the calls that read `tensor`, each once, in topological order."""
         return self._consumers.get(id(tensor), [])
 
     def only_reader(self, tensor: Tensor) -> Call | None:
-        """The call that reads `tensor`; `None` if several calls do, or the model returns it."""
+        """Returns the call that reads `tensor`; `None` if several calls or none read it, or the model returns it."""
         readers = self.consumers(tensor)
         return readers[0] if len(readers) == 1 and not self.is_output(tensor) else None
 
     def is_output(self, tensor: Tensor) -> bool:
+        """Returns whether the model returns `tensor`."""
         return any(tensor is output for output in self.outputs)
 
     def predecessors(self, call: Call) -> list[Call]:
-        """The producers of the inputs of `call`, in input order; graph inputs have none."""
+        """Returns the calls that produce the inputs of `call`, in the order of the inputs; model inputs have none."""
         return [tensor.producer for tensor in call.inputs if tensor.producer is not None]
 
     def successors(self, call: Call) -> list[Call]:
+        """Returns the calls that read an output of `call`, each once, in the order of the outputs."""
         found: list[Call] = []
         for tensor in call.outputs:
             found += [c for c in self.consumers(tensor) if c not in found]
         return found
 
     def flatten(self) -> LayerGraph:
-        """The same graph with nested models replaced by their calls."""
+        """Returns a copy of the graph in which the calls of nested models replace the nested models."""
         return _inline(self)
 
     def live(self) -> LayerGraph:
-        """The same graph without the calls that no output depends on, as of a nested model's outputs nobody reads."""
+        """Returns the graph without the calls that no output depends on.
+
+        `flatten` can leave such calls: a nested model may have outputs that nothing reads.
+        """
         needed = {id(tensor) for tensor in self.outputs}
         calls: list[Call] = []
         for call in reversed(self.calls):
@@ -175,10 +222,10 @@ class LayerGraph:
         )
 
     def find(self, name: str) -> list[Call]:
-        """The calls of the layer with this name or path.
+        """Returns the calls of the layer with this name or path; a shared layer has several.
 
         Raises:
-            ValueError: there is none; the message holds the closest names.
+            ValueError: no layer has this name; the message proposes the closest names.
         """
         found = [call for call in self.calls if name in (call.name, call.path)]
         if not found:
@@ -197,7 +244,7 @@ class LayerGraph:
 
 
 class _Tracer:
-    """Reads nested models once each, however often they are called."""
+    """Reads models. A nested model is read once, however often it is called."""
 
     def __init__(self):
         self.graphs: dict[int, LayerGraph] = {}
@@ -211,12 +258,12 @@ class _Tracer:
     def read(self, model, functional, prefix: str) -> LayerGraph:
         tensors: dict[int, Tensor] = {}
         for x in functional.inputs:
-            layer = origin(x).operation  # `summary` shows its name; Keras numbers the tensor's anew each time
+            layer = origin(x).operation  # tensors take its name: Keras renumbers tensor names in each trace
             tensors[id(x)] = Tensor(tuple(x.shape), x.dtype, layer.name, source=layer)
         calls = []
         for node in nodes_in_order(functional):
             if node.is_input:
-                # A constant made without inputs still has to be computed by somebody.
+                # An input node that is no input of the model: no call would compute this tensor.
                 if any(id(x) not in tensors for x in node.outputs):
                     raise ValueError(f"Model {model.name!r} reads a tensor that none of its inputs produces.")
                 continue
@@ -256,7 +303,7 @@ class _Tracer:
 
 
 def substitute(structure: Any, replace: Callable[[Tensor], Any]) -> Any:
-    """`structure` (arguments of a call) with each `Tensor` replaced."""
+    """Returns `structure`, the arguments of a call for example, with each `Tensor` x replaced by `replace(x)`."""
     return tree.map_structure(lambda x: replace(x) if isinstance(x, Tensor) else x, structure)
 
 
@@ -265,7 +312,8 @@ def _inline(graph: LayerGraph) -> LayerGraph:
     tensors: dict[int, Tensor] = {}
 
     def copy(graph: LayerGraph, tensors: dict[int, Tensor]) -> None:
-        # `tensors` maps this graph's tensors to those of the flat graph; a nested model called twice is copied twice.
+        # `tensors` maps the tensors of `graph` to tensors of the flat graph. Each call of a nested model needs its own
+        # copy of the calls in it, since its inputs differ.
         for call in graph.calls:
             if call.subgraph is not None:
                 inner = {id(x): tensors[id(y)] for x, y in zip(call.subgraph.inputs, call.inputs, strict=True)}
@@ -304,7 +352,7 @@ def _inline(graph: LayerGraph) -> LayerGraph:
 
 
 def _output_specs(call: Call, inlined: Call) -> list[tuple[int | None, ...]]:
-    """Output shapes; a nested model may be called on shapes more definite than those it was built with."""
+    """Returns the output shapes of the copy: its inputs may have fewer dynamic axes than the nested model's inputs."""
     if all(a.shape == b.shape for a, b in zip(call.inputs, inlined.inputs, strict=True)):
         return [t.shape for t in call.outputs]
 
