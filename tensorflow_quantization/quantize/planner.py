@@ -79,7 +79,7 @@ def make_plan(
     for call in graph.calls:
         if call.path not in layers:  # a shared layer has one wrapper, and so one decision
             layer = replace(plain, path=call.path, class_name=call.class_name)
-            layers[call.path] = _decide(graph, call, layer, wishes, placements, mode, target)
+            layers[call.path] = _decide(graph, call, layer, wishes, placements, mode, target, layers)
             if call.path in reasons and not layers[call.path].quantized:
                 layers[call.path] = replace(layers[call.path], reason=reasons[call.path])
     return QuantizationPlan(layers)
@@ -119,6 +119,7 @@ def _decide(
     placements: dict[str, Placement],
     mode: str,
     target: Target,
+    decided: Mapping[str, LayerPlan],
 ) -> LayerPlan:
     placed = placements.get(call.path, Placement())
     entry, source = wishes.find(call)
@@ -142,12 +143,19 @@ def _decide(
         reason = _wished_reason(call, wished, f"your {wrapper.__name__}")
         return replace(layer, placement=wished, reason=reason, wrapper=wrapper)
     if (product := folded_into(graph, call)) is not None:
-        return replace(layer, reason=Reason(ReasonCode.FUSED, f"folded into {product.path}"))
+        return replace(layer, reason=_folded(decided[product.path]))
     if placed.reason:
         return replace(layer, reason=_target_reason(placed))
     if mode != PARTIAL and target.why_not is not None:
         return replace(layer, reason=target.why_not(graph, call))
     return replace(layer, reason=_why_not(call, wrapper, mode))
+
+
+def _folded(product: LayerPlan) -> Reason:
+    """The reason of a normalization whose constants the weights of `product` could take."""
+    if product.output:
+        return Reason(ReasonCode.NO_INTEGER_KERNEL, f"not folded: the output of {product.path} is quantized")
+    return Reason(ReasonCode.FUSED, f"folded into {product.path}")
 
 
 def _target_reason(placed: Placement) -> Reason:

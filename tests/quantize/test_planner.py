@@ -9,6 +9,7 @@ from tensorflow_quantization.quantize.pipeline import plan_model
 from tensorflow_quantization.quantize.planner import make_plan
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets import DEFAULT
+from tensorflow_quantization.targets.reason import ReasonCode
 
 
 def plan_of(model, *entries, **arguments):
@@ -241,3 +242,12 @@ def test_planning_leaves_the_model_as_it_is(residual):
     before = [layer.name for layer in residual.layers]
     assert decisions(plan_model(residual, target="onnxruntime"))
     assert [layer.name for layer in residual.layers] == before
+
+
+def test_normalization_after_a_quantized_output_is_not_called_folded(cnn):
+    spec = QuantizationSpec()
+    spec.add("conv", quantize_output=True)
+    assert plan_model(cnn)["bn"].reason.code is ReasonCode.FUSED
+    reason = plan_model(cnn, quantization_spec=spec)["bn"].reason
+    assert reason.code is ReasonCode.NO_INTEGER_KERNEL
+    assert str(reason) == "not folded: the output of conv is quantized"
