@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.op_traits import Trait, attends, multiplies_activations, traits
+from tensorflow_quantization.targets.float_sums import STAYS_IN_FLOATS, find_float_sums
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
-from tensorflow_quantization.targets.steps.float_sums import STAYS_IN_FLOATS, find_float_sums
 from tensorflow_quantization.targets.structure import StructureRule, first_of
 from tensorflow_quantization.targets.table import LayerRule, by_table
 from tensorflow_quantization.targets.target import Placement, PlacementRule, SwitchedOff

@@ -11,9 +11,9 @@ import keras
 from tensorflow_quantization.model.activations import Activation, last_activation
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.op_traits import Trait, attends, is_one_of, origin, traits
+from tensorflow_quantization.targets.float_sums import find_float_sums
 from tensorflow_quantization.targets.kernel_rules import KernelRules
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
-from tensorflow_quantization.targets.steps.float_sums import find_float_sums
 from tensorflow_quantization.targets.target import MatmulOperand, Placement, SwitchedOff
 
 COMPUTED_IN_INTEGERS = Reason(ReasonCode.DEFAULT, "computed in integers")

@@ -2,7 +2,8 @@ from drafts import SEQUENCE, draft_of, rules
 from keras import layers
 
 from tensorflow_quantization.targets import ReasonCode
-from tensorflow_quantization.targets.steps.float_sums import explain_float_sums, find_float_sums
+from tensorflow_quantization.targets.float_sums import find_float_sums
+from tensorflow_quantization.targets.steps.float_sums import explain_float_sums
 
 RULES = rules(float_residuals=True)
 
