@@ -104,7 +104,7 @@ def test_bits_out_of_range_are_refused_with_the_name(argument, bits):
         (["a", None], None, "must be a string, got None"),
         ("add", ["0"], "quantization_index of 'add' must be integers"),
         ("add", [True], "quantization_index of 'add' must be integers"),
-        ("add", [[0]], r"list of such lists: \[\[1\], \[0\], None\]"),
+        ("add", [[0]], r"one list for each name: \[\[1\], \[0\], None\]"),
     ],
 )
 def test_values_of_wrong_types_are_refused(name, index, message):
