@@ -1,6 +1,7 @@
 """Keras models to ONNX files.
 
-`export_onnx` is the way in, `emitter` the way to add a layer; the rest are the errors that it raises.
+`export_onnx` writes a file. `emitter` adds the ONNX form of a custom layer. The other names are what an emitter works
+with and the errors that an export raises.
 """
 
 from tensorflow_quantization.export.errors import (

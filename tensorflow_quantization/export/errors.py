@@ -1,4 +1,4 @@
-"""What `export_onnx` raises; each is also the built-in error that fits, so that plain `except ValueError` works."""
+"""The errors of an export. `ExportError` is a `ValueError`, so `except ValueError` catches all of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ from dataclasses import dataclass
 
 
 class ExportError(ValueError):
-    """The model cannot be written as asked; nothing was written."""
+    """The model cannot be exported with these arguments. A file that exists at the path is unchanged.
+
+    Example:
+        >>> try:
+        ...     export_onnx(model, "other.onnx", precision="int4")
+        ... except ExportError as error:
+        ...     print(error)
+        precision must be one of 'float32', 'float16', got 'int4'.
+    """
 
 
 @dataclass(frozen=True)
@@ -14,10 +22,10 @@ class Unsupported:
     """One layer that cannot be exported.
 
     Attributes:
-        path: the layer's name with the models around it, "backbone/my_layer".
-        class_name: of the layer.
-        reason: what about it, a clause; empty where the class has no emitter at all.
-        attempts: of a layer without an emitter, what else was tried and why it failed, a clause.
+        path: the layer's name, after the names of the models that contain it: "backbone/my_layer".
+        class_name: name of the layer's class.
+        reason: a clause that says why; empty if the class has no emitter.
+        attempts: a clause that says what was tried instead of an emitter, and why it failed; empty if nothing was.
     """
 
     path: str
@@ -31,10 +39,15 @@ class Unsupported:
 
 
 class UnsupportedLayerError(ExportError):
-    """Layers without an emitter, or with arguments that ONNX cannot express.
+    """Some layers have no emitter, or have arguments that ONNX cannot express.
 
     Attributes:
-        layers: list of `Unsupported`, all there are.
+        layers: list of `Unsupported`, one for each such layer of the model.
+
+    Example:
+        >>> error = UnsupportedLayerError([Unsupported("backbone/my_layer", "MyLayer")])
+        >>> print(error.layers[0])
+        backbone/my_layer (MyLayer): its class has no emitter
     """
 
     def __init__(self, layers: list[Unsupported]):
@@ -45,30 +58,58 @@ class UnsupportedLayerError(ExportError):
         if without:
             name = without[0].class_name
             message += (
-                "\nRegister an emitter for a layer of your own, with the signature of its `call`:\n\n"
+                "\nRegister an emitter for a custom layer, with the arguments of its `call`:\n\n"
                 "    from tensorflow_quantization.export import emitter\n\n"
                 f"    @emitter({name})\n"
                 f"    def emit(e, layer, x):\n"
-                '        return e.op("Relu", x)  # the ONNX operators that compute it\n\n'
-                "or, with the TensorFlow backend, `pip install tf2onnx`, which converts such a layer alone."
+                '        return e.op("Relu", x)  # the ONNX operators that compute the layer\n\n'
+                "or, with the TensorFlow backend, `pip install tf2onnx`: it then converts these layers."
             )
         super().__init__(message)
 
 
 class NotExpressibleError(Exception):
-    """Raised by an emitter: this layer with these arguments has no ONNX form; the driver adds the layer's name.
+    """An emitter raises this error if ONNX cannot express the layer with its arguments.
 
-    The message is a clause that follows the layer's name, "uses bicubic interpolation, which ...".
+    The message is a clause without a subject, such as "uses bicubic interpolation". The export collects the errors of
+    all layers, puts the name of the layer in front of each, and raises one `UnsupportedLayerError`.
+
+    Example:
+        >>> from tensorflow_quantization.export import emitter
+        >>> @emitter(MyLayer)
+        ... def emit_my_layer(e, layer, x):
+        ...     if x.shape[1] is None:
+        ...         raise NotExpressibleError("has an axis of unknown size")
+        ...     return e.op("Mul", x, 1 / x.shape[1])
     """
 
 
 class NoEmitterError(NotExpressibleError):
-    """The layer has no emitter, and what else was tried failed: a clause that says what and why."""
+    """The layer has no emitter, and the conversion by tf2onnx failed; the message is a clause that says why."""
 
 
 class OpsetError(ExportError):
-    """The opset is unknown, or too old for what the model needs."""
+    """The ONNX opset is unknown, or older than an operator of the model.
+
+    Example:
+        >>> try:
+        ...     export_onnx(model, "other.onnx", opset=11)
+        ... except OpsetError as error:
+        ...     print(str(error).partition(" to ")[0])
+        opset must be an integer from 13
+    """
 
 
 class VerificationError(ExportError):
-    """The written file and the Keras model disagree. The old file, if any, is untouched."""
+    """The outputs or integers of the file differ too much from the Keras model. No file was written.
+
+    A file that exists at the path is unchanged. The message names the tensor that differs most, and by how much.
+
+    Example:
+        >>> try:
+        ...     path = export_onnx(model, "other.onnx", verify_with=images)
+        ... except VerificationError as error:
+        ...     print(error)
+        >>> path.name
+        'other.onnx'
+    """

@@ -1,4 +1,4 @@
-"""Everything that can be said about an export before any work is done."""
+"""Checks of the arguments and of the model before an export starts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tensorflow_quantization.wrappers import activation_quantizers
 
 
 def check_path(path: str | os.PathLike) -> Path:
-    """The path to write.
+    """`path` as a `Path`.
 
     Raises:
-        IsADirectoryError, FileNotFoundError, PermissionError: it cannot be written.
+        IsADirectoryError, FileNotFoundError, PermissionError: no file can be written there.
     """
     path = Path(path)
     if path.is_dir():
@@ -39,37 +39,37 @@ def check_path(path: str | os.PathLike) -> Path:
 
 
 def check_input_layout(input_layout: str) -> None:
-    """Raises: ExportError: it is not one that is known."""
+    """Raises: ExportError: the layout is unknown."""
     if input_layout not in INPUT_LAYOUTS:
         raise ExportError(must_be_one_of("input_layout", INPUT_LAYOUTS, input_layout))
 
 
 def check_precision(precision: str) -> None:
-    """Raises: ExportError: it is not one that is known."""
+    """Raises: ExportError: the precision is unknown."""
     if precision not in TOLERANCES:
         raise ExportError(must_be_one_of("precision", TOLERANCES, precision))
 
 
 def check_verify_runtime(runtime: str) -> None:
-    """Raises: ExportError: it is not one that is known."""
+    """Raises: ExportError: the runtime is unknown."""
     if runtime not in RUNTIMES:
         raise ExportError(must_be_one_of("verify_runtime", RUNTIMES, runtime))
 
 
 def check_opset(opset: int | None) -> None:
-    """Raises: OpsetError: it is no number from the least that we write to the newest that `onnx` knows."""
+    """Raises: OpsetError: `opset` is not an integer from `MIN_OPSET` to the newest opset of the installed `onnx`."""
     newest = onnx.defs.onnx_opset_version()
     if opset is None:
         return
     if isinstance(opset, bool) or not isinstance(opset, int) or not MIN_OPSET <= opset <= newest:
         raise OpsetError(
             f"opset must be an integer from {MIN_OPSET} to {newest} (the newest of the installed onnx "
-            f"{onnx.__version__}), got {opset!r}. Leave it out to take the least that the model needs."
+            f"{onnx.__version__}), got {opset!r}. Leave it out for the oldest opset that the model can use."
         )
 
 
 def check_target(target: str | None) -> None:
-    """Raises: ExportError: there is no such runtime, or it does not read ONNX files."""
+    """Raises: ExportError: the runtime is unknown, or does not read ONNX files."""
     if target == "litert":
         raise ExportError("LiteRT reads .tflite files: use export_litert(model, path).")
     if target is not None and target not in TARGETS:
@@ -77,7 +77,7 @@ def check_target(target: str | None) -> None:
 
 
 def check_finite(graph: LayerGraph) -> None:
-    """Raises: ExportError: a weight or a range is NaN or infinite; all are named."""
+    """Raises: ExportError: weights or ranges are NaN or infinite; the message names all of them."""
     bad, seen = [], set()
     for call in graph.calls:
         for variable in getattr(call.operation, "weights", []):
@@ -90,18 +90,18 @@ def check_finite(graph: LayerGraph) -> None:
                 bad.append(f"  {call.path} ({call.class_name}): {variable.path}, {count} of {values.size} values")
     if bad:
         raise ExportError(
-            "Weights or ranges are NaN or infinite:\n" + "\n".join(bad) + "\nThe training that made them has diverged; "
-            "load weights from before, or calibrate() anew if they are ranges."
+            "Weights or ranges are NaN or infinite:\n" + "\n".join(bad) + "\nThe training has diverged: "
+            "load earlier weights. If only ranges are affected, run calibrate() again."
         )
 
 
 def warn_unseen(graph: LayerGraph) -> None:
-    """One warning that names the layers whose activation quantizers never saw data."""
+    """Warn once, with the names of the layers whose activation quantizers never saw data."""
     unseen = [c.path for c in graph.calls if not all(q.seen for q in activation_quantizers(c.operation))]
     names = list(dict.fromkeys(unseen))
     if names:
         more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         warn_user(
-            f"{len(names)} quantized layers never saw data, so their ranges are the initial ones: "
+            f"{len(names)} quantized layers never saw data, so their ranges are the initial ranges: "
             f"{', '.join(names[:5])}{more}. Run calibrate(model, data) or model.fit before the export."
         )

@@ -33,31 +33,41 @@ _ADVICE = 'Quantize the float model with quantize_model(model, target="litert") 
 def export_litert(
     model: keras.Model, path: str | os.PathLike, *, io_dtype: str = "float32", verify_with: Any = None
 ) -> Path:
-    """Write a model quantized with `target="litert"` as an integer `.tflite` file, with the ranges that it has.
+    """Write a model quantized with `target="litert"` as an integer `.tflite` file, and return its path.
 
-    The file has one signature; its inputs have the names of the model's, its outputs are `output_0`, `output_1`, ….
-    Batch normalization is folded. Operators that LiteRT cannot compute in integers, or whose tensors the model does
-    not quantize, compute in floats; a warning names them. Needs the TensorFlow backend: its converter writes the file.
+    The file uses the ranges of the model: the converter needs no calibration set. The file has one signature. Its
+    inputs have the names of the model's inputs; its outputs are named `output_0`, `output_1`, .... Batch normalization
+    is folded. An operator computes in float if LiteRT has no integer kernel for it or the model does not quantize its
+    tensors; a warning names these operators. TensorFlow's converter writes the file, so Keras must run on the
+    TensorFlow backend.
 
     Args:
-        model: from `quantize_model`.
-        path: of the file; one that exists is replaced once the new one is complete and verified.
-        io_dtype: "float32": inputs and outputs are floats, quantized and dequantized by the file itself. "int8": they
-            are integers, with scale and zero point in the file.
-        verify_with: input as `predict` takes it; the file is run on it in LiteRT and compared with Keras, see
-            `tensorflow_quantization.export.verification.litert`.
+        model: a model that `quantize_model(..., target="litert")` returned, trained or calibrated.
+        path: path of the file. An existing file is replaced when the new file is complete and verified.
+        io_dtype: "float32" (default): inputs and outputs are float32, and the file quantizes and dequantizes them.
+            "int8": inputs and outputs are int8, and the file stores their scale and zero point.
+        verify_with: input of the model, as `model.predict` takes it. The file runs on this input in LiteRT and is
+            compared with the Keras model, see `tensorflow_quantization.export.verification.litert`. Default: `None`,
+            no comparison.
 
     Returns:
-        The path.
+        The path of the file, a `pathlib.Path`.
 
     Raises:
-        TypeError, ValueError: `model` is no Keras model, not built, or cannot be traced.
+        TypeError, ValueError: `model` is not a Keras model, is not built, or cannot be traced.
         OSError: `path` cannot be written.
-        ExportError: another Keras backend, a model that is not quantized for LiteRT, that computes in half precision,
-            has other than 8 bits, attention layers that are quantized inside, recurrent layers that are not unrolled or
-            values that are not finite, or that the converter does not take.
-        VerificationError: the file disagrees with Keras. This and each of the above leave what was at `path`.
-        ImportError: TensorFlow is not installed, or `verify_with` is given and `ai-edge-litert` is not.
+        ExportError: Keras runs on another backend; the model is not quantized for LiteRT, computes in half precision,
+            has quantizers with other than 8 bits, quantizes the inside of attention layers, has recurrent layers that
+            are not unrolled, or has weights or ranges that are not finite; or the converter rejects the model.
+        VerificationError: the file disagrees with the Keras model. After this error, and after each error above, an
+            existing file is unchanged.
+        ImportError: TensorFlow is not installed, or `verify_with` is given and `ai-edge-litert` is not installed.
+
+    Example:
+        >>> quantized = quantize_model(model, target="litert")
+        >>> quantized = calibrate(quantized, images, verbose=0)
+        >>> if keras.backend.backend() == "tensorflow":
+        ...     path = export_litert(quantized, "model.tflite")
     """
     path = validation.check_path(path)
     _check_io_dtype(io_dtype)
@@ -75,7 +85,7 @@ def export_litert(
     with replacing(path) as temporary:
         temporary.write_bytes(data)
         if verify_with is not None:
-            gc.collect()  # of TensorFlow's functions, which refer to each other and to copies of the weights
+            gc.collect()  # TensorFlow's functions are in reference cycles and hold copies of the weights
             verify_litert(data, graph, verify_with)
     return path
 
@@ -99,10 +109,10 @@ def _check_quantized(graph: LayerGraph) -> None:
         raise ExportError(f"Model {graph.model.name!r} has no activation quantizers. {_ADVICE}")
     targets = {call.operation.target for call in graph.calls if isinstance(call.operation, BaseQuantizeWrapper)}
     others = targets & {target.name for target in (DEFAULT, *TARGETS.values()) if target is not LITERT}
-    if others and targets == others:  # a target of the user's own may suit LiteRT
+    if others and targets == others:  # a custom target may suit LiteRT
         raise ExportError(
             f"Model {graph.model.name!r} is quantized for target {', '.join(map(repr, others))}, and LiteRT needs "
-            f"quantizers in other places. {_ADVICE}"
+            f"other quantizers. {_ADVICE}"
         )
 
 
@@ -125,8 +135,8 @@ def _check_loops(graph: LayerGraph) -> None:
             if isinstance(layer, keras.layers.RNN) and not layer.unroll:
                 raise ExportError(
                     f"Layer {call.path!r} computes {layer.name!r} ({type(layer).__name__}) in a loop, which "
-                    "TensorFlow's converter does not take. Build the layer with unroll=True, for a known number of "
-                    "steps, and load the weights into it."
+                    "TensorFlow's converter rejects. Build the layer with unroll=True, for a known number of steps, "
+                    "and load the weights into it."
                 )
 
 
@@ -141,7 +151,10 @@ def _check_bits(graph: LayerGraph) -> None:
         if bits:
             others[call.path] = f"  {call.path}: {', '.join(map(str, sorted(bits)))} bits"
     if others:
-        raise ExportError("LiteRT computes in 8 bits, but these layers have others:\n" + "\n".join(others.values()))
+        raise ExportError(
+            "LiteRT computes in 8 bits, but these layers have quantizers with other bits:\n"
+            + "\n".join(others.values())
+        )
 
 
 def _check_precision(graph: LayerGraph) -> None:
@@ -149,8 +162,8 @@ def _check_precision(graph: LayerGraph) -> None:
         dtype = getattr(call.operation, "compute_dtype", "float32")
         if call.is_layer and dtype in ("float16", "bfloat16"):
             raise ExportError(
-                f"Layer {call.path!r} computes in {dtype}, and the file would too. Load the weights into a model built "
-                'with keras.config.set_dtype_policy("float32") and export that.'
+                f"Layer {call.path!r} computes in {dtype}, and so would the file. Load the weights into a model built "
+                'with keras.config.set_dtype_policy("float32") and export that model.'
             )
 
 
@@ -159,5 +172,5 @@ def _warn_floats(operators: list[str]) -> None:
         more = f" and {len(operators) - 5} more" if len(operators) > 5 else ""
         warn_user(
             f"{len(operators)} operators of the file compute in floats, because LiteRT has no integer kernel for them "
-            f"or the model does not quantize what they read and write: {', '.join(operators[:5])}{more}."
+            f"or the model does not quantize their inputs or outputs: {', '.join(operators[:5])}{more}."
         )

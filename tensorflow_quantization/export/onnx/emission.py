@@ -1,4 +1,4 @@
-"""`Emission`: what an emitter writes one layer with."""
+"""`Emission`: an emitter appends the ONNX nodes of one layer through it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,28 @@ from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuanti
 
 
 class Emission:
-    """Writes the ONNX nodes of one call of a layer.
+    """Appends the ONNX nodes of one call of a layer. The export creates it and passes it to the layer's emitter.
 
     Args:
-        builder: the graph.
-        path: the layer's name with the models around it; node names start with it.
+        builder: the `Builder` of the ONNX graph.
+        path: the layer's name, after the names of the models that contain it: "backbone/conv". Node names start with
+            it.
         operation: the layer, the `keras.ops` operation or the activation function.
-        outputs: for each output of the call its shape and dtype, by attributes of these names.
-        weight_quantizers: the quantizers of the layer's weights, by attribute name.
-        record: called with each activation quantizer that is written, what it quantizes and the integers.
-        arrays: what is written for some of the layer's weights, by attribute name, in place of the weights.
-        stand_ins: by the id of a layer within this one, what is emitted in its place: its wrapper.
-        within: by name, what is done to tensors within the layer, see `apply`.
+        outputs: for each output of the call, an object with `shape` and `dtype`, such as a `keras.KerasTensor`.
+        weight_quantizers: the quantizers of the layer's weights, by attribute name. Default: none.
+        record: called with each activation quantizer that is written and with its integers. Default: not called.
+        arrays: arrays that replace weights of the layer, by attribute name. Default: none.
+        stand_ins: what is emitted for a sublayer, by the sublayer's id: its wrapper. Default: the sublayers themselves.
+        within: functions for tensors inside the layer, by name, see `apply`. Default: none.
+
+    Example:
+        >>> output = keras.KerasTensor((None, 3))
+        >>> e = Emission(Builder(), "double", keras.layers.Identity(), [output])
+        >>> x = e.builder.input("x", (None, 3), "float32")
+        >>> e.op("Add", x, x).name
+        'double/Add'
+        >>> e.output(e.op("Add", x, x)).shape
+        (None, 3)
     """
 
     def __init__(
@@ -58,31 +68,49 @@ class Emission:
         self._stand_ins = stand_ins or {}
         self._within = within or {}
 
-    # What the emitters of most layers need.
-
     def op(self, op_type: str, *inputs: Any, since: int = 13, name: str = "", **attributes: Any) -> ir.Value:
-        """Append an ONNX operator with one output.
+        """Append an ONNX operator with one output, and return this output.
 
         Args:
-            op_type: its name, "Conv".
-            *inputs: `Value`s, results of `op`, numpy arrays or numbers (float32 and int64 scalars), or `None`.
-            since: the opset that has the operator.
-            name: of the node, within the layer; by default `op_type`.
-            **attributes: those of the operator; `None` leaves one out.
+            op_type: name of the operator, such as "Conv".
+            *inputs: `Value`s, results of `op`, NumPy arrays, or numbers (stored as float32 or int64 scalars). `None`
+                leaves out an optional input.
+            since: the first opset that has the operator. Default: 13.
+            name: name of the node within the layer. Default: `op_type`.
+            **attributes: attributes of the operator; an attribute that is `None` is left out.
+
+        Returns:
+            The output, an `onnx_ir.Value`.
 
         Raises:
-            OpsetError: the opset asked for is older than `since`.
+            OpsetError: `export_onnx` was called with an `opset` older than `since`.
         """
-        self.builder.require(since, f"{op_type}, of which {self.path!r} is made,")
+        self.builder.require(since, f"{op_type}, an operator of {self.path!r},")
         return self.builder.node(op_type, inputs, attributes, f"{self.path}/{name or op_type}")[0]
 
     def split(self, x: Any, sizes: Sequence[int], axis: int) -> list[ir.Value]:
-        """A Split along a stored axis, which is the operator with several outputs."""
+        """Append a Split, and return its outputs.
+
+        Args:
+            x: a `Value`, or a result of `op`.
+            sizes: the size of each part along `axis`.
+            axis: the axis of the ONNX tensor. `Value.position` converts an axis of Keras.
+
+        Returns:
+            One `onnx_ir.Value` for each size.
+        """
         arguments = [x, np.asarray(sizes, np.int64)]
         return self.builder.node("Split", arguments, {"axis": axis}, f"{self.path}/Split", len(sizes))
 
     def array(self, name: str) -> np.ndarray | None:
-        """A weight attribute of the layer as float32; `None` if the layer has none."""
+        """A weight of the layer as a float32 array in Keras' axis order.
+
+        Args:
+            name: attribute name of the weight, such as "kernel".
+
+        Returns:
+            The array; `None` if the layer has no such weight.
+        """
         if name in self._arrays:
             return self._arrays[name]
         variable = getattr(self.operation, name, None)
@@ -91,18 +119,19 @@ class Emission:
     def weight(
         self, name: str, transform: Callable[[np.ndarray], np.ndarray] = lambda w: w, axis: int | None = None
     ) -> ir.Value | None:
-        """A weight attribute of the layer as a constant; where it is quantized, as integers and a DequantizeLinear.
+        """A weight of the layer as a constant. A quantized weight is stored as integers with a DequantizeLinear.
 
         Args:
-            name: of the attribute, "kernel".
-            transform: from Keras' axis order to that of ONNX: transpositions, reshapes, permutations only.
-            axis: of the transformed weight, that of the output channels.
+            name: attribute name of the weight, such as "kernel".
+            transform: converts the array from Keras' axis order to the order of the ONNX operator. It may move
+                elements (transpose, reshape, permute), but not compute with them. Default: no change.
+            axis: the axis of the output channels in the transformed weight. Needed for per-channel scales.
 
         Returns:
-            The constant, or `None` if the layer has no such weight.
+            The constant, an `onnx_ir.Value`; `None` if the layer has no such weight.
 
         Raises:
-            NotExpressibleError: its scales differ along other axes than `axis`.
+            NotExpressibleError: the scales vary along an axis other than `axis`.
         """
         array = self.array(name)
         if array is None:
@@ -121,17 +150,17 @@ class Emission:
             self.builder.initializer(f"{prefix}_scale", scale),
             self.builder.initializer(f"{prefix}_zero_point", zero_point),
         ]
-        # Without an axis the attribute would be its default, 1, which a checker may hold against a scalar.
+        # A per-tensor scale has no axis. Leave the attribute out: checkers reject its default, 1, for a scalar.
         return self.op(
             "DequantizeLinear", *arguments, name=f"{name}/DequantizeLinear", axis=axis if scale.ndim else None
         )
 
     def is_quantized(self, name: str) -> bool:
-        """Whether a weight attribute of the layer is quantized."""
+        """Whether the weight with this attribute name is quantized."""
         return name in self._weight_quantizers
 
     def value(self, x: Any, dtype: str) -> Value:
-        """A tensor argument that may be a `Value`, or an array or variable, then stored as Keras has it."""
+        """A tensor argument as a `Value` of `dtype`; an array or variable becomes a constant in Keras' axis order."""
         if isinstance(x, Value):
             return self.cast(x, dtype)
         array = to_numpy(x, dtype)
@@ -140,25 +169,34 @@ class Emission:
         return Value(self.builder.constant(array), array.shape, dtype)
 
     def stored(self, name: str, array: np.ndarray) -> ir.Value:
-        """An array that an operation takes, as a constant that all operations share which are part of the same layer.
+        """An array as a constant that all operations of the same layer share.
 
-        A layer may use a weight several times: a recurrent one, that is written step by step, does.
+        Recurrent layers that are written step by step use each weight once in each step.
         """
         return self.builder.shared_initializer(f"{self.path.rpartition('/')[0] or self.path}/{plain_name(name)}", array)
 
     def constant(self, x: Any, like: Value) -> np.ndarray:
-        """A number, an array or a variable, in the dtype and layout of the value `like` that it is combined with."""
+        """A number, array or variable as an array with dtype and axis order of `like`, which it is combined with."""
         return stored_array(to_numpy(x, like.dtype), like)
 
     def output(self, onnx: ir.Value, like: Value | None = None, index: int = 0) -> Value:
-        """The result `onnx` as the call's output: of its shape, stored as `like` is if that has as many axes."""
+        """A `Value` for an output of the call, with the shape and dtype that Keras computed for it.
+
+        Args:
+            onnx: the tensor, a result of `op`.
+            like: a value with the same axis order, if it has the same rank. Default: Keras' order.
+            index: which output of the call. Default: 0.
+
+        Returns:
+            The `Value`, for an emitter to return.
+        """
         spec = self.outputs[index]
         if like is not None and like.rank == len(spec.shape):
             return Value(onnx, tuple(spec.shape), spec.dtype, like.order, like.flattened)
         return Value(onnx, tuple(spec.shape), spec.dtype)
 
     def activate(self, value: Value) -> Value:
-        """What the layer's `activation` makes of `value`."""
+        """`value` after the layer's `activation`."""
         activation = getattr(self.operation, "activation", None)
         return value if activation is None else self.emit(activation, value)
 
@@ -169,38 +207,54 @@ class Emission:
         return self.builder.arrange(value, order or keras_order(value.rank), self.path)
 
     def reshape(self, x: Value | ir.Value, dims: Sequence[int]) -> ir.Value:
-        """A Reshape; 0 copies the axis at this place, one -1 is what remains."""
+        """Append a Reshape, and return its output.
+
+        Args:
+            x: a `Value`, or a result of `op`.
+            dims: the new shape. 0 copies the size of the same axis of `x`; one axis may be -1, for all that remains.
+
+        Returns:
+            The output, an `onnx_ir.Value`.
+        """
         return self.builder.reshape(x.onnx if isinstance(x, Value) else x, dims, self.path)
 
     def cast(self, x: Value, dtype: str) -> Value:
-        """`x` in another dtype."""
+        """`x` in another dtype; `x` itself if it has this dtype.
+
+        Args:
+            x: the value.
+            dtype: the dtype in Keras, such as "int32". All float dtypes are stored as float32.
+
+        Returns:
+            A `Value` with the shape and order of `x`.
+        """
         dtype = array_dtype(dtype).name
         if x.dtype == dtype:
             return x
         return x.with_onnx(self.op("Cast", x, to=DTYPES[dtype].value), dtype)
 
     def supports(self, opset: int) -> bool:
-        """Whether an operator of `opset` may be used in the place of older ones."""
+        """Whether the file may use an operator of `opset` that older operators can replace."""
         return self.builder.supports(opset)
 
     def emit(
         self, operation: Any, *args: Any, outputs: Sequence[Any] | None = None, inner: str = "", **kwargs: Any
     ) -> Any:
-        """Write another layer, operation or activation function, under this one's name.
+        """Write another layer, operation or activation function as a part of this layer.
 
-        A function of one tensor without an emitter is traced, and what it calls is written.
+        An activation function without an emitter is traced, and the operations that it calls are written.
 
         Args:
-            operation: it.
-            *args, **kwargs: those of its `call`.
-            outputs: shapes and dtypes of its outputs; by default that of its first argument.
-            inner: its name within this layer; needed if it has weights.
+            operation: the other layer, operation or function.
+            *args, **kwargs: the arguments of its `call`.
+            outputs: shapes and dtypes of its outputs, as in `Emission`. Default: one output like the first argument.
+            inner: its name within this layer. Needed if it has weights.
 
         Returns:
-            One `Value`, or a list of them.
+            One `Value`, or a list of `Value`s if there are several outputs.
 
         Raises:
-            NotExpressibleError: it has no emitter, and is no function that can be traced.
+            NotExpressibleError: `operation` has no emitter, and cannot be traced.
         """
         operation = self._stand_ins.get(id(operation), operation)
         entry = find_emitter(operation)
@@ -217,10 +271,10 @@ class Emission:
         return emission.run(entry, args, kwargs)
 
     def emit_graph(self, graph: LayerGraph, *inputs: Value) -> list[Value]:
-        """Write what a flat graph computes, one call after the other: its outputs.
+        """Write each call of a flat graph, and return the outputs of the graph.
 
         Raises:
-            NotExpressibleError: one of its operations cannot be written.
+            NotExpressibleError: an operation of the graph cannot be written.
         """
 
         def emit(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value | list[Value]:
@@ -229,7 +283,7 @@ class Emission:
         return tree.flatten(Interpreter(graph).run(inputs, emit))
 
     def arrange_inputs(self, entry: Emitter, operation: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """The arguments, their values stored as the emitter `entry` wants them."""
+        """The arguments, with each value in the axis order that the emitter `entry` needs."""
         values = values_in(args, kwargs)
         orders = entry.orders(operation, values)
         if orders is None:
@@ -238,7 +292,7 @@ class Emission:
         return tree.map_structure(lambda x: next(remaining) if isinstance(x, Value) else x, (args, kwargs))
 
     def run(self, entry: Emitter, args: Any, kwargs: Any) -> Value | list[Value]:
-        """Call the emitter function and describe what it returns."""
+        """Call the emitter function, and return its results as `Value`s with shape and dtype."""
         result = entry.function(self, self.operation, *args, **kwargs)
         first = next(iter(values_in(args, kwargs)), None)
         several = isinstance(result, list)
@@ -251,17 +305,17 @@ class Emission:
         return values if several else values[0]
 
     def apply(self, name: str, x: Value) -> Value:
-        """A tensor within the layer, or what a wrapper makes of it: quantized."""
+        """A tensor inside the layer, quantized if the layer's wrapper has a quantizer with this name."""
         return self._within[name](x) if name in self._within else x
 
     def wrapped(
         self, operation: Any, weight_quantizers: dict[str, WeightQuantizer], arrays: Mapping[str, np.ndarray]
     ) -> Emission:
-        """An emission for the layer inside a wrapper, with quantized weights, and some replaced."""
+        """An emission for the layer inside a wrapper, with quantizers for weights and arrays that replace weights."""
         return Emission(self.builder, self.path, operation, self.outputs, weight_quantizers, self._record, arrays)
 
     def record(self, quantizer: ActivationQuantizer, integers: Value) -> None:
-        """Note that `integers` is what `quantizer` computes, for verification."""
+        """Note the integers of `quantizer`, for verification."""
         if self._record is not None:
             self._record(quantizer, integers)
 
@@ -272,7 +326,7 @@ def values_in(args: Any, kwargs: Any) -> list[Value]:
 
 
 def to_numpy(x: Any, dtype: str) -> np.ndarray:
-    """A number, array, tensor or variable of any backend as a numpy array in the dtype that is stored."""
+    """A number, array, tensor or variable of any backend as a NumPy array, in the dtype in which `dtype` is stored."""
     if isinstance(x, np.ndarray | np.generic | int | float | bool | list | tuple):
         array = np.asarray(x)
     else:
@@ -281,20 +335,18 @@ def to_numpy(x: Any, dtype: str) -> np.ndarray:
 
 
 def _per_channel(array: np.ndarray, varies: bool, axis: int | None, name: str) -> np.ndarray:
-    """Scales or zero points that were broadcast to a whole weight, reduced to one number a channel, or to one."""
+    """Scales or zero points of the shape of a weight, reduced to one number per channel or per tensor."""
     if not varies:
         return array.ravel()[0]
     if axis is None:
-        raise NotExpressibleError(f"has several scales for {name}, which here can have only one")
+        raise NotExpressibleError(f"has per-channel scales for {name}, which here needs one scale")
     by_channel = np.moveaxis(array, axis, 0)
     vector = by_channel[(slice(None),) + (0,) * (array.ndim - 1)]
     if not np.array_equal(by_channel, np.broadcast_to(vector.reshape(-1, *[1] * (array.ndim - 1)), by_channel.shape)):
-        raise NotExpressibleError(
-            f"has scales for {name} that differ along other axes than that of the output channels"
-        )
+        raise NotExpressibleError(f"has scales for {name} that vary along an axis other than the output channels")
     return vector
 
 
 def plain_name(name: str) -> str:
-    """A name as ONNX tools like it: letters, digits and _ . / - only."""
+    """The name with letters, digits and _ . / - only: some ONNX tools reject other characters."""
     return re.sub(r"[^\w./-]", "_", name)

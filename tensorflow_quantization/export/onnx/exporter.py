@@ -31,41 +31,54 @@ def export_onnx(
     verify_with: Any = None,
     verify_runtime: str = "onnxruntime",
 ) -> Path:
-    """Write a Keras model, float or quantized, as an ONNX file.
+    """Write a Keras model, float or quantized, as an ONNX file, and return its path.
 
-    The file computes in float32 (a mixed-precision model too: its variables are float32), or in float16 if asked to,
-    and, where the model is quantized, holds QuantizeLinear and DequantizeLinear pairs and int8 weights. A layer of
-    your own that is made of layers and `keras.ops` is written as these. Batch normalization is folded into what it
-    follows. Node names start with the name of the Keras layer. The batch size stays dynamic and is called "batch",
-    unless the model fixes it. The same model gives the same bytes on every Keras backend.
+    Each quantized tensor becomes a QuantizeLinear and DequantizeLinear pair, and each quantized kernel is stored in
+    int8. The rest of the file computes in `precision`; a model in mixed precision is written in float32, the dtype of
+    its variables. A custom layer whose `call` uses layers and `keras.ops` is written as those layers and operations.
+    Batch normalization is folded into the convolution or Dense layer before it. The name of a node starts with the
+    name of its Keras layer. The batch axis is dynamic and has the name "batch", unless the model has a fixed batch
+    size. The file has the same bytes on each Keras backend, except for models that resize images with other than
+    nearest or bilinear interpolation.
 
     Args:
-        model: any built Keras 3 model.
-        path: of the file; one that exists is replaced once the new one is complete and verified.
-        opset: the ONNX opset, 13 or newer; `None` takes the least that the model needs.
-        input_layout: "channels_last": inputs as the Keras model takes them. "channels_first": inputs of four or five
-            axes as (batch, channels, ...), which saves the one Transpose that the file else begins with. Outputs are
-            always as in Keras.
-        target: the runtime to suit, "tensorrt", "onnxruntime" or "openvino"; `None` is the one that the model was
-            quantized for. Another one gets the same integers in its own encoding where that is exact; a warning names
-            the tensors that it would want quantized too, for which training gave no range.
-        precision: "float32" or "float16": in what the file computes where it does not compute in integers, and in what
-            it holds weights and scales. Inputs and outputs are float32 in both, cast where they enter and leave, so
-            that one file can stand in for the other. Float16 scales need opset 19. Weights that float16 cannot hold,
-            and scales that would become zero, are an error.
-        verify_with: input as `predict` takes it; the file is run on it in a runtime and compared with Keras, see
-            `tensorflow_quantization.export.verification.onnx`.
-        verify_runtime: which one, "onnxruntime" or "openvino".
+        model: a built Keras 3 model.
+        path: path of the file. An existing file is replaced when the new file is complete and verified.
+        opset: the ONNX opset, an integer from 13. Default: `None`, the oldest opset that the model can use.
+        input_layout: "channels_last" (default): inputs have the shapes of the Keras model. "channels_first": inputs of
+            rank 4 or 5 are (batch, channels, ...), so the file does not begin with a Transpose. Outputs always have
+            the shapes of the Keras model.
+        target: the runtime that the file is for: "tensorrt", "onnxruntime" or "openvino". Default: `None`, the target
+            that the model was quantized for. For another target the same integers are written in the encoding of that
+            runtime, if the conversion is exact. A warning names the operators that run in float there, because the
+            model has no quantizers for them.
+        precision: "float32" (default) or "float16": the dtype of everything that is not computed in integers, of
+            float weights and of scales. Inputs and outputs are float32 in both cases, so that the files are
+            interchangeable. Float16 scales need opset 19.
+        verify_with: input of the model, as `model.predict` takes it. The file runs on this input and is compared
+            with the Keras model, see `tensorflow_quantization.export.verification.onnx`. Default: `None`, no
+            comparison.
+        verify_runtime: the runtime of that comparison, "onnxruntime" (default) or "openvino".
 
     Returns:
-        The path.
+        The path of the file, a `pathlib.Path`.
 
     Raises:
-        TypeError, ValueError: `model` is no Keras model, not built, or cannot be traced.
+        TypeError, ValueError: `model` is not a Keras model, is not built, or cannot be traced.
         OSError: `path` cannot be written.
-        ExportError: in its subclasses `UnsupportedLayerError`, `OpsetError`, `VerificationError` or itself; see there.
-            Each leaves what was at `path` as it was.
+        UnsupportedLayerError: a layer cannot be written as ONNX; the message lists all such layers.
+        OpsetError: `opset` is unknown, or older than an operator of the model.
+        VerificationError: the file disagrees with the Keras model.
+        ExportError: another argument is wrong, weights or ranges are not finite, float16 cannot hold a weight or a
+            scale, or `target` has no exact encoding. This is the base class of the three errors above; after each,
+            an existing file is unchanged.
         ImportError: `verify_with` is given and the runtime is not installed.
+
+    Example:
+        >>> quantized = quantize_model(model, target="onnxruntime")
+        >>> quantized = calibrate(quantized, images, verbose=0)
+        >>> export_onnx(quantized, "small.onnx", verify_with=images).name
+        'small.onnx'
     """
     path = validation.check_path(path)
     validation.check_input_layout(input_layout)
@@ -95,5 +108,5 @@ def export_onnx(
 
 
 def _target(graph: LayerGraph) -> str | None:
-    """The runtime that a model is quantized for, as its wrappers remember."""
+    """The target that the model was quantized for, a name; `None` for a float model. The wrappers store it."""
     return next((c.operation.target for c in graph.calls if isinstance(c.operation, BaseQuantizeWrapper)), None)

@@ -1,4 +1,4 @@
-"""Keys of what we note on values of a graph while it is written, and of what a file says of itself."""
+"""Keys of the notes on values of a graph during an export, and of the metadata of a file."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import keras
 
 from tensorflow_quantization._version import __version__
 
-# On the integers of a QuantizeLinear, `value.meta`: for passes and for verification, not written to the file.
+# Keys of `value.meta` on the output of a QuantizeLinear, for passes and verification. They are not written to the file.
 
-#: True: the quantizer is for all that read the tensor, not for one reader.
+#: True: the quantizer is for all readers of the tensor, not for one.
 SHARED = "shared_quantizer"
-#: The pads, in ONNX' form, that went into a later node: Keras' tensor has them, the file's tensor does not.
+#: Padding, as ONNX `pads`, that a pass moved into a later node: only the Keras tensor still has it.
 FOLDED_PADS = "folded_pads"
-#: The strides at which the file has the points of the tensor; also on other tensors.
+#: The strides of the points that the file computes of the tensor. Other tensors have this key too.
 READ_POINTS = "read_points"
-#: What was added to the integers to make them unsigned.
+#: The number added to the integers to make them unsigned.
 OFFSET = "offset"
-#: True: the quantizer is a hint to OpenVINO and rounds only elsewhere. Also a part of the node's name.
+#: True: the quantizer is a hint to OpenVINO, which does not round there; other runtimes do. Part of the node's name.
 HINT = "openvino_hint"
 
-# In the file.
+# Keys and values of the metadata in the file.
 
-#: The name of the program that wrote the file.
+#: The producer of the file.
 PRODUCER = "tensorflow_quantization"
-#: The runtime that the file is for.
+#: The target of the file.
 TARGET = "target"
 LIBRARY_VERSION = "tensorflow_quantization_version"
 KERAS_VERSION = "keras_version"
 
 
 def properties(target: str | None) -> dict[str, str]:
-    """What a file says of itself: the versions that wrote it, and the runtime that it is for, if it is for one."""
+    """The metadata of a file: the versions of this library and of Keras, and the target if there is one."""
     versions = {LIBRARY_VERSION: __version__, KERAS_VERSION: keras.__version__}
     return versions if target is None else {**versions, TARGET: target}

@@ -1,4 +1,4 @@
-"""Keras layers that are not exported, and why: read by the error message and by the page on coverage."""
+"""Keras layers that are not exported, and the reasons, for the error message and the page on coverage."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 from tensorflow_quantization.model.keras_classes import keras_class_names
 
-_STRINGS = "works on strings or hash tables, which runtimes for ONNX do not have; do this before the model"
+_STRINGS = "works on strings or hash tables, which ONNX runtimes do not have; do this before the model"
 _FOREIGN = "holds a function of another framework, which has no Keras operations to write"
 
-#: Class name to a clause that follows the layer's name.
+#: From the class name to the reason, a clause that follows the layer's name.
 REFUSALS: dict[str, str] = {
     "ContrastLimitedAdaptiveHistogramEqualization": "changes an image by its own histogram; do this before the model",
     "FlaxLayer": _FOREIGN,
@@ -26,5 +26,5 @@ REFUSALS: dict[str, str] = {
 
 
 def refusal(operation: Any) -> str:
-    """Why a layer of Keras, or one derived from it, is not exported; empty if nothing speaks against it."""
+    """Why a Keras layer, or a subclass of it, is not exported; empty if there is no such reason."""
     return next((REFUSALS[name] for name in keras_class_names(type(operation)) if name in REFUSALS), "")

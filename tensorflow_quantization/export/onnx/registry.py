@@ -1,4 +1,4 @@
-"""Which function writes which layer: the registry that `@emitter` fills, and the lookup in it."""
+"""The registry of emitters: `@emitter` adds functions that write layers, `find_emitter` looks them up."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from tensorflow_quantization.model.keras_classes import computes_differently, st
 
 _REGISTRY: dict[Any, Emitter] = {}
 
-#: Gets the layer and its input values; the order wanted of each, `None` to take them as they come.
+#: From the layer and its input values to the order of axes that each input needs; `None` if any order will do.
 LayoutRule = Callable[[Any, Sequence[Value]], list[Order] | None]
 
 
 @dataclass(frozen=True)
 class Emitter:
-    """A registered function and how it wants its inputs stored; see `emitter`."""
+    """A registered function and the layout of its inputs; see `emitter`."""
 
     function: Callable[..., Any]
     layout: str | LayoutRule
     structural: bool
 
     def orders(self, operation: Any, values: Sequence[Value]) -> list[Order] | None:
-        """The order wanted of each input; `None` to take them as they come."""
+        """The order of axes that each input needs; `None` if the inputs can stay as they are."""
         if callable(self.layout):
             return self.layout(operation, values)
         if self.layout == "channels_first":
-            # An operation of keras.ops may leave it open.
+            # Operations of keras.ops may have data_format=None: Keras' default.
             last = getattr(operation, "data_format", "channels_last") or keras.config.image_data_format()
             axis = -1 if last == "channels_last" else 1
             return [channels_first(v.rank, axis) if v.rank > 2 else keras_order(v.rank) for v in values]
@@ -42,9 +42,9 @@ class Emitter:
 
 
 def _common_orders(values: Sequence[Value]) -> list[Order]:
-    """One order for operands of one rank: that of the first one that is not in Keras' order and not a mere vector.
+    """One order for all operands: the order of the first operand of full rank that is not in Keras' order.
 
-    An image stored channels first usually meets images stored so, or gates of size 1 x 1, which a Reshape reorders.
+    The other operands are usually images in the same order, or gates of size 1 x 1, which a Reshape reorders.
     """
     rank = max(v.rank for v in values)
     reordered = [v.order for v in values if v.rank == rank and v.order != keras_order(rank)]
@@ -52,23 +52,35 @@ def _common_orders(values: Sequence[Value]) -> list[Order]:
 
 
 def emitter(*keys: Any, layout: str | LayoutRule = "keras", structural: bool = False) -> Callable:
-    """Register a function that writes a layer, an operation of `keras.ops` or an activation as ONNX.
+    """A decorator that registers a function as the ONNX form of a layer, operation of `keras.ops` or activation.
 
-    The function takes an `Emission` (what it writes with), the layer, and then what the layer's `call` takes, with a
-    `Value` in the place of each tensor. It returns the tensor that it made: what `Emission.op` returned, or a `Value`
-    where it has to tell how that is stored; several as a list.
-
-    >>> @emitter(MyLayer)
-    ... def emit_my_layer(e, layer, x):
-    ...     return e.op("Mul", x, e.weight("gain"))
+    The function is called with an `Emission`, which appends ONNX nodes, with the layer, and with the arguments of the
+    layer's `call`, in which each tensor is a `Value`. The function returns the result of `Emission.op`, or a `Value`
+    if the result has its axes in an order other than the first input, or a list if the layer has several outputs.
 
     Args:
-        keys: classes, functions (activations), or names of classes. A class also stands for its subclasses, but for
-            those that override how they compute.
-        layout: how it wants its inputs stored. "keras": as Keras has them. "channels_first": channels, by the layer's
-            `data_format`, after the batch axis. "any": it does not care, as long as all inputs are stored alike. Or a
-            function of the layer and its input values that returns an order for each, or `None`.
-        structural: also use it for subclasses that override `call`.
+        *keys: classes, functions (activations), or names of classes. A class includes its subclasses that do not
+            override `call`.
+        layout: the order of the axes in which the function needs its inputs. Default: "keras".
+
+            - "keras": as in Keras.
+            - "channels_first": (batch, channels, ...); the layer's `data_format` says which axis holds the channels.
+            - "any": any order, the same for all inputs. Use it for elementwise layers: no Transpose is needed.
+            - a function of the layer and the list of its input values. It returns a list with one order for each
+              input, see `Value.order`, or `None` for any order.
+
+        structural: whether the function also serves subclasses that override `call`. Default: `False`.
+
+    Returns:
+        A decorator. It returns the function unchanged.
+
+    Raises:
+        ValueError: `layout` is unknown.
+
+    Example:
+        >>> @emitter(MyLayer)
+        ... def emit_my_layer(e, layer, x):
+        ...     return e.op("Mul", x, e.weight("gain"))
     """
     if isinstance(layout, str) and layout not in ("keras", "channels_first", "any"):
         raise ValueError(f"layout must be 'keras', 'channels_first', 'any' or a function, got {layout!r}.")
@@ -82,7 +94,7 @@ def emitter(*keys: Any, layout: str | LayoutRule = "keras", structural: bool = F
 
 
 def is_registered(cls: type) -> bool:
-    """Whether a class has an emitter, of its own or of a base that computes the same."""
+    """Whether a class has an emitter, or inherits one from a base class and does not override its `call`."""
     return any(
         (_REGISTRY.get(base) or _by_name(base)) is not None and not computes_differently(cls, base)
         for base in cls.__mro__
@@ -90,7 +102,7 @@ def is_registered(cls: type) -> bool:
 
 
 def find_emitter(operation: Any) -> Emitter | None:
-    """The emitter of a layer, operation or activation function; `None` if it has none."""
+    """The emitter of a layer, operation or activation function; `None` if there is none."""
     if not isinstance(operation, type) and operation.__class__.__name__ in ("function", "builtin_function_or_method"):
         return _REGISTRY.get(operation)
     cls = type(operation)

@@ -1,4 +1,4 @@
-"""What is said of a file for another runtime than the one that its model was quantized for."""
+"""Checks a file whose target is not the target that the model was quantized for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tensorflow_quantization.text.warn import warn_user
 
 
 def check_retargeted(path: Path, target: str) -> None:
-    """Hold a written file against the rules of `target`.
+    """Check a written file with the rules of `target`; warn about operators that will run in float.
 
     Raises:
         ExportError: the runtime would reject the file.
@@ -24,6 +24,6 @@ def check_retargeted(path: Path, target: str) -> None:
         lines = "\n".join(f"  {finding.nodes[0]}: {finding.what}" for finding in floats[:10])
         more = f"\n  and {len(floats) - 10} more" if len(floats) > 10 else ""
         warn_user(
-            f"{target} will run {len(floats)} operators of this file in float, for want of quantizers that the model "
-            f"was not trained with:\n{lines}{more}\n{advice}"
+            f"{target} will run {len(floats)} operators of this file in float, because the model has no "
+            f"quantizers for them:\n{lines}{more}\n{advice}"
         )

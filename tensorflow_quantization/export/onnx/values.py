@@ -1,7 +1,8 @@
-"""`Value`: a tensor of the ONNX graph that knows where each of Keras' axes went.
+"""`Value`: a tensor of the ONNX graph with the order in which the axes of the Keras tensor are stored.
 
-A convolution wants channels first, most Keras models hold them last. Rather than transposing back and forth, a value
-carries the order in which its axes are stored, and each emitter says what order it wants.
+ONNX convolutions need channels first, and most Keras models have channels last. A Transpose around each convolution
+would be slow. So each value carries its order of axes, each emitter says which order it needs, and a Transpose is
+written only where the two differ.
 """
 
 from __future__ import annotations
@@ -18,16 +19,25 @@ Order = tuple[int, ...]
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A tensor as an emitter sees it.
+    """A tensor of the ONNX graph: what an emitter gets for each tensor argument of a layer's `call`.
 
-    Attributes:
-        onnx: the tensor in the ONNX graph.
-        shape: in Keras' order; `None` where dynamic.
-        dtype: Keras' name of it; every floating type is stored as "float32".
-        order: stored axis i is Keras' axis order[i]; (0, 3, 1, 2) for an image that Keras holds channels last and
-            the file channels first. Keras' own order if left out.
-        flattened: shape and order that the last axis of a rank-2 tensor had before it was flattened, if its elements
-            are thereby in another order than in Keras. What follows is then a Dense layer, which permutes its rows.
+    Args:
+        onnx: the `onnx_ir.Value` of the ONNX graph.
+        shape: the shape in Keras, a tuple; `None` for an axis of unknown size.
+        dtype: the dtype in Keras; default "float32". All float dtypes are stored as "float32".
+        order: the order in which the axes are stored: axis i of the ONNX tensor is axis `order[i]` of the Keras
+            tensor. (0, 3, 1, 2) stores an image with channels last as (batch, channels, height, width). Default: the
+            order of Keras.
+        flattened: only for a tensor (batch, elements) that was an image stored channels first when it was flattened:
+            shape and order of that image. Its elements have another order than in Keras, and the Dense layer that
+            reads them permutes the rows of its kernel. Default: `None`.
+
+    Example:
+        >>> image = Value(ir.Value(name="image"), (None, 32, 24, 3), order=(0, 3, 1, 2))
+        >>> image.stored_shape
+        (None, 3, 32, 24)
+        >>> image.position(-1)  # where the channels are stored
+        1
     """
 
     onnx: ir.Value
@@ -43,32 +53,40 @@ class Value:
 
     @property
     def rank(self) -> int:
+        """The number of axes."""
         return len(self.shape)
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is stored exactly as Keras has it."""
+        """Whether axes and elements are stored in the order of Keras."""
         return self.order == keras_order(self.rank) and self.flattened is None
 
     @property
     def stored_shape(self) -> Shape:
+        """The shape of the ONNX tensor; `None` for an axis of unknown size."""
         return tuple(self.shape[a] for a in self.order)
 
     def position(self, axis: int) -> int:
-        """Where Keras' `axis` is stored."""
+        """The axis of the ONNX tensor that stores Keras' `axis`, which may be negative."""
         return self.order.index(axis % self.rank)
 
     def with_onnx(self, onnx: ir.Value, dtype: str | None = None) -> Value:
-        """The same description for another tensor: the result of an elementwise operator."""
+        """A value with the same shape and order for another tensor: the result of an elementwise operator on this one.
+
+        Args:
+            onnx: the other tensor.
+            dtype: its dtype in Keras; by default the dtype of this value.
+        """
         return dataclasses.replace(self, onnx=onnx, dtype=dtype or self.dtype)
 
 
 def stored_dtype(dtype: str) -> str:
-    """Mixed precision is computed in float32: that is what the variables are."""
+    """The dtype in the file. Every float dtype is "float32": variables are float32 in mixed precision too."""
     return "float32" if dtype in ("float16", "bfloat16", "float64") else dtype
 
 
 def keras_order(rank: int) -> Order:
+    """The order of Keras: (0, 1, 2, ...)."""
     return tuple(range(rank))
 
 
@@ -79,7 +97,7 @@ def channels_first(rank: int, channel_axis: int = -1) -> Order:
 
 
 def moves_no_data(shape: Shape, old: Order, new: Order) -> bool:
-    """Whether reordering a tensor of Keras' `shape` moves axes of size 1 only, so that a Reshape does it."""
+    """Whether reordering a tensor of Keras' `shape` moves axes of size 1 only: a Reshape can then do it."""
 
     def moving(order: Order) -> list[int]:
         return [a for a in order if shape[a] != 1]
@@ -88,7 +106,7 @@ def moves_no_data(shape: Shape, old: Order, new: Order) -> bool:
 
 
 def flattened_permutation(flattened: tuple[Shape, Order]) -> np.ndarray:
-    """Index in Keras of each element of a flattened tensor, in stored order."""
+    """For each element of a flattened tensor, in stored order, its index in Keras."""
     shape, order = flattened
     if any(d is None for d in shape[1:]):
         raise ValueError(f"A tensor with unknown axes cannot be reordered: {shape}.")
@@ -98,9 +116,14 @@ def flattened_permutation(flattened: tuple[Shape, Order]) -> np.ndarray:
 
 
 def stored_array(array: np.ndarray, like: Value) -> np.ndarray:
-    """A constant that Keras broadcasts against `like`, laid out as `like` is stored; rank at most that of `like`.
+    """A constant that Keras broadcasts against `like`, with its axes in the stored order of `like`.
 
-    Size-1 axes in front are dropped again, so that a per-channel vector reads as one.
+    Args:
+        array: its rank is at most `like.rank`.
+        like: the value that the constant is combined with.
+
+    Returns:
+        The array without leading axes of size 1: a per-channel constant stays a vector where it can.
     """
     array = np.asarray(array)
     if array.ndim == 0:
