@@ -1,4 +1,4 @@
-"""`Builder`: the ONNX graph while it grows. It knows ONNX, names and layouts, but no Keras layer."""
+"""`Builder`: creates the nodes and constants of an ONNX graph. It knows ONNX, names and layouts, but no Keras layer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tensorflow_quantization.export.errors import OpsetError
 from tensorflow_quantization.export.onnx.values import Order, Shape, Value, keras_order, moves_no_data, stored_dtype
 from tensorflow_quantization.onnx_graph.queries import layer_of
 
-#: The least opset: the first one with scales per channel.
+#: The oldest opset that is written: the first opset with per-channel scales.
 MIN_OPSET = 13
-#: Left to itself, a file takes an operator that does a layer's whole work up to this opset, which every runtime reads.
+#: If the user sets no opset, operators up to this opset are used: every runtime reads it.
 AUTOMATIC_OPSET = 17
 
 DTYPES = {
@@ -32,14 +32,14 @@ DTYPES = {
 
 
 class Builder:
-    """Collects nodes and initializers, gives them unique names, and reorders values.
+    """Creates nodes and constants with unique names, and converts values to other axis orders.
 
     Args:
-        opset: the opset asked for; `None` picks the least that the model needs.
+        opset: the opset that the user set; `None` for the oldest opset that the model can use.
 
     Attributes:
         graph: the `onnx_ir.Graph`.
-        opset: the opset needed so far, or the one asked for.
+        opset: the opset that the user set, or the opset that the nodes so far need.
     """
 
     def __init__(self, opset: int | None = None):
@@ -52,7 +52,7 @@ class Builder:
         self._arranged: dict[tuple[int, Order, Any], Value] = {}
 
     def supports(self, opset: int) -> bool:
-        """Whether an operator of `opset` may be used where older ones can do the same; if so it counts as needed."""
+        """Whether an operator of `opset` may replace several older operators. If so, the file needs this opset."""
         if self._asked is not None:
             return self._asked >= opset
         if opset > AUTOMATIC_OPSET:
@@ -61,23 +61,23 @@ class Builder:
         return True
 
     def require(self, opset: int, what: str) -> None:
-        """Say that `what` cannot be written without `opset`.
+        """Note that the file needs `opset` for `what`.
 
         Raises:
-            OpsetError: an older one was asked for.
+            OpsetError: the user set an older opset.
         """
         if self._asked is not None and self._asked < opset:
             raise OpsetError(f"{what} needs ONNX opset {opset} or newer, got opset={self._asked}.")
         self.opset = max(self.opset, opset)
 
     def unique(self, name: str) -> str:
-        """`name`, or with a number if it is taken."""
+        """`name`, with a number appended if the name is in use."""
         count = self._names.get(name, 0)
         self._names[name] = count + 1
         return name if count == 0 else self.unique(f"{name}_{count}")
 
     def input(self, name: str, shape: Shape, dtype: str, order: Order | None = None) -> Value:
-        """A graph input; unknown axes are named: "batch" for the first one, `<name>_<axis>` for the others.
+        """A graph input. Axes of unknown size get names: "batch" for axis 0, `<name>_<axis>` for the others.
 
         Raises:
             KeyError: ONNX has no such dtype.
@@ -92,7 +92,7 @@ class Builder:
     def node(
         self, op_type: str, inputs: Sequence[Any], attributes: dict[str, Any], name: str, outputs: int = 1
     ) -> list[ir.Value]:
-        """Append a node; `None` attributes are left out. Its outputs are named like the node."""
+        """Append a node, and return its outputs, which have the name of the node. `None` attributes are left out."""
         node = self._make(op_type, inputs, attributes, name, outputs)
         self.graph.append(node)
         return list(node.outputs)
@@ -113,11 +113,11 @@ class Builder:
         Args:
             op_type: the operator.
             inputs: values; numbers and arrays become constants.
-            attributes: `None` among them are left out.
-            before, after: the other node, as one of the two.
-            name: of the node and of its output; by default the layer of the other node and the operator. A number is
-                added to a name that is taken.
-            like: a value with the shape and type of the output.
+            attributes: attributes of the operator; `None` attributes are left out.
+            before, after: the other node; exactly one of the two is given.
+            name: name of the node and of its output. Default: the layer of the other node, and the operator. A number
+                is appended to a name that is in use.
+            like: a value with the shape and type of the output. Default: shape and type are not set.
 
         Returns:
             The output.
@@ -155,7 +155,7 @@ class Builder:
         return x.onnx if isinstance(x, Value) else self.constant(x)
 
     def constant(self, array: Any) -> ir.Value:
-        """A small constant; equal ones are shared. A Python number becomes a float32 or int64 scalar."""
+        """A small constant. Equal constants are shared. A Python number becomes a float32 or int64 scalar."""
         if isinstance(array, bool | int | float):
             array = np.asarray(array, {bool: np.bool_, int: np.int64, float: np.float32}[type(array)])
         array = np.asarray(array)
@@ -166,7 +166,7 @@ class Builder:
         return self._constants[key]
 
     def initializer(self, name: str, array: np.ndarray) -> ir.Value:
-        """A constant under a name of its own."""
+        """A constant with a unique name, not shared."""
         name = self.unique(name)
         array = np.ascontiguousarray(array) if array.ndim else array
         value = ir.val(name, const_value=ir.Tensor(array, name=name))
@@ -174,7 +174,7 @@ class Builder:
         return value
 
     def shared_initializer(self, name: str, array: np.ndarray) -> ir.Value:
-        """A weight; a layer that is called again takes the one that it has."""
+        """A constant with a unique name. A second call with equal name and array returns the first constant."""
         known = self._weights.setdefault(name, [])
         for value in known:
             tensor = value.const_value
@@ -184,14 +184,14 @@ class Builder:
         return known[-1]
 
     def annotate(self, value: Value) -> None:
-        """Write shape and dtype of a layer's result into the graph, for whoever looks at it."""
+        """Write shape and dtype of a value into the graph, so that viewers show them."""
         if value.onnx.shape is None and value.dtype in DTYPES:
             batch = ["batch" if d is None and i == 0 else d for i, d in enumerate(value.stored_shape)]
             value.onnx.shape = ir.Shape(batch)
             value.onnx.type = ir.TensorType(DTYPES[value.dtype])
 
     def arrange(self, value: Value, order: Order, path: str) -> Value:
-        """`value` stored in `order`, its elements in Keras' order; the conversion is shared by all who want it."""
+        """`value` with axes in `order` and elements in Keras' order. Readers of the same order share a conversion."""
         if value.order == order and value.flattened is None:
             return value
         key = (id(value.onnx), order, None)
@@ -199,7 +199,7 @@ class Builder:
             plain = self._unflatten(value, path) if value.flattened is not None else value
             back = self._arranged[key] = self._reorder(plain, order, path)
             self.annotate(back)
-            # Whoever wants the original back gets it.
+            # Converting back returns the original value.
             self._arranged.setdefault((id(back.onnx), value.order, value.flattened), value)
         return self._arranged[key]
 
@@ -214,7 +214,7 @@ class Builder:
         return new.with_onnx(self.node("Transpose", [value], {"perm": perm}, f"{path}/Transpose")[0])
 
     def _unflatten(self, value: Value, path: str) -> Value:
-        """Undo a flattening, transpose, and flatten again."""
+        """Undo the flattening, transpose to Keras' order, and flatten again."""
         assert value.flattened is not None
         shape, order = value.flattened
         stored = reshape_dims(tuple(shape[a] for a in order))
@@ -225,18 +225,18 @@ class Builder:
         return Value(self.reshape(image.onnx, [0, -1], path), value.shape, value.dtype)
 
     def reshape(self, x: ir.Value, dims: Sequence[int], path: str) -> ir.Value:
-        """A Reshape; 0 copies the axis at this place, one -1 is what remains."""
+        """A Reshape. 0 copies the size of the same axis of `x`; one axis may be -1, for all that remains."""
         return self.node("Reshape", [x, np.asarray(dims, np.int64)], {}, f"{path}/Reshape")[0]
 
 
 def reshape_dims(shape: Shape) -> list[int] | None:
-    """The second input of a Reshape to `shape` that keeps the first axis; `None` if too little is known."""
+    """The second input of a Reshape to `shape` that keeps axis 0; `None` if several other sizes are unknown."""
     dims = [0, *(-1 if d is None else d for d in shape[1:])]
     return dims if dims.count(-1) <= 1 else None
 
 
 def array_dtype(dtype: str) -> np.dtype:
-    """The numpy dtype in which a Keras dtype is stored."""
+    """The NumPy dtype in which a Keras dtype is stored."""
     return np.dtype(stored_dtype(dtype))
 
 

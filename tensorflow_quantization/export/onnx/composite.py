@@ -1,6 +1,6 @@
-"""Layers and functions that are made of layers and of `keras.ops`: they are traced, and what they call is written.
+"""Replaces layers without an emitter by the layers and operations that they call, found by tracing.
 
-So a layer of the user's needs no emitter if `call` is such code. It is traced as it runs at inference.
+So a custom layer needs no emitter if its `call` uses layers and `keras.ops` only. It is traced with `training=False`.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from tensorflow_quantization.model.keras_classes import keras_class_name
 from tensorflow_quantization.model.tracing import reason_of, trace_call, unchanged
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
-#: Layers that hold a Python function, which may be code of the backend: nothing to look into.
+#: Layers that hold a Python function, which may be code of the backend: they are not traced.
 OPAQUE = frozenset({"Lambda"})
 
 
 def expand_composites(graph: LayerGraph) -> tuple[LayerGraph, dict[str, str]]:
-    """Replace each layer without an emitter by the calls that its `call` is made of.
+    """Replace each layer without an emitter by the layers and operations that its `call` calls.
 
     Args:
-        graph: flat; its calls and tensors become those of the result.
+        graph: flat. The result uses its calls and tensors, so do not use it again.
 
     Returns:
-        The graph, and for each layer that stays without an emitter, by its path, why it cannot be looked into.
+        The new graph, and the reasons why layers without an emitter could not be traced, by path.
     """
     reasons: dict[str, str] = {}
     calls: list[Call] = []
 
     def expand(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """The tensors in place of the outputs of a call; one call is written anew, or the calls that it is made of."""
+        """The outputs of a call in the new graph, to which this function appends the call or what replaces it."""
         inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Tensor)]
         call = replace(call, args=args, kwargs=kwargs, inputs=inputs)
         traced = _trace(call, reasons)
@@ -60,14 +60,14 @@ def expand_composites(graph: LayerGraph) -> tuple[LayerGraph, dict[str, str]]:
 
 
 def trace_function(function: Callable[[Any], Any], shape: Shape, dtype: str) -> LayerGraph:
-    """The graph of a function of one tensor, an activation of the user's own.
+    """The graph of a function of one tensor, such as a custom activation.
 
     Args:
-        function: it.
-        shape, dtype: of the tensor.
+        function: the function.
+        shape, dtype: shape and dtype of the tensor.
 
     Raises:
-        NotExpressibleError: Keras cannot trace it; with the reason.
+        NotExpressibleError: Keras cannot trace the function; the message has the reason.
     """
     name = getattr(function, "__name__", type(function).__name__)
     try:
@@ -82,9 +82,9 @@ def trace_function(function: Callable[[Any], Any], shape: Shape, dtype: str) -> 
 
 
 def _trace(call: Call, reasons: dict[str, str]) -> tuple[LayerGraph, list[int]] | None:
-    """The calls that a call is made of, and which input of the call each input of theirs is.
+    """The graph inside a layer's call, and for each input of that graph the index of the call's input.
 
-    `None` if the call has an emitter or cannot be looked into; why not goes to `reasons`.
+    Returns `None` if the call has an emitter or cannot be traced; the second case adds the reason to `reasons`.
     """
     operation = call.operation
     emitted = find_emitter(operation) is not None and not _quantizes_a_composite(operation)
@@ -99,9 +99,10 @@ def _trace(call: Call, reasons: dict[str, str]) -> tuple[LayerGraph, list[int]] 
 
 
 def _quantizes_a_composite(operation: keras.Operation) -> bool:
-    """Whether this is a wrapper whose layer has no emitter: then it is made of quantizers and that layer.
+    """Whether this is a wrapper that can be traced: its layer has no emitter, and it quantizes no weights.
 
-    Not if weights are quantized, which go into the layer by another way than its call.
+    Tracing a wrapper finds its activation quantizers and its layer. It does not find quantized weights, because the
+    layer does not get them as arguments of its call.
     """
     if not isinstance(operation, BaseQuantizeWrapper) or operation.weight_quantizers:
         return False

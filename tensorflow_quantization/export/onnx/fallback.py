@@ -1,7 +1,7 @@
-"""Layers that cannot be written otherwise: converted alone by tf2onnx, and put in their place.
+"""Converts single layers with tf2onnx, and inserts the result into the graph.
 
-These are layers that have no emitter and are not made of layers that have, and those whose emitter refuses arguments.
-It is optional, and needs the TensorFlow backend, for it converts what TensorFlow records.
+This is the last resort: for layers that have no emitter and cannot be traced, and for layers whose emitter rejects
+their arguments. It needs tf2onnx, an optional dependency, and the TensorFlow backend.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from tensorflow_quantization.model.tracing import changed_variables, changes
 from tensorflow_quantization.text.warn import muted
 from tensorflow_quantization.wrappers import activation_quantizers, wrappers_in
 
-#: What to install; the error message says so.
+#: The optional package.
 PACKAGE = "tf2onnx"
-#: What unknown axes have when a conversion is tried: the first, and others.
+#: Sizes of unknown axes when a conversion is tried: of axis 0, and of other axes.
 _SIZES = (2, 6)
 
 
 def can_fall_back() -> bool:
-    """Whether layers without an emitter can be converted all the same."""
+    """Whether tf2onnx is installed and Keras runs on TensorFlow."""
     return keras.backend.backend() == "tensorflow" and importlib.util.find_spec(PACKAGE) is not None
 
 
 def can_replace_emitter(call: Call) -> bool:
-    """Whether a call may be converted when its emitter refuses it.
+    """Whether tf2onnx may convert a call that its emitter rejects.
 
-    Not what quantizes, for its integers have to be found in the file, and not what remembers something between calls.
+    Not if the call quantizes: verification must find its integers in the file. Not if the layer is stateful.
     """
     layer: Any = call.operation
     quantizes = wrappers_in(layer) or activation_quantizers(layer)
@@ -50,17 +50,18 @@ def can_replace_emitter(call: Call) -> bool:
 
 
 def convert_call(e: Emission, call: Call, inputs: Sequence[Value], compare: bool = False) -> list[Value]:
-    """Write one call through tf2onnx.
+    """Convert one call with tf2onnx, append its nodes, and return its outputs.
 
     Args:
         e: the emission of the call.
-        call: of a layer or an operation.
+        call: a call of a layer or an operation.
         inputs: the values of `call.inputs`.
-        compare: whether ONNX Runtime, if it is installed, has to compute the same.
+        compare: whether to compare the result in ONNX Runtime, if it is installed, with TensorFlow.
 
     Raises:
-        NoEmitterError: tf2onnx cannot convert it, or not to what ONNX Runtime computes; with the reason.
-        OpsetError: an opset was asked for that is older than what it converts to.
+        NoEmitterError: tf2onnx cannot convert the call, or ONNX Runtime computes other numbers. The message has the
+            reason.
+        OpsetError: the user set an opset older than `AUTOMATIC_OPSET`.
     """
     values = {id(tensor): value for tensor, value in zip(call.inputs, inputs, strict=True)}
     e.builder.require(AUTOMATIC_OPSET, f"{call.path!r}, which tf2onnx converts,")
@@ -73,7 +74,7 @@ def convert_call(e: Emission, call: Call, inputs: Sequence[Value], compare: bool
 
 
 def _reason(error: Exception) -> str:
-    """The line that says what is wrong; TensorFlow puts the lines of code that led there before it."""
+    """The line of the message that says what is wrong. TensorFlow puts a traceback before this line."""
     message = f"{type(error).__name__}: {str(error).strip()}"
     lines = [line.strip() for line in message.split("\n")]
     named = [line for line in lines[1:] if re.match(r"\w+Error: ", line)]
@@ -98,9 +99,9 @@ def _converted(call: Call, keys: list[int], values: list[Value], compare: bool) 
 
     signature = [tf.TensorSpec(v.shape, v.dtype, name=f"x{i}") for i, v in enumerate(values)]
     function = tf.function(run, input_signature=signature).get_concrete_function()
-    # Frozen before: tf2onnx takes tensors that the function holds, as it does arrays, for further inputs.
+    # Freeze first: tf2onnx would turn arrays and tensors that the function captures into inputs.
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
-    with muted(PACKAGE, logging.CRITICAL):  # of what it cannot convert it prints a traceback, and goes on
+    with muted(PACKAGE, logging.CRITICAL):  # it logs a traceback for each operator that it cannot convert
         proto, _ = convert.from_graph_def(
             frozen.graph.as_graph_def(),
             input_names=[x.name for x in frozen.inputs],
@@ -111,7 +112,7 @@ def _converted(call: Call, keys: list[int], values: list[Value], compare: bool) 
         raise ValueError(changes(changed))
     for promised, y in zip(call.outputs, frozen.outputs, strict=True):
         if not y.shape.is_compatible_with(promised.shape):
-            raise ValueError(f"it gives the shape {tuple(y.shape)}, against {promised.shape}, which it promises")
+            raise ValueError(f"it returns the shape {tuple(y.shape)}, but Keras infers {promised.shape}")
     model = ir.from_proto(proto)
     nodes = {(n.op_type, n.domain) for n in ir.traversal.RecursiveGraphIterator(model.graph)}
     unknown = sorted(name for name, domain in nodes if not onnx.defs.has(name, AUTOMATIC_OPSET, domain))
@@ -123,11 +124,11 @@ def _converted(call: Call, keys: list[int], values: list[Value], compare: bool) 
 
 
 def _compare(proto: onnx.ModelProto, function: Any, values: list[Value]) -> None:
-    """Run both on random arrays.
+    """Compare ONNX Runtime with TensorFlow on random arrays.
 
     Raises:
-        Exception: ONNX Runtime does not run it.
-        ValueError: it computes something else.
+        Exception: ONNX Runtime cannot run the model.
+        ValueError: the results differ.
     """
     import onnxruntime
 
@@ -138,7 +139,7 @@ def _compare(proto: onnx.ModelProto, function: Any, values: list[Value]) -> None
         array = rng.normal(size=shape) if v.dtype == "float32" else rng.integers(0, 2, shape)
         arrays.append(array.astype(v.dtype))
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what it would log is raised
+    options.log_severity_level = 4  # errors are raised too
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feeds = {f"x{i}:0": a for i, a in enumerate(arrays)}
     results = session.run(None, {x.name: feeds[x.name] for x in session.get_inputs()})
@@ -146,14 +147,14 @@ def _compare(proto: onnx.ModelProto, function: Any, values: list[Value]) -> None
         expected = np.asarray(expected)
         largest = np.abs(expected).max(initial=1e-3)
         if y.shape != expected.shape or not np.allclose(y, expected, rtol=0, atol=1e-3 * largest, equal_nan=True):
-            raise ValueError("ONNX Runtime computes something else than TensorFlow with what it makes")
+            raise ValueError("ONNX Runtime computes other numbers than TensorFlow with the result")
 
 
 def _inline(e: Emission, inner: ir.Graph, inputs: list[ir.Value]) -> list[ir.Value]:
-    """Moves the nodes and constants of a graph into the one that is written, named after the layer."""
+    """Move the nodes and constants of `inner` into the graph, under the name of the layer; return its outputs."""
     builder = e.builder
     outputs = list(inner.outputs)
-    # An input that nothing reads is no longer among those of the converted graph.
+    # tf2onnx removes inputs that nothing reads, so look inputs up by name.
     by_name = dict(zip((f"x{i}" for i in range(len(inputs))), inputs, strict=True))
     for value in list(inner.inputs):
         ir.convenience.replace_all_uses_with(value, by_name[(value.name or "").split(":")[0]])
@@ -168,7 +169,7 @@ def _inline(e: Emission, inner: ir.Graph, inputs: list[ir.Value]) -> list[ir.Val
         node.name = builder.unique(f"{e.path}/{_last(node.name or node.op_type)}")
         for index, value in enumerate(node.outputs):
             value.name = node.name if index == 0 else builder.unique(f"{node.name}_{index}")
-            value.shape = None  # its unknown axes have names of their own
+            value.shape = None  # its unknown axes have other names than in the graph
             value.type = None
         builder.graph.append(node)
     return results

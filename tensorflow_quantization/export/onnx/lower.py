@@ -1,4 +1,4 @@
-"""`lower`: from the view of a Keras model to an ONNX graph, one emitter a call."""
+"""`lower`: writes a Keras model as an ONNX graph, one call of a layer after the other."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ INPUT_LAYOUTS = ("channels_last", "channels_first")
 
 @dataclass(frozen=True)
 class QuantizedTensor:
-    """What an activation quantizer became.
+    """An activation quantizer in the ONNX graph.
 
     Attributes:
         call: the call of the wrapper in the Keras model.
-        quantizer: one of the wrapper's.
+        quantizer: a quantizer of the wrapper.
         integers: the output of its QuantizeLinear.
     """
 
@@ -50,14 +50,15 @@ class QuantizedTensor:
 
 @dataclass
 class Lowered:
-    """A model as an ONNX graph that is still to be simplified.
+    """A model as an ONNX graph before the passes.
 
     Attributes:
-        builder: holds the graph.
-        inputs: the graph's inputs, in the model's order.
-        outputs: the graph's outputs, in the model's order; after the passes, `graph.outputs` counts.
-        output_names: what they will be called.
-        quantized: every activation quantizer, in topological order.
+        builder: the builder of the graph.
+        inputs: the inputs of the graph, in the model's order.
+        outputs: the outputs of the graph, in the model's order. Passes replace tensors in `builder.graph.outputs`, not
+            here.
+        output_names: the names of the outputs in the file.
+        quantized: all activation quantizers, in topological order.
     """
 
     builder: Builder
@@ -73,16 +74,16 @@ def lower(
     """Write every call of a flat `graph` as ONNX.
 
     Args:
-        graph: without nested models, and without composite layers.
-        opset: `None` for the least that is needed.
-        input_layout: "channels_first" stores inputs of four or five axes as (batch, channels, ...), unless the model
-            itself has its channels there.
-        output_names: by default those of the layers that make the outputs.
+        graph: a graph without nested models; composite layers are expanded, see `expand_composites`.
+        opset: the ONNX opset; `None` for the oldest opset that the model can use.
+        input_layout: "channels_last", or "channels_first", which stores inputs of rank 4 or 5 as (batch, channels,
+            ...) unless the model has `data_format="channels_first"`.
+        output_names: names of the outputs. Default: the names of the layers that compute the outputs.
 
     Raises:
-        UnsupportedLayerError: naming all layers that cannot be written.
-        ExportError: an input has a dtype that ONNX does not have.
-        OpsetError: `opset` is too old.
+        UnsupportedLayerError: some layers cannot be written; the message names all of them.
+        ExportError: an input has a dtype that is not exported.
+        OpsetError: `opset` is older than an operator of the model.
     """
     lowered = Lowered(Builder(opset))
     masks = Masks()
@@ -92,7 +93,7 @@ def lower(
         value = _input(lowered.builder, tensor, move_channels)
         lowered.inputs.append(value)
         if _is_image(graph, tensor):
-            # Here, and not where it is read: what quantizes or scales the image in between stays next to its reader.
+            # Transpose at the input, so that a quantizer or scaling of the image stays next to its reader.
             value = lowered.builder.arrange(value, channels_first(value.rank), value.onnx.name or "")
         inputs.append(value)
     unsupported: list[Unsupported] = []
@@ -114,20 +115,21 @@ def lower(
 
 
 def _missing(call: Call) -> list[Value]:
-    """What stands for the outputs of a call that cannot be written, to find all there are."""
+    """Values in place of the outputs of a call that cannot be written: the search for other such calls continues."""
     return [Value(ir.Value(), t.shape, t.dtype) for t in call.outputs]
 
 
 def names_of_outputs(graph: LayerGraph) -> list[str]:
-    """The names of the layers that make the outputs, as ONNX tools like them."""
+    """The names of the layers that compute the outputs, without characters that some ONNX tools reject."""
     return [plain_name(t.producer.name if t.producer is not None else t.name) for t in graph.outputs]
 
 
 def unsupported_layers(graph: LayerGraph, reasons: dict[str, str]) -> list[Unsupported]:
-    """The layers whose class has no emitter and that cannot be converted without one, each once.
+    """The layers that have no emitter and that tf2onnx cannot convert, and the layers that Keras quantized.
 
     Args:
-        reasons: why layers could not be taken apart, by their paths.
+        graph: the graph after `expand_composites`.
+        reasons: the reasons why layers could not be traced, by path.
     """
     found = {}
     for call in graph.calls:
@@ -148,8 +150,8 @@ def unsupported_layers(graph: LayerGraph, reasons: dict[str, str]) -> list[Unsup
 def _input(builder: Builder, tensor: Tensor, move_channels: bool) -> Value:
     if stored_dtype(tensor.dtype) not in DTYPES:
         raise ExportError(
-            f"Input {tensor.name!r} has dtype {tensor.dtype!r}, which is not exported. Make a model that begins "
-            "behind the layer which turns it into numbers, and export that."
+            f"Input {tensor.name!r} has dtype {tensor.dtype!r}, which is not exported. Export a model that "
+            "starts after the layer that converts this input to numbers."
         )
     rank = len(tensor.shape)
     order = channels_first(rank) if move_channels and rank in (4, 5) else keras_order(rank)
@@ -157,7 +159,7 @@ def _input(builder: Builder, tensor: Tensor, move_channels: bool) -> Value:
 
 
 def _is_image(graph: LayerGraph, tensor: Tensor) -> bool:
-    """Whether the first layer that cares for the layout, behind those that do not, wants its channels first."""
+    """Whether the first reader that needs a layout, after readers that accept any layout, needs channels first."""
     if len(tensor.shape) < 3:
         return False
     for _ in graph.calls:
@@ -181,7 +183,7 @@ def _is_image(graph: LayerGraph, tensor: Tensor) -> bool:
 
 
 def _has_channels_first(graph: LayerGraph) -> bool:
-    """Whether the layers that know of channels all hold them first already."""
+    """Whether all layers with a `data_format` have "channels_first"."""
     formats = {getattr(inner_layer(call.operation), "data_format", None) for call in graph.calls} - {None}
     return formats == {"channels_first"}
 
@@ -203,7 +205,7 @@ def _emit(
     try:
         result = emission.run(entry, args, kwargs)
     except NotExpressibleError as error:
-        # A conversion would not see the masks. What the emitter wrote before is dead code, and goes with it.
+        # tf2onnx would not see the masks. A pass removes the nodes that the emitter wrote before its error.
         if found or not can_replace_emitter(call):
             raise
         result = _convert_refused(emission, call, inputs, error)
@@ -214,7 +216,7 @@ def _emit(
 def _convert_refused(
     emission: Emission, call: Call, inputs: Sequence[Value], error: NotExpressibleError
 ) -> list[Value]:
-    """Convert a call whose emitter refused it; if that fails too, say both reasons."""
+    """Convert a call that its emitter rejected. If that fails too, the error has both reasons."""
     try:
         return convert_call(emission, call, inputs, compare=True)
     except (NoEmitterError, OpsetError) as failed:
@@ -225,7 +227,7 @@ def _set_outputs(lowered: Lowered, outputs: Sequence[Value], names: Sequence[str
     builder = lowered.builder
     for value, name in zip(outputs, names, strict=True):
         value = builder.arrange(value, keras_order(value.rank), name)
-        # A graph must not return one of its inputs, nor a tensor twice.
+        # A graph must not return one of its inputs, or a tensor twice.
         if value.onnx.producer() is None or any(value.onnx is other for other in builder.graph.outputs):
             value = value.with_onnx(builder.node("Identity", [value], {}, f"{name}/Identity")[0])
         builder.graph.outputs.append(value.onnx)
@@ -234,7 +236,7 @@ def _set_outputs(lowered: Lowered, outputs: Sequence[Value], names: Sequence[str
 
 
 def finish(lowered: Lowered) -> ir.Graph:
-    """After the passes: name and describe the graph's outputs."""
+    """Set names, shapes and dtypes of the outputs, after the passes; return the graph."""
     builder = lowered.builder
     for index, (value, name) in enumerate(zip(lowered.outputs, lowered.output_names, strict=True)):
         onnx = builder.graph.outputs[index]

@@ -1,7 +1,8 @@
-"""Masks: Keras hangs them on its tensors while a model runs; here they accompany the values of the graph.
+"""Masks of sequences. Keras attaches masks to its tensors when a model runs; `Masks` does the same for a graph.
 
-Some calls have their mask among their arguments already when the graph is read, others only get it when they run. What
-Keras does then is done here: a layer makes a mask, takes those of its inputs, and hands one on.
+Some calls have a mask among their arguments when the graph is traced; other calls get it when the model runs. For
+these, `Masks` repeats what Keras does: a layer creates a mask, reads the masks of its inputs, and passes one to its
+outputs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tensorflow_quantization.wrappers import BaseQuantizeWrapper, inner_layer
 _layers = keras.layers
 _ATTENTION = (_layers.Attention, _layers.AdditiveAttention)
 _MERGING = (_layers.Add, _layers.Subtract, _layers.Average)
-#: Merging layers that compute something else where a mask says so.
+#: Merging layers that leave out the masked steps of their inputs.
 _CHOOSING = (_layers.Multiply, _layers.Maximum, _layers.Minimum)
 
 
@@ -34,7 +35,7 @@ class Masks:
         self._masks: dict[int, Value] = {}
 
     def arguments(self, call: Call) -> dict[str, Any]:
-        """The masks that Keras would pass to the layer in addition to the arguments it is called with."""
+        """The masks that Keras would add to the arguments of a call, by argument name."""
         layer = call.operation
         if not self._masks or not call.is_layer:
             return {}
@@ -42,7 +43,7 @@ class Masks:
         names = layer.call_signature_parameters
         bound = {n: a for n, a in [*zip(names, call.args, strict=False), *given.items()] if _is_tensors(a)}
         if isinstance(inner_layer(layer), _layers.MultiHeadAttention):
-            # It looks at the tensor only, not at the argument.
+            # This layer reads the mask of the tensor, not the argument.
             given = {k: v for k, v in given.items() if k != "query_mask"}
         if len(bound) == 1:
             wanted = {"mask": next(iter(bound.values()))}
@@ -71,7 +72,7 @@ class Masks:
         if made is None and any(m is not None for m in before) and layer.supports_masking:
             made = _handed_on(e, layer, before, _first_tensors(call))
         if isinstance(inner_layer(layer), _layers.MultiHeadAttention):
-            for tensor in call.inputs:  # Keras takes the masks off its inputs, for later layers too
+            for tensor in call.inputs:  # Keras removes the masks from its inputs, for later layers too
                 self._masks.pop(id(tensor), None)
         if made is not None:
             for tensor, mask in zip(call.outputs, made, strict=False):
@@ -88,13 +89,13 @@ def _is_tensors(argument: Any) -> bool:
 
 
 def _first_tensors(call: Call) -> list[Tensor]:
-    """The tensors of the first argument, whose mask is handed on."""
+    """The tensors of the first argument, whose masks a layer passes to its outputs."""
     first = call.args[0] if call.args else next(iter(call.kwargs.values()), None)
     return [x for x in tree.flatten(first) if isinstance(x, Tensor)]
 
 
 def _made(e: Emission, layer: Any, call: Call, inputs: Sequence[Value]) -> list[Value | None] | None:
-    """The mask that a layer makes of its input."""
+    """The masks that Embedding and Masking create; `None` for other layers."""
     if isinstance(layer, _layers.Embedding) and layer.mask_zero and not call.kwargs.get("reverse"):
         x = e.arrange(inputs[0])
         seen = e.op("Not", e.op("Equal", x, np.zeros((), x.dtype)), name="mask")
@@ -106,16 +107,16 @@ def _made(e: Emission, layer: Any, call: Call, inputs: Sequence[Value]) -> list[
 
 
 def steps_that_count(e: Emission, layer: Any, x: Value, keepdims: bool) -> ir.Value:
-    """Where a vector along the last axis differs from the `mask_value` of a Masking layer."""
+    """True for each step whose vector differs from the `mask_value` of a Masking layer."""
     differs = e.op("Not", e.op("Equal", x, np.asarray(layer.mask_value, x.dtype)))
     numbers = e.op("Cast", differs, to=ir.DataType.INT32.value)
     return e.op("Cast", e.op("ReduceMax", numbers, axes=[-1], keepdims=int(keepdims)), to=ir.DataType.BOOL.value)
 
 
 def _handed_on(e: Emission, layer: Any, before: list[Value | None], tensors: list[Tensor]) -> list[Value | None]:
-    """What Keras' `compute_mask` of each layer gives."""
+    """The masks of the outputs, as Keras' `compute_mask` returns them for each layer."""
     if isinstance(layer, BaseQuantizeWrapper):
-        return before  # it does not know better than to hand on what it gets
+        return before  # `compute_mask` of a wrapper is the default: the masks of the inputs
     if isinstance(layer, _layers.RNN | _layers.Bidirectional):
         one = before[0] if layer.return_sequences else None
         return [one, one] if isinstance(layer, _layers.Bidirectional) and layer.merge_mode is None else [one]
@@ -133,7 +134,7 @@ def _handed_on(e: Emission, layer: Any, before: list[Value | None], tensors: lis
 
 
 def _either(e: Emission, masks: Sequence[Value | None]) -> Value:
-    """A step counts if it does in one of them."""
+    """A step is unmasked if it is unmasked in one of the masks."""
     union, *others = [m for m in masks if m is not None]
     for m in others:
         union = union if m is union else union.with_onnx(e.op("Or", union, m, name="mask"))
@@ -141,7 +142,7 @@ def _either(e: Emission, masks: Sequence[Value | None]) -> Value:
 
 
 def _concatenated(e: Emission, layer: Any, before: list[Value | None], tensors: list[Tensor]) -> Value | None:
-    """Along the last axis a step counts if it does in one of the inputs; an input without a mask counts everywhere."""
+    """The mask of a concatenation. Along the last axis: true where one of the inputs is unmasked."""
     rank = len(tensors[0].shape)
     axis = layer.axis % rank
     masks = [m for m in before if m is not None]

@@ -1,4 +1,4 @@
-"""SavedModel directories, which hold TensorFlow functions and no Keras layers: through tf2onnx."""
+"""Converts SavedModel directories, which hold TensorFlow functions and no Keras layers, with tf2onnx."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.onnx.writing import replacing
 from tensorflow_quantization.export.validation import check_opset, check_path
 
-#: What tf2onnx is tested with and every runtime reads.
+#: tf2onnx is tested with this opset, and every runtime reads it.
 _OPSET = 17
 _SIGNATURE = "serving_default"
 
@@ -17,18 +17,22 @@ _SIGNATURE = "serving_default"
 def convert_saved_model_directory(
     saved_model: str | os.PathLike, path: str | os.PathLike, opset: int | None = None
 ) -> Path:
-    """Write the serving signature of a SavedModel as ONNX.
+    """Write the serving signature of a SavedModel as an ONNX file, and return its path.
 
-    Such a directory has no quantizers any more: of a quantized model, the file computes the same numbers but has no
-    QuantizeLinear, and no runtime executes it in integers. Save as `.keras` for that.
+    A SavedModel has no quantizers. The file of a quantized model computes the same numbers, but it has no
+    QuantizeLinear, so every runtime executes it in float. Save a quantized model as `.keras` and use `export_onnx`.
 
     Args:
-        saved_model: the directory, as `model.export(directory)` writes it.
-        path: of the ONNX file.
-        opset: its opset; 17 by default.
+        saved_model: the directory that `model.export(directory)` wrote.
+        path: path of the ONNX file. An existing file is replaced when the new file is complete.
+        opset: the ONNX opset. Default: `None`, opset 17.
+
+    Returns:
+        The path of the file.
 
     Raises:
         ImportError: tf2onnx is not installed.
+        OSError: `path` cannot be written.
         ExportError: the directory cannot be read, or it has an operation that tf2onnx does not know.
     """
     path = check_path(path)

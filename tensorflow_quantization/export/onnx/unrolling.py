@@ -1,6 +1,6 @@
-"""Recurrences for which ONNX has no operator: their cell is traced once a step, and what it calls is written.
+"""Recurrent layers for which ONNX has no operator: their cell is traced for each step, and the calls are written.
 
-So a cell may be made of layers and `keras.ops`, as a layer of the user's may be. The cells of ConvLSTM are.
+So a custom cell may use layers and `keras.ops`, like the cells of ConvLSTM.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tensorflow_quantization.model.tracing import reason_of, trace_layer
 
 
 class ForEachSample(keras.Operation):
-    """A state of one sample, (1, ...), for as many samples as a batch has."""
+    """Repeats the state of one sample, (1, ...), for all samples of a batch."""
 
     def call(self, state: Any, batch: Any) -> Any:
         return ops.broadcast_to(state, (ops.shape(batch)[0], *state.shape[1:]))
@@ -37,17 +37,18 @@ def trace_steps(layer: Any, x: Value, initial_state: Any, mask: Value | None, pr
 
     Args:
         layer: a `keras.layers.RNN`.
-        x: its input, (batch, time, ...); the number of steps has to be known.
-        initial_state: structure of arrays and `Value`s; `None` for what the layer begins with.
-        mask: (batch, time), true where a step counts.
-        prefix: what the paths of the calls start with.
+        x: its input, (batch, time, ...); the number of steps must be known.
+        initial_state: structure of arrays and `Value`s; `None` for the initial state of the layer.
+        mask: (batch, time), false for steps to skip; `None` to skip none.
+        prefix: the start of the paths of the calls.
 
     Returns:
-        A flat graph of `x`, the values of `initial_state`, and `mask`. Its outputs: that of the last step, the states
-        after it, and, if the layer returns sequences, those of all steps in the order of time, (batch, time, ...).
+        A flat graph with the inputs `x`, the values of `initial_state`, and `mask`. Its outputs are the output of the
+        last step, the states after it, and, if the layer returns sequences, the outputs of all steps in the order of
+        time, (batch, time, ...).
 
     Raises:
-        NotExpressibleError: Keras cannot trace the cell, or what the cell calls has no emitter.
+        NotExpressibleError: Keras cannot trace the cell, or the cell calls a layer or operation without an emitter.
     """
     inputs: list[keras.KerasTensor] = []
 
@@ -78,7 +79,7 @@ def trace_steps(layer: Any, x: Value, initial_state: Any, mask: Value | None, pr
 
 @contextlib.contextmanager
 def _traceable_activations(cell: Any) -> Iterator[None]:
-    """Has a cell call its activations as layers, which Keras traces; of the functions some, as mish, it does not."""
+    """Makes a cell call its activations as layers: Keras cannot trace some activation functions, such as mish."""
     before = []
     for one in cell.cells if isinstance(cell, keras.layers.StackedRNNCells) else [cell]:
         for name in ("activation", "recurrent_activation"):
@@ -95,7 +96,7 @@ def _traceable_activations(cell: Any) -> Iterator[None]:
 
 
 def _run(layer: Any, x: keras.KerasTensor, initial_state: Any, mask: keras.KerasTensor | None) -> list[Any]:
-    """What Keras' `rnn` computes, with a masked step as a choice between what was and what would be."""
+    """What Keras' `rnn` computes. A masked step chooses between the old and the new state with `where`."""
     states = _initial_state(layer, x) if initial_state is None else initial_state
     states = tree.map_structure(lambda s: ops.convert_to_tensor(s, layer.cell.compute_dtype), _as_list(states))
     steps = ops.unstack(x, axis=1)
@@ -115,12 +116,15 @@ def _run(layer: Any, x: keras.KerasTensor, initial_state: Any, mask: keras.Keras
 
 
 def _initial_state(layer: Any, x: keras.KerasTensor) -> Any:
-    """What the layer begins with, which it gives for a number of samples: asked for one, repeated for the batch."""
+    """The initial state of the layer for one sample, repeated for the batch, whose size is unknown."""
     return tree.map_structure(lambda state: ForEachSample()(state, x), layer.get_initial_state(batch_size=1))
 
 
 def _step(cell: Any, x: Any, states: Any) -> tuple[Any, Any]:
-    """Output and states. By `call`, for what a cell says about shapes may be wrong: Keras' own loop never asks it."""
+    """Output and new states of a step.
+
+    Uses `call`, not the cell itself: the shapes that a cell declares may be wrong, because Keras' loop ignores them.
+    """
     if type(cell) is keras.layers.StackedRNNCells:
         after = []
         for one, of_one in zip(cell.cells, states, strict=True):
@@ -135,5 +139,5 @@ def _as_list(states: Any) -> list[Any]:
 
 
 def _choose(counts: Any, new: Any, old: Any) -> Any:
-    """`new` for the samples whose step counts, else `old`."""
+    """`new` for samples whose step is not masked, else `old`."""
     return ops.where(ops.reshape(counts, (-1, *[1] * (len(new.shape) - 1))), new, old)

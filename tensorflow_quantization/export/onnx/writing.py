@@ -1,7 +1,7 @@
-"""Writes the file beside its place and moves it there when it is complete.
+"""Writes a file to a temporary directory, and moves it to its path when it is complete.
 
-Weights go to the file one by one: `onnx` would first copy all of them into a protobuf message, and then once more into
-the bytes of that message.
+The weights are written one by one. `onnx.save` would copy all of them twice in memory: into a protobuf message, and
+into the bytes of that message.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _LARGEST_FILE = 2**31 - 2**20
 
 
 def to_model(graph: ir.Graph, target: str | None = None) -> ir.Model:
-    """The graph with what a file says of itself: who wrote it, from which Keras, and for which runtime."""
+    """The graph as a model with producer, versions and target in its metadata."""
     opset = graph.opset_imports[""]
     return ir.Model(
         graph,
@@ -36,7 +36,7 @@ def to_model(graph: ir.Graph, target: str | None = None) -> ir.Model:
 
 
 def save(model: ir.Model, path: Path) -> None:
-    """Write `model`; what is too large for one file has its weights in `<path>.data`."""
+    """Write `model`. The weights of a model that is too large for one file go to `<path>.data`."""
     weights = [v.const_value for v in model.graph.initializers.values() if v.const_value is not None]
     if sum(weight.nbytes for weight in weights) > _LARGEST_FILE:
         ir.save(model, path, external_data=f"{path.name}.data")
@@ -48,8 +48,8 @@ def save(model: ir.Model, path: Path) -> None:
 def _write(model: ir.Model, file: BinaryIO) -> None:
     """Write the protobuf message of `model`.
 
-    A message is the sequence of its fields, in any order. So the graph's are written as two groups: all but the
-    weights, and then each weight, which is a message of its own that ends with its data.
+    A message is a sequence of fields in any order. So the fields of the graph are written in two groups: first all
+    fields but the weights, then each weight, which is a message that ends with its data.
     https://protobuf.dev/programming-guides/encoding/
     """
     initializers = dict(model.graph.initializers)
@@ -70,7 +70,7 @@ def _write(model: ir.Model, file: BinaryIO) -> None:
 
 
 def _without_data(value: ir.Value) -> bytes:
-    """The message of a constant, up to its data."""
+    """The bytes of a constant's message up to its data."""
     tensor = value.const_value
     assert tensor is not None
     head = onnx.TensorProto(name=value.name, data_type=tensor.dtype.value, dims=tensor.shape.numpy())
@@ -78,7 +78,7 @@ def _without_data(value: ir.Value) -> bytes:
 
 
 def _prefix(field: int, length: int) -> bytes:
-    """What stands before the `length` bytes of a field: its number, its kind, and the length, 7 bits a byte."""
+    """The bytes before the `length` bytes of a field: number and wire type, then the length, as varints."""
     numbers = [field << 3 | 2, length]
     encoded = bytearray()
     for number in numbers:
@@ -91,13 +91,13 @@ def _prefix(field: int, length: int) -> bytes:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path of the same name in a temporary directory beside `path`; what is there in the end moves to it.
+    """Yields a path in a temporary directory next to `path`; at the end its files move next to `path`.
 
-    After an error or an interrupt the old file is as it was, and nothing else is left.
+    After an error or an interrupt, an existing file is unchanged, and the temporary directory is removed.
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as directory:
         temporary = Path(directory) / path.name
         yield temporary
-        # The file of weights first: the model that names it must not be there without it.
+        # Move the file of weights first: the model file must not exist without it.
         for written in sorted(Path(directory).iterdir(), key=lambda p: p == temporary):
             os.replace(written, path.parent / written.name)

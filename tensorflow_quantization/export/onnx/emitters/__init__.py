@@ -1,4 +1,4 @@
-"""One file a family of layers; importing this package registers them all."""
+"""The emitters, one file per family of layers. Importing this package registers all of them."""
 
 from tensorflow_quantization.export.onnx.emitters import (
     activation,

@@ -1,7 +1,7 @@
-"""Masked steps of a sequence, which a recurrent layer of Keras skips, for ONNX' operators, which know lengths only.
+"""Masks of sequences for ONNX' recurrent operators, which take the length of each sequence, but no mask.
 
-The steps that count are moved to the front, the operator runs over as many as there are, and its outputs are spread
-over the steps again: a skipped step repeats the output before it.
+Keras skips masked steps. So the unmasked steps are moved to the front, the operator runs over their number, and its
+outputs are moved back to the unmasked steps. A masked step repeats the output before it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tensorflow_quantization.export.onnx.emission import Emission
 from tensorflow_quantization.export.onnx.emitters._masking import boolean, unsqueeze
 from tensorflow_quantization.export.onnx.values import Value
 
-#: Larger than any number of steps, and exact in float32 with any of them added.
+#: Larger than any number of steps. The sum of this number and a step is exact in float32.
 _MANY = float(2**22)
 _TIME_FIRST = (1, 0, 2)
 
@@ -22,12 +22,12 @@ class MaskedSequences:
     """The mask of a batch of sequences.
 
     Args:
-        e: writes the nodes.
-        mask: (batch, time), true where a step counts.
+        e: the emission of the recurrent layer.
+        mask: (batch, time), false for steps to skip.
 
     Attributes:
-        mask: it, boolean.
-        lengths: how many steps of each sequence count, int32.
+        mask: the mask as booleans.
+        lengths: the number of unmasked steps of each sequence, (batch,), int32.
     """
 
     def __init__(self, e: Emission, mask: Value):
@@ -42,7 +42,7 @@ class MaskedSequences:
         self._order = self._sorted_steps(numbers)
 
     def _sorted_steps(self, numbers: ir.Value) -> ir.Value:
-        """For each sequence its steps, those that count first."""
+        """The indices of the steps of each sequence: first the unmasked steps, then the masked steps, (time, batch)."""
         e = self._e
         ones = e.op("Cast", e.op("GreaterOrEqual", numbers, np.int32(0)), to=ir.DataType.FLOAT.value)
         step = e.op("CumSum", ones, np.int64(0))
@@ -52,22 +52,22 @@ class MaskedSequences:
         return e.builder.node("TopK", [key, steps], {"axis": 0}, f"{e.path}/TopK", 2)[1]
 
     def compress(self, x: Value) -> Value:
-        """`x` (batch, time, features) with the steps that count in front."""
+        """`x`, (batch, time, features), with the unmasked steps of each sequence moved to the front."""
         e = self._e
         x = e.arrange(x, _TIME_FIRST)
         return x.with_onnx(self._gather(x, self._order))
 
     def spread(self, y: Value, backwards: bool, zero: bool) -> Value:
-        """Outputs for the steps that count, each where it belongs.
+        """The outputs of a recurrent operator, moved back from the front to the unmasked steps.
 
         Args:
-            y: what the operator made of compressed sequences.
-            backwards: it went from the last step to the first.
-            zero: a skipped step is zero instead of what was there before it.
+            y: the outputs of the operator for compressed sequences.
+            backwards: whether the operator runs from the last step to the first.
+            zero: whether the output of a masked step is zero instead of the output before it.
         """
         e = self._e
         if backwards:
-            # What came before a skipped step is the next one that counts, and zeros if there is none.
+            # The output before a masked step belongs to the next unmasked step; it is zero if there is none.
             index, begun = self._earlier, e.op("Less", self._earlier, self.lengths)
         else:
             index = e.op("Max", e.op("Sub", self._counted, np.int32(1)), np.int32(0))
@@ -79,7 +79,7 @@ class MaskedSequences:
         return y.with_onnx(spread)
 
     def zero_last(self, last: Value, backwards: bool) -> Value:
-        """The last output (batch, units), zero where the last step does not count."""
+        """The last output, (batch, units), or zero for sequences whose last step is masked."""
         e = self._e
         at = e.op("Gather", self._mask, np.int64(0 if backwards else -1), axis=0)
         return last.with_onnx(e.op("Where", unsqueeze(e, at, [1]), last, 0.0))

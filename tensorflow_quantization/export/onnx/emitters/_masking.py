@@ -1,4 +1,4 @@
-"""What masks become: boolean tensors that choose between values."""
+"""Masks as boolean tensors."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import onnx_ir as ir
 from tensorflow_quantization.export.onnx.emission import Emission
 from tensorflow_quantization.export.onnx.values import Value, keras_order
 
-#: Keras' score of what a softmax must not see.
+#: The score of masked elements in Keras' softmax.
 MASKED_SCORE = -1e9
 
 
 def unsqueeze(e: Emission, x: Any, axes: Sequence[int]) -> ir.Value:
-    """`x` with axes of size 1."""
+    """`x` with additional axes of size 1."""
     return e.op("Unsqueeze", x, np.asarray(axes, np.int64))
 
 
 def boolean(e: Emission, mask: Value) -> Value:
-    """A mask of any dtype as booleans, stored as Keras has it."""
+    """A mask of any dtype as booleans, in Keras' axis order."""
     return e.cast(e.arrange(mask, keras_order(mask.rank)), "bool")
 
 
 def both(e: Emission, first: ir.Value | np.ndarray | None, second: ir.Value | np.ndarray | None):
-    """What two masks both let through; either may be missing."""
+    """The logical and of two masks; `None` is a mask that is true everywhere."""
     if first is None or second is None:
         return second if first is None else first
     return e.op("And", first, second)
@@ -42,7 +42,7 @@ def positions(e: Emission, x: Value, axis: int) -> np.ndarray | ir.Value:
 
 
 def attention_window(e: Emission, query: Value, value: Value, causal: bool, width: int | None):
-    """The mask (1, queries, values): a query sees what is not after it, or what is less than `width` away from it."""
+    """The mask (1, queries, values): false for values after a query if `causal`, and for `width` steps away or more."""
     rows, columns = positions(e, query, 1), positions(e, value, 1)
     if isinstance(rows, np.ndarray) and isinstance(columns, np.ndarray):
         distance = rows[None, :, None] - columns[None, None, :]

@@ -16,7 +16,7 @@ from tensorflow_quantization.export.onnx.values import Value
 
 _a = keras.activations
 
-#: ONNX' name and parameters of what a recurrent operator can apply: alpha, beta.
+#: The activations of ONNX' recurrent operators: name, alpha and beta.
 _ACTIVATIONS: dict[Any, tuple[str, float | None, float | None]] = {
     _a.sigmoid: ("Sigmoid", None, None),
     _a.tanh: ("Tanh", None, None),
@@ -37,11 +37,11 @@ class Recurrence:
     Attributes:
         op_type: "LSTM", "GRU" or "RNN".
         units: size of the state.
-        states: how many state tensors it has.
+        states: number of state tensors.
         weight, recurrent: (gates * units, inputs) and (gates * units, units).
-        bias: (2 * gates * units,), that of the input first.
+        bias: (2 * gates * units,): the bias of the input, then the bias of the recurrent product.
         activations: functions of `keras.activations`, in ONNX' order.
-        attributes: others of the operator.
+        attributes: other attributes of the operator.
     """
 
     op_type: str
@@ -54,13 +54,13 @@ class Recurrence:
     attributes: dict[str, Any]
 
     def joins(self, other: Recurrence) -> bool:
-        """Whether one operator can compute both as its two directions."""
+        """Whether one bidirectional operator can compute this direction and `other`."""
         same = (self.op_type, self.units, self.weight.shape, self.attributes)
         return same == (other.op_type, other.units, other.weight.shape, other.attributes)
 
     @classmethod
     def of(cls, cell: Any) -> Recurrence:
-        """Read a Keras cell.
+        """The recurrence of a Keras cell.
 
         Raises:
             NotExpressibleError: ONNX has no such cell or activation.
@@ -102,7 +102,7 @@ class Recurrence:
         bias = None
         if cell.bias is not None:
             bias = gates(to_numpy(cell.bias, "float32"))
-            # One bias is that of the input; a GRU with reset_after has a second one.
+            # A GRU with reset_after has two biases. In other cells, the recurrent product has no bias.
             bias = bias.ravel() if bias.ndim == 2 else np.concatenate([bias, np.zeros_like(bias)])
         weight, recurrent = (gates(to_numpy(w, "float32")).T for w in (cell.kernel, cell.recurrent_kernel))
         return cls(op_type, cell.units, states, weight, recurrent, bias, activations, attributes)
@@ -117,19 +117,19 @@ def emit_recurrence(
     reverse: bool = False,
     inner: str = "",
 ) -> tuple[ir.Value, list[ir.Value]]:
-    """One recurrent operator.
+    """Append one recurrent operator.
 
     Args:
-        directions: one or, forward and backward, two.
-        x: stored (time, batch, inputs).
-        initial: for each direction its states, (batch, units) each; `None` for zeros.
-        lengths: of each sequence, int32; `None` if all are of full length.
-        reverse: a single direction goes backwards.
+        directions: one direction, or a forward and a backward direction.
+        x: stored as (time, batch, inputs).
+        initial: the initial states of each direction, (batch, units) each; `None` for zeros.
+        lengths: the length of each sequence, (batch,), int32; `None` if all sequences have full length.
+        reverse: whether a single direction runs backwards.
         inner: name of the operator's weights within the layer.
 
     Returns:
-        All outputs, stored (time, direction, batch, units), and the last states, (direction, batch, units) each. What
-        goes backwards is in the order of time too; what lies beyond a sequence's length is zero.
+        All outputs, stored as (time, direction, batch, units), and the last states, (direction, batch, units) each.
+        Outputs of a backward direction are in the order of time; outputs after the end of a sequence are zero.
     """
     first = directions[0]
     prefix = f"{e.path}/{inner}" if inner else e.path

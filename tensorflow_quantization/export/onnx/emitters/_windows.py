@@ -1,4 +1,4 @@
-"""Padding of sliding windows: what Keras' words mean in ONNX' numbers."""
+"""Converts the padding of sliding windows from Keras' names to ONNX' numbers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tensorflow_quantization.export.onnx.values import Shape
 def window_attributes(
     padding: str, spatial: Shape, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> dict[str, Any]:
-    """`pads`, or `auto_pad` where the padding depends on a size that is only known when the model runs.
+    """The attribute `pads` of a convolution or pooling, or `auto_pad` if the padding depends on an unknown size.
 
     Args:
-        padding: "valid", "same" or "causal" (in front, so that no output sees what comes after it).
-        spatial: sizes of the input, `None` where unknown.
-        kernel, strides, dilations: one number for each of `spatial`.
+        padding: "valid", "same", or "causal": all padding is at the start, so no output depends on later inputs.
+        spatial: sizes of the input; `None` if unknown.
+        kernel, strides, dilations: one number for each axis of `spatial`.
     """
     spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     if padding == "valid":
@@ -43,8 +43,9 @@ def transposed_attributes(
 ) -> dict[str, Any]:
     """`pads` and `output_padding` of a ConvTranspose.
 
-    Keras defines a transposed convolution by the size of its output: "valid" gives (n - 1) * stride + max(span, stride)
-    and "same" n * stride, unless `output_padding` says otherwise. ONNX starts from (n - 1) * stride + span and crops.
+    For an input of size n, the output in Keras has the size (n - 1) * stride + max(span, stride) for "valid" and
+    n * stride for "same", unless `output_padding` is set. The output in ONNX has the size (n - 1) * stride + span,
+    minus `pads`, plus `output_padding`.
     """
     begins, ends, extra = [], [], []
     for i, (k, stride, dilation) in enumerate(zip(kernel, strides, dilations, strict=True)):
@@ -53,7 +54,7 @@ def transposed_attributes(
         if padding == "valid":
             begin, end = 0, -(max(stride - span, 0) if more is None else more)
         else:
-            # How far the output reaches beyond the shortest possible one, shared out between both sides.
+            # The number of elements by which the output is longer than with full cropping, divided between both sides.
             reach = stride + span - 2 if more is None else span + span % 2 - 2 + more
             left = min(reach // 2 + reach % 2, span - 1)
             begin, end = span - 1 - left, span - 1 - (reach - left)
@@ -74,5 +75,5 @@ def repeated(x: int | Sequence[int], rank: int) -> list[int]:
 
 
 def unless_ones(x: Sequence[int]) -> list[int] | None:
-    """`None` for what is ONNX' default anyway."""
+    """`None` if all numbers are 1, ONNX' default."""
     return list(x) if any(v != 1 for v in x) else None

@@ -1,4 +1,4 @@
-"""Activations: layers, operations of `keras.ops` and the functions that `activation=` takes."""
+"""Activations: layers, operations of `keras.ops`, and functions of the argument `activation`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _register(function: Callable[[Emission, Value], ir.Value | Value], *keys) ->
     emitter(*keys, layout="any")(lambda e, operation, x: function(e, x))
 
 
-#: What is one operator in ONNX, of the same meaning.
+#: Activations that ONNX has as one operator.
 _OPERATORS: dict[str, tuple[Any, ...]] = {
     "Sigmoid": ("Sigmoid", _a.sigmoid, _o.sigmoid),
     "Tanh": ("Tanh", _a.tanh, _o.tanh),
@@ -43,7 +43,7 @@ for _op_type, _keys in _OPERATORS.items():
 _register(lambda e, x: x, _a.linear)
 _register(lambda e, x: e.op("Clip", x, 0.0, 6.0), "Relu6", _a.relu6, _o.relu6)
 _register(lambda e, x: e.op("Clip", x, -1.0, 1.0), "HardTanh", _a.hard_tanh, _o.hard_tanh)
-# Also where the opset has Swish: ONNX Runtime has a kernel for these two together, and none for that one.
+# Not Swish (opset 24): ONNX Runtime fuses Mul and Sigmoid into a kernel, and has no kernel for Swish.
 _register(lambda e, x: e.op("Mul", x, e.op("Sigmoid", x)), "Silu", _a.silu, _o.silu)
 _register(lambda e, x: e.op("Sub", x, e.op("Tanh", x)), "TanhShrink", _a.tanh_shrink, _o.tanh_shrink)
 _register(lambda e, x: e.op("Neg", e.op("Softplus", e.op("Neg", x))), "LogSigmoid", _a.log_sigmoid, _o.log_sigmoid)
@@ -74,7 +74,7 @@ def hard_swish(e: Emission, operation, x: Value) -> ir.Value:
 
 @emitter("Gelu", _a.gelu, _o.gelu, layout="any")
 def gelu(e: Emission, operation, x: Value) -> ir.Value:
-    # The function of keras.ops and that of keras.activations have different defaults.
+    # keras.ops.gelu and keras.activations.gelu have different defaults.
     approximate = getattr(operation, "approximate", operation is _o.gelu)
     if e.supports(20):
         return e.op("Gelu", x, since=20, approximate="tanh" if approximate else "none")
@@ -83,7 +83,7 @@ def gelu(e: Emission, operation, x: Value) -> ir.Value:
         inner = e.op("Tanh", e.op("Mul", e.op("Add", x, cubed), math.sqrt(2 / math.pi)))
     else:
         inner = e.op("Erf", e.op("Div", x, math.sqrt(2)))
-    # Operands in the order in which runtimes look for this function.
+    # Runtimes recognize GELU only with the operands in this order.
     return e.op("Mul", e.op("Mul", x, e.op("Add", inner, 1.0)), 0.5)
 
 
@@ -133,7 +133,7 @@ def squareplus(e: Emission, operation, x: Value) -> ir.Value:
 
 @emitter("SparsePlus", _a.sparse_plus, _o.sparse_plus, layout="any")
 def sparse_plus(e: Emission, operation, x: Value) -> ir.Value:
-    # A parabola between -1 and 1, and a line after it.
+    # A parabola from -1 to 1, and a line above 1.
     raised = e.op("Add", e.op("Clip", x, -1.0, 1.0), 1.0)
     return e.op("Add", e.op("Mul", e.op("Mul", raised, raised), 0.25), e.op("Relu", e.op("Sub", x, 1.0)))
 

@@ -1,4 +1,4 @@
-"""Adaptive pooling: windows that fit the size of the output."""
+"""Adaptive pooling: the output size is given, and the windows follow from it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ for _kind in ("Average", "Max"):
         made = dict(zip(axes, repeated(layer.output_size, x.rank - 2), strict=True))
         sizes = {axis: x.shape[axis] for axis in axes}
         if None in sizes.values():
-            raise NotExpressibleError("pools an image of unknown size to a fixed one")
+            raise NotExpressibleError("pools an image of unknown size to a fixed size")
         if all(sizes[a] % made[a] == 0 for a in axes):  # type: ignore[operator]
             window = [sizes[a] // made[a] for a in x.order[2:]]  # type: ignore[operator]
             pool = e.op("MaxPool" if kind == "Max" else "AveragePool", x, kernel_shape=window, strides=window)
@@ -30,7 +30,7 @@ for _kind in ("Average", "Max"):
 
 
 def _pool_axis(e: Emission, x: Value, axis: int, count: int, op_type: str) -> Value:
-    """Windows of different sizes along one of Keras' axes, one after the other."""
+    """Pool `count` windows of different sizes along one axis of Keras: one Slice and one reduction per window."""
     size = x.shape[axis]
     assert size is not None
     ends = -(-np.arange(1, count + 1) * size // count)  # rounded up

@@ -1,4 +1,4 @@
-"""Attention: multi-head and grouped by its projections, and the plain forms."""
+"""Attention layers: multi-head, grouped-query, dot-product and additive attention."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _project(e: Emission, dense, x: Value, inner: str) -> Value:
 def _merged_mask(
     e: Emission, query: Value, value: Value, masks: dict[str, Value], causal: bool, width: int | None
 ) -> ir.Value | np.ndarray | None:
-    """All that says which query sees which value, as one mask that broadcasts to (batch, queries, values)."""
+    """All masks in one, which broadcasts to (batch, queries, values): true if the query may attend to the value."""
     merged = None
     for name, axis in (("query_mask", 2), ("value_mask", 1), ("key_mask", 1)):
         if name in masks:
@@ -51,7 +51,7 @@ def _merged_mask(
 
 
 def _at_heads(e: Emission, mask: Value | ir.Value | np.ndarray, rank: int) -> Any:
-    """A mask of three axes with one for the heads."""
+    """The mask with an axis for the heads, if it has none."""
     if rank != 3:
         return mask
     return np.expand_dims(mask, 1) if isinstance(mask, np.ndarray) else unsqueeze(e, mask, [1])
@@ -61,23 +61,23 @@ def _masked_softmax(e: Emission, scores: ir.Value, mask: Any, zeroed: bool) -> i
     if mask is None:
         return e.op("Softmax", scores, axis=-1)
     weights = e.op("Softmax", e.op("Where", mask, scores, MASKED_SCORE), axis=-1)
-    # Keras' softmax layer gives a query that sees nothing zeros; the function that it calls otherwise, equal weights.
+    # If all values of a query are masked, Keras' softmax layer returns zeros, and its softmax function equal weights.
     return e.op("Where", mask, weights, 0.0) if zeroed else weights
 
 
 def _attend(e: Emission, heads: Sequence[Value], scale: float, mask: Any, zeroed: bool) -> tuple[Value, Value]:
-    """(batch, time, heads, size) each; what the queries see, and the weights (batch, heads, queries, values)."""
+    """Output and weights (batch, heads, queries, values) of attention over heads (batch, time, heads, size)."""
     query, key, value = heads
     scores = e.op("MatMul", e.arrange(query, _HEADS_FIRST), e.arrange(key, (0, 2, 3, 1)))
     weights = _masked_softmax(e, e.op("Mul", scores, scale), mask, zeroed)
-    # Keras may promise another shape for the weights, so it is not taken from there.
+    # Do not use the shape of the weights in Keras, which may be wrong.
     seen_by = Value(weights, (query.shape[0], query.shape[2], query.shape[1], key.shape[1]))
     seen = e.op("MatMul", e.apply("probability", seen_by), e.arrange(value, _HEADS_FIRST))
     return Value(seen, (*query.shape[:3], value.shape[3]), "float32", _HEADS_FIRST), seen_by
 
 
 def _attend_over(e: Emission, layer, heads: Sequence[Value], mask: Any) -> tuple[Value, Value]:
-    """The same over any axes, with the layer's own equations."""
+    """The same over any axes, with the einsum equations of the layer."""
     query, key, value = heads
     equation = score_equation(layer)
     scores = e.op("Einsum", key, e.op("Mul", query, score_scale(layer)), equation=equation)
@@ -141,7 +141,7 @@ def multi_head_attention(
 
 
 def _expanded(e: Emission, mask: Any, rank: int, scores_rank: int, axes: int) -> Any:
-    """A mask with axes of size 1 for what Keras has between the batch and the attended axes."""
+    """The mask with axes of size 1 for the axes between the batch and the attended axes."""
     if rank == scores_rank:
         return mask
     missing = scores_rank - rank

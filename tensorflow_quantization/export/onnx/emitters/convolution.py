@@ -77,7 +77,7 @@ def separable(e: Emission, layer, x: Value) -> Value:
 
 
 def depthwise_half(e: Emission, layer, x: Value) -> Value:
-    """What flows between the two kernels of a separable convolution."""
+    """The depthwise convolution of a separable convolution."""
     weight = e.weight("depthwise_kernel", depthwise_kernel_to_onnx, axis=0)
     y = convolve(e, layer, x, weight, None, layer.kernel_size, channels_of(x))
     shape = list(e.outputs[0].shape)
@@ -86,7 +86,7 @@ def depthwise_half(e: Emission, layer, x: Value) -> Value:
 
 
 def pointwise_half(e: Emission, layer, x: Value) -> Value:
-    """What a separable convolution makes of that."""
+    """The pointwise convolution, bias and activation of a separable convolution."""
     weight = e.weight("pointwise_kernel", kernel_to_onnx, axis=0)
     y = e.op("Conv", x, weight, e.weight("bias"), kernel_shape=[1] * len(layer.kernel_size))
     return e.activate(e.output(y, x))
@@ -118,7 +118,7 @@ def transpose_convolve(
 
 
 def channels_of(x: Value) -> int:
-    """The number of channels of what is stored channels first."""
+    """The number of channels of a value that is stored channels first."""
     channels = x.stored_shape[1]
-    assert channels is not None  # Keras does not build a convolution without knowing its channels
+    assert channels is not None  # Keras builds a convolution only if the number of channels is known
     return channels

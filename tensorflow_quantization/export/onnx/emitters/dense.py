@@ -1,4 +1,4 @@
-"""Dense and Embedding: a matrix, multiplied or looked up."""
+"""Dense, Embedding and ReversibleEmbedding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tensorflow_quantization.export.onnx.values import Order, Value, flattened_p
 
 
 def _keep_flattened(layer, values: Sequence[Value]) -> list[Order] | None:
-    """Keras' order; but a flattened image may stay as it is stored, the rows of the kernel follow it."""
+    """Keras' order, but no change for a flattened image: the emitter permutes the rows of the kernel instead."""
     return None if values[0].flattened is not None else [keras_order(values[0].rank)]
 
 
@@ -19,7 +19,7 @@ def dense(e: Emission, layer, x: Value) -> Value:
     rows = None if x.flattened is None else flattened_permutation(x.flattened)
     kernel = e.weight("kernel", lambda k: k if rows is None else k[rows], axis=1)
     bias = e.weight("bias")
-    # A runtime computes MatMul in integers whatever follows; Gemm only if its result is quantized again.
+    # Runtimes compute MatMul in integers even if the output is not quantized, Gemm only if the output is quantized.
     if x.rank == 2 and not e.is_quantized("kernel"):
         return e.activate(e.output(e.op("Gemm", x, kernel, bias)))
     y = e.op("MatMul", x, kernel)
@@ -38,7 +38,7 @@ def reversible_embedding(e: Emission, layer, x: Value, reverse: bool = False) ->
     if not reverse:
         return embedding(e, layer, x)
     if layer.tie_weights:
-        # Transposed in the file, so that both directions share one weight.
+        # Transpose in the file, so that both directions share one weight.
         kernel = e.op("Transpose", e.weight("embeddings", axis=0), perm=[1, 0])
     else:
         kernel = e.weight("reverse_embeddings", axis=1)

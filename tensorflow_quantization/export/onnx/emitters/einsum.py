@@ -1,4 +1,4 @@
-"""EinsumDense: a matrix product between reshapes where the equation is one, else ONNX' own Einsum."""
+"""EinsumDense: a MatMul between reshapes if the equation is a matrix product, else ONNX' Einsum."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def _product(e: Emission, equation: Equation, x: Value) -> Value:
     joined: Value | ir.Value = x if len(summed) == 1 else e.reshape(x, [*free, math.prod(summed)])
     y = e.op("MatMul", joined, e.weight("kernel", matrix, axis=1))
     computed = equation.free + equation.made
-    # Of the tensor, because Keras may promise another shape for an equation with dots.
+    # Use the shape of the tensor: the shape in Keras may be wrong for an equation with dots.
     shape = (*(x.shape[equation.inputs.index(a)] for a in equation.free), *made)
     product = permute(Value(y, shape, e.outputs[0].dtype), [computed.index(a) for a in equation.output])
     bias = _bias(e, product)
     if bias is not None and bias.ndim <= len(made):
-        # Runtimes add a bias while they multiply, if it is a vector and comes next.
+        # Runtimes fuse a bias if it is a vector and directly follows the MatMul.
         y, bias = e.op("Add", y, _named(e, np.broadcast_to(bias, made).ravel())), None
     product = product.with_onnx(y if len(made) == 1 else e.reshape(y, [*free, *made]))
     return product if bias is None else product.with_onnx(e.op("Add", product, _named(e, bias)))
@@ -60,7 +60,7 @@ def _named(e: Emission, bias: np.ndarray) -> ir.Value:
 def _einsum(e: Emission, equation: Equation, x: Value) -> Value:
     if e.is_quantized("kernel"):
         raise NotExpressibleError(
-            f"has the equation {e.operation.equation!r}, which is no matrix product, so its kernel cannot be quantized"
+            f"has the equation {e.operation.equation!r}, not a matrix product, so its kernel cannot be quantized"
         )
     text = f"{equation.inputs},{equation.kernel}->{equation.output}"
     y = e.output(e.op("Einsum", x, e.weight("kernel"), equation=text))

@@ -1,4 +1,4 @@
-"""Numbers as categories: CategoryEncoding and Discretization."""
+"""CategoryEncoding and Discretization."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from tensorflow_quantization.export.onnx.values import Value
 @emitter("CategoryEncoding")
 def category_encoding(e: Emission, layer, x: Value, count_weights: Value | None = None) -> Value:
     if count_weights is not None:
-        raise NotExpressibleError("is called with count_weights; multiply and add up what a one_hot encoding gives")
+        raise NotExpressibleError(
+            "is called with count_weights; multiply a one_hot encoding by the weights and sum it instead"
+        )
     return _encode(e, layer, e.cast(x, "int32"), layer.num_tokens)
 
 
@@ -32,12 +34,12 @@ def discretization(e: Emission, layer, x: Value) -> Value:
 
 
 def _encode(e: Emission, layer, x: Value, depth: int) -> Value:
-    """What Keras makes of whole numbers from 0 to before `depth`."""
+    """The encoding of integers from 0 to `depth` - 1."""
     if layer.sparse:
-        raise NotExpressibleError("has sparse=True, and ONNX' tensors are dense")
+        raise NotExpressibleError("has sparse=True, and ONNX tensors are dense")
     if layer.output_mode == "one_hot":
         if x.rank > 1 and x.shape[-1] == 1:
-            return e.output(_one_hot(e, x.onnx, depth))  # the last axis of size 1 becomes that of the categories
+            return e.output(_one_hot(e, x.onnx, depth))  # the last axis, of size 1, becomes the axis of the categories
         return e.output(_one_hot(e, unsqueeze(e, x, [x.rank]), depth))
     if x.rank != 2:
         raise NotExpressibleError(f"has output_mode={layer.output_mode!r} for an input that is not (batch, categories)")

@@ -1,4 +1,4 @@
-"""Operations of `keras.ops` on truth values, of which Keras makes its masks."""
+"""Logical operations of `keras.ops`. Keras builds masks with them."""
 
 from __future__ import annotations
 

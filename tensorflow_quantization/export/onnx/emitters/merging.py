@@ -1,4 +1,4 @@
-"""Merging layers and the elementwise operations of several tensors."""
+"""Merging layers, and elementwise operations of several tensors."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tensorflow_quantization.export.onnx.registry import emitter
 from tensorflow_quantization.export.onnx.values import Value, stored_array
 
 _layers = keras.layers
-#: Stands for an unknown size where shapes are broadcast.
+#: Replaces an unknown size when shapes are broadcast.
 _UNKNOWN = 1_000_000_007
 
 
 def align(e: Emission, values: Sequence[Value], axis: int) -> list[Value]:
-    """Values of one rank and layout: the ranks of the smaller ones are raised by axes of size 1 at `axis`."""
+    """The values with equal rank and axis order. Values of lower rank get axes of size 1 at `axis`."""
     if len({v.flattened for v in values}) > 1:
         values = [v if v.flattened is None else e.arrange(v) for v in values]
     largest = max(values, key=lambda v: v.rank)
@@ -80,9 +80,9 @@ def concatenate(e: Emission, operation, values: Sequence[Any]) -> Value:
 @emitter(_layers.Dot)
 def dot(e: Emission, layer, values: Sequence[Value]) -> Value:
     if layer.normalize:
-        raise NotExpressibleError("has normalize=True; normalize with keras.layers.UnitNormalization in front of it")
+        raise NotExpressibleError("has normalize=True; use keras.layers.UnitNormalization before it instead")
     if any(v.rank > 3 for v in values):
-        raise NotExpressibleError("has an input of more than three axes")
+        raise NotExpressibleError("has an input of rank 4 or more")
     axes = [layer.axes] * 2 if isinstance(layer.axes, int) else layer.axes
     axes = [a % v.rank for a, v in zip(axes, values, strict=True)]
     # (batch, rest, shared) times (batch, shared, rest)
@@ -108,13 +108,16 @@ def _batch_matrix(e: Emission, v: Value, shared: int, shared_last: bool) -> ir.V
 def elementwise(
     e: Emission, op_type: str, arguments: Sequence[Any], dtypes: Sequence[str | None], dtype: str | None = None
 ) -> Value:
-    """An elementwise operator of arguments that are each a `Value`, a number, an array or a variable.
+    """Append an elementwise operator.
 
     Args:
-        dtypes: in which each takes part; `None` leaves a `Value` as it is.
-        dtype: of the result; by default that of the call's output.
+        e: the emission of the call.
+        op_type: name of the operator.
+        arguments: `Value`s, numbers, arrays or variables; at least one `Value`.
+        dtypes: the dtype to which each argument is cast; `None` leaves a `Value` unchanged.
+        dtype: dtype of the result. Default: dtype and shape of the call's output.
     """
-    # Arrays of a higher rank than the tensors have to take part in the alignment.
+    # An array of higher rank than all tensors determines the rank of the result, so align it too.
     rank = max(v.rank for v in arguments if isinstance(v, Value))
     operands = [
         v if isinstance(v, Value) or np.ndim(v) <= rank else e.value(v, d or "float32")
@@ -142,13 +145,13 @@ def _sizes(shape: Sequence[int | None]) -> tuple[int, ...]:
 
 
 def binary(e: Emission, op_type: str, x1: Any, x2: Any, dtype: str | None = None) -> Value:
-    """An elementwise operator of two arguments, computed in `dtype`, by default that of the output."""
+    """Append an elementwise operator of two arguments that computes in `dtype`, by default the output's dtype."""
     dtype = dtype or e.outputs[0].dtype
     return elementwise(e, op_type, [x1, x2], [dtype, dtype])
 
 
 def common_dtype(*arguments: Any) -> str:
-    """The dtype in which Keras combines tensors, arrays and numbers; integers where it would be boolean."""
+    """The dtype in which Keras combines tensors, arrays and numbers; int32 instead of bool."""
     kinds = [v.dtype if isinstance(v, Value) else getattr(v, "dtype", type(v)) for v in arguments]
     dtype = keras.backend.result_type(
         *(k if isinstance(k, str | type) else keras.backend.standardize_dtype(k) for k in kinds)

@@ -1,4 +1,4 @@
-"""Normalization layers. A BatchNormalization that follows a convolution is folded into it later, by a pass."""
+"""Normalization layers. A pass folds a BatchNormalization into the convolution before it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tensorflow_quantization.export.onnx.values import Order, Value, channels_fi
 
 @emitter("BatchNormalization", layout="any")
 def batch_normalization(e: Emission, layer, x: Value, mask: Value | None = None) -> Value:
-    del mask  # only training looks at it
+    del mask  # only training uses it
     x = e.cast(x, "float32")
     mean, variance = e.array("moving_mean"), e.array("moving_variance")
     assert mean is not None and variance is not None
@@ -28,7 +28,7 @@ def batch_normalization(e: Emission, layer, x: Value, mask: Value | None = None)
         arrays = (gamma, beta, mean, variance)
         weights = [e.builder.shared_initializer(f"{e.path}/{n}", a) for n, a in zip(names, arrays, strict=True)]
         return e.output(e.op("BatchNormalization", x, *weights, epsilon=float(layer.epsilon)), x)
-    # ONNX' operator wants the channels in second place; elsewhere two elementwise ones do.
+    # ONNX' BatchNormalization needs the channels on axis 1. For other axes, use a Mul and an Add.
     factor = gamma.astype(np.float64) / np.sqrt(variance.astype(np.float64) + layer.epsilon)
     shift = beta - mean * factor
     y = e.op("Mul", x, _broadcast(factor, [layer.axis], x))
@@ -46,7 +46,7 @@ def layer_normalization(e: Emission, layer, x: Value) -> Value:
 def normalize_layer(
     e: Emission, x: Value, axes: Sequence[int], epsilon: float, gamma: np.ndarray | None, beta: np.ndarray | None
 ) -> Value:
-    """Layer normalization over Keras' `axes`; `gamma` and `beta` have one axis for each of them, in their order."""
+    """Layer normalization over Keras' `axes`. `gamma` and `beta` have one axis for each of `axes`, in this order."""
     axes = sorted(a % x.rank for a in axes)
     trailing = axes == list(range(x.rank - len(axes), x.rank))
     if trailing or x.flattened is not None:
@@ -76,8 +76,8 @@ def _channels_second(layer, values: Sequence[Value]) -> list[Order]:
 def group_normalization(e: Emission, layer, x: Value) -> Value:
     x = e.cast(x, "float32")
     groups = layer.groups
-    # Each group is a channel of ONNX' instance normalization. ONNX Runtime takes twice as long for the operator
-    # GroupNormalization of opset 21, which it expands into more.
+    # Each group is a channel of ONNX' InstanceNormalization. GroupNormalization (opset 21) takes twice as long in ONNX
+    # Runtime, which expands it into more operators.
     grouped = e.reshape(x, [0, groups, -1])
     ones, zeros = np.ones(groups, np.float32), np.zeros(groups, np.float32)
     y = e.op("InstanceNormalization", grouped, ones, zeros, epsilon=float(layer.epsilon))
@@ -118,12 +118,12 @@ def unit_normalization(e: Emission, layer, x: Value) -> Value:
 
 @emitter("SpectralNormalization")
 def spectral_normalization(e: Emission, layer, x: Value) -> Value:
-    # Training has put the normalized kernel in the place of the layer's own.
+    # Training overwrites the kernel of the layer with the normalized kernel.
     return e.emit(layer.layer, x, outputs=e.outputs, inner=layer.layer.name)
 
 
 def _broadcast(weight: np.ndarray, axes: Sequence[int], like: Value) -> Any:
-    """A weight that belongs to Keras' `axes`, laid out for `like`."""
+    """A weight for Keras' `axes`, reshaped and transposed to broadcast against `like`."""
     shape = [1] * like.rank
     for axis in axes:
         size = like.shape[axis]

@@ -60,14 +60,14 @@ def matmul(e: Emission, operation, x1: Any, x2: Any) -> Value:
 
 
 def reduce(e: Emission, op_type: str, x: Value, axis: Any, keepdims: bool) -> Value:
-    """A reduction over Keras' `axis`, one, several or (`None`) all; the other axes stay stored as they are."""
+    """Append a reduction over Keras' `axis`: one axis, several, or all (`None`). Other axes keep their order."""
     x = x if x.flattened is None else e.arrange(x)
     axes = range(x.rank) if axis is None else np.atleast_1d(axis).tolist()
     axes = {a % x.rank for a in axes}
     stored = sorted(x.position(a) for a in axes)
     keep = 1 if keepdims else 0
     if op_type == "ReduceMean" and x.rank > 2 and stored == list(range(2, x.rank)) and x.order[0] == 0:
-        y = e.op("GlobalAveragePool", x)  # the form that runtimes have an integer kernel for
+        y = e.op("GlobalAveragePool", x)  # runtimes have an integer kernel for this operator
         y = y if keepdims else e.reshape(y, [0, -1])
     elif op_type == "ReduceSum":
         y = e.op(op_type, x, np.asarray(stored, np.int64), keepdims=keep)

@@ -1,4 +1,4 @@
-"""Operations of `keras.ops` that look elements up, order them, or turn numbers into positions."""
+"""Operations of `keras.ops` that look up, sort, or one-hot encode elements."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def take_along_axis(e: Emission, operation, x: Any, indices: Any) -> Value:
     axis = operation.axis % table.rank
     others = [(a, b) for i, (a, b) in enumerate(zip(table.shape, positions.shape, strict=True)) if i != axis]
     if any(a != b for a, b in others):
-        raise NotExpressibleError("takes elements along an axis of a tensor and indices that are broadcast; use take")
+        raise NotExpressibleError("broadcasts the tensor and the indices; use take")
     return e.output(e.op("GatherElements", table, positions, axis=axis))
 
 
@@ -54,7 +54,7 @@ def slice_(e: Emission, operation, x: Value, start_indices: Any) -> Value:
         starts = _positions(e, start_indices)
         ends: Any = e.op("Add", starts, _int64(*sizes))
         if -1 in sizes:
-            raise NotExpressibleError("cuts out a part of unknown size at a position that is known when it runs")
+            raise NotExpressibleError("slices with a dynamic start and an unknown size")
         return e.output(e.op("Slice", x, starts, ends, axes))
     begins = [int(i) for i in np.atleast_1d(start_indices)]
     ends = [_END if n < 0 else b + n for b, n in zip(begins, sizes, strict=True)]
@@ -62,7 +62,7 @@ def slice_(e: Emission, operation, x: Value, start_indices: Any) -> Value:
 
 
 def _positions(e: Emission, indices: Any) -> Any:
-    """A vector of positions: one tensor, or a list of numbers and scalar tensors."""
+    """A vector of indices from one tensor, or from a list of numbers and scalar tensors."""
     if isinstance(indices, Value):
         return e.cast(e.arrange(indices), "int64")
     parts = [e.reshape(e.cast(i, "int64"), [1]) if isinstance(i, Value) else _int64(int(i)) for i in indices]
@@ -75,7 +75,7 @@ def one_hot(e: Emission, operation, x: Value) -> Value:
 
 
 def _one_hot(e: Emission, operation, x: Value, dtype: str) -> ir.Value:
-    # Not ONNX' OneHot, which counts negative numbers from the end where Keras has zeros for them.
+    # Not ONNX' OneHot: it counts negative indices from the end, and Keras returns zeros for them.
     rank = x.rank + 1
     axis = operation.axis % rank
     classes = np.arange(operation.num_classes, dtype=np.int32).reshape([-1 if i == axis else 1 for i in range(rank)])
@@ -94,7 +94,7 @@ def multi_hot(e: Emission, operation, x: Value) -> Value:
 
 
 def _top(e: Emission, x: Any, count: Any, axis: int, largest: bool) -> list[ir.Value]:
-    """The largest or smallest elements along an axis, in order, and their positions."""
+    """The `count` largest or smallest elements along an axis, sorted, and their indices."""
     attributes = {"axis": axis, "largest": int(largest), "sorted": 1}
     return e.builder.node("TopK", [x, count], attributes, f"{e.path}/TopK", 2)
 
@@ -111,7 +111,7 @@ def top_k(e: Emission, operation, x: Value) -> list[Value]:
 
 @emitter("InTopK")
 def in_top_k(e: Emission, operation, targets: Value, predictions: Value) -> Value:
-    # In it, if fewer than k predictions are larger than that of the target.
+    # A target is in the top k if fewer than k predictions are larger than its prediction.
     own = e.op("GatherElements", predictions, e.op("Unsqueeze", e.cast(targets, "int64"), _int64(1)), axis=1)
     larger = e.op("Cast", e.op("Greater", predictions, own), to=ir.DataType.INT32.value)
     count = e.op("ReduceSum", larger, _int64(1), keepdims=0)
@@ -134,5 +134,5 @@ def sort(e: Emission, operation, x: Value) -> Value:
 
 
 def _sortable(e: Emission, x: Value) -> Value:
-    """Runtimes order these dtypes."""
+    """`x` in a dtype that runtimes can sort."""
     return x if x.dtype in ("float32", "int32", "int64") else e.cast(x, "int32")

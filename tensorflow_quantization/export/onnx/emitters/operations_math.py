@@ -1,4 +1,4 @@
-"""Elementwise operations of `keras.ops`: arithmetic, choices, and functions made of several operators."""
+"""Elementwise operations of `keras.ops`: arithmetic, comparisons, and functions of several operators."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tensorflow_quantization.export.onnx.emitters.merging import binary, common_
 from tensorflow_quantization.export.onnx.registry import emitter
 from tensorflow_quantization.export.onnx.values import Value
 
-#: Functions of one tensor that are a few operators; each gets it in the dtype of the result.
+#: Functions of one tensor, from the emission and the tensor, which is cast to the dtype of the result.
 _FUNCTIONS: dict[str, Callable[[Emission, Value], Any]] = {
     "Fabs": lambda e, x: e.op("Abs", x),
     "Exp2": lambda e, x: e.op("Pow", 2.0, x),
@@ -75,7 +75,7 @@ def saturate_cast(e: Emission, operation, x: Value) -> Value:
         return e.cast(x, dtype)
     limits = np.iinfo(dtype)
     if "float" in x.dtype:
-        # The largest float32 that is not above what the integers hold.
+        # The largest float32 that the integer dtype can hold.
         high = np.float32(limits.max)
         high = high if int(high) <= limits.max else np.nextafter(high, np.float32(0))
         clipped = e.op("Clip", x, np.float32(limits.min), high)
@@ -86,7 +86,7 @@ def saturate_cast(e: Emission, operation, x: Value) -> Value:
     return e.cast(x.with_onnx(clipped), dtype)
 
 
-# Arithmetic of two operands.
+# Arithmetic with two operands.
 
 
 @emitter("FloorDivide", layout="any")
@@ -94,7 +94,7 @@ def floor_divide(e: Emission, operation, x1: Any, x2: Any) -> Value:
     dtype = e.outputs[0].dtype
     if "float" in dtype:
         return _with(binary(e, "Div", x1, x2), lambda y: e.op("Floor", y))
-    # Integers are divided towards zero; without its remainder the dividend is a multiple.
+    # ONNX rounds integer quotients towards zero. Subtract the remainder first, so that the division is exact.
     return binary(e, "Div", binary(e, "Sub", x1, mod(e, operation, x1, x2)), x2)
 
 
@@ -156,7 +156,7 @@ def _with(x: Value, function: Callable[[Value], ir.Value]) -> Value:
     return x.with_onnx(function(x))
 
 
-# Comparisons and choices.
+# Comparisons and selections.
 
 
 @emitter("NotEqual", layout="any")
@@ -167,7 +167,7 @@ def not_equal(e: Emission, operation, x1: Any, x2: Any) -> Value:
 @emitter("Where", layout="any")
 def where(e: Emission, operation, condition: Any, x1: Any, x2: Any) -> Value:
     dtype = e.outputs[0].dtype
-    # Runtimes choose between numbers, not between truth values.
+    # Runtimes have no Where kernel for booleans.
     working = "int32" if dtype == "bool" else dtype
     y = elementwise(e, "Where", [condition, x1, x2], ["bool", working, working], working)
     return e.output(e.cast(y, dtype).onnx, y)
@@ -185,7 +185,7 @@ def is_close(e: Emission, operation, x1: Any, x2: Any, rtol: float = 1e-5, atol:
 
 
 def f32(x: float) -> np.float32:
-    """A number as Keras computes with it."""
+    """A Python number as the float32 that Keras computes with."""
     return np.float32(x)
 
 
@@ -233,7 +233,7 @@ def heaviside(e: Emission, operation, x1: Any, x2: Any) -> Value:
     return elementwise(e, "Where", [zero, x2, positive], [None, f, f])
 
 
-# Tensors made after the shape of another one.
+# Tensors with the shape of another tensor.
 
 for _name, _fill in {"ZerosLike": 0, "OnesLike": 1, "EmptyLike": 0}.items():
 

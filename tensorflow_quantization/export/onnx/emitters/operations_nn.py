@@ -1,4 +1,4 @@
-"""Convolutions, pooling, normalization and attention of `keras.ops`, their weights tensors or constants."""
+"""Convolutions, pooling, normalization and attention of `keras.ops`, whose weights are tensors or constants."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tensorflow_quantization.export.onnx.values import Order, Value, channels_fi
 
 
 def _image_first(operation, values: Sequence[Value]) -> list[Order]:
-    """Channels first for the image, Keras' order for kernels that are tensors."""
+    """Channels first for the image, Keras' order for kernels."""
     last = (operation.data_format or keras.config.image_data_format()) == "channels_last"
     image, *kernels = values
     return [channels_first(image.rank, -1 if last else 1), *(keras_order(k.rank) for k in kernels)]
 
 
 def _kernel(e: Emission, kernel: Any, depthwise: bool = False) -> tuple[Any, list[int]]:
-    """A kernel as ONNX wants it, and its spatial sizes."""
+    """A kernel in the axis order of ONNX, and its spatial sizes."""
     sizes = [int(d) for d in kernel.shape[:-2]]
     if not isinstance(kernel, Value):
         array = to_numpy(kernel, "float32")
@@ -49,7 +49,7 @@ def _kernel(e: Emission, kernel: Any, depthwise: bool = False) -> tuple[Any, lis
 def _channels(x: Value) -> int:
     channels = x.stored_shape[1]
     if channels is None:
-        raise NotExpressibleError("convolves a tensor of unknown channels")
+        raise NotExpressibleError("convolves a tensor with an unknown number of channels")
     return channels
 
 
@@ -104,7 +104,7 @@ for _op_type, _name in {"MaxPool": "MaxPool", "AveragePool": "AveragePool"}.item
 
 def _constant_or_none(x: Any) -> np.ndarray | None:
     if isinstance(x, Value):
-        raise NotExpressibleError("normalizes with a scale or shift that is no constant")
+        raise NotExpressibleError("normalizes with a scale or shift that is not a constant")
     return None if x is None else to_numpy(x, "float32")
 
 
@@ -136,7 +136,7 @@ def batch_norm(
         return _folded_batch_norm(e, x, axis, operation.epsilon, mean, variance, offset, scale)
 
     def along(v: Any) -> Value:
-        """One number a channel, in front of as many axes as follow the channels."""
+        """A vector with one number per channel, reshaped to broadcast along `axis`."""
         v = e.arrange(e.value(v, "float32"))
         shape = [1] * x.rank
         shape[axis] = -1
@@ -197,5 +197,5 @@ def dot_product_attention(
     return Value(y, tuple(e.outputs[0].shape), e.outputs[0].dtype, (0, 2, 1, 3))
 
 
-#: The score of what attention must not see, as Keras has it.
+#: The score of masked elements in Keras' dot_product_attention.
 _LEAST = 0.7 * np.finfo(np.float32).min

@@ -1,4 +1,4 @@
-"""Operations of `keras.ops` that multiply and sum: dot, tensordot, einsum and their kin."""
+"""Operations of `keras.ops` that multiply and sum, such as dot, tensordot and einsum."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def tensordot(e: Emission, operation, x1: Any, x2: Any) -> Value:
 
 
 def _contract(e: Emission, a: Value, b: Value, first: list[int], second: list[int]) -> Value:
-    """The sum of products over the axes `first` of `a` and `second` of `b`, as a product of two matrices."""
+    """The sum of products over the axes `first` of `a` and `second` of `b`, as a MatMul of two matrices."""
     free_a = [i for i in range(a.rank) if i not in first]
     free_b = [i for i in range(b.rank) if i not in second]
     shared = [a.shape[i] if a.shape[i] is not None else b.shape[j] for i, j in zip(first, second, strict=True)]
@@ -87,7 +87,7 @@ def einsum(e: Emission, operation, *operands: Any, **kwargs: Any) -> Value:
 
 
 def _batch_product(e: Emission, text: str, values: list[Value]) -> Value | None:
-    """An equation that is a matrix product of moved axes, which runtimes compute faster; `None` if it is not one."""
+    """The equation as a MatMul of transposed tensors, which is faster than Einsum; `None` if there is none."""
     inputs, output = text.split("->")
     terms = inputs.split(",")
     if len(terms) != 2 or "." in text or any(len(set(t)) < len(t) for t in (*terms, output)):
@@ -99,7 +99,7 @@ def _batch_product(e: Emission, text: str, values: list[Value]) -> Value | None:
     columns = [c for c in second if c not in first]
     if (len(shared), len(rows), len(columns)) != (1, 1, 1) or set(output) != {*batch, *rows, *columns}:
         return None
-    if output.index(rows[0]) > output.index(columns[0]):  # the other way round the result need not be transposed
+    if output.index(rows[0]) > output.index(columns[0]):  # with swapped operands, the result needs no Transpose
         return _batch_product(e, f"{second},{first}->{output}", values[::-1])
     a = e.arrange(values[0], tuple(first.index(c) for c in batch + rows + shared))
     b = e.arrange(values[1], tuple(second.index(c) for c in batch + shared + columns))

@@ -1,4 +1,4 @@
-"""Operations of `keras.ops` that reduce axes or accumulate along one, beyond sum, mean and extremes."""
+"""Operations of `keras.ops` that reduce axes or accumulate along an axis, except sum, mean, max and min."""
 
 from __future__ import annotations
 
@@ -82,10 +82,12 @@ def average(e: Emission, operation, x: Value, weights: Any = None) -> Value:
     weights = e.arrange(e.value(weights, x.dtype))
     if weights.rank != x.rank:
         if weights.rank != 1 or not isinstance(axis, int):
-            raise NotExpressibleError("averages with weights that are neither a vector nor of the shape of the tensor")
+            raise NotExpressibleError(
+                "averages with weights that are neither a vector nor have the shape of the tensor"
+            )
         shape = tuple(weights.shape[0] if i == axis % x.rank else 1 for i in range(x.rank))
         if None in shape:
-            raise NotExpressibleError("averages with a vector of unknown length as weights")
+            raise NotExpressibleError("averages with a weight vector of unknown length")
         weights = Value(e.reshape(weights, [d or 1 for d in shape]), shape, x.dtype)
     weighted = x.with_onnx(e.op("Mul", x, weights))
     spread = x.with_onnx(e.op("Expand", weights, e.op("Shape", x)))

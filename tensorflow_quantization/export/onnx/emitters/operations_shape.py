@@ -1,4 +1,4 @@
-"""Operations of `keras.ops` that join, split, repeat, turn or reshape tensors."""
+"""Operations of `keras.ops` that concatenate, split, repeat, rotate or reshape tensors."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def _int64(*numbers: Any) -> np.ndarray:
 
 
 def reshape_to(e: Emission, x: Any, shape: Sequence[int | None]) -> ir.Value:
-    """A Reshape to a shape in which at most one axis is unknown, whichever."""
+    """Append a Reshape to a shape with at most one unknown axis."""
     dims = [-1 if d is None else d for d in shape]
     if dims.count(-1) > 1:
         kept = reshape_dims(tuple(shape))
         if kept is None:
-            raise NotExpressibleError("makes a shape with several unknown axes")
+            raise NotExpressibleError("has an output shape with several unknown axes")
         dims = kept
     return e.reshape(x, dims)
 
@@ -44,7 +44,7 @@ def stack(e: Emission, operation, values: Sequence[Any]) -> Value:
     axis = operation.axis % len(spec.shape)
     order = next(v.order for v in values if isinstance(v, Value))
     parts = [e.op("Unsqueeze", e.arrange(e.value(v, spec.dtype), order), _int64(axis)) for v in values]
-    # The new axis is stored where Keras has it, the others around it as they were.
+    # The new axis is stored at its position in Keras, and the other axes keep their order.
     stored = [a + (a >= axis) for a in order]
     stored.insert(axis, axis)
     return Value(e.op("Concat", *parts, axis=axis), tuple(spec.shape), spec.dtype, tuple(stored))
@@ -56,7 +56,7 @@ def stack_along(e: Emission, operation, values: Sequence[Any]) -> Value:
     parts = [e.arrange(e.value(v, e.outputs[0].dtype)) for v in values]
     rank = len(e.outputs[0].shape)
     if any(p.rank != rank for p in parts):
-        raise NotExpressibleError("stacks tensors of fewer axes than it makes; reshape them first")
+        raise NotExpressibleError("stacks tensors of lower rank than its output; reshape them first")
     axis = {"Hstack": 0 if rank == 1 else 1, "Vstack": 0, "Dstack": 2}[kind]
     return e.output(e.op("Concat", *parts, axis=axis))
 
@@ -95,7 +95,7 @@ def unstack(e: Emission, operation, x: Value) -> list[Value]:
     x = x if x.flattened is None else e.arrange(x)
     axis = operation.axis % x.rank
     if x.shape[axis] is None:
-        raise NotExpressibleError("takes an axis of unknown size apart")
+        raise NotExpressibleError("unstacks an axis of unknown size")
     shape = tuple(d for a, d in enumerate(x.shape) if a != axis)
     order = tuple(a - (a > axis) for a in x.order if a != axis)
     position = x.position(axis)
@@ -126,8 +126,8 @@ def repeat(e: Emission, operation, x: Value) -> Value:
         index = np.repeat(np.arange(size, dtype=np.int64), repeats)
         return e.output(e.op("Gather", onnx, index, axis=axis))
     if len(repeats) > 1:
-        raise NotExpressibleError("repeats the elements of an axis of unknown size differently")
-    # An axis of copies behind the one that is repeated, which a Reshape then makes part of it.
+        raise NotExpressibleError("has different repeats for the elements of an axis of unknown size")
+    # Add an axis of copies after the repeated axis. A Reshape then merges both axes.
     copies = [1] * (len(shape) + 1)
     copies[axis + 1] = int(repeats[0])
     y = e.op("Expand", e.op("Unsqueeze", onnx, _int64(axis + 1)), _int64(*copies))
@@ -188,13 +188,13 @@ def rotate(e: Emission, operation, x: Value) -> Value:
     elif k:
         y = e.op("Transpose", reverse(y, second) if k == 1 else y, perm=perm)
         y = reverse(y, second) if k == 3 else y
-    shape = [x.shape[a] for a in perm] if k % 2 else x.shape  # Keras' own description swaps the axes whatever k is
+    shape = [x.shape[a] for a in perm] if k % 2 else x.shape  # Keras infers swapped axes for every k
     return Value(y, tuple(shape), x.dtype)
 
 
 @emitter("BroadcastTo")
 def broadcast_to(e: Emission, operation, x: Value) -> Value:
-    # An axis of unknown size is one that the tensor has already: 1 leaves it as it is.
+    # An axis of unknown size is already in the tensor. The size 1 leaves it unchanged.
     dims = [1 if d is None or d < 0 else int(d) for d in operation.shape]
     return e.output(e.op("Expand", x, _int64(*dims)))
 

@@ -1,4 +1,4 @@
-"""Pooling, local and global."""
+"""Local and global pooling."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def max_pooling(e: Emission, layer, x: Value) -> Value:
 
 @emitter("AveragePooling1D", "AveragePooling2D", "AveragePooling3D", layout="channels_first")
 def average_pooling(e: Emission, layer, x: Value) -> Value:
-    return _pool(e, layer, x, "AveragePool")  # padding does not count, in Keras and by ONNX' default
+    return _pool(e, layer, x, "AveragePool")  # Keras and ONNX, by default, leave padding out of the mean
 
 
 def _pool_all(e: Emission, layer, x: Value, op_type: str) -> Value:
     y = e.op(op_type, x)
-    # Known to be (batch, channels, 1, ...), so that a Reshape to just that can be dropped again.
+    # Note the shape (batch, channels, 1, ...), so that a pass can remove a Reshape to this shape.
     e.builder.annotate(Value(y, (*x.stored_shape[:2], *[1] * (x.rank - 2))))
     if layer.keepdims:
         return e.output(y, x)
@@ -47,7 +47,7 @@ def global_average(e: Emission, layer, x: Value) -> Value:
 def global_average_1d(e: Emission, layer, x: Value, mask: Value | None = None) -> Value:
     if mask is None:
         return _pool_all(e, layer, x, "GlobalAveragePool")
-    seen = unsqueeze(e, boolean(e, mask), [1])  # of all channels, which are stored in front of the steps
+    seen = unsqueeze(e, boolean(e, mask), [1])  # broadcast over the channels, which are stored before the steps
     steps, keep = np.asarray([2], np.int64), int(layer.keepdims)
     total = e.op("ReduceSum", e.op("Where", seen, x, 0.0), steps, keepdims=keep)
     count = e.op("ReduceSum", e.op("Cast", seen, to=ir.DataType.FLOAT.value), steps, keepdims=keep)

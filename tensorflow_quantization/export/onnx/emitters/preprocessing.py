@@ -1,4 +1,4 @@
-"""Preprocessing that stays in the model, and layers that do something only while training."""
+"""Preprocessing layers, and layers that have an effect in training only."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def auto_contrast(e: Emission, layer, x: Value) -> Value:
     scale = e.op("Div", 255.0, e.op("Sub", high, low))
     y = e.op("Clip", e.op("Mul", e.op("Sub", images, low), scale), 0.0, 255.0)
     y = e.op("Add", e.op("Mul", y, (greatest - least) / 255.0), float(least))
-    # A channel of one color only is left as it is.
+    # A channel with a single value stays unchanged.
     y = e.op("Where", e.op("Equal", high, low), x, y)
     return e.output(e.cast(x.with_onnx(y), e.outputs[0].dtype).onnx, x)
 
@@ -66,7 +66,7 @@ def auto_contrast(e: Emission, layer, x: Value) -> Value:
 def center_crop(e: Emission, layer, x: Value) -> Value:
     height, width = x.stored_shape[2:]
     if height is None or width is None or height < layer.height or width < layer.width:
-        raise NotExpressibleError("crops from images of unknown size, or smaller than what it makes")
+        raise NotExpressibleError("crops images whose size is unknown or smaller than the crop")
     axes = [x.order[2], x.order[3]]
     starts = [(height - layer.height) // 2, (width - layer.width) // 2]
     bounds = {axes[0]: (starts[0], starts[0] + layer.height), axes[1]: (starts[1], starts[1] + layer.width)}
@@ -78,7 +78,7 @@ def center_crop(e: Emission, layer, x: Value) -> Value:
 def random_crop(e: Emission, layer, x: Value) -> Value:
     if x.shape != tuple(e.outputs[0].shape):
         raise NotExpressibleError(
-            "leaves images uncropped when the model does not train, against the shape that it promises; use "
+            "does not crop images at inference, so its output has another shape than Keras infers; use "
             "keras.layers.CenterCrop for inference"
         )
     return e.cast(x, e.outputs[0].dtype)

@@ -1,4 +1,4 @@
-"""The wrappers of quantized layers: QuantizeLinear and DequantizeLinear around what the layer itself emits."""
+"""The wrappers of quantized layers: QuantizeLinear and DequantizeLinear around the nodes of the layer."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper, S
 
 
 def _as_it_comes(layer: Any, values: Sequence[Value]) -> None:
-    """The layer inside decides."""
+    """No change: `quantize_wrapper` uses the layout of the layer inside."""
 
 
-# A wrapper is written by what it holds, so a subclass whose `call` does more than call its base's is taken for it.
+# Structural: the emitter writes the layer and the quantizers of a wrapper. It writes a subclass that overrides `call`
+# like its base class.
 @emitter(BaseQuantizeWrapper, layout=_as_it_comes, structural=True)
 def quantize_wrapper(e: Emission, wrapper, inputs: Any, **kwargs: Any) -> Any:
     layer = wrapper.layer
     entry = find_emitter(layer)
     if entry is None:
         raise NotExpressibleError(f"wraps a {type(layer).__name__}, which has no emitter")
-    # First the layout that the layer wants, so that nothing stands between its DequantizeLinear and its operator.
+    # Transpose before quantizing: runtimes fuse a DequantizeLinear only if the operator directly follows it.
     (inputs,), kwargs = e.arrange_inputs(entry, layer, (inputs,), kwargs)
     quantizers = iter(wrapper.input_quantizers)
     names = iter(input_names(len(wrapper.input_quantizers)))
@@ -45,7 +46,7 @@ def quantize_wrapper(e: Emission, wrapper, inputs: Any, **kwargs: Any) -> Any:
     if wrapper.output_quantizer is None:
         return result
     if isinstance(result, list):
-        raise NotExpressibleError("quantizes the output of a layer that has several")
+        raise NotExpressibleError("quantizes the output of a layer with several outputs")
     return quantize(e, wrapper.output_quantizer, result, "output")
 
 
@@ -81,30 +82,35 @@ def activation_quantizer(e: Emission, quantizer: ActivationQuantizer, x: Value) 
 
 
 def _within(e: Emission, wrapper: BaseQuantizeWrapper) -> Emission:
-    """An emission for the layer in a wrapper, with quantized kernels and the bias that integer kernels hold."""
+    """An emission for the layer in a wrapper, with quantized kernels and the bias that integer kernels can store."""
     bias = integer_bias(wrapper)
     arrays = {} if bias is None else {"bias": to_numpy(bias, "float32")}
     return e.wrapped(wrapper.layer, wrapper.weight_quantizers, arrays)
 
 
 def input_names(count: int) -> list[str]:
-    """What the inputs of a layer with so many are called, within the layer."""
+    """The names of the inputs of a layer with `count` inputs, within the layer."""
     return ["input"] if count == 1 else [f"input_{i}" for i in range(count)]
 
 
 def quantize(e: Emission, quantizer: ActivationQuantizer, x: Value, name: str) -> Value:
-    """`x` through QuantizeLinear and DequantizeLinear.
+    """Append a QuantizeLinear and a DequantizeLinear after `x`.
 
     Args:
-        quantizer: gives scale and zero point.
-        name: what is quantized, within the layer: "input", "input_1", "output".
+        e: the emission of the wrapper.
+        quantizer: the quantizer with scale and zero point.
+        x: the value to quantize.
+        name: name of the value within the layer: "input", "input_1", "output".
+
+    Returns:
+        The output of the DequantizeLinear.
     """
     scheme = quantizer.scheme
     scale, zero_point = quantizer.parameters()
     x = e.cast(x, "float32")
     onnx = x.onnx
     if not scheme.saturates:
-        # QuantizeLinear saturates at the limits of int8 or uint8 only. A pass removes what has no effect.
+        # QuantizeLinear saturates at the limits of int8 or uint8 only. A pass removes a Clip without effect.
         limits = np.iinfo(scheme.dtype)
         step = np.float32(scale)
         low = None if scheme.qmin == limits.min else np.float32((scheme.qmin - int(zero_point)) * step)

@@ -1,4 +1,4 @@
-"""The wrappers of attention layers: what the layer itself emits, with quantizers around and within it."""
+"""The wrappers of attention layers: quantizers around and inside the nodes of the layer."""
 
 from __future__ import annotations
 

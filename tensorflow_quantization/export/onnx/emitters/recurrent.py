@@ -1,4 +1,4 @@
-"""Recurrent layers, Bidirectional and TimeDistributed."""
+"""Recurrent layers and Bidirectional."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from tensorflow_quantization.export.onnx.registry import emitter
 from tensorflow_quantization.export.onnx.unrolling import ForEachSample, trace_steps
 from tensorflow_quantization.export.onnx.values import Order, Value, channels_first
 
-#: (time, batch, features), as ONNX' recurrent operators take and give it.
+#: (time, batch, features), the order of inputs and outputs of ONNX' recurrent operators.
 TIME_FIRST = (1, 0, 2)
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What a recurrent layer computes.
+    """The results of a recurrent layer.
 
     Attributes:
-        sequence: all outputs (batch, time, ...), in the order of time; `None` if it does not return them.
+        sequence: all outputs (batch, time, ...), in the order of time; `None` if the layer does not return sequences.
         last: the output of the last step.
-        states: those after the last step, (batch, ...) each.
+        states: the states after the last step, (batch, ...) each.
     """
 
     sequence: Value | None
@@ -48,25 +48,25 @@ def recurrent(e: Emission, layer, x: Value, initial_state: Any = None, mask: Val
 
 
 def check_stateless(layer: Any) -> None:
-    """Raises: NotExpressibleError: the layer remembers its state from call to call."""
+    """Raises: NotExpressibleError: the layer is stateful."""
     if layer.stateful:
         raise NotExpressibleError(
-            "has stateful=True, and a file remembers nothing between runs; take the state as an input "
-            "(initial_state=...) and give it back (return_state=True)"
+            "has stateful=True, and a file stores no state between runs; pass the state as an input "
+            "(initial_state=...) and return it (return_state=True)"
         )
 
 
 def run_layer(
     e: Emission, layer: Any, x: Value, initial_state: Any, masked: MaskedSequences | None, inner: str = ""
 ) -> Ran:
-    """Run the cells of a recurrent layer one after the other, each over the whole sequence; else step by step."""
+    """Append one recurrent operator per cell of the layer, or the calls of each step if ONNX has no such operator."""
     stack = isinstance(layer.cell, keras.layers.StackedRNNCells)
     try:
         recurrences = [Recurrence.of(cell) for cell in (layer.cell.cells if stack else [layer.cell])]
     except NotExpressibleError as error:
         if x.shape[1] is None:
             raise NotExpressibleError(
-                f"{error}; else it is written step by step: build the model for a fixed number of steps"
+                f"{error}; to write other cells step by step, build the model for a fixed number of steps"
             ) from error
         return _run_steps(e, layer, x, initial_state, None if masked is None else masked.mask, inner)
     given = _initial_states(initial_state, [r.states for r in recurrences])
@@ -86,7 +86,7 @@ def run_layer(
         )
         current = _sequence(x, _squeeze(e, y, 1), recurrence.units)
         states += [_state(x, _squeeze(e, s, 0), recurrence.units) for s in last]
-    # The output of a cell is the first of its states.
+    # The output of a cell is its first state.
     final = states[-len(last)]
     sequence = current if layer.return_sequences else None
     if masked is None:
@@ -98,7 +98,7 @@ def run_layer(
 
 
 def _run_steps(e: Emission, layer: Any, x: Value, initial_state: Any, mask: Value | None, inner: str) -> Ran:
-    """Call the cell once a step."""
+    """Append the calls of the cell, step by step."""
     graph = trace_steps(layer, x, initial_state, mask, f"{inner}/" if inner else "")
     given = [s for s in keras.tree.flatten(initial_state) if isinstance(s, Value)]
     if getattr(layer, "data_format", None) == "channels_last":
@@ -108,7 +108,7 @@ def _run_steps(e: Emission, layer: Any, x: Value, initial_state: Any, mask: Valu
 
 
 def _each_channels_first(rank: int) -> Order:
-    """The order of a sequence of images that stores each with its channels first."""
+    """The order that stores a sequence of images as (batch, time, channels, ...)."""
     return (0, 1, *(a + 1 for a in channels_first(rank - 1)[1:]))
 
 
@@ -153,7 +153,7 @@ def bidirectional(e: Emission, layer, x: Value, initial_state: Any = None, mask:
             raise NotExpressibleError(f"wraps a {type(one).__name__}; recurrent layers with cells are exported")
         check_stateless(one)
     if forward.go_backwards or not backward.go_backwards:
-        raise NotExpressibleError("has a first layer that goes backwards")
+        raise NotExpressibleError("has a forward layer that runs backwards")
     masked = None if mask is None else MaskedSequences(e, mask)
     given = list(initial_state) if initial_state is not None else None
     halves = (None, None) if given is None else (given[: len(given) // 2], given[len(given) // 2 :])
@@ -171,7 +171,7 @@ def bidirectional(e: Emission, layer, x: Value, initial_state: Any = None, mask:
 
 
 def _joined(e: Emission, forward: Any, backward: Any, x: Value, given: tuple) -> tuple[Ran, Ran] | None:
-    """Both directions by one operator; `None` if they differ too much for that."""
+    """Both directions with one bidirectional operator; `None` if one operator cannot compute both."""
     try:
         both = [Recurrence.of(forward.cell), Recurrence.of(backward.cell)]
     except NotExpressibleError:

@@ -1,4 +1,4 @@
-"""What moves, repeats, pads or cuts elements without computing with them."""
+"""Layers and operations that move, repeat, pad or crop elements."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def flatten(e: Emission, layer, x: Value) -> Value:
 
 @emitter("Reshape")
 def reshape(e: Emission, operation, x: Value) -> Value:
-    # The layer keeps the batch axis and has `target_shape`, the operation of keras.ops has `newshape` for all axes.
+    # The layer has `target_shape` without the batch axis, the operation of keras.ops `newshape` for all axes.
     batch = getattr(operation, "target_shape", None) is not None
     target = [0, *operation.target_shape] if batch else list(operation.newshape)
     shape = e.outputs[0].shape
@@ -48,12 +48,12 @@ def reshape(e: Emission, operation, x: Value) -> Value:
         else:
             dims.append(-1 if known is None else known)
     if dims.count(-1) > 1:
-        raise NotExpressibleError("makes a shape with several unknown axes")
+        raise NotExpressibleError("has an output shape with several unknown axes")
     return e.output(e.reshape(x, dims))
 
 
 def permute(x: Value, axes: Sequence[int]) -> Value:
-    """`x` with Keras' axes permuted: nothing moves, the description changes."""
+    """`x` with Keras' axes permuted. No data moves: only shape and order of the value change."""
     shape = tuple(x.shape[a] for a in axes)
     return Value(x.onnx, shape, x.dtype, tuple(list(axes).index(a) for a in x.order))
 
@@ -125,7 +125,7 @@ def spatial_axes(layer: Any, rank: int) -> list[int]:
 def pad(
     e: Emission, x: Value, amounts: dict[int, tuple[int, int]], mode: str = "constant", value: Any = None
 ) -> ir.Value:
-    """A Pad of Keras' axes, elements before and after each; `x` itself if there are none."""
+    """Append a Pad with numbers of elements before and after Keras' axes; `x` itself if all numbers are 0."""
     begins, ends = [0] * x.rank, [0] * x.rank
     for axis, (before, after) in amounts.items():
         begins[x.position(axis)], ends[x.position(axis)] = int(before), int(after)
@@ -134,7 +134,7 @@ def pad(
     return e.op("Pad", x, np.asarray(begins + ends, np.int64), value, mode=mode)
 
 
-# Stored like the convolution that usually follows, so that no Transpose comes in between.
+# Channels first, like the convolution that usually follows: no Transpose is needed between them.
 @emitter("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D", layout="channels_first")
 def zero_padding(e: Emission, layer, x: Value) -> Value:
     axes = spatial_axes(layer, x.rank)
@@ -154,7 +154,7 @@ def pad_operation(e: Emission, operation, x: Value, constant_values: Any = None)
 
 
 def _pad_symmetrically(e: Emission, x: Value, widths: Sequence[tuple[int, int]]) -> Value:
-    """Mirrors at the edge, its element twice, for which ONNX has no mode: the elements are looked up."""
+    """Mirror with the edge element repeated. ONNX has no such mode, so the elements are gathered."""
     y: Any = x
     for axis, width in enumerate(widths):
         size = x.shape[axis]
@@ -168,7 +168,7 @@ def _pad_symmetrically(e: Emission, x: Value, widths: Sequence[tuple[int, int]])
 
 
 def crop(e: Emission, x: Value, bounds: dict[int, tuple[int, int]], steps: dict[int, int] | None = None) -> ir.Value:
-    """A Slice of Keras' axes, each from its first to before its second bound."""
+    """Append a Slice of Keras' axes, each with the start and the end, exclusive, in `bounds`."""
     axes = sorted(bounds, key=x.position)
 
     def numbers(values) -> np.ndarray:
@@ -196,7 +196,7 @@ def cropping(e: Emission, layer, x: Value) -> Value:
 def get_item(e: Emission, operation, x: Value, key: Any) -> Value:
     keys = list(key) if isinstance(key, tuple | list) else [key]
     if not all(k is None or k is Ellipsis or isinstance(k, slice | int | np.integer) for k in keys):
-        raise NotExpressibleError("takes elements at positions that are not known before it runs")
+        raise NotExpressibleError("takes elements at dynamic positions")
     if Ellipsis in keys:
         at = keys.index(Ellipsis)
         missing = x.rank - sum(k is not None for k in keys) + 1

@@ -1,7 +1,8 @@
-"""Images in another size: Resizing, UpSampling and `keras.ops.image.resize`.
+"""Resizes images: Resizing, UpSampling and `keras.ops.image.resize`.
 
-Nearest neighbors and bilinear interpolation are ONNX' Resize. Any other way is done differently by each runtime, and by
-each backend of Keras; but along an axis it is a matrix, which an identity matrix that Keras resizes tells.
+Nearest neighbor and bilinear interpolation use ONNX' Resize. Runtimes and backends of Keras differ in all other
+interpolations. But these are a matrix product along each axis, and Keras returns the matrix if it resizes an identity
+matrix.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _ONE_SIZE = "build the model for images of one size"
 @emitter("Resizing", layout="channels_first")
 def resizing(e: Emission, layer, x: Value) -> Value:
     if layer.height is None or layer.width is None:
-        raise NotExpressibleError(f"resizes to a size that is not known; {_ONE_SIZE}")
+        raise NotExpressibleError(f"resizes to an unknown size; {_ONE_SIZE}")
     return _resize(e, layer, x, [layer.height, layer.width])
 
 
@@ -71,10 +72,10 @@ def up_sampling(e: Emission, layer, x: Value) -> Value:
 
 
 def _resize(e: Emission, layer: Any, x: Value, size: Sequence[int]) -> Value:
-    """A batch of images in another size, stored channels first, as a layer or operation with Keras' options wants."""
+    """Resize a batch of images, stored channels first, with the options of a layer or operation."""
     integers = np.iinfo(x.dtype) if "int" in x.dtype else None
     x = e.cast(x, "float32")
-    # UpSampling2D has none of these options.
+    # UpSampling2D has no such options.
     if getattr(layer, "crop_to_aspect_ratio", False) or getattr(layer, "pad_to_aspect_ratio", False):
         x = _fit(e, layer, x, size)
     antialias = getattr(layer, "antialias", False)
@@ -82,19 +83,19 @@ def _resize(e: Emission, layer: Any, x: Value, size: Sequence[int]) -> Value:
         y = _by_operator(e, x, size, layer.interpolation)
     else:
         y = _by_matrices(e, x, size, layer.interpolation, antialias)
-    if integers is not None:  # Keras makes whole numbers of what were whole numbers
+    if integers is not None:  # Keras rounds images of an integer dtype
         y = e.op("Clip", e.op("Round", y), float(integers.min), float(integers.max))
     return e.cast(_sized(x, y, dict(zip(x.order[2:], size, strict=True))), e.outputs[0].dtype)
 
 
 def _sized(like: Value, onnx: ir.Value, sizes: dict[int, int]) -> Value:
-    """`onnx` as a value like another but for the sizes of some of Keras' axes."""
+    """`onnx` as a value like `like`, with other sizes for some of Keras' axes."""
     shape = tuple(sizes.get(axis, d) for axis, d in enumerate(like.shape))
     return Value(onnx, shape, like.dtype, like.order)
 
 
 def _fit(e: Emission, layer: Any, x: Value, size: Sequence[int]) -> Value:
-    """The largest middle part of the proportions of `size`, or as much around the image as makes it have them."""
+    """Crop or pad images at the center to the aspect ratio of `size`."""
     height, width = x.stored_shape[2:]
     if height is None or width is None:
         raise NotExpressibleError(f"crops or pads to the aspect ratio of images of unknown size; {_ONE_SIZE}")
@@ -113,7 +114,7 @@ def _fit(e: Emission, layer: Any, x: Value, size: Sequence[int]) -> Value:
 
 
 def _by_operator(e: Emission, x: Value, size: Sequence[int], interpolation: str) -> ir.Value:
-    """Pixels taken as areas, as Keras does."""
+    """Append a Resize with half-pixel centers, as in Keras."""
     nearest = interpolation == "nearest"
     leading = e.op("Slice", e.op("Shape", x), np.asarray([0], np.int64), np.asarray([2], np.int64))
     return e.op(
@@ -129,7 +130,7 @@ def _by_operator(e: Emission, x: Value, size: Sequence[int], interpolation: str)
 
 
 def _by_matrices(e: Emission, x: Value, size: Sequence[int], interpolation: str, antialias: bool) -> ir.Value:
-    """A product along each axis that changes, with the weights that the backend's Keras gives the pixels."""
+    """Append a matrix product for each axis whose size changes, with the weights of Keras on this backend."""
     height, width = x.stored_shape[2:]
     if height is None or width is None:
         how = f"interpolation={interpolation!r}" + (" and antialias=True" if antialias else "")
@@ -139,7 +140,9 @@ def _by_matrices(e: Emission, x: Value, size: Sequence[int], interpolation: str,
         try:
             matrix = _matrix(old, new, interpolation, antialias)
         except ValueError as error:
-            raise NotExpressibleError(f"has an interpolation that this backend of Keras lacks: {error}") from error
+            raise NotExpressibleError(
+                f"has an interpolation that this backend of Keras does not support: {error}"
+            ) from error
         return e.builder.shared_initializer(f"{e.path}/{name}", matrix.T if transposed else matrix)
 
     y: Any = x
@@ -151,7 +154,7 @@ def _by_matrices(e: Emission, x: Value, size: Sequence[int], interpolation: str,
 
 
 def _matrix(old: int, new: int, interpolation: str, antialias: bool) -> np.ndarray:
-    """(new, old): the weights of the old pixels of a column in each new one."""
-    columns = np.eye(old, dtype=np.float32).reshape(1, old, 1, old)  # each channel has one pixel that is not zero
+    """The weights of the old pixels of a column in each new pixel, (new, old)."""
+    columns = np.eye(old, dtype=np.float32).reshape(1, old, 1, old)  # each channel has a single pixel of 1
     options = {"interpolation": interpolation, "antialias": antialias, "data_format": "channels_last"}
     return to_numpy(keras.ops.image.resize(columns, (new, 1), **options), "float32")[0, :, 0]

@@ -1,4 +1,4 @@
-"""Spectrograms: the Fourier transform of windows of a signal, as a convolution with the sines and cosines."""
+"""Spectrograms: the Fourier transform of windows of a signal, as a convolution with cosines and sines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tensorflow_quantization.export.onnx.values import Value
 @emitter("STFTSpectrogram", layout="channels_first")
 def stft_spectrogram(e: Emission, layer, x: Value) -> Value:
     x = e.cast(x, "float32")
-    # A layer has only those kernels that it needs.
+    # A layer has only the kernels that its mode needs.
     kernels = {name: kernel for name in ("real", "imag") if (kernel := e.array(f"{name}_kernel")) is not None}
     if layer.mode in ("real", "imag", "stft"):
         kernel = np.concatenate(list(kernels.values()), axis=-1)
@@ -31,7 +31,7 @@ def stft_spectrogram(e: Emission, layer, x: Value) -> Value:
         return _arranged(e, layer, x, y)
     y = e.op("Add", *(e.op("Mul", part, part) for part in (real, imaginary)))
     if layer.mode == "psd":
-        # Each frequency stands for its negative too, but for none and for the greatest.
+        # The power of negative frequencies is added: double all frequencies except zero and the highest.
         factors = np.full((kernels["real"].shape[-1], 1), 2, np.float32)
         factors[[0, -1]] = 1
         return _arranged(e, layer, x, e.op("Mul", y, np.tile(factors, (channels_of(x), 1))))
@@ -42,7 +42,10 @@ def stft_spectrogram(e: Emission, layer, x: Value) -> Value:
 
 
 def _transform(e: Emission, layer, x: Value, kernel: np.ndarray, name: str) -> ir.Value:
-    """Each channel convolved with a kernel (frame_length, 1, frequencies): (batch, channels * frequencies, frames)."""
+    """The convolution of each channel with a kernel (frame_length, 1, frequencies).
+
+    Its shape is (batch, channels * frequencies, frames).
+    """
     channels, strides = channels_of(x), [layer.frame_step or layer.frame_length // 2]
     return e.op(
         "Conv",
@@ -56,11 +59,11 @@ def _transform(e: Emission, layer, x: Value, kernel: np.ndarray, name: str) -> i
 
 
 def _arranged(e: Emission, layer, x: Value, y: ir.Value) -> Value:
-    """The output of a layer, of what is stored as (batch, channels * frequencies, frames)."""
+    """The output of the layer from a tensor (batch, channels * frequencies, frames)."""
     if not layer.expand_dims:
         return e.output(y, x)
     spec = e.outputs[0]
-    last = layer.data_format == "channels_last"  # then it is (batch, frames, frequencies, channels) in Keras
+    last = layer.data_format == "channels_last"  # (batch, frames, frequencies, channels) in Keras
     frequencies = spec.shape[2 if last else 3]
     y = e.reshape(y, [0, channels_of(x), frequencies, -1])
     return Value(y, tuple(spec.shape), spec.dtype, (0, 3, 2, 1) if last else (0, 1, 3, 2))
@@ -69,7 +72,7 @@ def _arranged(e: Emission, layer, x: Value, y: ir.Value) -> Value:
 @emitter("MelSpectrogram")
 def mel_spectrogram(e: Emission, layer, x: Value) -> Value:
     if x.rank != 2:
-        raise NotExpressibleError(f"has an input of rank {x.rank}; give it one signal a sample, (batch, samples)")
+        raise NotExpressibleError(f"has an input of rank {x.rank}; its input must be (batch, samples)")
     _check_frames(layer, x.shape[1], e.outputs[0].shape[2])
     x = e.cast(x, "float32")
     signal = e.op("Pad", e.op("Unsqueeze", x, np.array([1])), _padding(layer), mode="reflect")
@@ -89,51 +92,51 @@ def _check_frames(layer, samples: int | None, promised: int | None) -> None:
     frames = None if samples is None else (samples - layer.fft_length % 2) // layer.sequence_stride + 1
     if frames != promised:
         raise NotExpressibleError(
-            f"computes {frames} frames of {samples} samples, against the {promised} that it promises; use an even "
-            "fft_length and signals of a multiple of sequence_stride"
+            f"computes {frames} frames from {samples} samples, but Keras infers {promised}; use an even fft_length and "
+            "signals whose length is a multiple of sequence_stride"
         )
 
 
 def _padding(layer) -> np.ndarray:
-    """How much of the signal is mirrored before and behind it: half a transform, less where the window is zero."""
+    """The padding of the signal: half a transform on each side, without the zeros around the window."""
     left, right = (layer.fft_length // 2 - zeros for zeros in _zeros(layer))
     return np.array([0, 0, left, 0, 0, right])
 
 
 def _zeros(layer) -> tuple[int, int]:
-    """By how many zeros on each side a window is made as long as the transform."""
+    """The numbers of zeros before and after a window that pad it to the length of the transform."""
     count = layer.fft_length - layer.sequence_length
     return count // 2, count - count // 2
 
 
 def _fourier(layer) -> np.ndarray:
-    """Cosines, then sines, times the window: (2 * bins, 1, sequence_length).
+    """The kernel of the transform, (2 * bins, 1, sequence_length): cosines, then sines, times the window.
 
-    The discrete Fourier transform: X[k] = sum over n of w[n] x[n] exp(-2 pi i k n / N); the sign of the sines does not
-    matter to the power.
+    The discrete Fourier transform is X[k] = sum over n of w[n] x[n] exp(-2 pi i k n / N). The power does not depend on
+    the sign of the sines.
     """
     samples = np.arange(layer.sequence_length)
-    # Whole numbers of turns are taken out while they are exact.
+    # Reduce to one turn in integers, which is exact.
     places = np.arange(layer.fft_length // 2 + 1)[:, None] * (samples + _zeros(layer)[0])[None]
     angles = 2 * math.pi * (places % layer.fft_length) / layer.fft_length
     return (np.concatenate([np.cos(angles), np.sin(angles)]) * _window(layer))[:, None].astype(np.float32)
 
 
 def _window(layer) -> np.ndarray:
-    """The periodic window, float64, as `keras.ops.stft` has it."""
+    """The periodic window of `keras.ops.stft`, (sequence_length,), float64."""
     if layer.window is None:
         return np.ones(layer.sequence_length)
     if not isinstance(layer.window, str):
         return to_numpy(layer.window, "float32").astype(np.float64)
     raised = {"hann": 0.5, "hamming": 0.54}[layer.window]
-    # TensorFlow's windows of an odd length end where they begin, those of the other backends a step before.
+    # With TensorFlow, a window of odd length is symmetric. With the other backends, it is periodic.
     ends = keras.backend.backend() == "tensorflow" and layer.sequence_length % 2
     turns = np.arange(layer.sequence_length) / (layer.sequence_length - ends)
     return raised - (1 - raised) * np.cos(2 * math.pi * turns)
 
 
 def _mel_weights(layer, bins: int) -> np.ndarray:
-    """What Keras itself multiplies the spectrum with, transposed: (num_mel_bins, bins)."""
+    """The mel weight matrix of Keras, transposed, (num_mel_bins, bins)."""
     weights = layer.linear_to_mel_weight_matrix(
         layer.num_mel_bins, bins, layer.sampling_rate, layer.min_freq, layer.max_freq
     )
@@ -141,7 +144,7 @@ def _mel_weights(layer, bins: int) -> np.ndarray:
 
 
 def _decibels(e: Emission, layer, power: ir.Value) -> ir.Value:
-    """10 log10 of the power against the reference, and at most `top_db` below the loudest of the batch."""
+    """10 * log10(power / ref_power), and at least the maximum of the batch minus `top_db`."""
     bel = 10 / math.log(10)
     reference = bel * math.log(max(abs(layer.ref_power), layer.min_power))
     y = e.op("Mul", e.op("Log", e.op("Max", power, layer.min_power)), bel)

@@ -1,4 +1,4 @@
-"""Layers that apply another one to parts of their input: TimeDistributed; and Masking, which applies nothing."""
+"""TimeDistributed and Masking."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def masking(e: Emission, layer, x: Value) -> ir.Value:
 def time_distributed(e: Emission, layer, x: Value, mask: Value | None = None) -> Value:
     inner = layer.layer
     if mask is not None and "mask" in inner.call_signature_parameters:
-        raise NotExpressibleError(f"hands a mask on to its {type(inner).__name__}, which is not exported")
+        raise NotExpressibleError(f"passes a mask to its {type(inner).__name__}, which is not exported")
     if None in x.shape[2:]:
         raise NotExpressibleError("has steps of unknown size")
     folded = Value(e.reshape(x, [-1, *(d for d in x.shape[2:] if d is not None)]), (None, *x.shape[2:]), x.dtype)
@@ -42,9 +42,9 @@ def time_distributed(e: Emission, layer, x: Value, mask: Value | None = None) ->
 
 
 def _unfold(e: Emission, y: Value, like: Value) -> ir.Value:
-    """The first axis as batch and time again, those of `like`."""
+    """`y` with its first axis split into the batch and time axes of `like`."""
     if None in y.shape[1:]:
-        raise NotExpressibleError("makes steps of unknown size")
+        raise NotExpressibleError("has an output whose steps have an unknown size")
     sizes = [d for d in y.shape[1:] if d is not None]
     if like.shape[1] is not None:
         return e.reshape(y, [-1, like.shape[1], *sizes])

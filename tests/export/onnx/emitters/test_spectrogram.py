@@ -81,7 +81,7 @@ def test_a_network_that_starts_with_a_spectrogram(tmp_path):
 
 def test_a_shape_that_keras_promises_and_does_not_keep_is_refused(tmp_path):
     layer = layers.MelSpectrogram(fft_length=32, sequence_stride=16, num_mel_bins=4)
-    with pytest.raises(UnsupportedLayerError, match="computes 10 frames of 159 samples, against the 11"):
+    with pytest.raises(UnsupportedLayerError, match="computes 10 frames from 159 samples, but Keras infers 11"):
         export(layer_model(layer, (159,)), tmp_path / "m.onnx")
 
 
