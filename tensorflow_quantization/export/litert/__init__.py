@@ -1,4 +1,4 @@
-"""Keras models quantized with `target="litert"` to integer `.tflite` files, through TensorFlow's converter."""
+"""Writes Keras models quantized with `target="litert"` as integer `.tflite` files, with TensorFlow's converter."""
 
 from tensorflow_quantization.export.litert.exporter import export_litert
 

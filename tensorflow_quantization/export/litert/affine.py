@@ -1,4 +1,4 @@
-"""Layers that multiply and add a constant to each channel, and which of them belong to the product before them."""
+"""Layers that multiply each channel by a constant and add a constant, and the products that they are folded into."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tensorflow_quantization.model.tracing import trace_call
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, inner_layer
 from tensorflow_quantization.wrappers.unwrapped import unwrapped
 
-#: Factor and shift of an operation, from its constant and a sign, which is negative if the constant comes first.
+#: Factor and shift of an operation, from its constant and a sign: -1 if the constant is the first operand.
 _ARITHMETIC = {
     "Add": lambda constant, sign: (np.ones(1), constant),
     "Multiply": lambda constant, sign: (constant, np.zeros(1)),
@@ -28,18 +28,18 @@ _ARITHMETIC = {
 
 @dataclass(frozen=True)
 class Affine:
-    """x * factor + shift, a number each for every index of the last axis (float64)."""
+    """x * factor + shift, with a float64 vector of factors and shifts for the channels on the last axis."""
 
     factor: np.ndarray
     shift: np.ndarray
 
     def then(self, other: Affine) -> Affine:
-        """This first, and the other on what it gives."""
+        """This function, followed by `other`."""
         return Affine(self.factor * other.factor, self.shift * other.factor + other.shift)
 
 
 def read_affine(call: Call) -> Affine | None:
-    """What the layer of `call` does to each channel, if that is all it does; `None` otherwise."""
+    """The layer of `call` as factors and shifts of channels; `None` if the layer does something else."""
     layer, shape = inner_layer(call.operation), call.outputs[0].shape
     if len(shape) < 2 or shape[-1] is None:
         return None
@@ -60,11 +60,11 @@ def read_affine(call: Call) -> Affine | None:
 
 
 def folded_layers(graph: LayerGraph) -> tuple[dict[int, Affine], set[int]]:
-    """What the kernels and biases of wrapped products take up from the normalizations after them.
+    """The normalizations that are folded into the kernel and bias of the wrapped product before them.
 
     Returns:
-        The factor and shift of each product that takes some up, by the id of its call; and the ids of the calls of
-        those normalizations.
+        For each such product, by the id of its call, the factor and shift of all its normalizations; and the ids of
+        the calls of these normalizations.
     """
     layers, calls = unwrapped(graph)
     wrapped = {id(calls[id(call)]): call for call in graph.calls}
@@ -83,14 +83,14 @@ def folded_layers(graph: LayerGraph) -> tuple[dict[int, Affine], set[int]]:
 
 
 def _takes_up(operation: keras.Operation) -> bool:
-    """Whether LiteRT has a kernel for the layer in a wrapper: for convolutions and Dense."""
+    """Whether the layer in a wrapper is a convolution or Dense: normalizations are folded into these only."""
     if not isinstance(operation, BaseQuantizeWrapper):
         return False
     return Trait.CONVOLVES in operation_traits(operation.layer) or isinstance(operation.layer, keras.layers.Dense)
 
 
 def _chain(steps: Iterable[Affine | None]) -> Affine | None:
-    """All steps in one; `None` if one of them is none."""
+    """All steps in one; `None` if a step is `None`."""
     whole = Affine(np.ones(1), np.zeros(1))
     for step in steps:
         if step is None:
@@ -118,7 +118,7 @@ def _normalization(layer: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _arithmetic(call: Call) -> tuple[np.ndarray, np.ndarray] | None:
-    """What an operation of `keras.ops` on one tensor and a constant does."""
+    """Factor and shift of an operation of `keras.ops` on one tensor and a constant; `None` for other operations."""
     if len(call.args) != 2 or len(call.inputs) != 1 or call.class_name not in _ARITHMETIC:
         return None
     tensor_first = call.args[0] is call.inputs[0]
@@ -127,12 +127,12 @@ def _arithmetic(call: Call) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _composite(call: Call) -> Affine | None:
-    """What a layer of the user's does, if its `call` is a chain of such steps."""
+    """A custom layer whose `call` is a chain of such steps; `None` for other layers."""
     if find_emitter(call.operation) is not None:
         return None
     try:
         traced, _ = trace_call(call)
-    except Exception:  # whatever keeps `call` from being traced: the layer is then computed as it is
+    except Exception:  # `call` cannot be traced: the layer is computed unchanged
         return None
     graph = traced.flatten()
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
@@ -152,7 +152,7 @@ def _array(x: Any) -> np.ndarray:
 
 
 def _per_channel(array: np.ndarray, channels: int) -> np.ndarray | None:
-    """One number a channel; `None` if `array` varies along other axes too."""
+    """One number per channel; `None` if `array` varies along other axes."""
     if array.size not in (1, channels) or (array.ndim and array.shape[-1] != array.size):
         return None
     return np.broadcast_to(array.ravel(), (channels,))

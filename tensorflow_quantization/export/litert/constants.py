@@ -1,7 +1,7 @@
-"""Layers with what the file is to hold in the place of their variables, as TensorFlow's converter takes them.
+"""Layers as TensorFlow functions in which the weights of the file replace the variables of Keras.
 
-The converter copies a constant at each of its steps: it would take 75 bytes for a weight before it even starts to
-convert. So kernels are variables of TensorFlow, which go to it once, through a checkpoint.
+TensorFlow's converter copies constants at each of its steps: it would use 75 bytes per weight before it starts to
+convert. So kernels are TensorFlow variables, which the converter reads once, from a checkpoint.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 from tensorflow_quantization.wrappers.base import output_channel_axis
 from tensorflow_quantization.wrappers.bias import integer_bias
 
-#: Computes a call from its arguments, on tensors of TensorFlow.
+#: Computes a call from its arguments, which are TensorFlow tensors.
 Step = Callable[..., Any]
 
 
 def fake_quantize(quantizer: ActivationQuantizer) -> Callable[[Any], Any]:
-    """What the converter reads the integers of a tensor from."""
+    """The fake-quantization operator from which the converter reads scale and zero point of a tensor."""
     scale, zero_point = (float(p) for p in quantizer.parameters())
     limits = np.iinfo(quantizer.scheme.dtype)
     low, high = (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
@@ -42,12 +42,12 @@ def fake_quantize(quantizer: ActivationQuantizer) -> Callable[[Any], Any]:
 
 
 def identity(x, **kwargs):
-    """Nothing to compute."""
+    """`x` unchanged."""
     return x
 
 
 def constant_values(operation: Any) -> dict[str, np.ndarray]:
-    """The variables of a layer, or of that in a wrapper, by path; kernels and bias as they are once quantized."""
+    """The variables of a layer or of the layer in a wrapper, by path; kernels and bias after fake quantization."""
     layer, quantizers = inner_layer(operation), getattr(operation, "weight_quantizers", {})
     values = {v.path: to_numpy(v, v.dtype) for v in layer.variables}
     for name, quantizer in quantizers.items():
@@ -65,7 +65,7 @@ def _integer_bias(operation: Any) -> np.ndarray | None:
 
 
 def constant_layer(layer: keras.layers.Layer, values: dict[str, np.ndarray], inner: Step) -> Step:
-    """The layer with `values` in the place of its variables; for `inner` see `product_of`."""
+    """A function that computes the layer with `values` instead of its variables; for `inner` see `product_of`."""
     held = {path: _held(array) for path, array in values.items()}
     if (product := product_of(layer, inner)) is not None:
         return partial(product, layer, held)
@@ -79,7 +79,7 @@ def constant_layer(layer: keras.layers.Layer, values: dict[str, np.ndarray], inn
 
 
 def folded_layer(wrapper: BaseQuantizeWrapper, affine: Affine, inner: Step) -> Step:
-    """The layer in a wrapper, with the normalization that follows it in its last kernel and its bias."""
+    """A function that computes the layer in a wrapper, with `affine` folded into its last kernel and its bias."""
     layer, values, name = wrapper.layer, constant_values(wrapper), wrapper.kernels[-1]
     path = getattr(layer, name).path
     shape = [1] * values[path].ndim
@@ -96,25 +96,24 @@ def folded_layer(wrapper: BaseQuantizeWrapper, affine: Affine, inner: Step) -> S
 
 
 def rescaled(tensor: Tensor) -> Step:
-    """`tensor`, for an output of another scale: a convolution of one pixel with weights of one."""
+    """A 1x1 convolution with weights of one, whose output can have another scale than `tensor`."""
     channels = tensor.shape[-1]
     return identity if channels is None else scaled_channels(Affine(np.ones(channels), np.zeros(channels)))
 
 
 def scaled(affine: Affine) -> Step:
-    """A factor and a shift for each channel; a product if it is one factor for all of them, which is faster."""
+    """A factor and a shift per channel: a multiplication, which is faster, for equal factors and zero shifts."""
     factor = np.float32(affine.factor[0])
-    # The converter would leave out a product with one, and two quantizers in a row would be left.
+    # The converter removes a multiplication by one, and then two quantizers would follow each other.
     if affine.shift.any() or (affine.factor != affine.factor[0]).any() or factor in (0, 1):
         return scaled_channels(affine)
     return lambda x: x * factor
 
 
 def scaled_channels(affine: Affine) -> Step:
-    """A factor and a shift for each channel as a convolution of one pixel.
+    """A factor and a shift per channel as a depthwise 1x1 convolution, whose weights have per-channel scales.
 
-    As a product and a sum it would need integers for what flows in between, and one scale for all factors; weights of
-    a convolution have a scale for each channel.
+    A multiplication and an addition would need a quantizer between them, and one scale for all factors.
     """
     channels = affine.factor.size
     kernel, bias = _float32(affine.factor).reshape(1, 1, channels, 1), _bias(affine.shift)
@@ -130,16 +129,16 @@ def scaled_channels(affine: Affine) -> Step:
 
 
 def _held(array: np.ndarray) -> Any:
-    """A kernel as a variable; what is small as it is."""
+    """A kernel as a TensorFlow variable; other arrays unchanged."""
     import tensorflow as tf
 
     return tf.Variable(array, trainable=False) if array.ndim > 1 and array.dtype == np.float32 else array
 
 
 def _bias(array: np.ndarray) -> np.ndarray:
-    """A bias in float32, its elements not all the same.
+    """A float32 bias whose elements are not all equal: one differs in the last bit.
 
-    A constant with one value in all channels the converter would make integers with the scale of the first channel.
+    The converter would quantize a constant with equal elements with the scale of the first channel.
     """
     array = np.array(array, np.float32)
     if array.size > 1 and array[0] and (array == array[0]).all():

@@ -1,4 +1,4 @@
-"""TensorFlow's converter, kept quiet."""
+"""Calls TensorFlow's converter without its log messages."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from tensorflow_quantization.text.warn import muted
 
 
 def convert(function: Function, io_dtype: str = "float32") -> bytes:
-    """A model as the bytes of a `.tflite` file.
+    """The bytes of the `.tflite` file of a model.
 
     Raises:
-        ExportError: the converter does not take it.
+        ExportError: the converter rejects the model.
     """
     import tensorflow as tf
 
     owner = tf.Module()
-    # An owner makes the converter go through a SavedModel, and so keep the names of inputs and outputs as a signature.
+    # With an owner, the converter uses a SavedModel, which keeps the names of inputs and outputs as a signature.
     owner.function, owner.kernels = function.concrete, function.variables
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.concrete], owner)
-    # No representative data: the ranges are those in the function.
+    # No calibration set: the function has the ranges.
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if io_dtype == "int8":
         converter.inference_input_type = converter.inference_output_type = tf.int8
     try:
-        # What it says of every model.
+        # The converter logs the same messages for every model.
         with warnings.catch_warnings(), muted("absl", logging.ERROR):
             warnings.filterwarnings("ignore", module="tensorflow")
             return converter.convert()

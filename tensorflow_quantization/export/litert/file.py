@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-#: These stand between floats and integers.
+#: Operators between floats and integers.
 _CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 
 def float_operators(data: bytes, layers: Iterable[str]) -> list[str]:
-    """The operators that compute in floats, each as its type and the layer it comes from.
+    """The operators that compute in float, as texts with operator type and layer: "SOFTMAX in 'scores'".
 
     Args:
-        data: of the file.
-        layers: the paths of the model's layers; the converter's names begin with them.
+        data: the bytes of the file.
+        layers: the paths of the model's layers. The converter's names start with these paths.
     """
     paths = sorted(layers, key=len, reverse=True)
     rows = []
@@ -26,19 +26,19 @@ def float_operators(data: bytes, layers: Iterable[str]) -> list[str]:
 
 
 def is_integer(data: bytes) -> bool:
-    """Whether everything in a file is computed in integers.
+    """Whether all operators of a file compute in integers.
 
     Args:
-        data: of the file.
+        data: the bytes of the file.
     """
     return not any(floats for _, _, floats in operators(data))
 
 
 def operators(data: bytes) -> list[tuple[str, str, bool]]:
-    """Of each operator its type, such as "CONV_2D", its name, and whether it computes in floats.
+    """For each operator its type, such as "CONV_2D", its name, and whether it computes in float.
 
     Args:
-        data: of the file.
+        data: the bytes of the file.
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
@@ -48,7 +48,7 @@ def operators(data: bytes) -> list[tuple[str, str, bool]]:
     for graph in model.subgraphs:
         for operator in graph.operators:
             code = model.operatorCodes[operator.opcodeIndex]
-            # The older of the two fields is one byte.
+            # The deprecated field has one byte, so newer operators are in the other field.
             kind = types[max(code.builtinCode, code.deprecatedBuiltinCode)]
             tensors = [graph.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
             floats = kind not in _CONVERSIONS and any(t.type == schema.TensorType.FLOAT32 for t in tensors)
@@ -58,7 +58,7 @@ def operators(data: bytes) -> list[tuple[str, str, bool]]:
 
 
 def _name(tensors: list[Any]) -> str:
-    """The name of the operator with these tensors, its result first, which at the end of the file has another name."""
-    # The converter joins the names of what it fuses.
+    """The name of an operator from its tensors, output first. An output of the file has the name of the signature."""
+    # The converter joins the names of fused operators with ";".
     names = [tensor.name.decode().split(";")[0] for tensor in tensors]
     return next((name for name in names if "/" in name), names[0])

@@ -1,8 +1,9 @@
-"""A quantized Keras model as a TensorFlow function of fixed values, with its ranges as fake-quantization operators.
+"""A quantized Keras model as a TensorFlow function without variables of Keras, with fake-quantization operators.
 
-TensorFlow's converter reads the integers of a tensor from `fake_quant_with_min_max_args`. Kernels carry no such
-operator, which it knows in some layouts only: their values are on the grid of their integers, with 127 the largest
-of each channel, and the converter, which takes the largest weight of a channel for 127, finds the same integers.
+TensorFlow's converter reads scale and zero point of an activation from `fake_quant_with_min_max_args`. It supports
+this operator for kernels in some layouts only, so kernels have no such operator. Instead their values are multiples of
+their scales, with 127 as the largest integer of each channel. The converter maps the largest weight of each channel to
+127, so it finds the same integers.
 """
 
 from __future__ import annotations
@@ -37,21 +38,21 @@ from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_qua
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
 
-#: Operators that compute no activation, besides most of what moves data.
+#: Operators that cannot fuse an activation, besides most operators that move data.
 _NOT_ACTIVATED = ("Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "UpSampling2D")
-#: Pooling alone, of what moves data, is an operator that computes an activation.
+#: The only operators that move data and can fuse an activation.
 _POOLING = ("MaxPooling1D", "MaxPooling2D")
 
 
 @dataclass(frozen=True)
 class Function:
-    """A model as TensorFlow's converter takes it.
+    """A model as input of TensorFlow's converter.
 
     Attributes:
-        concrete: its inputs are those of the model, in their order and by their names; its results are called
-            `output_0`, `output_1`, …, and `quantized_0`, `quantized_1`, ….
-        quantized: for each of the latter the call and the quantizer that it comes from.
-        variables: the kernels, which `concrete` itself does not keep alive.
+        concrete: a concrete function. Its inputs have the order and names of the model's inputs. Its results are
+            `output_0`, `output_1`, ..., and `quantized_0`, `quantized_1`, ... if they are exposed.
+        quantized: the call and the quantizer of each quantized tensor, in the order of `quantized_0`, ....
+        variables: the kernels. `concrete` does not keep them alive.
     """
 
     concrete: Any
@@ -60,15 +61,15 @@ class Function:
 
 
 def make_function(graph: LayerGraph, expose: bool = False) -> Function:
-    """The function of a flat graph.
+    """The TensorFlow function of a quantized model.
 
     Args:
-        graph: of a quantized model.
-        expose: what each activation quantizer gives becomes a result too.
+        graph: the flat graph of the model.
+        expose: whether the output of each activation quantizer is a result too. Default: `False`.
     """
     import tensorflow as tf
 
-    # Weights and ranges are read here: within the trace, variables have no values.
+    # Read weights and ranges before the trace: variables have no values in it.
     steps = _Steps(graph)
     quantized: list[tuple[Call, ActivationQuantizer]] = []
 
@@ -91,10 +92,10 @@ def make_function(graph: LayerGraph, expose: bool = False) -> Function:
 
 
 class _Steps:
-    """How to compute each call of a graph, everything that is constant in it computed already.
+    """A function for each call of a graph, with its weights and ranges computed in advance.
 
     Attributes:
-        quantized: filled by the trace: each quantized tensor, with the call and the quantizer that it comes from.
+        quantized: call, quantizer and tensor of each quantized tensor. Tracing the functions fills this list.
     """
 
     def __init__(self, graph: LayerGraph):
@@ -130,7 +131,7 @@ class _Steps:
         return step
 
     def _inner_step(self, call: Call) -> Step:
-        """What the operation, or the layer in a wrapper, does; kernels quantized."""
+        """The function of an operation or of the layer in a wrapper, with quantized kernels."""
         operation = call.operation
         if id(call) in self._taken_up:
             return identity
@@ -154,20 +155,20 @@ class _Steps:
                 else operation
             )
         if _is_joining(call) and (shared := _shared_quantizer(self._graph, call)) is not None:
-            # The runtime joins integers as they are, so the parts need the scale of the whole.
+            # LiteRT concatenates integers without rescaling, so the parts need the scale of the output.
             return _joined(step, fake_quantize(shared), [quantizer_of(t) is not None for t in call.inputs])
         if _is_moving(call) and (moved := quantizer_of(call.inputs[0])) is not None:
-            # Else the converter may give what is moved the integers of what reads it.
+            # Without this quantizer, the converter may use the scale of the reader for the moved tensor.
             quantize = fake_quantize(moved)
             return lambda *args, **kwargs: quantize(step(*args, **kwargs))
         if _is_taken_in(self._graph, call) and quantizer_of(call.inputs[0]) is not None:
-            # Else nothing would be rounded in between, and a pooling would have two scales.
+            # Without the copy, LiteRT would not round before the activation, and a pooling would need two scales.
             copy = rescaled(call.inputs[0])
             return lambda x, **kwargs: step(copy(x), **kwargs)
         return step
 
     def _affine(self, call: Call) -> Affine | None:
-        """What is done to the channels of integers by `call`, and by those before it that it goes on from."""
+        """Factor and shift of `call`, and of the calls before it in the same chain, on a quantized tensor."""
         affine = read_affine(call)
         if affine is None or quantizer_of(call.inputs[0]) is not None:
             return affine
@@ -175,7 +176,7 @@ class _Steps:
         return None if before is None else before.then(affine)
 
     def _is_continued(self, call: Call) -> bool:
-        """Whether the only call that reads what `call` gives, which is not quantized, does the like to its channels."""
+        """Whether the output of `call` is not quantized and its only reader is the next step of the chain."""
         reader = self._graph.only_reader(call.outputs[0])
         if reader is None or activation_quantizers(call.operation):
             return False
@@ -193,10 +194,10 @@ class _Steps:
         return step
 
     def _requantize(self, call: Call, tensor: Tensor, quantizer: ActivationQuantizer | None) -> Step:
-        """From the integers that `tensor` has already, if it has, to those of an input of `call`.
+        """Quantize `tensor`, which may be quantized with another scale, for an input of `call`.
 
-        For two quantizers in a row the converter puts in an operator of its own, whose kernel is less exact, or it
-        fails where several others read the result.
+        Between two consecutive quantizers, the converter inserts a requantize operator whose kernel is less exact, or
+        it fails if there are several readers.
         """
         before = quantizer_of(tensor)
         if quantizer is None or before is None:
@@ -208,7 +209,7 @@ class _Steps:
 
 
 def _argument(call: Call, step: Step) -> Step:
-    """`step` of the one tensor among the arguments of `call`."""
+    """`step` as a function of the arguments of `call`, one of which is a tensor."""
     position = next((i for i, x in enumerate(call.args) if x is call.inputs[0]), 0)
     return lambda *args, **kwargs: step(args[position])
 
@@ -222,12 +223,12 @@ def _is_plain_reshape(call: Call) -> bool:
 
 
 def _reshape(shape: tuple[int | None, ...]) -> Step:
-    """A Reshape to a known shape; Keras' own would compute it at run time from that of its input."""
+    """A Reshape to a known shape. Keras would compute the shape from the input at run time."""
     return lambda x, **kwargs: keras.ops.reshape(x, (-1, *shape[1:]))
 
 
 def quantizer_of(tensor: Tensor) -> ActivationQuantizer | None:
-    """The quantizer whose values `tensor` holds, moved maybe; `None` if it has other values."""
+    """The quantizer of `tensor`, or of the tensor whose elements it moves; `None` if it is not quantized."""
     call = tensor.producer
     if call is None:
         return None
@@ -246,7 +247,7 @@ def _is_joining(call: Call) -> bool:
 
 
 def _shared_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | None:
-    """The quantizer of what `call` joins, which may be joined again, or moved, before it is quantized."""
+    """The quantizer of the output of a concatenation. Other concatenations and moves may be before it."""
     quantizers = activation_quantizers(call.operation)
     if quantizers:
         return quantizers[-1] if quantizers[-1] is getattr(call.operation, "output_quantizer", quantizers[-1]) else None
@@ -262,7 +263,7 @@ def _shared_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | No
 
 
 def _is_taken_in(graph: LayerGraph, call: Call) -> bool:
-    """Whether the converter computes an activation within the kernel that gives what it reads."""
+    """Whether the converter fuses the activation of `call` into the operator before it."""
     activation = activation_of(inner_layer(call.operation))
     if activation not in FUSION.activations:
         return False
@@ -270,7 +271,7 @@ def _is_taken_in(graph: LayerGraph, call: Call) -> bool:
     while source is not None and (source is call or _is_transparent(source)):
         (tensor,) = source.inputs
         readers = graph.consumers(tensor)
-        # Of several activations of the same tensor that are equal the converter makes one.
+        # The converter merges equal activations of the same tensor.
         equal = all(activation_of(inner_layer(reader.operation)) is activation for reader in readers)
         alone = equal if source is call else len(readers) == 1
         if not alone or graph.is_output(tensor):
@@ -292,10 +293,9 @@ def _is_transparent(call: Call) -> bool:
 
 
 def _joined(step: Step, quantize: Callable[[Any], Any], quantized: list[bool]) -> Step:
-    """`step`, with those parts quantized that are not yet.
+    """`step` after quantizing the parts that are not quantized.
 
-    For the others the converter itself puts in an operator from one scale to the other, and two quantizers in a row it
-    does not take.
+    The converter requantizes the other parts, and it does not accept two consecutive quantizers.
     """
 
     def joined(*args, **kwargs):

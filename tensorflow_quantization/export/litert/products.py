@@ -1,6 +1,7 @@
-"""Products that Keras computes with operators around them, as the one operator that LiteRT has for each.
+"""Dense layers and convolutions as a single TensorFlow operator, where Keras uses several.
 
-The converter leaves such operators where they are, between the product and its bias, where nothing has integers.
+The converter would keep the additional operators between the product and its bias. No quantizer is there, so they
+would compute in float.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import numpy as np
 
 from tensorflow_quantization.wrappers.layers import SeparableBaseQuantizeWrapper
 
-#: Gets a layer, what is in the place of its variables by path, and the input.
+#: Computes a layer from the layer, the arrays that replace its variables by path, and the input.
 Product = Callable[..., Any]
 
 
 def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any]) -> Product | None:
-    """What computes `layer` in the place of its own `call`; `None` where that is as good.
+    """A function that replaces the `call` of `layer`; `None` if the `call` can stay.
 
     Args:
-        layer: not in a wrapper.
-        inner: computes what flows on between the two kernels of a separable convolution.
+        layer: a layer without a wrapper.
+        inner: the quantizer between the two kernels of a separable convolution, or `identity`.
     """
     if type(layer) is keras.layers.Dense and not getattr(layer, "lora_enabled", False):
         return _dense
@@ -74,8 +75,8 @@ def _separable(inner: Callable[[Any], Any], layer: Any, values: dict[str, Any], 
 def _depthwise(layer: Any, image: Any, kernel: np.ndarray) -> Any:
     import tensorflow as tf
 
-    # Not tf.nn.depthwise_conv2d, which rearranges a dilated image instead. A row of pixels has the strides of its
-    # columns, as there is a kernel for equal strides only.
+    # tf.nn.depthwise_conv2d would rearrange the image for a dilation. The kernel needs equal strides, so an image with
+    # a single row uses the stride of the columns for both axes.
     return tf.raw_ops.DepthwiseConv2dNative(
         input=image,
         filter=kernel,

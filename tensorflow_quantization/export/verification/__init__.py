@@ -1,1 +1,1 @@
-"""Compares a written file, run in a runtime, with the Keras model."""
+"""Runs a written file in a runtime, and compares the results with the Keras model."""

@@ -1,7 +1,7 @@
-"""Runs a quantized Keras model with the integers that a written file has at each quantizer.
+"""Runs a quantized Keras model in which each quantizer returns the integers of a written file.
 
-Where a value lies on the edge between two integers, float rounding decides, and every later layer sees the difference.
-With each layer starting from the numbers of the file, the layers can be compared one by one.
+If a value lies halfway between two integers, float rounding decides, and every later layer sees the difference. When
+each layer starts from the integers of the file, the layers can be compared one by one.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from tensorflow_quantization.model.interpreter import Interpreter, compute
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers, wrappers_in
 
-#: Gets a call, one of its quantizers and Keras' values (float32); returns the integers of the file there, as numbers.
+#: From a call, one of its quantizers and the float32 values in Keras to the integers of the file at this quantizer.
 Integers = Callable[[Call, ActivationQuantizer, np.ndarray], np.ndarray]
 
 
 def inputs_to_verify(graph: LayerGraph, x: Any) -> list[np.ndarray]:
-    """The argument `verify_with` of an export as one array for each input, in the model's order.
+    """The argument `verify_with` of an export as a list with one array per input, in the model's order.
 
     Raises:
-        ExportError: it does not fit the model's inputs.
+        ExportError: the argument does not fit the inputs of the model.
     """
     try:
         return model_inputs(graph, x, "verify_with")
@@ -40,12 +40,12 @@ def inputs_to_verify(graph: LayerGraph, x: Any) -> list[np.ndarray]:
 
 
 def run_with_integers(graph: LayerGraph, inputs: Sequence[np.ndarray], integers: Integers) -> list[np.ndarray]:
-    """The outputs of the Keras model, in its order, with the integers of a file at each quantizer.
+    """The outputs of the Keras model when each quantizer returns the integers of a file, in the model's order.
 
     Args:
-        graph: of the model, flat.
-        inputs: one array for each input.
-        integers: called once for each quantizer in each call.
+        graph: the flat graph of the model.
+        inputs: one array per input.
+        integers: called once for each quantizer of each call.
     """
 
     def with_integers(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -59,7 +59,7 @@ def run_with_integers(graph: LayerGraph, inputs: Sequence[np.ndarray], integers:
 
 
 def _exchange(integers: Integers, call: Call, quantizer: ActivationQuantizer, x: Any) -> Any:
-    """What the integers of the file at a quantizer stand for, as a tensor like `x`."""
+    """The dequantized integers of the file at a quantizer, as a tensor like `x`."""
     exact = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
     found = integers(call, quantizer, exact).reshape(exact.shape).astype(np.float32)
     dequantized = numerics.dequantize(found, *(p.astype(np.float32) for p in quantizer.parameters()))
@@ -67,10 +67,10 @@ def _exchange(integers: Integers, call: Call, quantizer: ActivationQuantizer, x:
 
 
 def _weights_of_the_file(wrapper: BaseQuantizeWrapper) -> list[tuple[Any, Any]]:
-    """Quantized weights of a wrapper, each with the value that its integers in the file stand for.
+    """The quantized weights of a wrapper: pairs of the variable and its dequantized integers in the file.
 
-    A backend may divide by multiplying with the reciprocal (XLA does), and then find the other integer for a weight on
-    the edge between two. Of values that lie on integers all find the same.
+    XLA divides by multiplying with the reciprocal, so a weight halfway between two integers may round to the other
+    integer there. Dequantized weights round to the same integers on every backend.
     """
     values = []
     for name, quantizer in wrapper.weight_quantizers.items():
@@ -84,7 +84,7 @@ def _weights_of_the_file(wrapper: BaseQuantizeWrapper) -> list[tuple[Any, Any]]:
 def _standing_in(
     quantizers: list[ActivationQuantizer], exchange: Callable[[ActivationQuantizer, Any], Any]
 ) -> Iterator[None]:
-    """Lets `exchange` stand in for each of Keras' quantizers."""
+    """Replaces the result of each quantizer by the result of `exchange`."""
     before = [q.observer for q in quantizers]
     try:
         for quantizer in quantizers:

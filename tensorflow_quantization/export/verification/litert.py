@@ -1,11 +1,12 @@
-"""Compares a written `.tflite` file, run in LiteRT, with the Keras model.
+"""Runs a written `.tflite` file in LiteRT, and compares it with the Keras model.
 
-The integers of every quantizer are compared, layer by layer (`export.verification.keras_with_integers`). For that, the
-model is converted once more with each quantized tensor as a further output; the file itself must have the same outputs.
+The integers of every quantizer are compared, layer by layer (`export.verification.keras_with_integers`). For this, the
+model is converted once more with each quantized tensor as an additional output. The file must have the same outputs as
+this second file. A file that computes partly in float is not compared with it: the converter may fuse other operators
+when all quantized tensors are outputs.
 
-LiteRT computes in fixed point: a bias is rounded to an integer, and ties to another side than in Keras. So an integer
-may be off by one. If parts of the file compute in floats, other operators may be merged there than with all tensors
-exposed, and its outputs are not compared.
+A step is one unit of the integer scale. LiteRT computes in fixed point: it rounds biases to integers, and rounds ties
+in another direction than Keras. So an integer may differ by one step.
 """
 
 from __future__ import annotations
@@ -25,35 +26,36 @@ from tensorflow_quantization.export.verification.keras_with_integers import inpu
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 
-#: Largest distance of an integer from Keras' value, in quanta, with room for float rounding.
+#: Largest distance of an integer from the value in Keras, in steps: one step, and a margin for float rounding.
 ONE_QUANTUM = 1.01
 
 
 @dataclass
 class Agreement:
-    """How a file and Keras agree at each quantizer.
+    """How closely a file and Keras agree at each quantizer.
 
     Attributes:
-        tensors: of each the layer, the greatest distance of an integer from Keras' value in quanta (half a quantum is
-            rounding), and the share of integers that are not those of Keras.
+        tensors: for each quantized tensor the path of its layer, the largest distance of an integer from the value in
+            Keras in steps (rounding alone causes up to half a step), and the share of integers that differ from the
+            integers in Keras, from 0 to 1.
     """
 
     tensors: list[tuple[str, float, float]] = field(default_factory=list)
 
     @property
     def distance(self) -> float:
-        """The greatest distance of all, in quanta."""
+        """The largest distance of all tensors, in steps."""
         return max((distance for _, distance, _ in self.tensors), default=0.0)
 
     @property
     def unequal(self) -> float:
-        """The mean share of integers that differ."""
+        """The mean share of integers that differ, from 0 to 1."""
         return float(np.mean([share for *_, share in self.tensors])) if self.tensors else 0.0
 
     def __str__(self) -> str:
         return (
             f"{len(self.tensors)} quantized tensors: {1 - self.unequal:.3%} of integers equal, at most "
-            f"{self.distance:.3g} quanta from Keras' values"
+            f"{self.distance:.3g} steps from the values in Keras"
         )
 
 
@@ -61,16 +63,16 @@ def verify_litert(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
     """Compare a file with the Keras model.
 
     Args:
-        data: of the file.
-        graph: of the Keras model, flat.
-        x: input as `predict` takes it.
+        data: the bytes of the file.
+        graph: the flat graph of the Keras model.
+        x: input of the model, as `model.predict` takes it.
 
     Returns:
-        How well they agree.
+        How closely they agree.
 
     Raises:
-        VerificationError: they do not; the message names where most, and by how much.
-        ExportError: `x` does not fit the model's inputs.
+        VerificationError: they disagree. The message names the tensor that differs most, and by how much.
+        ExportError: `x` does not fit the inputs of the model.
         ImportError: `ai-edge-litert` is not installed.
     """
     inputs = inputs_to_verify(graph, x)
@@ -80,8 +82,8 @@ def verify_litert(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
     for name, output in outputs.items():
         if is_integer(data) and not np.array_equal(output, results[name]):
             raise VerificationError(
-                f"Output {name!r} of the file is not that of the same model with all tensors exposed. No file was "
-                "written. Please report this with the model's configuration."
+                f"Output {name!r} of the file changes when all quantized tensors are outputs. No file was written. "
+                "Please report this with the model's configuration."
             )
     values = {(id(c), id(q)): results[f"quantized_{i}"] for i, (c, q) in enumerate(function.quantized)}
     agreement = Agreement()
@@ -92,7 +94,7 @@ def verify_litert(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
         rest = f" {len(wrong) - 1} more tensors deviate." if len(wrong) > 1 else ""
         raise VerificationError(
             f"LiteRT and Keras disagree, most at {path!r}: {share:.2%} of its integers differ, by up to {distance:.3g} "
-            f"quanta (allowed: {ONE_QUANTUM}).{rest} No file was written. Please report this with the model's "
+            f"steps (allowed: {ONE_QUANTUM}).{rest} No file was written. Please report this with the model's "
             "configuration."
         )
     return agreement
@@ -102,9 +104,9 @@ def run_file(data: bytes, graph: LayerGraph, inputs: list[np.ndarray]) -> dict[s
     """The outputs of a file by name, as floats.
 
     Args:
-        data: of the file.
-        graph: of the Keras model.
-        inputs: one array an input of the model.
+        data: the bytes of the file.
+        graph: the graph of the Keras model.
+        inputs: one array per input of the model.
 
     Raises:
         ImportError: `ai-edge-litert` is not installed.
@@ -146,7 +148,7 @@ def _integers(
     quantizer: ActivationQuantizer,
     exact: np.ndarray,
 ) -> np.ndarray:
-    """The file's integers at a quantizer; how they agree goes to `agreement`."""
+    """The integers of the file at a quantizer. The result of the comparison is appended to `agreement`."""
     scale, zero_point = (p.astype(np.float32) for p in quantizer.parameters())
     found = np.round(values[id(call), id(quantizer)].reshape(exact.shape) / scale) + zero_point
     limits = np.iinfo(quantizer.scheme.dtype)

@@ -1,20 +1,21 @@
-"""Compares a written ONNX file, run in a runtime, with the Keras model.
+"""Runs a written ONNX file in a runtime, and compares it with the Keras model.
 
-A float model has to agree in its outputs, to 1e-4 of the largest value of each.
+The outputs of a float model may differ by 1e-4 of the largest value of each output.
 
-A quantized model cannot be held to that: where a value lies on the edge between two integers, float rounding decides,
-and every later layer sees the difference. So it is compared piece by piece. The file is run with the integers of every
-QuantizeLinear as further outputs; ONNX Runtime without optimizations, for what an optimizer does is not the file's
-matter, and OpenVINO, which has no such switch, with its integer kernels. Quantizers that are a hint to OpenVINO
-(`passes.bounded_sums`) are left out, for with further outputs both runtimes would round to them. Then Keras computes
-layer by layer, and at each quantizer
+The outputs of a quantized model may differ by more: if a value lies halfway between two integers, float rounding
+decides, and every later layer sees the difference. So a quantized model is compared layer by layer. The file runs with
+the output of every QuantizeLinear as an additional output. ONNX Runtime runs without optimizations, so that the file
+is checked and not the optimizer; OpenVINO cannot switch its optimizations off and uses its integer kernels. Quantizers
+that are a hint to OpenVINO (`passes.openvino.bounded_sums`) are left out: with additional outputs, both runtimes would
+round there. Then the Keras model runs, and at each quantizer
 
-- the file's integers must be those of Keras' values: no further from value / scale + zero point than rounding allows,
-  half a quantum, plus what the same 1e-4 of the tensor's largest value is in quanta, and never more than one quantum;
-- Keras goes on with the file's integers, so that each piece starts from the same numbers. Points of an image that the
-  file does not compute, because nothing reads them, are not compared.
+- the integers of the file are compared with value / scale + zero point in Keras. A step is one unit of the integer
+  scale. The distance may be half a step, for rounding, plus 1e-4 of the largest value of the tensor, and at most one
+  step;
+- the Keras model continues with the integers of the file, so that the next layer starts from the same numbers. Points
+  of an image that the file does not compute, because nothing reads them, are not compared.
 
-The outputs, too, are then held to 1e-4.
+The outputs, computed in this way, may differ by 1e-4 of the largest value of each output.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ from tensorflow_quantization.export.verification.processor import saturates
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 
-#: Largest deviation of a float tensor, relative to its largest absolute value.
+#: Largest difference of a float tensor, relative to its largest absolute value.
 TOLERANCE = 1e-4
-#: The same for each precision; float16 has eleven bits, of which sums lose some.
+#: The same for each precision. float16 has a significand of 11 bits, and sums lose some of them.
 TOLERANCES = {"float32": TOLERANCE, "float16": 2e-2}
 
 _Points = tuple[slice, ...]
@@ -56,16 +57,16 @@ def verify_onnx(
     """Compare the file at `path` with the Keras model.
 
     Args:
-        path: of the file; the directory is written to.
-        graph: of the Keras model, flat.
-        lowered: what the file was made from.
-        x: input as `predict` takes it: an array, or a list or dict of them.
-        tolerance: the deviation that is allowed.
-        runtime: what runs the file, a name in `RUNTIMES`.
+        path: path of the file. Temporary files are written to its directory.
+        graph: the flat graph of the Keras model.
+        lowered: the result of `lower` from which the file was written.
+        x: input as `model.predict` takes it: an array, or a list or dict of arrays.
+        tolerance: the allowed difference, relative to the largest absolute value of a tensor. Default: 1e-4.
+        runtime: the runtime that runs the file, a key of `RUNTIMES`. Default: "onnxruntime".
 
     Raises:
-        VerificationError: they disagree; the message names where most, and by how much.
-        ExportError: `x` does not fit the model's inputs.
+        VerificationError: they disagree. The message names the tensor that differs most, and by how much.
+        ExportError: `x` does not fit the inputs of the model.
         ImportError: the runtime is not installed.
     """
     inputs = inputs_to_verify(graph, x)
@@ -88,7 +89,7 @@ def verify_onnx(
         if not deviation <= tolerance:
             problems.append((deviation / tolerance, f"output {name!r} by {deviation:.3g} of its largest value"))
     if problems:
-        # A deviation that is no number is the worst of all.
+        # A deviation that is NaN comes first.
         problems.sort(key=lambda p: np.inf if np.isnan(p[0]) else p[0], reverse=True)
         rest = f" {len(problems) - 1} more tensors deviate." if len(problems) > 1 else ""
         raise VerificationError(
@@ -98,13 +99,13 @@ def verify_onnx(
 
 
 def _advice(lowered: Lowered, runtime: str) -> str:
-    """What to do about a disagreement."""
-    # ONNX Runtime verifies without optimizations, and so without integer kernels.
+    """What the user can do about a disagreement."""
+    # ONNX Runtime verifies without optimizations, so it uses no integer kernels and does not saturate.
     if lowered.quantized and runtime != "onnxruntime" and saturates(runtime):
         return (
             f"This processor has no VNNI: {RUNTIMES[runtime].title} adds products of 8-bit integers in 16 bits here, "
-            f"and saturates. Quantize with target={runtime!r} and weight_bits=7 for such processors, or verify on one "
-            "with VNNI."
+            f"and saturates. Quantize with target={runtime!r} and weight_bits=7 for such processors, or verify on a "
+            "processor with VNNI."
         )
     return "Please report this with the model's configuration."
 
@@ -117,7 +118,7 @@ def _feeds(lowered: Lowered, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _in_scheme(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray:
-    """Integers of the file, which may be in another runtime's encoding, as the quantizer has them."""
+    """The integers of the file in the encoding of the quantizer: the target may use unsigned integers instead."""
     offset = quantized.integers.onnx.meta.get(OFFSET)
     if offset is None:
         return array
@@ -126,13 +127,13 @@ def _in_scheme(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray:
 
 
 def _in_keras_order(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray:
-    """A tensor of the file as Keras has it, padding that was folded away put back."""
+    """A tensor of the file with Keras' shape and order, and with the padding that a pass moved into a later node."""
     value = quantized.integers
     pads = value.onnx.meta.get(FOLDED_PADS)
     if pads is not None:
         _, zero_point = quantized.quantizer.parameters()
         array = np.pad(array, np.reshape(pads, (2, -1)).T, constant_values=zero_point)
-    if array.ndim != value.rank:  # quantized before the Reshape that Keras has before it
+    if array.ndim != value.rank:  # the file quantizes before a Reshape, Keras after it
         array = array.reshape([len(array), *(-1 if d is None else d for d in value.stored_shape[1:])])
     if value.flattened is not None:
         inverse = np.argsort(flattened_permutation(value.flattened))
@@ -141,7 +142,7 @@ def _in_keras_order(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray
 
 
 def _points(quantized: QuantizedTensor) -> _Points:
-    """The points of Keras' tensor that the file computes."""
+    """The slices of the Keras tensor that the file computes."""
     value = quantized.integers
     points = [slice(None)] * value.rank
     for axis, stride in enumerate(value.onnx.meta.get(READ_POINTS, ()), start=2):
@@ -164,7 +165,7 @@ def _checked(
     quantizer: ActivationQuantizer,
     exact: np.ndarray,
 ) -> np.ndarray:
-    """The file's integers at a quantizer, Keras' own where the file has none; what is wrong goes to `problems`."""
+    """The integers of the file at a quantizer, and of Keras at points that the file lacks; appends to `problems`."""
     array, points = integers[id(call), id(quantizer)]
     found = array.reshape(exact[points].shape).astype(np.float32)
     problem = _compare_integers(found, exact[points], quantizer, tolerance)
@@ -178,7 +179,7 @@ def _checked(
 def _compare_integers(
     found: np.ndarray, exact: np.ndarray, quantizer: ActivationQuantizer, tolerance: float
 ) -> tuple[float, str] | None:
-    """How much too far integers are from Keras' values, and in words; `None` if they are not."""
+    """The distance of integers from the values in Keras, relative to the allowed distance, and a text; else `None`."""
     scale, zero_point = (float(p) for p in quantizer.parameters())
     scheme = quantizer.scheme
     wanted = np.clip(exact / scale + zero_point, scheme.qmin, scheme.qmax)
@@ -188,7 +189,7 @@ def _compare_integers(
     if not wrong:
         return None
     worst = float(distance.max())
-    return worst / allowed, f"{wrong} of {found.size} integers, by up to {worst:.3g} quanta"
+    return worst / allowed, f"{wrong} of {found.size} integers, by up to {worst:.3g} steps"
 
 
 def _deviation(actual: np.ndarray, expected: np.ndarray) -> float:

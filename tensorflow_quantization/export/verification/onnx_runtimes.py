@@ -1,4 +1,4 @@
-"""Runs a written file for verification, with tensors of its graph as further outputs."""
+"""Runs a file for verification, with tensors of its graph as additional outputs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import onnx
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs a file.
+    """A runtime that can run a file.
 
     Attributes:
-        title: its name, for people.
-        run: takes the path of a file, its inputs and the names of further tensors; returns the file's outputs in their
-            order, then these tensors. Raises ImportError where the runtime is not installed.
+        title: the name of the runtime in messages.
+        run: a function of the path of a file, its inputs by name, and the names of additional tensors. It returns the
+            outputs of the file in order, then the additional tensors, and raises ImportError if the runtime is not
+            installed.
     """
 
     title: str
@@ -45,7 +46,7 @@ def _run_openvino(path: Path, feeds: dict[str, np.ndarray], further: Sequence[st
     except ImportError as error:
         raise ImportError(_not_installed("OpenVINO", "openvino")) from error
     with _exposing(path, further) as exposed:
-        # Where it computes in floats, with all their digits: by default it may take bfloat16.
+        # By default OpenVINO may compute in bfloat16, which is less exact than Keras.
         compiled = openvino.compile_model(exposed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     results = compiled(feeds)
     return [np.array(results[index]) for index in range(len(compiled.outputs))]
@@ -59,7 +60,7 @@ def _not_installed(title: str, extra: str) -> str:
 
 @contextlib.contextmanager
 def _exposing(path: Path, names: Sequence[str]) -> Iterator[Path]:
-    """The path of a file like that at `path`, with further outputs; it lies beside, where the external data is."""
+    """Yields the path of a copy of the file with additional outputs, in the same directory as its external data."""
     if not names:
         yield path
         return
@@ -71,11 +72,11 @@ def _exposing(path: Path, names: Sequence[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def without_quantizers(path: Path, names: Sequence[str]) -> Iterator[Path]:
-    """The path of a file like that at `path` where what reads the named quantizers reads what they quantize.
+    """Yields the path of a copy of the file in which the named quantizers have no effect.
 
     Args:
-        path: of the file; the other lies beside it, where the external data is.
-        names: of the outputs of QuantizeLinear nodes.
+        path: path of the file. The copy is in the same directory as its external data.
+        names: names of the outputs of QuantizeLinear nodes. Readers of the dequantized tensor read the float tensor.
     """
     if not names:
         yield path
@@ -92,7 +93,7 @@ def without_quantizers(path: Path, names: Sequence[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _beside(path: Path, prefix: str, model: onnx.ModelProto) -> Iterator[Path]:
-    """The path of another file in the same directory, for as long as it is needed."""
+    """Yields the path of a file with `model` in the directory of `path`, and deletes the file at the end."""
     other = path.with_name(f"{prefix}_{path.name}")
     try:
         onnx.save(model, other)

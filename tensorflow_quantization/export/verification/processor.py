@@ -1,8 +1,8 @@
 """Whether a runtime saturates on this processor.
 
-x86 processors without VNNI have no instruction that multiplies uint8 by int8 and adds to 32 bits. Runtimes take one
-that adds two products to 16 bits and saturates at 32,767: 255 * 127 + 255 * 127 does not fit, 255 * 63 * 2 does. ONNX
-Runtime documents this with the advice to quantize weights to 7 bits ("Quantize ONNX models", `reduce_range`).
+x86 processors without VNNI have no instruction that multiplies uint8 by int8 and adds the products in 32 bits. Runtimes
+use an instruction that adds two products in 16 bits and saturates at 32,767: 2 * 255 * 127 does not fit, 2 * 255 * 63
+does. The documentation of ONNX Runtime recommends 7-bit weights ("Quantize ONNX models", `reduce_range`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES
 
-#: The most bits of a weight with which two products fit into 16 bits.
+#: The largest number of weight bits for which the sum of two products fits into 16 bits.
 SAFE_WEIGHT_BITS = 7
 
 _CHANNELS = 16
@@ -25,11 +25,11 @@ _CHANNELS = 16
 
 @functools.cache
 def saturates(runtime: str, weight_bits: int = 8) -> bool:
-    """Whether `runtime` saturates sums of uint8 times int8 here; it is asked with a convolution of largest integers.
+    """Whether `runtime` saturates sums of uint8 times int8 products on this processor. It runs a small convolution.
 
     Args:
         runtime: "onnxruntime" or "openvino".
-        weight_bits: of the convolution's weights.
+        weight_bits: bits of the weights, all of which have the largest value. Default: 8.
 
     Raises:
         ImportError: the runtime is not installed.
@@ -43,7 +43,7 @@ def saturates(runtime: str, weight_bits: int = 8) -> bool:
 
 
 def _convolution(largest: int) -> onnx.ModelProto:
-    """A quantized convolution that adds up ones, each the product of 255 and `largest`."""
+    """A quantized convolution whose inputs and weights are all 1.0, with the integers 255 and `largest`."""
     constants = {
         "scale": np.float32(1 / 255),
         "zero_point": np.uint8(0),
