@@ -166,7 +166,7 @@ def test_opset_that_is_too_old_for_a_layer(old_file):
     model = keras.Model(inputs, NeedsMish(name="fishy")(inputs))
     try:
         with pytest.raises(
-            OpsetError, match="Mish, of which 'fishy' is made, needs ONNX opset 18 or newer, got opset=17"
+            OpsetError, match="Mish, an operator of 'fishy', needs ONNX opset 18 or newer, got opset=17"
         ):
             export_onnx(model, old_file, opset=17)
         assert_untouched(old_file)

@@ -72,7 +72,7 @@ def _arranged(e: Emission, layer, x: Value, y: ir.Value) -> Value:
 @emitter("MelSpectrogram")
 def mel_spectrogram(e: Emission, layer, x: Value) -> Value:
     if x.rank != 2:
-        raise NotExpressibleError(f"has an input of rank {x.rank}; its input must be (batch, samples)")
+        raise NotExpressibleError(f"has an input of rank {x.rank}; the input must be (batch, samples)")
     _check_frames(layer, x.shape[1], e.outputs[0].shape[2])
     x = e.cast(x, "float32")
     signal = e.op("Pad", e.op("Unsqueeze", x, np.array([1])), _padding(layer), mode="reflect")

@@ -86,5 +86,5 @@ def test_a_shape_that_keras_promises_and_does_not_keep_is_refused(tmp_path):
 
 
 def test_several_signals_a_sample_are_refused(tmp_path):
-    with pytest.raises(UnsupportedLayerError, match=r"rank 3; give it one signal a sample"):
+    with pytest.raises(UnsupportedLayerError, match=r"rank 3; the input must be"):
         export(layer_model(layers.MelSpectrogram(fft_length=32, num_mel_bins=4), (2, 100)), tmp_path / "m.onnx")
