@@ -1,1 +1,1 @@
-"""A Keras model as a graph that can be read, run and copied. Nothing here knows of quantization."""
+"""A Keras model as a graph that can be read, run and copied. It knows nothing of quantization."""

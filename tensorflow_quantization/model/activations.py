@@ -1,4 +1,4 @@
-"""`Activation`: which activation a layer or operation is, or ends with."""
+"""`Activation`: the activation that a layer or operation computes, alone or as its last step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tensorflow_quantization.model.keras_classes import computes_differently, is
 
 
 class Activation(StrEnum):
-    """An activation, by its name in `keras.activations`."""
+    """An activation; the value is its name in `keras.activations`."""
 
     LINEAR = "linear"
     ELU = "elu"
@@ -29,16 +29,17 @@ class Activation(StrEnum):
     SOFTMAX = "softmax"
     SOFTPLUS = "softplus"
     TANH = "tanh"
-    #: One that no rule speaks of.
+    #: Any other activation; no rule is about it.
     OTHER = "other"
 
     @property
     def clips(self) -> bool:
-        """Whether it does nothing but to limit values."""
+        """Whether it only clips: y = min(max(x, 0), limit)."""
         return self in (Activation.RELU, Activation.RELU6)
 
     @property
     def is_never_negative(self) -> bool:
+        """Whether its outputs are never negative."""
         return self in (
             Activation.EXPONENTIAL,
             Activation.RELU,
@@ -49,7 +50,7 @@ class Activation(StrEnum):
         )
 
 
-#: Layers, and operations of `keras.ops`, that are always the same activation.
+#: Classes, of layers and of operations of `keras.ops`, that always compute the same activation.
 _BY_CLASS = {
     "ELU": Activation.ELU,
     "Elu": Activation.ELU,
@@ -67,7 +68,7 @@ _BY_CLASS = {
 
 
 def activation_of(operation: keras.Operation) -> Activation | None:
-    """The activation that a layer or operation is; `None` if it is none."""
+    """Returns the activation that a layer or operation consists of; `None` if it computes something else."""
     if isinstance(operation, keras.layers.Activation):
         return _read(operation.activation)
     if isinstance(operation, keras.layers.ReLU):
@@ -84,19 +85,19 @@ def _of_class(cls: Any) -> Activation | None:
 
 
 def own_activation(operation: keras.Operation) -> Activation:
-    """The `activation` argument of a layer that does more; linear if it has none."""
+    """Returns the `activation` argument of a layer; linear if it has none, or is an activation itself."""
     if activation_of(operation) is not None:
         return Activation.LINEAR
     return _read(getattr(operation, "activation", None))
 
 
 def is_activation(call: Call) -> bool:
-    """Whether a call does nothing but to activate."""
+    """Returns whether a call computes an activation only, and not a linear one."""
     return activation_of(call.operation) not in (None, Activation.LINEAR)
 
 
 def last_activation(tensor: Tensor) -> Activation:
-    """The activation that computed `tensor`; linear if none did."""
+    """Returns the activation that is the last step in computing `tensor`; linear if there is none."""
     if tensor.producer is None:
         return Activation.LINEAR
     return activation_of(tensor.producer.operation) or own_activation(tensor.producer.operation)

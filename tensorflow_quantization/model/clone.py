@@ -1,4 +1,4 @@
-"""Rebuild a Keras model with some of its layers replaced, on copies of its layers and weights."""
+"""Rebuild a Keras model from copies of its layers and weights, with some layers replaced."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tensorflow_quantization.text.warn import warn_user
 _TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss")
 
 
-#: Gets a call and a copy of its layer or operation (without weights yet), and returns what to put in its place: one
-#: or several, called one after the other.
+#: Gets a call and a copy of its layer or operation, which has no weights yet. Returns the replacements, one or several
+#: operations, which are called one after the other.
 Replace = Callable[[Call, keras.Operation], Sequence[keras.Operation]]
-#: Gets an input of the model and returns layers to call on it.
+#: Gets an input of the model. Returns layers to insert after it.
 AfterInput = Callable[[Tensor], Sequence[keras.Operation]]
-#: Gets a call and one of the tensors that it reads, and returns layers to call on that before this call reads it.
+#: Gets a call and a tensor that it reads. Returns layers to insert between the two.
 Before = Callable[[Call, Tensor], Sequence[keras.Operation]]
 
 
@@ -38,20 +38,19 @@ def rewrite(
     after_input: AfterInput = lambda tensor: (),
     before: Before = lambda call, tensor: (),
 ) -> keras.Model:
-    """A new model that computes what `graph` does, with layers replaced.
+    """Returns a copy of a model with layers replaced. The copy shares nothing with the model.
 
-    Nested models stay nested, shared layers shared, names, weights, `trainable` flags, the states of random seeds and
-    the compile configuration are those of the old model, and nothing is shared with it. A subclassed model comes
-    back as a functional one.
+    Nested models stay nested, and shared layers stay shared. Names, weights, `trainable` flags, the states of random
+    seeds and the arguments of `compile` are copied. The copy of a subclassed model is functional.
 
     Args:
-        graph: of the old model; not flattened.
-        replace: what to put in the place of each call.
-        after_input: what to put behind each input of the model.
-        before: what to put between a tensor and a call of an operation of `keras.ops` that reads it.
+        graph: the graph of the model, not flattened.
+        replace: returns the replacements of each call.
+        after_input: returns the layers to insert after each input of the model; default none.
+        before: returns the layers to insert before an operation of `keras.ops`, for each of its tensors; default none.
 
     Raises:
-        ValueError: a layer cannot be copied from its config; the message names it.
+        ValueError: a layer cannot be copied from its config; the message names the layer.
     """
     rebuilder = _Rebuilder(graph, replace, after_input, before)
     model = rebuilder.rebuild(graph)
@@ -66,8 +65,8 @@ class _Rebuilder:
         self.replace = replace
         self.after_input = after_input
         self.before = before
-        self.models: dict[int, keras.Model] = {}  # by id of the old one
-        self.operations: dict[int, Sequence[keras.Operation]] = {}  # by id of the old one
+        self.models: dict[int, keras.Model] = {}  # by id of the old model
+        self.operations: dict[int, Sequence[keras.Operation]] = {}  # by id of the old operation
         self.copies: list[tuple[keras.Operation, keras.Operation, str]] = []
 
     def rebuild(self, graph: LayerGraph) -> keras.Model:
@@ -90,7 +89,7 @@ class _Rebuilder:
         values = [_chain(self._behind(graph, t), inputs[id(t)]) for t in graph.inputs]
         outputs = Interpreter(graph, self._arguments).run(values, self._call)
         kept = isinstance(old, keras.Model) and takes_inputs_and_outputs(type(old))
-        cls = type(old) if kept else keras.Model  # of a block, a layer that is read as a model, too
+        cls = type(old) if kept else keras.Model  # `old` can be a layer that was opened, and is no model
         _warn_of_lost_methods(old, cls)
         return cls(
             substitute(graph.input_structure, lambda tensor: inputs[id(tensor)]),
@@ -100,7 +99,7 @@ class _Rebuilder:
         )
 
     def _arguments(self, call: Call, read: Callable[[Tensor], Any]) -> Arguments:
-        """The arguments that a call of the new model is written with, `training` and `None` as in the old model."""
+        """Returns the arguments of a call in the new model; `training` and `None` stay as in the old model."""
 
         def operand(tensor: Tensor) -> Any:
             return _chain(self.before(call, tensor), read(tensor))
@@ -112,10 +111,7 @@ class _Rebuilder:
         return _chain(operations[1:], operations[0](*args, **kwargs))
 
     def _outputs(self, graph: LayerGraph, outputs: Any) -> Any:
-        """The outputs of the new model, under their old names.
-
-        Losses, metrics and targets may speak of several outputs by the names of their layers.
-        """
+        """Returns the outputs of the new model. Several outputs keep their names: losses and metrics may use these."""
         names = [tensor.producer.name if tensor.producer else tensor.name for tensor in graph.outputs]
         named = graph is self.graph and len(names) > 1 and not isinstance(graph.output_structure, dict)
 
@@ -128,7 +124,7 @@ class _Rebuilder:
         return keras.tree.map_structure(output, graph.output_structure, outputs)
 
     def _operations(self, call: Call) -> Sequence[keras.Operation]:
-        """What is in the place of a call's operation; the same for every call of a shared layer."""
+        """Returns the replacements of a call's operation; a shared layer has the same in all of its calls."""
         if call.subgraph is not None:
             return [self.rebuild(call.subgraph)]
         key = id(call.operation)
@@ -150,11 +146,11 @@ class _Rebuilder:
                     f"its config has {len(new.variables)}, or other shapes. Complete its get_config()."
                 )
             for source, target in zip(old.variables, new.variables, strict=True):
-                # A true copy: a backend that donates buffers in training would otherwise take the old model's too.
+                # Copied: a backend that donates buffers in training would destroy weights that both models share.
                 target.assign(np.array(source.numpy()))
             for layer in (new, *sublayers(new)):
                 if isinstance(layer, keras.layers.Normalization):
-                    layer.finalize_state()  # it computes with what it once made of its variables
+                    layer.finalize_state()  # the layer computes with tensors that this derives from its variables
 
 
 def _chain(operations: Sequence[keras.Operation], x):
@@ -165,7 +161,7 @@ def _chain(operations: Sequence[keras.Operation], x):
 
 def _copy_operation(call: Call) -> keras.Operation:
     operation = call.operation
-    with trusting_configs():  # the functions in it are the user's own, from this very process
+    with trusting_configs():  # the config comes from a layer in this process, so its functions are trusted
         try:
             copy = type(operation).from_config(operation.get_config())
         except Exception as error:
@@ -179,25 +175,25 @@ def _copy_operation(call: Call) -> keras.Operation:
             copy = type(operation)(**arguments)
             warn_user(
                 f"The config of layer {call.path!r} ({call.class_name}) is not what its __init__ takes, so a saved "
-                ".keras file of the quantized model will not load: correct its get_config(), or save the weights only."
+                ".keras file of the quantized model will not load. Correct its get_config(), or save the weights only."
             )
     if call.is_layer:
-        copy.name = operation.name  # a config that Keras makes itself may lack it
+        copy.name = operation.name  # the default `get_config` may leave out the name
     return copy
 
 
 def _arguments(layer: keras.layers.Layer) -> dict[str, Any] | None:
-    """The arguments of a layer's `__init__`, found by name among its attributes; `None` if it has not all of them.
+    """Returns the arguments of a layer's `__init__`, read from attributes of the same names; `None` if one is missing.
 
-    For a layer whose config is not what `__init__` takes. Keras copies no such layer, but those in the models of a
-    library may never have had to be copied.
+    This is for a layer whose `get_config` does not fit its `__init__`. Keras cannot copy such a layer, but libraries
+    have them, since nobody tried to copy them before.
     """
     arguments: dict[str, Any] = {"dtype": layer.dtype_policy, "trainable": layer.trainable}
     for name, parameter in inspect.signature(type(layer).__init__).parameters.items():
         if name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         value = getattr(layer, name, None)
-        # A layer, or a method of that name, is not an argument that a second layer could be given.
+        # The copy must not share a sublayer with the layer, and a method of this name is no argument.
         if not hasattr(layer, name) or isinstance(value, keras.layers.Layer) or inspect.ismethod(value):
             return None
         arguments[name] = value
@@ -205,7 +201,7 @@ def _arguments(layer: keras.layers.Layer) -> dict[str, Any] | None:
 
 
 def _input(tensor: Tensor):
-    """A fresh `keras.Input` like that of the old model."""
+    """Returns a new `keras.Input` like the input of the old model."""
     return keras.Input(
         batch_shape=tensor.shape,
         dtype=tensor.dtype,
@@ -222,12 +218,13 @@ def _warn_of_lost_methods(old: keras.layers.Layer, cls: type) -> None:
     if lost:
         warn_user(
             f"The quantized form of {type(old).__name__} {old.name!r} is a plain {cls.__name__} without its "
-            f"{', '.join(lost)}. Let its constructor be that of keras.Model (inputs, outputs, **kwargs) to keep them."
+            f"{', '.join(lost)}. Give the class a constructor that takes (inputs, outputs, **kwargs), as keras.Model "
+            "does, to keep them."
         )
 
 
 def _copy_compile_state(old: keras.Model, new: keras.Model) -> None:
-    """Compile the new model as the old one is, with an optimizer and metrics of its own."""
+    """Compiles the new model like the old model, with copies of the optimizer and the metrics."""
     arguments = compile_arguments(old)
     if not old.compiled or arguments is None:
         return

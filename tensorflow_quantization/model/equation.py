@@ -1,4 +1,4 @@
-"""`Equation`: which axes an EinsumDense sums over, keeps and adds."""
+"""`Equation`: the axes that an EinsumDense sums over, keeps and adds."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Equation:
-    """An equation of a tensor and a kernel, a letter an axis.
+    """The einsum of a tensor and a kernel; each letter is an axis.
 
     Attributes:
-        inputs, kernel, output: the letters of each.
-        free: those that the tensor hands on to the output.
-        summed: those that tensor and kernel share, in the kernel's order.
-        made: those that the kernel adds to the output.
+        inputs, kernel, output: the axes of the tensor, of the kernel and of the output.
+        free: the axes of the tensor that the kernel does not have, in the order of the tensor.
+        summed: the axes that the tensor and the kernel share, in the order of the kernel.
+        made: the axes that only the kernel has, in its order.
     """
 
     inputs: str
@@ -34,18 +34,23 @@ class Equation:
 
     @property
     def is_product(self) -> bool:
-        """Whether it is a product of two matrices, once axes are moved and joined."""
+        """Whether transposing and reshaping turn it into one matmul."""
         distinct = all(len(set(term)) == len(term) for term in (self.inputs, self.kernel, self.output))
         return distinct and bool(self.summed) and set(self.output) == set(self.free + self.made)
 
     @property
     def channel_axis(self) -> int | None:
-        """The output axis that the kernel adds; `None` if it adds several or none, or the equation is no product."""
+        """The output axis that the kernel adds; `None` if it does not add exactly one, or the equation is no matmul."""
         return self.output.index(self.made) if self.is_product and len(self.made) == 1 else None
 
     @classmethod
     def parse(cls, text: str, rank: int) -> Equation:
-        """Read "...x,xy->...y" for a tensor of `rank` axes; the dots get letters of their own."""
+        """Returns the parsed equation.
+
+        Args:
+            text: such as "...x,xy->...y".
+            rank: the number of axes of the tensor; the dots become unused letters.
+        """
         text = text.replace(" ", "")
         operands, output = text.split("->")
         inputs, kernel = operands.split(",")

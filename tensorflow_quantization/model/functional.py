@@ -1,4 +1,4 @@
-"""The functional form of any Keras model, recorded by Keras itself where the model is subclassed."""
+"""The functional form of any Keras model; a subclassed model is traced."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ from tensorflow_quantization.model.keras_internals import (
 
 @contextlib.contextmanager
 def as_functional(model: keras.Model, input_specs: Any) -> Iterator[Any]:
-    """The functional form of any Keras model; nodes that tracing adds to its layers are removed again."""
+    """Yields the functional form of any Keras model, and then removes the nodes that tracing added to its layers.
+
+    Args:
+        model: the model, which stays unchanged.
+        input_specs: a structure of tensors with the shapes and dtypes of the inputs of a subclassed model; `None`: the
+            shapes that it was built with.
+
+    Raises:
+        ValueError: the model is not built, or its `call` cannot be traced.
+    """
     if isinstance(model, keras.Sequential):
         functional = functional_of(model)
         if functional is None:
@@ -48,16 +57,17 @@ def _trace_call(model: keras.Model, input_specs: Any) -> Iterator[Any]:
                 f"The subclassed model {model.name!r} ({type(model).__name__}) cannot be traced: its `call` raised "
                 f"{type(error).__name__} at {_where(error, model)}: {error}\nWrite that line with keras.layers or "
                 "keras.ops on the tensor it gets (no Python control flow on values, no functions of one backend), or "
-                "move it into a keras.layers.Layer of its own, which is then left as it is."
+                "move it into a separate keras.layers.Layer, which is then left unchanged."
             ) from error
         yield functional
 
 
 @contextlib.contextmanager
 def names_of_its_own(model: keras.layers.Layer | None = None) -> Iterator[None]:
-    """Keras numbers what tracing makes as if nothing but the model's layers, if there is one, had been made before.
+    """Resets the counters of Keras' automatic names within the context, so that each trace creates the same names.
 
-    So operations have the same names each time the model, or the function that has no layers, is traced.
+    Args:
+        model: the model or layer whose names stay reserved; `None` (default): none.
     """
     counters = name_counters()
     before = dict(counters)
@@ -75,7 +85,7 @@ def names_of_its_own(model: keras.layers.Layer | None = None) -> Iterator[None]:
 
 
 def _subclassed_inputs(model: keras.Model, input_specs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Fresh inputs as the arguments of `call`: one structure of them, or each as an argument of its own."""
+    """Returns new inputs as arguments of `call`: one structure of inputs, or one keyword argument for each."""
 
     def as_input(shape, dtype=None):
         return keras.Input(batch_shape=(None, *shape[1:]), dtype=dtype)
@@ -108,7 +118,7 @@ def _not_built(model: keras.Model) -> str:
 
 
 def _where(error: BaseException, model: keras.Model) -> str:
-    """File and line of the innermost frame of the user's model code."""
+    """Returns the file and line of the innermost frame in the file that defines the model's class."""
     try:
         source = inspect.getsourcefile(type(model))
     except TypeError:

@@ -1,13 +1,13 @@
-"""Which normalization, activation, dropout and sum belongs to which product.
+"""Fusion: which normalization, activation, dropout and residual sum belongs to which product.
 
-A product is a layer that multiplies its input by weights of its own: a convolution, Dense, EinsumDense, attention with
-projections. What follows it may be computed along with it:
+A product is a layer that multiplies its input by its own weights: a convolution, Dense, EinsumDense, attention with
+projections. One kernel can compute a product and the calls after it:
 
-    product [> dropout] > BatchNormalization      folded: the weights and the bias of the product take up its constants
-    product [> BatchNormalization] > activation   fused: the kernel computes it before it writes
+    product [> dropout] > BatchNormalization      folded: its constants become part of the product's weights and bias
+    product [> BatchNormalization] > activation   fused: the kernel activates before it writes
     product [> ...] > Add                         fused: the kernel adds the other operand before it writes
 
-Each link of such a chain is read by the next one only, and is no output of the model.
+In such a chain, only the next call reads the output of a call, and the model does not return it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 
 @dataclass(frozen=True)
 class KernelFusion:
-    """What the kernels of a runtime compute along.
+    """The calls that a runtime fuses into its kernels.
 
     Attributes:
-        activations: the activations that a kernel computes before it writes.
-        without_activation: classes whose kernels compute no activation.
-        scalings: several layers in a row that scale channels are one kernel.
+        activations: the activations that a kernel can fuse; default none.
+        without_activation: names of classes whose kernels fuse no activation; default none.
+        scalings: bool; a chain of layers that scale channels is one kernel. Default `False`.
     """
 
     activations: frozenset[Activation] = frozenset()
@@ -39,10 +39,10 @@ class KernelFusion:
 
 
 def folded_into(graph: LayerGraph, call: Call) -> Call | None:
-    """The product whose weights take up the BatchNormalization `call`; `None` if there is none, or `call` is another.
+    """Returns the product into which the BatchNormalization `call` is folded; `None` for any other call.
 
-    The product computes the normalization's input, maybe normalized or dropped before, and does not activate it; its
-    output channels are the normalized axis.
+    Only folded normalizations and dropout may lie between the two. The product must not activate its output, and its
+    output channels must be the normalized axis.
     """
     if Trait.NORMALIZES not in traits(call):
         return None
@@ -58,7 +58,7 @@ def folded_into(graph: LayerGraph, call: Call) -> Call | None:
 
 
 def folded_normalizations(graph: LayerGraph, product: Call) -> list[Call]:
-    """The normalizations that the weights of `product` take up, in their order."""
+    """Returns the normalizations that are folded into `product`, in topological order."""
     found, call = [], _only_reader(graph, product)
     while call is not None and (is_identity(call) or folded_into(graph, call) is product):
         found += [] if is_identity(call) else [call]
@@ -67,7 +67,11 @@ def folded_normalizations(graph: LayerGraph, product: Call) -> list[Call]:
 
 
 def fused_convolution(graph: LayerGraph, tensor: Tensor) -> Call | None:
-    """The convolution whose kernel computes `tensor`: it, what is folded into it, then an activation and dropout."""
+    """Returns the convolution whose kernel writes `tensor`; `None` if there is none.
+
+    The tensor is the output of the convolution, of folded normalizations after it, of an activation after these, or of
+    dropout at any place.
+    """
     source = tensor.producer
     while source is not None and is_identity(source):
         source = _private_source(graph, source.inputs[0])
@@ -81,9 +85,9 @@ def fused_convolution(graph: LayerGraph, tensor: Tensor) -> Call | None:
 
 
 def fused_sum_operand(graph: LayerGraph, call: Call) -> Tensor | None:
-    """The input of an Add whose convolution computes the sum along; `None` if there is none, or `call` is no Add.
+    """Returns the input of an Add whose convolution fuses the sum; `None` if there is none, or `call` is no Add.
 
-    Of several such inputs, the last.
+    If several inputs qualify, the last one is returned.
     """
     if Trait.ADDS not in traits(call):
         return None
@@ -94,7 +98,7 @@ def fused_sum_operand(graph: LayerGraph, call: Call) -> Tensor | None:
 
 
 def fused_calls(graph: LayerGraph, call: Call, fusion: KernelFusion) -> list[Call]:
-    """The normalizations, the activation and the dropouts after `call` that its kernel computes along, in order."""
+    """Returns the calls after `call` that its kernel fuses, in order: normalizations, dropout and one activation."""
     fused: list[Call] = []
     operation = call.operation
     activated = own_activation(operation) is not Activation.LINEAR or activation_of(operation) is not None
@@ -113,10 +117,13 @@ def fused_calls(graph: LayerGraph, call: Call, fusion: KernelFusion) -> list[Cal
 
 
 def fusing_call(graph: LayerGraph, call: Call, fusion: KernelFusion, has_kernel: Callable[[Call], bool]) -> Call | None:
-    """The first call whose kernel computes `call` along; `None` if no kernel does.
+    """Returns the call whose kernel fuses `call`; the earliest if several could; `None` if no kernel fuses it.
 
     Args:
-        has_kernel: whether the runtime has a kernel that a call can be the start of.
+        graph: the graph of `call`.
+        call: the call to look for.
+        fusion: the fusions of the runtime.
+        has_kernel: returns whether the runtime has a kernel that starts with a call.
     """
     found = None
     source = call.inputs[0].producer if call.inputs else None
@@ -130,7 +137,7 @@ def fusing_call(graph: LayerGraph, call: Call, fusion: KernelFusion, has_kernel:
 
 
 def computing_readers(graph: LayerGraph, tensor: Tensor) -> Iterator[Call]:
-    """The calls that compute with the values of `tensor`, which may be moved, normalized or clipped in between."""
+    """Yields the calls that compute with `tensor`, directly or after it is moved, normalized or clipped."""
     for reader in graph.consumers(tensor):
         activation = activation_of(reader.operation)
         if traits(reader) & (Trait.MOVES_DATA | Trait.NORMALIZES) or (activation is not None and activation.clips):
@@ -141,12 +148,12 @@ def computing_readers(graph: LayerGraph, tensor: Tensor) -> Iterator[Call]:
 
 
 def is_identity(call: Call) -> bool:
-    """Whether a call returns its input at inference."""
+    """Returns whether a call returns its input at inference."""
     return Trait.IS_IDENTITY in traits(call) or activation_of(call.operation) is Activation.LINEAR
 
 
 def channel_axis(call: Call) -> int | None:
-    """The axis of the output channels of a product, or of a normalization; `None` where there is no single one."""
+    """Returns the axis of the output channels of a product or normalization; `None` if there is not exactly one."""
     layer, rank = call.operation, len(call.outputs[0].shape)
     kind = traits(call)
     if Trait.NORMALIZES in kind:
@@ -155,7 +162,7 @@ def channel_axis(call: Call) -> int | None:
         return None
     if Trait.CONVOLVES in kind:
         return 1 if layer.data_format == "channels_first" else rank - 1
-    if Trait.PROJECTS in kind:  # which can make several axes of each vector
+    if Trait.PROJECTS in kind:  # a projection can have several output axes
         return rank - 1 if rank == len(call.inputs[0].shape) else None
     if isinstance(layer, keras.layers.EinsumDense):
         return Equation.parse(layer.equation, len(call.inputs[0].shape)).channel_axis
@@ -163,7 +170,7 @@ def channel_axis(call: Call) -> int | None:
 
 
 def _private_source(graph: LayerGraph, tensor: Tensor) -> Call | None:
-    """What computes `tensor`, if one call alone reads it."""
+    """Returns the producer of `tensor` if only one call reads it and the model does not return it; else `None`."""
     return tensor.producer if graph.only_reader(tensor) is not None else None
 
 

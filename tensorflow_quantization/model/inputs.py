@@ -1,4 +1,4 @@
-"""Data as `predict` takes it, as one array for each input of a graph."""
+"""`model_inputs`: data as `predict` takes it, converted to one array for each input of a graph."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from tensorflow_quantization.model.graph import LayerGraph
 
 
 def model_inputs(graph: LayerGraph, x: Any, name: str = "x") -> list[np.ndarray]:
-    """One array for each input of `graph`, in the model's order and in the dtypes of its inputs.
+    """Returns one array for each input of a model, in the order and in the dtypes of the inputs.
 
     Args:
-        graph: of the model.
-        x: an array; or for several inputs a list of arrays, or a dict of arrays by the keys of the model's own input
-            structure, or by the names of its inputs. Shapes include the batch axis.
-        name: of `x`, for the error.
+        graph: the graph of the model.
+        x: an array, or for several inputs a list of arrays, or a dict of arrays. The keys are the keys of the model's
+            input structure if it is a dict, else the names of the inputs. Shapes include the batch axis.
+        name: str, the name of `x` in the error message; default "x".
 
     Raises:
-        ValueError: an array is missing, or has another number of axes than its input.
+        ValueError: an array is missing, or its number of axes differs from its input's.
 
     Example:
 

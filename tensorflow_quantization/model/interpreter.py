@@ -1,7 +1,7 @@
-"""`Interpreter`: run a `LayerGraph` call by call, with any function in place of any call.
+"""`Interpreter`: runs a `LayerGraph` call by call; a function can replace any call.
 
-The values that flow may be of any kind: tensors of the backend, symbolic tensors, descriptions of a tensor in a file.
-The interpreter hands them from call to call and never looks into them.
+The values can be of any type: tensors of the backend, symbolic tensors, descriptions of tensors in a file. The
+interpreter only passes them from call to call.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substi
 from tensorflow_quantization.model.inputs import model_inputs
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-#: Gets a call and what returns the value of a tensor; returns the arguments and keyword arguments of the call.
+#: Gets a call and a function that returns the value of a tensor. Returns the arguments and keyword arguments.
 ReadArguments = Callable[[Call, Callable[[Tensor], Any]], Arguments]
-#: Computes a call: gets the call, its arguments and its keyword arguments, and returns its outputs, in any structure
-#: with as many values as the call has outputs.
+#: Computes a call. Gets the call, its arguments and its keyword arguments. Returns one value for each output of the
+#: call, in any structure.
 CallFunction = Callable[[Call, tuple[Any, ...], dict[str, Any]], Any]
 
 
 @dataclass(frozen=True)
 class Computed:
-    """One call of one run.
+    """A computed call.
 
     Attributes:
         call: the call.
-        inputs: the values of `call.inputs`, in that order.
-        outputs: the values of `call.outputs`, in that order.
+        inputs: list, the values of `call.inputs`, in the same order.
+        outputs: list, the values of `call.outputs`, in the same order.
     """
 
     call: Call
@@ -41,32 +41,32 @@ class Computed:
 
 
 def infer(operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
-    """The outputs of a layer or operation at inference: `training=False` if it takes `training`."""
+    """Returns the outputs of a layer or operation at inference: with `training=False` if it takes `training`."""
     if isinstance(operation, keras.layers.Layer) and "training" in operation.call_signature_parameters:
         kwargs["training"] = False
     return operation(*args, **kwargs)
 
 
 def compute(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """The call itself, at inference: what an `Interpreter` does with a call if nothing else is asked."""
+    """Returns the outputs of a call at inference: the default `CallFunction` of an `Interpreter`."""
     return infer(call.operation, *args, **kwargs)
 
 
 def arguments_as_written(call: Call, read: Callable[[Tensor], Any]) -> Arguments:
-    """The arguments of a call as the model was written, with values for its tensors; `read` returns these."""
+    """Returns the arguments of a call as in the model's code, with `read(tensor)` for each of its tensors."""
     return substitute(call.args, read), substitute(call.kwargs, read)
 
 
 def arguments_at_inference(call: Call, read: Callable[[Tensor], Any]) -> Arguments:
-    """The arguments of a call at inference, with values for its tensors.
+    """Returns the arguments of a call at inference, with `read(tensor)` for each of its tensors.
 
     Args:
         call: the call.
         read: returns the value of a tensor.
 
     Returns:
-        Arguments and keyword arguments. `training` is left out: the function that computes the call decides on it
-        (see `infer`). A keyword argument that is `None` by default is left out if it is `None`.
+        (arguments, keyword arguments). `training` is left out, since the function that computes the call sets it, see
+        `infer`. A keyword argument that is `None`, and is `None` by default, is left out.
     """
     given = {name: value for name, value in call.kwargs.items() if name != "training" or not call.is_layer}
     if any(value is None for value in given.values()):
@@ -79,13 +79,13 @@ def arguments_at_inference(call: Call, read: Callable[[Tensor], Any]) -> Argumen
 class Interpreter:
     """Runs a graph call by call.
 
-    A nested model is one call; `graph.flatten()` has the calls within it. Each tensor is dropped after the last call
+    A nested model is one call; pass `graph.flatten()` to run the calls within it. A tensor is freed after the last call
     that reads it, so memory does not grow with the depth of the graph.
 
     Args:
-        graph: the graph; it must not change afterwards.
-        read_arguments: what a function in place of a call gets: `arguments_at_inference`, or `arguments_as_written`
-            for a function that writes the call anew.
+        graph: the graph; it must not change later.
+        read_arguments: the arguments that a call gets: `arguments_at_inference` (default), or `arguments_as_written` to
+            rebuild the call.
 
     Example:
 
@@ -125,7 +125,7 @@ class Interpreter:
         for index, call in enumerate(graph.calls):
             last.update((id(tensor), index) for tensor in [*call.outputs, *call.inputs])
         outputs = {id(tensor) for tensor in graph.outputs}
-        #: For each call the ids of the tensors that no later call reads.
+        #: For each call, the ids of the tensors that can be freed after it.
         self.dead_after: list[list[int]] = [[] for _ in graph.calls]
         for key, index in last.items():
             if key not in outputs:
@@ -134,16 +134,16 @@ class Interpreter:
     def run(
         self, inputs: Any, call_function: CallFunction = compute, watch: Callable[[Computed], None] | None = None
     ) -> Any:
-        """The outputs of the graph, in the structure that the model returns.
+        """Returns the outputs of the graph, in the structure that the model returns.
 
         Args:
-            inputs: one value for each of `graph.inputs`, in that order, in any structure; the model's own, or a list.
-            call_function: called in place of every call.
-            watch: called after each call with what it read and returned. What it keeps stays in memory.
+            inputs: one value for each of `graph.inputs`, in the same order, in any structure: a list, or the model's.
+            call_function: computes each call; by default the call itself, at inference.
+            watch: gets each `Computed` call; default none. Values that it keeps stay in memory.
 
         Raises:
-            ValueError: `inputs` or what `call_function` returned has another number of values than needed; the message
-                names the call.
+            ValueError: `inputs`, or the result of `call_function`, has a wrong number of values; the message names the
+                call.
         """
         run = self.start(inputs, call_function)
         del inputs  # the run drops them after their last reader
@@ -160,25 +160,25 @@ class Interpreter:
         call_function: CallFunction = compute,
         watch: Callable[[Computed], None] | None = None,
     ) -> None:
-        """Run the graph on each batch of data; memory does not grow with the batches.
+        """Runs the graph on each batch; memory does not grow with the number of batches.
 
         Args:
-            batches: of data as `predict_on_batch` takes it, see `model_inputs`.
+            batches: each as `predict_on_batch` takes it, see `model_inputs`.
             call_function, watch: see `run`.
 
         Raises:
-            ValueError: a batch does not fit the model's inputs.
+            ValueError: a batch does not fit the inputs of the model.
         """
         for batch in batches:
             self.run(input_tensors(self.graph, batch), call_function, watch)
 
     def start(self, inputs: Any, call_function: CallFunction = compute) -> Run:
-        """A run to be advanced call by call; for arguments and errors see `run`."""
+        """Returns a `Run`, whose `step` computes one call; arguments and errors as in `run`."""
         return Run(self, inputs, call_function)
 
 
 class Run:
-    """One run of an `Interpreter`, advanced by `step`; it holds the tensors that are still needed."""
+    """One run of an `Interpreter`; `step` computes one call. It holds only the tensors that are still needed."""
 
     def __init__(self, interpreter: Interpreter, inputs: Any, call_function: CallFunction):
         graph, flat = interpreter.graph, _flatten(inputs)
@@ -196,11 +196,11 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether every call is computed."""
+        """Whether all calls are computed."""
         return self._done == len(self._graph.calls)
 
     def step(self) -> Computed:
-        """Compute the next call, and drop the tensors that no later call reads."""
+        """Computes and returns the next call, and frees the tensors that no later call reads."""
         call = self._graph.calls[self._done]
         args, kwargs = self._interpreter.read_arguments(call, self._read)
         outputs = _flatten(self._call_function(call, args, kwargs))
@@ -217,7 +217,7 @@ class Run:
         return computed
 
     def outputs(self) -> Any:
-        """The outputs of the graph after its last call, in the structure that the model returns."""
+        """Returns the outputs of the graph, in the structure that the model returns; call it when `finished`."""
         return substitute(self._graph.output_structure, self._read)
 
     def _read(self, tensor: Tensor) -> Any:
@@ -225,10 +225,10 @@ class Run:
 
 
 def _flatten(structure: Any) -> list[Any]:
-    """The values in a structure, as `keras.tree.flatten` returns them.
+    """Returns what `keras.tree.flatten` returns.
 
-    On PyTorch that function leaves reference cycles, which keep the values alive until garbage is collected. So it
-    flattens only what is nested more than once.
+    On PyTorch, `keras.tree.flatten` leaves reference cycles, which keep the values alive until the next garbage
+    collection. So it is called for nested structures only.
     """
     if not tree.is_nested(structure):
         return [structure]
@@ -238,5 +238,5 @@ def _flatten(structure: Any) -> list[Any]:
 
 
 def input_tensors(graph: LayerGraph, x: Any) -> list[Any]:
-    """Data as `predict` takes it as tensors of the backend, one for each input; for errors see `model_inputs`."""
+    """Returns `model_inputs(graph, x)` as tensors of the backend."""
     return [keras.ops.convert_to_tensor(array) for array in model_inputs(graph, x)]

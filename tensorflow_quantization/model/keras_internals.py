@@ -1,8 +1,8 @@
-"""All that this package needs of Keras and that has no public name.
+"""All uses of Keras' private API.
 
-No other module imports `keras.src` or reads an attribute of Keras that begins with `_`, so a new version of Keras can
-only break this one. Each entry says why it is needed and which public API would replace it.
-`tests/model/test_keras_internals.py` checks each entry on the installed Keras, and the rule on the package's source.
+No other module imports `keras.src` or reads an attribute of Keras that begins with `_`. So a new version of Keras can
+break this module only. Each entry says why it is needed, and which public API would replace it.
+`tests/model/test_keras_internals.py` checks each entry on the installed Keras, and this rule on the source code.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _NAME_COUNTERS = "object_name_uids"
 
 
 def is_functional(model: keras.Model) -> bool:
-    """Whether a model is made of inputs and outputs, and calls nothing but the layers between them.
+    """Returns whether a model is functional, and does not override `call`.
 
-    Why: such a model has its graph already, another one is traced. `keras.Functional` as a public class would do.
+    Why: such a model has a graph; any other model must be traced. A public class `keras.Functional` would do.
     """
     return isinstance(model, Functional) and type(model).call is Functional.call
 
 
 def functional_of(model: keras.Sequential) -> keras.Model | None:
-    """The functional model in a Sequential one; `None` if the input shape is not known yet.
+    """Returns the functional model within a Sequential model; `None` if the input shape is not known yet.
 
     Why: it holds the graph. A public `Sequential.functional` would do.
     """
@@ -51,11 +51,11 @@ def functional_of(model: keras.Sequential) -> keras.Model | None:
 
 
 def nodes_in_order(functional: keras.Model) -> Iterator[Any]:
-    """The calls that a functional model makes, each after those whose outputs it reads.
+    """Yields the nodes of a functional model, its calls, in topological order.
 
-    A node has `operation`, `arguments`, `input_tensors`, `outputs` and `is_input`, all of them public.
-    Why: they are the model's graph. Public is only `operations`, without the arguments of each call; a public `nodes`
-    would do.
+    A node has the public attributes `operation`, `arguments`, `input_tensors`, `outputs` and `is_input`.
+
+    Why: the nodes are the graph. The public `operations` lack the arguments of each call; a public `nodes` would do.
     """
     by_depth = functional._nodes_by_depth
     for depth in sorted(by_depth, reverse=True):
@@ -63,36 +63,36 @@ def nodes_in_order(functional: keras.Model) -> Iterator[Any]:
 
 
 def nodes_of(operation: keras.Operation) -> list[Any]:
-    """The calls of an operation on symbolic tensors, see `nodes_in_order`, the first call first.
+    """Returns the nodes of an operation, its calls on symbolic tensors, in the order of the calls.
 
-    Why: `Operation.input` and `output` show the first call only. A public `Operation.nodes` would do.
+    Why: the public `Operation.input` and `output` show the first call only. A public `Operation.nodes` would do.
     """
     return list(operation._inbound_nodes)
 
 
 def reading_nodes(operation: keras.Operation) -> list[Any]:
-    """The calls of other operations that read an output of this one, see `nodes_in_order`.
+    """Returns the nodes that read an output of an operation.
 
-    Why: a layer's neighbours decide how it is rounded. Public is no way from a layer to its readers.
+    Why: the layers after a layer decide how it is rounded. No public API leads from a layer to its readers.
     """
     return list(operation._outbound_nodes)
 
 
 def origin(tensor: keras.KerasTensor) -> Any:
-    """Where a symbolic tensor comes from: a named tuple of `operation`, `node_index` and `tensor_index`.
+    """Returns the origin of a symbolic tensor: a named tuple (operation, node_index, tensor_index).
 
     The tensor is output `tensor_index` of `nodes_of(operation)[node_index]`.
 
-    Why: a tensor's neighbours decide how it is rounded. A public `KerasTensor.history` would do.
+    Why: the layers before a layer decide how it is rounded. A public `KerasTensor.history` would do.
     """
     return tensor._keras_history
 
 
 @contextlib.contextmanager
 def removing_nodes(layer: keras.layers.Layer) -> Iterator[None]:
-    """Removes the nodes that calls within the context add to the layers in a layer or model.
+    """Removes, at its end, the nodes that calls in the context added to the layers within a layer or model.
 
-    Why: tracing calls the user's layers, which must stay as they were. Calls that leave no nodes would do.
+    Why: tracing calls the user's layers, which must stay unchanged. A public way to call without nodes would do.
     """
     counts = [(x, len(x._inbound_nodes), len(x._outbound_nodes)) for x in sublayers(layer)]
     try:
@@ -103,10 +103,10 @@ def removing_nodes(layer: keras.layers.Layer) -> Iterator[None]:
 
 
 def takes_inputs_and_outputs(cls: type) -> bool:
-    """Whether the constructor of a model class can be called as `keras.Model(inputs, outputs, **kwargs)`.
+    """Returns whether the constructor of a model class takes (inputs, outputs, **kwargs), as `keras.Model` does.
 
-    Why: only then can a copy of a model have the class of the original. `keras.models.clone_model` asks the same
-    question, but not in public.
+    Why: only then can the copy of a model have the same class. A public form of this function, which
+    `keras.models.clone_model` uses, would do.
     """
     return functional_like_constructor(cls)
 
@@ -116,10 +116,9 @@ def takes_inputs_and_outputs(cls: type) -> bool:
 
 @contextlib.contextmanager
 def calling(layer: keras.layers.Layer, training: bool | None) -> Iterator[None]:
-    """Runs as if within a call of `layer`: layers called without `training` take the value given here.
+    """Makes the context part of a call of `layer`: layers that are called without `training` get the value from here.
 
-    Why: `layer.call` is traced rather than `layer`, whose `__call__` would add nodes. A public scope for `training`
-    would do.
+    Why: tracing runs `layer.call`, since `layer.__call__` would add nodes. A public scope for `training` would do.
     """
     before = global_state.get_global_attribute(_CALL_CONTEXT)
     context = CallContext(entry_layer=layer)
@@ -132,24 +131,26 @@ def calling(layer: keras.layers.Layer, training: bool | None) -> Iterator[None]:
 
 
 def name_counters() -> collections.defaultdict[str, int]:
-    """How many layers and operations of each name Keras has made so far: the next name's number. Can be changed.
+    """Returns Keras' counters of automatic names: {name: number of the next layer or operation}. Can be changed.
 
-    Why: what is traced twice must get the same names. Public is only `clear_session`, which forgets more than the
-    counters; a public name scope would do.
+    Why: two traces of a model must create the same names. The public `clear_session` clears more than the counters; a
+    public name scope would do.
     """
     return global_state.get_global_attribute(_NAME_COUNTERS, collections.defaultdict(int), set_to_default=True)
 
 
 def global_random_state() -> keras.Variable:
-    """The state of the random numbers of layers and operations without a seed generator of their own.
+    """Returns the state of the global seed generator, which operations without their own seed generator use.
 
-    Why: what changes it while it is traced cannot be written to a file. Public is only `set_random_seed`.
+    Why: an operation that changes it cannot be exported. The public `set_random_seed` only sets it; a public
+    `keras.random.global_seed_generator` would do.
     """
     return global_seed_generator().state
 
 
-#: The operation of `keras.ops.reshape`. Why: the shape in it is corrected after tracing. Public is only the function;
-#: classes of operations in `keras.ops` would do.
+#: The operation class of `keras.ops.reshape`.
+#:
+#: Why: tracing corrects the shape in it. Only the function is public; public operation classes would do.
 ReshapeOperation = Reshape
 
 
@@ -157,71 +158,71 @@ ReshapeOperation = Reshape
 
 
 def sublayers(layer: keras.layers.Layer, recursive: bool = True) -> list[Any]:
-    """The layers that a layer or model holds, without itself, each once.
+    """Returns the layers within a layer or model, without itself, each once.
 
     Args:
         layer: any layer.
-        recursive: also the layers within these layers, each after the layer that holds it.
+        recursive: bool; include the layers at all depths, each after the layer that holds it. Default `True`.
 
-    Why: only a model has a public list (`Model.layers`), and not of all depths. `Layer.layers` would do.
+    Why: the public `Model.layers` is for models only, and for the first depth. A public `Layer.layers` would do.
     """
     return layer._flatten_layers(include_self=False, recursive=recursive)
 
 
 def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """The weights of a layer that none of the layers in it made; no states of metrics and random seeds.
+    """Returns the weights of a layer without the weights of its sublayers, metrics and seed generators.
 
-    Why: a layer that only calls others can be replaced by them. Public is only `Layer.weights`, with all weights below.
+    Why: a layer without its own weights can be replaced by its sublayers. The public `Layer.weights` includes theirs; a
+    public `Layer.own_weights` would do.
     """
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
 def built_shapes(layer: keras.layers.Layer) -> dict[str, Any] | None:
-    """The shapes that a layer or model was built with, by the names of `build`'s parameters; `None` if it is not built.
+    """Returns the shapes that a layer or model was built with, by parameter of `build`; `None` if it is not built.
 
-    Why: a subclassed model is traced on inputs of these shapes. The public `get_build_config` leaves out the keys of a
-    dict of shapes, and turns a list of shapes into a tuple.
+    Why: a subclassed model is traced on inputs of these shapes. The public `get_build_config` loses the keys of a dict
+    of shapes, and turns a list of shapes into a tuple.
     """
     return getattr(layer, "_build_shapes_dict", None)
 
 
 def is_of_backend(cls: type) -> bool:
-    """Whether a class is a base that a backend adds to all layers, as `JaxLayer` is.
+    """Returns whether a class is a backend's base class of all layers, such as `JaxLayer`.
 
-    Why: it must not be taken for `keras.layers.JaxLayer`, a layer of the same name. Different names would do.
+    Why: `keras.layers.JaxLayer` is another class of the same name. Different names would do.
     """
     return cls.__module__.startswith("keras.src.backend.")
 
 
-# Attention layers: their parts, for a wrapper or an emitter that computes step by step what they compute at once.
-# `MultiHeadAttention` has public properties for some parts, `GroupedQueryAttention` for none; public properties for all
-# parts of both, and a method a step, would do.
+# Attention layers: their parts, for a wrapper or an emitter that computes them step by step. `MultiHeadAttention` has
+# public properties for some parts, `GroupedQueryAttention` for none. Public properties for all parts of both, and one
+# public method for each step, would do.
 
 
 def projection(layer: keras.layers.Layer, name: str) -> keras.layers.EinsumDense | None:
-    """A projection of a built attention layer; `None` if it has none of this name.
+    """Returns a projection of a built attention layer; `None` if the layer has no projection of this name.
 
     Args:
         layer: a `MultiHeadAttention` or `GroupedQueryAttention`.
         name: "query", "key", "value", "gate" or "output".
 
-    Why: its kernel is quantized, and written to the file. Public are `MultiHeadAttention.query_dense` and so on, but no
-    "gate".
+    Why: its kernel is quantized and exported. `MultiHeadAttention.query_dense` and others are public; "gate" is not.
     """
     return getattr(layer, f"_{name}_dense", None)
 
 
 def score_scale(layer: keras.layers.Layer) -> float:
-    """What an attention layer multiplies the products of queries and keys by: one over the root of the head's size.
+    """Returns the factor of the products of queries and keys in an attention layer: 1 / sqrt(head size).
 
-    Why: read, and not computed from `key_dim`, since a subclass may choose another one.
+    Why: a subclass can set another factor, so it is not computed from `key_dim`.
     """
     grouped = isinstance(layer, keras.layers.GroupQueryAttention)
     return layer._inverse_sqrt_head_dim if grouped else layer._inverse_sqrt_key_dim
 
 
 def score_equation(layer: keras.layers.Layer) -> str:
-    """The einsum of keys and queries (grouped: queries and keys) of a built attention layer.
+    """Returns the einsum equation of keys and queries of a built attention layer (grouped: of queries and keys).
 
     Why: it depends on the attended axes.
     """
@@ -229,36 +230,36 @@ def score_equation(layer: keras.layers.Layer) -> str:
 
 
 def value_equation(layer: keras.layers.Layer) -> str:
-    """The einsum of probabilities and values of a built attention layer.
+    """Returns the einsum equation of probabilities and values of a built attention layer.
 
-    Why: as `score_equation`.
+    Why: it depends on the attended axes.
     """
     return layer._combine_equation
 
 
 def sliding_window(layer: keras.layers.Layer) -> int | None:
-    """How many neighbours a query of an attention layer sees; `None` for all, also in a Keras without this option.
+    """Returns the number of neighbours that a query attends to; `None` for all, or if Keras lacks this option.
 
-    Why: the exported mask heeds it. Public is only its entry in `get_config()`, which a subclass may leave out.
+    Why: the exported mask includes it. The public `get_config()` has it, but a subclass may leave it out.
     """
     return getattr(layer, "_sliding_window", getattr(layer, "sliding_window", None))
 
 
 def merged_mask(layer: keras.layers.Layer, query: Any, value: Any, **masks: Any) -> Any:
-    """The one mask that an attention layer merges all its masks into: which query sees which value; `None` for all.
+    """Returns the masks of an attention layer merged into one, which query attends to which value; `None` for none.
 
     Args:
         layer: a `MultiHeadAttention` or `GroupedQueryAttention`.
         query, value: the inputs of the layer.
         **masks: `query_mask`, `value_mask`, `key_mask`, `attention_mask`, `use_causal_mask`, as in the layer's `call`.
 
-    Why: the quantized layer heeds the same masks.
+    Why: the quantized layer applies the same masks.
     """
     return layer._compute_attention_mask(query, value, **masks)
 
 
 def masked_softmax(layer: keras.layers.Layer, scores: Any, mask: Any) -> Any:
-    """The probabilities of the scores in a built attention layer, zero where `mask` is false.
+    """Returns the probabilities of the scores in a built attention layer, zero where `mask` is false.
 
     Why: the axes of the softmax and the layout of the mask depend on the attended axes.
     """
@@ -266,15 +267,15 @@ def masked_softmax(layer: keras.layers.Layer, scores: Any, mask: Any) -> Any:
 
 
 def softmax_layer(layer: keras.layers.Layer) -> keras.layers.Softmax:
-    """The softmax of a built attention layer.
+    """Returns the softmax layer of a built attention layer.
 
-    Why: it knows the axes.
+    Why: its axes depend on the attended axes.
     """
     return layer._softmax
 
 
 def dropout_layer(layer: keras.layers.Layer) -> keras.layers.Dropout:
-    """The dropout of the probabilities in a built attention layer.
+    """Returns the layer that drops probabilities in a built attention layer.
 
     Why: it holds the random state.
     """
@@ -282,17 +283,17 @@ def dropout_layer(layer: keras.layers.Layer) -> keras.layers.Dropout:
 
 
 def dot_scores(layer: keras.layers.Attention, query: Any, key: Any) -> Any:
-    """The scores of queries and keys in `keras.layers.Attention`, before mask and softmax.
+    """Returns the scores of queries and keys in `keras.layers.Attention`, before mask and softmax.
 
-    Why: the quantized layer rounds what follows them.
+    Why: the quantized layer quantizes the probabilities, so it computes the steps before them.
     """
     return layer._calculate_scores(query, key)
 
 
 def score_mask(layer: keras.layers.Attention, scores: Any, value_mask: Any, use_causal_mask: bool) -> Any:
-    """The mask that `keras.layers.Attention` applies to its scores; `None` if all count.
+    """Returns the mask that `keras.layers.Attention` applies to its scores; `None` without masks.
 
-    Why: the quantized layer heeds the same masks.
+    Why: the quantized layer applies the same masks.
     """
     return layer._calculate_score_mask(scores, value_mask, use_causal_mask)
 
@@ -301,33 +302,33 @@ def score_mask(layer: keras.layers.Attention, scores: Any, value_mask: Any, use_
 
 
 def without_autocast() -> contextlib.AbstractContextManager[Any]:
-    """A context in which variables have the dtype that they are stored in, also under a mixed-precision policy.
+    """Returns a context in which variables keep their stored dtype, also under a mixed-precision policy.
 
-    Why: weights are rounded as they are stored, not as a layer computes. A public form of this scope would do.
+    Why: weights are rounded in their stored dtype, not in the compute dtype. A public form of this scope would do.
     """
     return AutocastScope(None)
 
 
 def current_stateless_scope() -> keras.StatelessScope | None:
-    """The innermost `keras.StatelessScope`; `None` outside of all.
+    """Returns the innermost `keras.StatelessScope` that is entered; `None` if there is none.
 
-    Why: a scope hides the outer one, which must get the losses. The class is public, but not what is entered.
+    Why: an inner scope hides the outer scope, which must get the losses. The class is public, the current scope is not.
     """
     return get_stateless_scope() if in_stateless_scope() else None
 
 
 def keras_mask(tensor: Any) -> Any:
-    """The mask that Keras has attached to a tensor; `None` if it has none.
+    """Returns the mask that Keras has attached to a tensor; `None` if there is none.
 
-    Why: `MultiHeadAttention` heeds it, and not its argument. Public is only the `mask` argument of `call`.
+    Why: `MultiHeadAttention` uses this mask, and ignores `query_mask`. A public getter would do.
     """
     return get_keras_mask(tensor)
 
 
 def remove_keras_mask(tensor: Any) -> None:
-    """Takes the mask off a tensor.
+    """Removes the mask from a tensor.
 
-    Why: `MultiHeadAttention` does, and layers that read the tensor later notice.
+    Why: `MultiHeadAttention` does so, which changes the layers that read the tensor later. A public setter would do.
     """
     set_keras_mask(tensor, None)
 
@@ -336,27 +337,29 @@ def remove_keras_mask(tensor: Any) -> None:
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any] | None:
-    """What `compile` was called with, as objects; `None` if nobody called it, or if Keras does not know.
+    """Returns the arguments of `compile` as objects; `None` if the model is not compiled, or Keras did not keep them.
 
-    Why: a copy of the model is compiled alike. The public `get_compile_config` serializes, which loses functions of the
-    user's own.
+    Why: a copy of the model is compiled with the same arguments. The public `get_compile_config` serializes them, which
+    loses custom functions.
     """
     config = getattr(model, "_compile_config", None)
     return None if config is None else dict(config.config)
 
 
 def data_adapter(data: Any, batch_size: int | None) -> Any:
-    """Batches of anything that `Model.predict` takes, with `num_batches` (maybe `None`) and `get_numpy_iterator()`.
+    """Returns an adapter of any data that `Model.predict` takes, with `num_batches` and `get_numpy_iterator()`.
 
-    Why: `calibrate` takes what `predict` takes, and sees the batches one by one. A public function for this would do.
+    `num_batches` is `None` if it is unknown.
+
+    Why: `calibrate` takes the same data as `predict`, and runs one batch at a time. A public form would do.
     """
     return get_data_adapter(data, batch_size=batch_size)
 
 
 def trusting_configs() -> contextlib.AbstractContextManager[Any]:
-    """A context in which `from_config` may make functions of code in a config, as `Lambda` layers have it.
+    """Returns a context in which `from_config` can load code from a config, which `Lambda` layers need.
 
-    Why: the code is the user's, from this very process. Public is only `keras.config.enable_unsafe_deserialization`,
-    which lasts as long as the process.
+    Why: the config was made in this process, so its code is trusted. The public
+    `keras.config.enable_unsafe_deserialization` lasts for the rest of the process.
     """
     return SafeModeScope(False)

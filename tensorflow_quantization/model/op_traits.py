@@ -1,6 +1,6 @@
 """`Trait`: what a layer or operation of Keras does, in one table by class name.
 
-Only Keras' own classes count by name, and their subclasses while they compute the same.
+The table applies to Keras classes, and to subclasses that compute the same.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from tensorflow_quantization.model.keras_classes import computes_differently, is
 class Trait(Flag):
     """What an operation does at inference."""
 
-    #: Every number of the output is a number of the input, or a zero of padding.
+    #: Every value of the output is a value of the input, or a zero of padding.
     MOVES_DATA = auto()
     #: Returns its input.
     IS_IDENTITY = auto()
-    #: Multiplies by weights of its own, and does not activate unless its `activation` says so.
+    #: Multiplies its input by its own weights. The only activation is its `activation` argument.
     MULTIPLIES_BY_WEIGHTS = auto()
     #: A convolution of any kind.
     CONVOLVES = auto()
-    #: Two convolutions in one layer, depthwise and pointwise.
+    #: Two convolutions in one layer: depthwise, then pointwise.
     HAS_INNER_PRODUCT = auto()
-    #: A product of matrices, one of them a weight.
+    #: A matmul of an activation and a weight.
     IS_MATRIX_PRODUCT = auto()
-    #: Normalizes each channel with constants.
+    #: Normalizes each channel by constants.
     NORMALIZES = auto()
-    #: Multiplies each channel by a constant and adds one.
+    #: Multiplies each channel by a constant and adds another constant.
     SCALES_CHANNELS = auto()
     #: Adds its inputs.
     ADDS = auto()
-    #: Joins its inputs along an axis.
+    #: Concatenates its inputs along an axis.
     JOINS = auto()
-    #: Combines two inputs into one. As an operation of `keras.ops`, one of the two may be a number.
+    #: Combines two inputs, or more, into one output. In an operation of `keras.ops`, one input can be a constant.
     MERGES = auto()
-    #: Multiplies two inputs as matrices.
+    #: A matmul of two inputs.
     MULTIPLIES_TENSORS = auto()
-    #: Multiplies activations within: queries by keys, scores by values.
+    #: Attention: multiplies queries by keys, and probabilities by values.
     ATTENDS = auto()
-    #: Attends to projections of its inputs.
+    #: Attention that first projects its inputs by matrices.
     PROJECTS = auto()
 
 
@@ -63,7 +63,7 @@ def _by_rank(ranks: Iterable[int], names: str, traits: Trait) -> dict[str, Trait
 _CONVOLUTION = Trait.CONVOLVES | Trait.MULTIPLIES_BY_WEIGHTS
 _ATTENTION = Trait.ATTENDS | Trait.PROJECTS | Trait.MULTIPLIES_BY_WEIGHTS
 
-#: By class name; of layers and of the operations of `keras.ops`.
+#: Class name, of a layer or of an operation of `keras.ops`, to traits.
 _TRAITS: dict[str, Trait] = {
     **_by_rank((1, 2, 3), "Conv#D Conv#DTranspose", _CONVOLUTION),
     **_by_rank((1, 2), "DepthwiseConv#D", _CONVOLUTION),
@@ -90,12 +90,12 @@ _TRAITS: dict[str, Trait] = {
 
 
 def traits(call: Call) -> Trait:
-    """What the layer or operation of `call` does."""
+    """Returns the traits of the layer or operation of `call`."""
     return operation_traits(call.operation)
 
 
 def operation_traits(operation: keras.Operation) -> Trait:
-    """What a layer or operation does; nothing is known of a class not of Keras, or that overrides how it computes."""
+    """Returns the traits of a layer or operation; none for a custom class that does not compute as its Keras base."""
     return _class_traits(operation.__class__)
 
 
@@ -106,24 +106,24 @@ def _class_traits(cls: Any) -> Trait:
 
 
 def is_one_of(call: Call, classes: Iterable[str]) -> bool:
-    """Whether an operation is of one of Keras' classes of these names, or of a subclass."""
+    """Returns whether an operation is an instance of a Keras class in `classes`, subclasses included."""
     return not set(classes).isdisjoint(call.class_names)
 
 
 def attends(call: Call) -> bool:
-    """Whether a layer is attention whose scores are products of activations."""
+    """Returns whether a layer is attention with scores query x key, and not additive attention."""
     return Trait.ATTENDS in traits(call) and getattr(call.operation, "score_mode", "dot") == "dot"
 
 
 def multiplies_activations(call: Call) -> bool:
-    """Whether a layer or operation multiplies two tensors as matrices, and not a tensor and a constant."""
+    """Returns whether an operation is a matmul of two float tensors, and not of a tensor and a constant."""
     if Trait.MULTIPLIES_TENSORS not in traits(call):
         return False
     return len(call.operands) == 2 and all(keras.backend.is_float_dtype(x.dtype) for x in call.operands)
 
 
 def origin(tensor: Tensor) -> Tensor:
-    """The tensor that holds the values of `tensor` before they were moved."""
+    """Returns the tensor from which data movement alone leads to `tensor`; `tensor` itself if nothing moves data."""
     while (call := tensor.producer) is not None and Trait.MOVES_DATA in traits(call) and len(call.inputs) == 1:
         tensor = call.inputs[0]
     return tensor

@@ -1,4 +1,4 @@
-"""`SideBySide`: run two graphs in step and look at the calls that belong together, a float model and its copy, say."""
+"""`SideBySide`: runs two graphs together and compares pairs of calls, of a float and a quantized model for example."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from typing import Any
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.interpreter import CallFunction, Computed, Interpreter, Run, compute, input_tensors
 
-#: Gets what the call of the reference read and returned, then the same of its partner.
+#: Gets the call of the reference, then the call of the other graph, both with their inputs and outputs.
 Compare = Callable[[Computed, Computed], None]
 
 
 def pair_calls(reference: LayerGraph, other: LayerGraph, prefix: str = "") -> list[tuple[Call, Call]]:
-    """The calls of two graphs that belong together, by the paths of their layers.
+    """Returns pairs of calls of two graphs that have the same path.
 
-    A layer called several times is paired call by call, in the order of the graphs. What only one of the graphs has,
-    or calls more often, has no partner. Partners need not compute the same: a layer of the copy may have its activation
-    as a layer of its own.
+    The calls of a shared layer are paired in the order of the graphs. A layer has no pairs if only one graph has it, or
+    if the graphs call it differently often. The calls of a pair can compute different things: in the copy, the
+    activation of a layer can be a separate layer.
 
     Args:
         reference: the graph of the original model.
         other: the graph of its copy.
-        prefix: what the names of replaced layers in `other` start with: with "quant_" the call "block/quant_conv" is
-            the partner of "block/conv".
+        prefix: str, the start of the names of replaced layers in `other`: with "quant_", "block/quant_conv" is paired
+            with "block/conv". Default none.
 
     Returns:
-        (call of `reference`, call of `other`), in the order of `other`.
+        List of (call of `reference`, call of `other`), in the order of `other`.
     """
     originals, copies = _by_path(reference), _by_path(other)
     partners: dict[int, Call] = {}
     taken: set[str] = set()
-    # Short names first: a layer that kept its name may be called like another one with the prefix.
+    # Shortest paths first: the name of a layer that was not replaced can start with the prefix, too.
     for path in sorted(copies, key=len):
         before, slash, name = path.rpartition("/")
         original = before + slash + name.removeprefix(prefix)
@@ -45,18 +45,16 @@ def pair_calls(reference: LayerGraph, other: LayerGraph, prefix: str = "") -> li
 
 
 class SideBySide:
-    """Runs two graphs on the same inputs, in step.
-
-    Of both runs only the tensors that are still needed are in memory.
+    """Runs two graphs together on the same inputs. Only tensors that are still needed are in memory.
 
     Args:
-        reference: the graph of the original model, flat to compare within nested models.
-        other: the graph of its copy, flat too then. It may have more calls, or fewer.
-        pairs: the calls that belong together, (call of `reference`, call of `other`), each in one pair at most; by
-            default the calls with equal paths, see `pair_calls`.
+        reference: the graph of the original model. Flatten both graphs to compare calls within nested models.
+        other: the graph of its copy, which can have other calls.
+        pairs: the calls to compare, a list of (call of `reference`, call of `other`); each call is in one pair at most.
+            Default: the calls with equal paths, see `pair_calls`.
 
     Raises:
-        ValueError: a call is in two pairs, or is no call of its graph.
+        ValueError: a call is in two pairs, or in the wrong graph.
 
     Example:
 
@@ -83,15 +81,15 @@ class SideBySide:
             _check_once(calls, graph)
 
     def run(self, inputs: Any, compare: Compare, call_function: CallFunction = compute) -> tuple[Any, Any]:
-        """The outputs of both graphs, each in the structure that its model returns.
+        """Returns the outputs of both graphs, each in the structure that its model returns.
 
         Args:
-            inputs: one value for each input, see `Interpreter.run`; both graphs read them.
+            inputs: the inputs of both graphs, see `Interpreter.run`.
             compare: called with each pair of calls, in the order of the other graph.
-            call_function: called in place of every call of the other graph.
+            call_function: computes each call of the other graph; by default the call itself, at inference.
 
         Raises:
-            ValueError: `inputs` or what `call_function` returned has another number of values than needed.
+            ValueError: `inputs`, or the result of `call_function`, has a wrong number of values.
         """
         reference = _Reference(self._reference.start(inputs), [partner for partner, _ in self.pairs])
         run = self._other.start(inputs, call_function)
@@ -104,21 +102,21 @@ class SideBySide:
         return reference.outputs(), run.outputs()
 
     def run_batches(self, batches: Iterable[Any], compare: Compare, call_function: CallFunction = compute) -> None:
-        """Run both graphs on each batch of data; memory does not grow with the batches.
+        """Runs both graphs on each batch; memory does not grow with the number of batches.
 
         Args:
-            batches: of data as `predict_on_batch` takes it.
+            batches: each as `predict_on_batch` takes it, see `model_inputs`.
             compare, call_function: see `run`.
 
         Raises:
-            ValueError: a batch does not fit the model's inputs.
+            ValueError: a batch does not fit the inputs of the model.
         """
         for batch in batches:
             self.run(input_tensors(self._reference.graph, batch), compare, call_function)
 
 
 class _Reference:
-    """The run of the reference: it goes as far as it is asked to, and keeps what it will be asked for."""
+    """The run of the reference. It advances on demand, and keeps paired calls until they are compared."""
 
     def __init__(self, run: Run, paired: Iterable[Call]):
         self._run = run
@@ -126,13 +124,13 @@ class _Reference:
         self._kept: dict[int, Computed] = {}
 
     def compute(self, call: Call) -> Computed:
-        """What a paired call read and returned; each can be asked for once."""
+        """Returns the computed form of a paired call; only once, since it is not kept after that."""
         while id(call) not in self._kept:
             self._step()
         return self._kept.pop(id(call))
 
     def outputs(self) -> Any:
-        """The outputs of the graph, after the calls that nobody asked for."""
+        """Computes the remaining calls, and returns the outputs of the graph."""
         while not self._run.finished:
             self._step()
         return self._run.outputs()

@@ -1,7 +1,7 @@
-"""What one layer computes, as a graph: its `call` is run on symbolic tensors, and the layer stays as it was.
+"""Trace one layer: its `call` runs on symbolic tensors, and the operations in it become a graph.
 
-Its variables keep their values, and it gets no nodes. A layer that changes one while it runs, its random state for
-example, is not made of what it calls.
+The layer stays unchanged: its variables keep their values, and the nodes that tracing adds are removed. A layer that
+assigns to a variable when it runs, its random state for example, cannot be traced: the graph would miss the assignment.
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from tensorflow_quantization.model.keras_internals import calling, global_random
 
 
 class UntraceableError(Exception):
-    """A clause that follows the layer's name."""
+    """The layer cannot be traced. The message is a clause that follows the name of the layer."""
 
 
 def reason_of(error: Exception) -> str:
-    """Why Keras cannot trace something, a clause, from what was raised."""
+    """Returns a clause that says why tracing failed.
+
+    Args:
+        error: the exception that tracing raised.
+    """
     first = str(error).strip().split("\n")[0]
     return first if isinstance(error, UntraceableError) else f"{type(error).__name__}: {first}"
 
@@ -34,16 +38,19 @@ def trace_call(
     scope: keras.StatelessScope | None = None,
     batch: int | None = None,
 ) -> tuple[LayerGraph, list[int]]:
-    """The graph of a layer's `call`, and which input of the call each of its inputs is.
+    """Returns the graph of a layer's `call`, and the indices of the inputs that it reads.
 
     Args:
-        call: of a layer.
-        training: as which its sublayers are called; `None` leaves it to those who call them.
-        scope: in which it is traced, see `trace_layer`.
-        batch: the batch size where that is dynamic.
+        call: the call of a layer.
+        training: the `training` argument of the layer and its sublayers; `None` leaves it open. Default `False`.
+        scope: see `trace_layer`.
+        batch: int, the batch size that replaces a dynamic batch size; default `None` keeps it dynamic.
+
+    Returns:
+        (graph, indices): input i of the graph is `call.inputs[indices[i]]`.
 
     Raises:
-        Exception: of any kind, as the code of the layer raises it; Keras cannot trace it.
+        Exception: of any type; the code of the layer raised it, so Keras cannot trace the layer.
     """
     layer: Any = call.operation
     known: dict[int, keras.KerasTensor] = {}
@@ -72,17 +79,19 @@ def trace_layer(
     training: bool | None = False,
     scope: keras.StatelessScope | None = None,
 ) -> LayerGraph:
-    """The graph of what a layer computes, at inference unless `training` says otherwise.
+    """Returns the graph of the operations in a layer.
 
     Args:
-        layer: it; neither its variables nor its nodes change.
-        compute: calls it, or parts of it, on `inputs`.
-        prefix: what the paths of the calls start with.
-        training: what sublayers ask for when nobody tells them.
-        scope: the scope that keeps the variables as they are; a new one if left out.
+        layer: the layer; its variables and its nodes stay unchanged.
+        compute: calls the layer, or parts of it, on `inputs`, and returns the outputs.
+        inputs: the symbolic inputs.
+        prefix: str, put before the path of each call; default none.
+        training: the `training` argument of sublayers that are called without it; default `False`.
+        scope: the `keras.StatelessScope` that keeps the variables unchanged; `None` (default): a new scope.
 
     Raises:
-        Exception: of any kind, as the code of the layer raises it; Keras cannot trace it.
+        UntraceableError: an output does not come from Keras operations on `inputs`, or a variable was assigned to.
+        Exception: of any other type; the code of the layer raised it, so Keras cannot trace the layer.
     """
     with names_of_its_own(layer), removing_nodes(layer), calling(layer, training), unchanged(layer, scope):
         outputs = compute()
@@ -93,10 +102,10 @@ def trace_layer(
 
 @contextlib.contextmanager
 def unchanged(layer: Any, scope: keras.StatelessScope | None = None) -> Iterator[None]:
-    """Keeps variables as they are, and raises if the layer or function would have changed one.
+    """Keeps variables unchanged within the context.
 
     Raises:
-        UntraceableError: then what was traced is what happened once, not what the layer does.
+        UntraceableError: the code in the context assigned to a variable of the layer, or to the global random state.
     """
     with scope or keras.StatelessScope() as scope:
         yield
@@ -106,11 +115,11 @@ def unchanged(layer: Any, scope: keras.StatelessScope | None = None) -> Iterator
 
 
 def changed_variables(operation: keras.Operation, scope: keras.StatelessScope) -> list[str]:
-    """The paths of the variables that an operation assigned to in a scope, its random state among them."""
+    """Returns the paths of the variables that an operation assigned to in a scope, random states included."""
     variables = [*getattr(operation, "variables", []), global_random_state()]
     return [v.path for v in variables if scope.get_current_value(v) is not None]
 
 
 def changes(variables: list[str]) -> str:
-    """The reason not to write an operation that changes variables."""
+    """Returns the reason why an operation that assigns to variables cannot be exported."""
     return f"it changes {variables[0]} while it runs, at inference too"

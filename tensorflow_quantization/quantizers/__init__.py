@@ -1,4 +1,4 @@
-"""The arithmetic of quantization: pure functions, and the Keras layers that apply them to activations and weights."""
+"""The arithmetic of quantization: pure functions, and the Keras layers that apply them."""
 
 from tensorflow_quantization.quantizers.activation import ActivationQuantizer
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme

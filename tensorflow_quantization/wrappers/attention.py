@@ -1,7 +1,7 @@
-"""The wrappers of attention layers, which multiply activations with one another.
+"""The wrappers of attention layers.
 
-One product is that of queries and keys, whose softmax says how much of each value a query sees; the other one is that
-of these probabilities and the values. Most attention layers have projections by matrices before and behind them.
+Attention has two products of activations: queries x keys, whose softmax is the probabilities, and probabilities x
+values. Most attention layers also project the inputs and the result by matrices.
 """
 
 from __future__ import annotations
@@ -32,25 +32,26 @@ from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import EinsumDenseQuantizeWrapper
 
 _PROJECTIONS = ("query", "key", "value", "gate", "output")
-#: Those whose outputs are factors of a product.
+#: The projections whose outputs are operands of a product of activations.
 _FACTORS = ("query", "key", "value")
 
 
 class AttentionBaseQuantizeWrapper(BaseQuantizeWrapper):
-    """Base class for attention layers.
+    """Base class of wrappers for attention layers: fake-quantizes the operands of the two products.
 
-    The attention scores that a layer returns on request stay as they are; only what is multiplied with the values is
-    rounded.
+    The layer is computed step by step, since the backend's fused attention cannot quantize the probabilities. Returned
+    attention scores (`return_attention_scores=True`) stay float.
 
     Args:
-        layer: the layer to wrap. The backend's fused attention, which rounds nothing in between, is not used.
-        quantize_products: fake-quantize what is multiplied within the layer.
-        factor_scheme: the integers of projected queries, keys and values; by default `input_scheme`. Those of the
-            probabilities, which are never negative, are always `input_scheme` made symmetric.
-        **kwargs: those of `BaseQuantizeWrapper`.
+        layer: the layer to wrap.
+        quantize_products: bool; quantize the operands of the products within the layer. Default `True`.
+        factor_scheme: `QuantizationScheme` of the projected queries, keys and values, or its config. Default:
+            `input_scheme`. The probabilities always use `input_scheme` with `symmetric=True`.
+        **kwargs: arguments of `BaseQuantizeWrapper`.
 
     Attributes:
-        probability_quantizer: of the softmax, before dropout.
+        probability_quantizer: the `ActivationQuantizer` of the probabilities, before dropout; `None` until the layer is
+            built, or with `quantize_products=False`.
     """
 
     def __init__(
@@ -81,13 +82,13 @@ class AttentionBaseQuantizeWrapper(BaseQuantizeWrapper):
         return self.probability_quantizer(probabilities, training=training)
 
     def _outputs(self, outputs, scores, training, return_scores: bool):
-        """What the layer returns, its output quantized."""
+        """Returns the outputs of the layer, quantized if there is an output quantizer, and the scores on request."""
         if self.output_quantizer is not None:
             outputs = self.output_quantizer(outputs, training=training)
         return (outputs, scores) if return_scores else outputs
 
     def compute_output_spec(self, *args, **kwargs):
-        """That of the layer: quantization changes neither shape nor dtype."""
+        """Returns the layer's output spec: quantization changes neither shape nor dtype."""
         return self.layer.compute_output_spec(*args, **kwargs)
 
     def compute_output_shape(self, *args, **kwargs):
@@ -100,7 +101,7 @@ class AttentionBaseQuantizeWrapper(BaseQuantizeWrapper):
 
 
 class AttentionQuantizeWrapper(AttentionBaseQuantizeWrapper):
-    """`keras.layers.Attention` whose scores are products: its inputs, which are factors, and the probabilities."""
+    """`keras.layers.Attention` with `score_mode="dot"`: fake-quantizes the inputs and the probabilities."""
 
     @classmethod
     def suits(cls, layer):
@@ -109,7 +110,7 @@ class AttentionQuantizeWrapper(AttentionBaseQuantizeWrapper):
     def call(  # type: ignore[override]
         self, inputs, mask=None, training=None, return_attention_scores=False, use_causal_mask=False
     ):
-        """Takes what the layer takes."""
+        """Returns the outputs of the layer; the arguments are the same as in the layer's `call`."""
         layer: Any = self.layer
         query, value, *keys = self._quantize_inputs(inputs, training)
         query_mask, value_mask = (mask[0], mask[1]) if mask else (None, None)
@@ -129,17 +130,17 @@ class AttentionQuantizeWrapper(AttentionBaseQuantizeWrapper):
 
 
 class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
-    """Base class for attention layers with projections.
+    """Base class of wrappers for attention layers with projections.
 
-    Fake-quantizes the inputs (query, value and, where it is given, key), the kernels of the projections, the factors of
-    both products, and the input of the last projection.
+    Fake-quantizes the inputs (query, value, and key if it is given), the kernels of the projections, the operands of
+    both products, and the input of the output projection.
 
     Args:
         layer: the layer to wrap.
-        **kwargs: those of `AttentionBaseQuantizeWrapper`.
+        **kwargs: arguments of `AttentionBaseQuantizeWrapper`.
 
     Attributes:
-        parts: a wrapper each for the layer's projections "query", "key", "value", "gate" (if it has one) and "output".
+        parts: dict of wrappers of the projections: "query", "key", "value", "output", and "gate" if the layer has it.
     """
 
     def build(self, query_shape, value_shape, key_shape=None):  # type: ignore[override]
@@ -179,7 +180,7 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
         training=None,
         use_causal_mask=False,
     ):
-        """Takes what the layer takes."""
+        """Returns the outputs of the layer; the arguments are the same as in the layer's `call`."""
         layer: Any = self.layer
         inputs = [query, value] if key is None else [query, value, key]
         mask = merged_mask(
@@ -201,31 +202,31 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
         return self._outputs(outputs, scores, training, return_attention_scores)
 
     def _query_mask(self, inputs, query_mask):
-        """The mask of the queries that the layer heeds."""
+        """Returns the mask of the queries that the layer applies."""
         return query_mask
 
     def _attend(self, query, key, value, mask, training, return_scores: bool):
-        """What the queries see, (batch, queries, heads, size), and the softmax (batch, heads, queries, values)."""
+        """Returns the weighted values (batch, queries, heads, size) and the softmax (batch, heads, queries, values)."""
         layer: Any = self.layer
-        # Keras chooses between two ways to compute, which treat a query that may see nothing differently.
+        # Keras chooses between two code paths, which differ for a query whose mask excludes all values.
         step_by_step = dropout_layer(layer).rate > 0.0 or return_scores or len(query.shape) != 4
         scores = self._softmax(self._products(query, key), mask, step_by_step)
         probabilities = dropout_layer(layer)(self._rounded(scores, training), training=training)
         return ops.einsum(value_equation(layer), probabilities, self._repeated(value)), scores
 
     def _products(self, query, key):
-        """The scaled products of queries and keys."""
+        """Returns the scaled products of queries and keys, the scores before mask and softmax."""
         raise NotImplementedError
 
     def _repeated(self, heads):
-        """Keys or values, each as often as there are heads of queries for it."""
+        """Returns keys or values, repeated once for each query head that shares them."""
         return heads
 
     def _softmax(self, scores, mask, step_by_step: bool):
         layer: Any = self.layer
         if mask is None or step_by_step:
             return masked_softmax(layer, scores, mask)
-        # As `keras.ops.dot_product_attention`: a query that may see nothing sees everything, and not zeros.
+        # As in `keras.ops.dot_product_attention`: if the mask excludes all values of a query, all get equal weight.
         while len(mask.shape) < len(scores.shape):
             mask = ops.expand_dims(mask, -3)
         return softmax_layer(layer)(ops.where(ops.cast(mask, "bool"), scores, ops.cast(_lowest(scores), scores.dtype)))
@@ -239,7 +240,7 @@ class MultiHeadAttentionQuantizeWrapper(ProjectedAttentionBaseQuantizeWrapper):
         return computes_like(layer, "MultiHeadAttention")
 
     def _query_mask(self, inputs, query_mask):
-        # The layer looks at the tensor, not at the argument, and takes the masks off its inputs.
+        # `MultiHeadAttention` reads the mask attached to the tensor, ignores the argument, and removes attached masks.
         query_mask = keras_mask(inputs[0])
         for x in inputs:
             remove_keras_mask(x)
@@ -266,5 +267,5 @@ class GroupedQueryAttentionQuantizeWrapper(ProjectedAttentionBaseQuantizeWrapper
 
 
 def _lowest(scores) -> float:
-    """Keras' score of what a softmax must not see."""
+    """Returns the number by which Keras masks scores."""
     return -3e4 if keras.backend.standardize_dtype(scores.dtype) == "float16" else -1e9
