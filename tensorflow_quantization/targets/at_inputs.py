@@ -20,7 +20,7 @@ def at_inputs(table: Mapping[str, LayerRule], structure: Sequence[StructureRule]
     """A placement rule from a table of layers and rules on the network's structure.
 
     The rule also quantizes the operands of matrix products of activations. It leaves a sum in float where integers save
-    nothing, see `steps.float_sums`.
+    nothing, see `targets.float_sums`.
 
     Args:
         table: what to quantize of a layer, by class name.

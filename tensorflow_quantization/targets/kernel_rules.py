@@ -33,7 +33,7 @@ class KernelRules:
         float_matmul_outputs: an exception from `quantized_outputs`: a matrix product writes floats if no integer kernel
             reads its output.
         unrounded_sums: a convolution with a fused Add adds the other operand before it requantizes.
-        float_residuals: a sum stays in float where integers save nothing, see `steps.float_sums`.
+        float_residuals: a sum stays in float where integers save nothing, see `targets.float_sums`.
         quantized_pooling: the output of a convolution is quantized if a float layer reads it after pooling, which moves
             fewer bytes.
         rounding: classes whose kernels may round their output to integers without a quantizer. They stay in float if

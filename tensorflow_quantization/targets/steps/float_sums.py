@@ -1,4 +1,4 @@
-"""The reason of each sum that stays in floats."""
+"""The reason for each sum that stays in float."""
 
 from __future__ import annotations
 
