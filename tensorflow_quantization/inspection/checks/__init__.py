@@ -1,4 +1,4 @@
-"""Check ONNX files with Q/DQ against the rules of the runtimes."""
+"""Check ONNX files with Q/DQ against the rules of runtimes."""
 
 from tensorflow_quantization.inspection.checks.check import check_onnx
 from tensorflow_quantization.inspection.checks.report import Finding, Report

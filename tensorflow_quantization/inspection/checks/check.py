@@ -1,4 +1,4 @@
-"""`check_onnx`: the rules of a runtime against a file."""
+"""`check_onnx`: check a file against the rules of a runtime."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tensorflow_quantization.inspection.checks.tensorrt import RULES as TENSORRT
 from tensorflow_quantization.onnx_graph.queries import name_of
 from tensorflow_quantization.text.messages import must_be_one_of
 
-#: The rules by target: a new runtime is a new file with a tuple of rules, and a line here.
+#: The rules of each target. A new runtime needs a file with a tuple of rules, and a line here.
 RULES: dict[str, tuple[Rule, ...]] = {
     "tensorrt": TENSORRT,
     "onnxruntime": ONNXRUNTIME,
@@ -22,10 +22,10 @@ RULES: dict[str, tuple[Rule, ...]] = {
 
 
 def check_onnx(path: str | os.PathLike, target: str = "tensorrt") -> Report:
-    """Find what a runtime rejects, leaves in float, or runs slower than it could, in an ONNX file with Q/DQ.
+    """Return what a runtime rejects, leaves in float, or runs slower than it could, in an ONNX file with Q/DQ.
 
-    The file need not be ours. Nothing is executed and no runtime needs to be installed; `runtime_report` shows what a
-    runtime makes of the file.
+    Any tool may have written the file. `check_onnx` executes nothing and needs no runtime installed; `runtime_report`
+    loads the file in a runtime and shows which kernels run.
 
     Example:
         >>> report = check_onnx("model.onnx", target="onnxruntime")
@@ -35,15 +35,15 @@ def check_onnx(path: str | os.PathLike, target: str = "tensorrt") -> Report:
         True
 
     Args:
-        path: an `.onnx` file.
-        target: "tensorrt", "onnxruntime" or "openvino", the last two on an x86 CPU.
+        path: the path of an `.onnx` file, a string or path-like.
+        target: the runtime whose rules to check: "tensorrt" (default), or, on an x86 CPU, "onnxruntime" or "openvino".
 
     Returns:
-        A `Report`: iterate over its findings, print it, ask for `.ok`, `.errors`, `.warnings`, or take `.to_dict()`.
+        A `Report`: print it, iterate over its findings, or ask for `.ok`, `.errors`, `.warnings` or `.to_dict()`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not an ONNX model, or no such target.
+        ValueError: the file is not an ONNX model, or there is no such target.
     """
     if target == "litert":
         raise ValueError(
@@ -56,7 +56,7 @@ def check_onnx(path: str | os.PathLike, target: str = "tensorrt") -> Report:
 
 
 def check_graph(graph: QdqGraph, target: str) -> list[Finding]:
-    """The findings in a graph that is loaded already, in the order of the rules."""
+    """The findings in a loaded graph, in the order of the rules."""
     return [
         Finding(
             rule.severity,

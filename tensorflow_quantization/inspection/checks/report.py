@@ -1,4 +1,4 @@
-"""`Report`: what `check_onnx` found."""
+"""`Report` and `Finding`: the result of `check_onnx`."""
 
 from __future__ import annotations
 
@@ -10,25 +10,34 @@ from typing import Any
 from tensorflow_quantization.inspection.checks.rule import SEVERITIES, Severity
 from tensorflow_quantization.text.tables import markdown_table, text_table
 
-#: Places that a printed report shows of one rule; `findings` has all of them.
+#: A printed report shows so many findings of one rule; `Report.findings` holds all of them.
 _SHOWN = 10
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One place where a file breaks a rule.
+    """One place where a file breaks a rule of a runtime.
+
+    Example:
+        >>> finding = check_onnx("model.onnx", target="tensorrt").errors[0]
+        >>> finding.rule, finding.nodes
+        ('dtype', ('quant_image/output/QuantizeLinear',))
+        >>> finding.what
+        'its integers are uint8'
+        >>> finding.fix
+        "Quantize symmetrically to int8; with this library, export for target 'tensorrt'."
 
     Attributes:
-        severity: "error": the runtime rejects the file or computes something else; "warning": something runs in float
-            or slower than it could; "info": worth knowing.
-        rule: its id.
-        nodes: names of the nodes it is about; the first is the one that suffers. Unnamed nodes are called
-            "<operator> of <output>". Empty: it is about the file.
-        what: is wrong, a clause.
-        demands: the rule, a sentence.
-        fix: what to do, a sentence.
-        source: where the rule comes from.
-        keeps_float: where the first node runs in float, this is why.
+        severity: "error": the runtime rejects the file or returns wrong numbers; "warning": an operator runs in float,
+            or slower than it could; "info": no fault, but worth knowing.
+        rule: the id of the rule, for example "zero-point".
+        nodes: the names of the nodes concerned, first the node that is affected. An unnamed node is called
+            "<operator> of <output>". Empty if the finding concerns the whole file.
+        what: what is wrong, as a clause without a full stop.
+        demands: what the rule demands, as a sentence.
+        fix: what to do, as a sentence.
+        source: the documentation or the measurement that the rule comes from.
+        keeps_float: whether this finding explains why the first node runs in float. Default: `False`.
     """
 
     severity: Severity
@@ -45,17 +54,29 @@ class Finding:
 
     @property
     def where(self) -> str:
-        """The nodes in one string, or that it is about the file as a whole."""
+        """The names of the nodes, joined by commas; "the file" if the finding concerns the whole file."""
         return ", ".join(self.nodes) or "the file"
 
 
 class Report:
-    """Findings, the worst first: iterate over it, print it, or take `to_dict()` or `to_markdown()`.
+    """The findings of `check_onnx` in one file, errors first, then warnings, then infos.
+
+    Iterate over a report to get its findings, print it to read them, `len` counts them. A report is true even if it has
+    no findings: ask for `.ok`.
+
+    Example:
+        >>> report = check_onnx("model.onnx", target="tensorrt")
+        >>> report.ok
+        False
+        >>> report.rules
+        ['dtype', 'quantized-bias']
+        >>> len(report.errors), len(report.warnings)
+        (3, 1)
 
     Attributes:
-        path: of the file.
+        path: the path of the file, as a string.
         target: the runtime whose rules were checked.
-        findings: list of `Finding`.
+        findings: a list of `Finding`.
     """
 
     titles = ("severity", "rule", "nodes", "what", "what to do")
@@ -67,20 +88,22 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """There are no errors and no warnings."""
+        """Whether there are no errors and no warnings; infos do not count."""
         return not self.errors and not self.warnings
 
     @property
     def errors(self) -> list[Finding]:
+        """The findings whose severity is "error"."""
         return [finding for finding in self if finding.severity == "error"]
 
     @property
     def warnings(self) -> list[Finding]:
+        """The findings whose severity is "warning"."""
         return [finding for finding in self if finding.severity == "warning"]
 
     @property
     def rules(self) -> list[str]:
-        """Ids of the rules that are broken."""
+        """The ids of the broken rules, each once, in the order of the findings."""
         return list(dict.fromkeys(finding.rule for finding in self))
 
     def __iter__(self) -> Iterator[Finding]:
@@ -90,20 +113,20 @@ class Report:
         return len(self.findings)
 
     def __bool__(self) -> bool:
-        """A report is one, with findings or without; ask for `.ok`."""
+        """Always `True`, so that a report without findings is not taken for no report; ask for `.ok`."""
         return True
 
     def about(self, node: str) -> list[Finding]:
-        """The findings whose first node has this name."""
+        """The findings whose first node has the name `node`; an empty list if there are none."""
         return [finding for finding in self if finding.nodes and finding.nodes[0] == node]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: {"path", "target", "ok", "findings": [...]}."""
+        """The report as a dict for JSON, with the keys "path", "target", "ok" and "findings", a list of dicts."""
         findings = [dataclasses.asdict(finding) for finding in self]
         return {"path": self.path, "target": self.target, "ok": self.ok, "findings": findings}
 
     def to_markdown(self) -> str:
-        """A Markdown table, a row a finding."""
+        """The report as a Markdown table with one row per finding."""
         return markdown_table(self.titles, [[f.severity, f.rule, f.where, f.what, f.fix] for f in self])
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""`Rule`: what a runtime demands of a Q/DQ file, as data with one predicate."""
+"""`Rule`: what a runtime demands of a file with Q/DQ, as data and a predicate."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Violation:
     """One place where a rule is broken.
 
     Attributes:
-        nodes: that this is about; the first is the one that suffers.
-        what: is wrong there, a clause without a full stop.
+        nodes: the nodes concerned, first the node that is affected.
+        what: what is wrong, as a clause without a full stop.
     """
 
     nodes: tuple[ir.Node, ...]
@@ -35,14 +35,14 @@ class Rule:
     """One rule of one runtime.
 
     Attributes:
-        id: its name, in words joined by hyphens.
-        severity: "error": the runtime rejects the file or computes something else; "warning": something runs in float
-            or slower than it could; "info": worth knowing.
-        demands: the rule, one sentence.
-        fix: what to do, one sentence.
-        source: where the rule comes from.
-        find: yields what breaks it.
-        keeps_float: where the first node of a violation runs in float, this is why.
+        id: the name of the rule: words joined by hyphens.
+        severity: "error": the runtime rejects the file or returns wrong numbers; "warning": an operator runs in float,
+            or slower than it could; "info": no fault, but worth knowing.
+        demands: what the runtime demands, as one sentence.
+        fix: what to do, as one sentence.
+        source: the documentation or the measurement that the rule comes from.
+        find: yields a `Violation` for each place that breaks the rule.
+        keeps_float: whether a violation explains why its first node runs in float.
     """
 
     id: str

@@ -1,7 +1,7 @@
-"""`Kernel`: what a runtime executes, and how it is traced back to the nodes of a file.
+"""`Kernel`: one step that a runtime executes, and how to find the nodes of the file that it stands for.
 
-Runtimes fuse nodes and give the result names of their own making, which hold the names of what was fused. So they get a
-copy of the file in which every node and every value carries a tag, and we look for the tags.
+A runtime fuses nodes into kernels, and builds the name of a kernel from the names of the fused nodes. So the runtime
+gets a copy of the file in which the name of each node and value is a tag, and the tags are found in the kernels' names.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import onnx_ir as ir
 
 _TAG = re.compile(r"tq_(\d+)_qt")
 
-#: Above this many bytes weights go beside the file: protobuf ends at 2 GB.
+#: Larger weights, in bytes, are written to a second file: protobuf cannot write messages above 2 GB.
 _EMBEDDED = 1_500_000_000
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One step of the runtime.
+    """One step that a runtime executes.
 
     Attributes:
-        type: as the runtime calls it.
-        precision: "u8", "i8", "f32", "bf16", ...; of what it multiplies, or reads.
-        integer: it computes in 8-bit integers; `None`: the runtime does not tell.
-        multiplies: it is a convolution, a matrix product, or a fused group that may hold one.
-        is_layout: it only moves data: a reorder, a transpose, a conversion.
-        nodes: indices of the nodes that it stands for, as far as its names tell.
+        type: the runtime's name for the kind of kernel, for example "QLinearConv".
+        precision: the dtype of its operands or inputs in the runtime's words: "8-bit", "u8", "f32", "bf16", ...
+        integer: whether it computes in 8-bit integers; `None`: the runtime does not say.
+        multiplies: whether it is a convolution, a matrix product, or a fused group that may contain one.
+        is_layout: whether it only moves or converts data: a reorder, a transpose, a cast.
+        nodes: the indices of the nodes whose tags are in its names.
     """
 
     type: str
@@ -44,22 +44,25 @@ class Kernel:
 
 
 def nodes_of(model: ir.Model) -> list[ir.Node]:
-    """The nodes in the order of their tags."""
+    """All nodes, subgraphs included; the index of a node is the number in its tag."""
     return list(ir.traversal.RecursiveGraphIterator(model.graph))
 
 
 def write_tagged(model: ir.Model, folder: pathlib.Path) -> pathlib.Path:
-    """Write a model with a tag for the name of each node and node output; `model` itself gets these names.
+    """Rename each node and each output of a node in `model` to a tag, and write the model.
 
     Args:
-        model: external tensors are read.
-        folder: exists, and is empty.
+        model: the model; it is changed, and its external tensors are loaded.
+        folder: an existing, empty folder.
+
+    Returns:
+        The path of the file.
     """
     ir.external_data.load_to_model(model)
     for index, node in enumerate(nodes_of(model)):
         node.name = f"tq_{index}_qt"
         for position, value in enumerate(node.outputs):
-            if value.name:  # an empty name is an output that is left out
+            if value.name:  # an output without a name is omitted
                 value.name = f"tq_{index}_qt_{position}"
     size = sum(v.const_value.nbytes for v in model.graph.initializers.values() if v.const_value is not None)
     path = folder / "tagged.onnx"
@@ -68,5 +71,5 @@ def write_tagged(model: ir.Model, folder: pathlib.Path) -> pathlib.Path:
 
 
 def tags(names: Iterable[str]) -> tuple[int, ...]:
-    """The indices of the tagged nodes in these names, in order, each once."""
+    """The indices of the nodes whose tags are in `names`, in order, each once."""
     return tuple(dict.fromkeys(int(index) for name in names for index in _TAG.findall(name)))

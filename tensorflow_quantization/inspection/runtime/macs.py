@@ -1,4 +1,4 @@
-"""Multiply-accumulates of an ONNX graph, from the shapes that ONNX infers."""
+"""Count the multiply-accumulates of ONNX nodes, from the shapes that ONNX infers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ InputShapes = Mapping[str, Sequence[int]] | Sequence[int]
 
 
 def with_input_shapes(model: onnx.ModelProto, input_shapes: InputShapes | None = None) -> onnx.ModelProto:
-    """A copy whose inputs, and what follows from them, have fixed shapes.
+    """A copy of `model` with fixed input shapes, and with the inner shapes that ONNX infers from them.
 
     Args:
-        model: is not changed.
-        input_shapes: by input name, or the shape of the only input. Without one, a dynamic first dimension is 1.
+        model: the model; it is not changed.
+        input_shapes: a dict from input names to shapes, or the shape of the only input. For an input without a shape
+            here, a dynamic first dimension becomes 1.
 
     Raises:
-        ValueError: an input has another dynamic dimension, the shape of an input does not fit, or there is no such
-            input.
+        ValueError: an input without a shape here has a dynamic dimension besides the first, a shape does not fit its
+            input, or there is no such input.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
@@ -35,7 +36,7 @@ def with_input_shapes(model: onnx.ModelProto, input_shapes: InputShapes | None =
     for value in inputs:
         if value.type.HasField("tensor_type"):
             _fix(value, shapes.get(value.name))
-    # What the file says of inner shapes is of the dynamic ones.
+    # The inner shapes in the file belong to the dynamic inputs.
     del fixed.graph.value_info[:]
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
@@ -77,7 +78,7 @@ def _fix(value: onnx.ValueInfoProto, shape: Sequence[int] | None) -> None:
 
 
 def macs(node: ir.Node) -> int | None:
-    """Multiply-accumulates of a node, `None` where its shapes are unknown; 0 for operators that do not multiply."""
+    """The number of multiply-accumulates of a node: 0 if it does not multiply, `None` if a shape is unknown."""
     if node.op_type not in FACTORS:
         return 0
     left, right = (_shape(operand(node, index)) for index in FACTORS[node.op_type])

@@ -1,4 +1,4 @@
-"""What ONNX Runtime makes of a file: its optimized graph."""
+"""The kernels that ONNX Runtime executes for a file, read from its optimized graph."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tensorflow_quantization.onnx_graph.operators import MOVING
 #: Integer kernels: QLinearConv, QGemm, QAttention, ConvInteger, MatMulIntegerToFloat, DynamicQuantizeMatMul, ...
 _INTEGER = re.compile(r"^(QLinear|QGemm|QAttention|QOrdered|DynamicQuantize(?!Linear))|Integer")
 
-#: Rules of `check_onnx` whose violation takes the process down: none.
+#: Rules of `check_onnx` whose violation crashes the process: none.
 REFUSED = ()
 
 _MULTIPLIES = re.compile(r"Conv|Gemm|MatMul|Attention|LSTM|GRU|Einsum")
 
 _LAYOUT = {"ReorderInput", "ReorderOutput", "Transpose"}
 
-#: Operators that compute in whatever dtype they are given.
+#: Operators that compute in the dtype of their input.
 _FOLLOWING = MOVING | {"Concat", "DepthToSpace", "Gather", "MaxPool", "NhwcMaxPool", "Pad", "Resize", "Split", "Where"}
 
 
@@ -42,10 +42,10 @@ def installed_version() -> str:
 
 
 def executed(path: pathlib.Path) -> list[Kernel]:
-    """The kernels of a session on the CPU with all optimizations, in no order.
+    """The kernels of a session on the CPU with all optimizations, in no particular order.
 
     Args:
-        path: a file with tagged names.
+        path: a file written by `write_tagged`.
 
     Raises:
         RuntimeError: ONNX Runtime does not load the file.
@@ -57,10 +57,10 @@ def executed(path: pathlib.Path) -> list[Kernel]:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         options.optimized_model_filepath = str(optimized)
-        # Errors only: that an optimized graph is for this machine only is what we want.
+        # Errors only: a warning says that the optimized graph fits this CPU only, which is intended.
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
-        # Weights go beside the graph, which may be larger than protobuf allows.
+        # Weights go to a second file: with them the graph may exceed protobuf's 2 GB.
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
         try:
             onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -72,10 +72,10 @@ def executed(path: pathlib.Path) -> list[Kernel]:
 
 
 def _kernel(node: ir.Node, integers: set[int]) -> Kernel:
-    """Describe a node; `integers` collects the ids of values that are 8-bit."""
+    """The kernel that a node of the optimized graph stands for; `integers` collects the ids of 8-bit values."""
     reads_integers = any(id(value) in integers for value in node.inputs if value is not None)
     integer = bool(_INTEGER.search(node.op_type)) or (node.op_type in _FOLLOWING and reads_integers)
-    # Integer kernels write integers but for those whose name says, or that got no scale for their output.
+    # Integer kernels write integers, except kernels whose names say otherwise and a QGemm without an output scale.
     writes = node.op_type == "QuantizeLinear" or (
         integer
         and not node.op_type.endswith(("ToFloat", "Integer"))

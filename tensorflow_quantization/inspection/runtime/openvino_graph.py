@@ -1,4 +1,4 @@
-"""What OpenVINO makes of a file: the execution graph of the compiled model."""
+"""The kernels that OpenVINO executes for a file, read from the execution graph of the compiled model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tensorflow_quantization.inspection.runtime.kernels import Kernel, tags
 _MULTIPLIES = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq", "Subgraph"}
 _LAYOUT = {"Convert", "Reorder", "Transpose"}
 
-#: Nodes of the graph that nothing runs for.
+#: Nodes of the execution graph that execute nothing.
 _PASSIVE = {"Const", "Input", "Output"}
 
 _INTEGERS = ("i8", "u8")
 
-#: Rules of `check_onnx` whose violation takes the process down; such files are not compiled.
+#: Rules of `check_onnx` whose violation crashes the process: such a file is not compiled.
 REFUSED = (MATRIX_AXIS,)
 
 
@@ -34,10 +34,10 @@ def installed_version() -> str:
 
 
 def executed(path: pathlib.Path) -> list[Kernel]:
-    """The steps of the model compiled for the CPU with default settings, in no order.
+    """The kernels of the model, compiled for the CPU with default settings, in no particular order.
 
     Args:
-        path: a file with tagged names.
+        path: a file written by `write_tagged`.
 
     Raises:
         RuntimeError: OpenVINO does not compile the file.
@@ -60,11 +60,11 @@ def _kernel(step: Any) -> Kernel | None:
     kind, precision = _info(step, "layerType"), _info(step, "runtimePrecision")
     if kind in _PASSIVE:
         return None
-    # The precision is that of the first input. A layer with 8-bit weights that multiplies in float says so only in the
-    # name of its primitive, "brgemm_avx512_bf16"; that of integers ends in "I8" or "i8".
+    # `precision` is the dtype of the first input. A layer with 8-bit weights may multiply in float; only the name
+    # of its primitive says so: "brgemm_avx512_bf16". Names of integer primitives end in "I8" or "i8".
     primitive = _info(step, "primitiveType").rpartition("_")[2].lower()
     integer: bool | None = precision in _INTEGERS and primitive in _INTEGERS
-    # A fused subgraph says nothing of the products in it; they are integer for certain where all it reads is.
+    # A fused subgraph does not say how its products are computed: surely in integers only if all its inputs are 8-bit.
     if kind == "Subgraph" and integer:
         sources = [port.get_source_output().get_node() for port in step.inputs()]
         read = [_info(source, "outputPrecisions") for source in sources if _info(source, "layerType") != "Const"]

@@ -1,4 +1,4 @@
-"""`runtime_report`: what a runtime really executes in integers, and why not the rest."""
+"""`runtime_report`: which nodes a runtime executes in integers, and why the others run in float."""
 
 from __future__ import annotations
 
@@ -32,33 +32,42 @@ from tensorflow_quantization.onnx_graph.queries import (
 from tensorflow_quantization.text.messages import did_you_mean, must_be_one_of
 from tensorflow_quantization.text.tables import markdown_table, text_table
 
-#: A runtime is a module with `installed_version` and `executed`; its rules are those of the same name in `check_onnx`.
+#: A runtime is a module with `installed_version`, `executed` and `REFUSED`. `check_onnx` has its rules by the same name.
 RUNTIMES: dict[str, ModuleType] = {"onnxruntime": onnxruntime_graph, "openvino": openvino_graph}
 
-#: Nodes that a printed report shows; `fallbacks` has all of them.
+#: A printed report shows so many fallbacks; `RuntimeReport.fallbacks` holds all of them.
 _SHOWN = 20
 
 Ran = Literal["integer", "float", "fused", "folded", "unknown"]
 
-
 _UNEXPLAINED = {
-    "float": "no rule of check_onnx tells",
-    "unknown": "the runtime does not tell: it is part of a larger kernel",
+    "float": "no rule of check_onnx explains it",
+    "unknown": "the runtime does not say: the node is part of a larger kernel",
 }
 
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What became of one node of the file.
+    """How a runtime executes one node of a file.
+
+    Example:
+        >>> node = runtime_report("model.onnx")["quant_conv/Conv"]
+        >>> node.op_type, node.ran, node.kernel
+        ('Conv', 'integer', 'QLinearConv (8-bit)')
+        >>> node.macs
+        3888
 
     Attributes:
-        name: of the node; "<operator> of <output>" where it has none.
-        op_type: its operator.
-        macs: multiply-accumulates for the shapes of the report; `None`: they could not be inferred.
-        ran: "integer", "float", "fused" (part of another kernel, or gone), "folded" (computed when loading), or
-            "unknown" (multiplies, but no kernel of the runtime names it).
-        kernel: what the runtime runs for it, with its precision; "" where there is none.
-        reason: why it is not in integers, as far as the rules of `check_onnx` tell; "" where it is.
+        name: the name of the node; an unnamed node is called "<operator> of <output>".
+        op_type: the operator, for example "Conv".
+        macs: the number of multiply-accumulates for one run with the input shapes of the report, 0 for an operator that
+            does not multiply; `None` if a shape is unknown.
+        ran: "integer", "float", "fused" (part of another kernel, or removed), "folded" (computed once, when the file is
+            loaded), or "unknown" (it multiplies, but the runtime does not say how).
+        kernel: the kernel that executes the node and its precision, for example "QLinearConv (8-bit)"; "" if there is
+            none.
+        reason: why the node does not run in integers, from the rules of `check_onnx`; "" if it does, or if it does
+            not multiply and no rule concerns it.
     """
 
     name: str
@@ -70,13 +79,26 @@ class NodeReport:
 
 
 class RuntimeReport:
-    """Nodes of a file as a runtime runs them: iterate over it, print it, or take `to_dict()` or `to_markdown()`.
+    """The result of `runtime_report`: how a runtime executes each node of a file.
+
+    Iterate over a report to get its nodes, index it with the name of a node, print it to read the summary.
+
+    Example:
+        >>> report = runtime_report("model.onnx")
+        >>> report.integer_share
+        1.0
+        >>> report.fallbacks
+        []
+        >>> [(node.name, node.macs) for node in report.multiplying]
+        [('quant_conv/Conv', 3888), ('quant_scores/Gemm', 20)]
+        >>> report.kernels["QLinearConv"]
+        1
 
     Attributes:
-        path: of the file.
-        runtime: name and version.
-        nodes: list of `NodeReport`, in the order of the file; quantizers and constants are not in it.
-        kernels: how many of each type the runtime runs.
+        path: the path of the file, as a string.
+        runtime: the name and version of the runtime.
+        nodes: a list of `NodeReport` in the order of the file, without quantizers and Constant nodes.
+        kernels: a dict from the type of a kernel to the number of kernels of this type.
     """
 
     titles = ("node", "operator", "MACs", "share", "ran as", "why not in integers")
@@ -94,10 +116,10 @@ class RuntimeReport:
         return len(self.nodes)
 
     def __getitem__(self, name: str) -> NodeReport:
-        """The node with this name.
+        """The node called `name`.
 
         Raises:
-            KeyError: there is none.
+            KeyError: there is no such node.
         """
         for node in self.nodes:
             if node.name == name:
@@ -106,37 +128,37 @@ class RuntimeReport:
 
     @property
     def multiplying(self) -> list[NodeReport]:
-        """The nodes that multiply at run time."""
+        """The nodes that multiply at run time: convolutions and matrix products that are not folded."""
         return [node for node in self if node.op_type in FACTORS and node.ran != "folded"]
 
     @property
     def macs(self) -> int:
-        """All multiply-accumulates, as far as shapes are known."""
+        """The number of multiply-accumulates of all nodes whose shapes are known."""
         return sum(node.macs or 0 for node in self.multiplying)
 
     @property
     def integer_share(self) -> float:
-        """The part of the multiply-accumulates that ran in integers, 0 to 1; 0 where there are none."""
+        """The share of the multiply-accumulates that run in integers, from 0 to 1; 0 if nothing multiplies."""
         integer = sum(node.macs or 0 for node in self.multiplying if node.ran == "integer")
         return integer / self.macs if self.macs else 0.0
 
     @property
     def fallbacks(self) -> list[NodeReport]:
-        """The nodes that multiply, not in integers, the most expensive first."""
+        """The nodes that multiply and do not run in integers, most multiply-accumulates first."""
         return sorted((n for n in self.multiplying if n.ran != "integer"), key=lambda n: -(n.macs or 0))
 
     @property
     def reorders(self) -> int:
-        """How many kernels only change the layout or the dtype of a tensor."""
+        """The number of kernels that only change the layout or the dtype of a tensor."""
         return sum(n for kind, n in self.kernels.items() if kind.startswith("Reorder") or kind in ("Convert", "Cast"))
 
     @property
     def transposes(self) -> int:
-        """How many kernels transpose."""
+        """The number of kernels that transpose a tensor."""
         return self.kernels.get("Transpose", 0)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: the counts, the kernels and the nodes."""
+        """The report as a dict for JSON: counts, "kernels" as a dict, and "nodes" as a list of dicts."""
         return {
             "path": self.path,
             "runtime": self.runtime,
@@ -149,7 +171,7 @@ class RuntimeReport:
         }
 
     def to_markdown(self) -> str:
-        """A Markdown table, a row a node that multiplies."""
+        """The report as a Markdown table with one row per node that multiplies."""
         return markdown_table(self.titles, [self._row(node) for node in self.multiplying])
 
     def __str__(self) -> str:
@@ -190,11 +212,11 @@ def _short(count: int | None) -> str:
 def runtime_report(
     path: str | os.PathLike, runtime: str = "onnxruntime", input_shapes: InputShapes | None = None
 ) -> RuntimeReport:
-    """Load a file in a runtime, on this machine's CPU, and say what of it runs in integers.
+    """Load a file in a runtime on the CPU, and return which of its nodes run in integers.
 
-    The runtime gets the file's own shapes, so a dynamic batch stays one. Multiply-accumulates are those of Conv,
-    ConvTranspose, Gemm and MatMul and of their integer forms; recurrent layers and whole-attention operators are not
-    counted, the body of a Loop once.
+    The runtime gets the shapes in the file: a dynamic batch size stays dynamic. Multiply-accumulates are counted for
+    Conv, ConvTranspose, Gemm, MatMul and their integer forms; the body of a Loop counts once. Recurrent and attention
+    operators are not counted.
 
     Example:
         >>> report = runtime_report("model.onnx", runtime="onnxruntime")
@@ -204,25 +226,26 @@ def runtime_report(
         'QLinearConv (8-bit)'
 
     Args:
-        path: an `.onnx` file.
-        runtime: "onnxruntime" or "openvino"; it must be installed.
-        input_shapes: to count multiply-accumulates for: a dict by input name, or the shape of the only input. Without
-            it, a dynamic first dimension counts as 1.
+        path: the path of an `.onnx` file, a string or path-like.
+        runtime: "onnxruntime" (default) or "openvino". It has to be installed.
+        input_shapes: the shapes for which to count multiply-accumulates: a dict from input names to shapes, or the
+            shape of the only input. Default: the shapes in the file, where a dynamic first dimension counts as 1.
 
     Returns:
-        A `RuntimeReport`: print it, iterate over its nodes, ask for `.integer_share`, `.fallbacks`, or `.to_dict()`.
+        A `RuntimeReport`: print it, iterate over its nodes, or ask for `.integer_share`, `.fallbacks` or `.to_dict()`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the runtime is not installed.
-        ValueError: no such runtime, not an ONNX model, the runtime does not load it, or an input has dynamic
-            dimensions besides the first and `input_shapes` does not say what they are.
+        ValueError: there is no such runtime, the file is not an ONNX model, the runtime does not load the file, an
+            input has a dynamic dimension besides the first and `input_shapes` does not say its size, or `input_shapes`
+            does not fit the inputs.
     """
     if runtime not in RUNTIMES:
         raise ValueError(must_be_one_of("runtime", RUNTIMES, runtime))
     proto = read_onnx(path)
     counted = to_ir(with_input_shapes(proto, input_shapes), path)
-    # After the errors that the file can have on its own.
+    # Read the file first: its errors do not depend on the runtime, which may not be installed.
     version = RUNTIMES[runtime].installed_version()
     graph = QdqGraph(to_ir(with_shapes(proto), path))
     findings = check_graph(graph, runtime)
@@ -234,7 +257,7 @@ def runtime_report(
             kernels = RUNTIMES[runtime].executed(write_tagged(to_ir(proto, path), pathlib.Path(folder)))
     except RuntimeError as error:
         raise ValueError(
-            f"{version} does not load {os.fspath(path)}: {error}\ncheck_onnx(path, {runtime!r}) may tell more."
+            f"{version} does not load {os.fspath(path)}: {error}\ncheck_onnx(path, {runtime!r}) may tell why."
         ) from error
     nodes = _match(graph, findings, kernels, [macs(node) for node in nodes_of(counted)])
     return RuntimeReport(os.fspath(path), version, nodes, dict(collections.Counter(k.type for k in kernels)))
@@ -262,14 +285,14 @@ def _match(
         reason = ""
         if ran in ("float", "unknown"):
             known = [reason for concerned in _concerned(node, weighted) for reason in reasons[name_of(concerned)]]
-            # Not every operator is meant to run in integers; those that multiply are.
+            # Only an operator that multiplies needs an explanation: others are not expected to run in integers.
             reason = "; ".join(dict.fromkeys(known)) or (_UNEXPLAINED[ran] if node.op_type in FACTORS else "")
         reports.append(NodeReport(name_of(node), node.op_type, counts[index], ran, str(kernel or ""), reason))
     return reports
 
 
 def _concerned(node: ir.Node, weighted: dict[int, WeightedNode]) -> list[ir.Node]:
-    """The node, and the quantizers of what it multiplies."""
+    """The node, and the quantizers of its factors."""
     nodes = [node]
     if id(node) in weighted:
         for source in weighted[id(node)].sources:
@@ -278,14 +301,17 @@ def _concerned(node: ir.Node, weighted: dict[int, WeightedNode]) -> list[ir.Node
 
 
 def _kernel_of(node: ir.Node, by_node: dict[int, list[Kernel]], index_of: dict[int, int]) -> Kernel | None:
-    """The kernel that names the node. One that multiplies may be named after what was fused behind it only."""
+    """The kernel that executes the node, found by the tag in its name.
+
+    A kernel that multiplies may carry only the tag of the last node fused into it, so the search follows the readers.
+    """
     own = [kernel for kernel in by_node[index_of[id(node)]] if not kernel.is_layout]
     if node.op_type not in FACTORS:
         return own[0] if own else None
     while True:
         products = [kernel for kernel in by_node[index_of[id(node)]] if kernel.multiplies]
         if products:
-            # The product itself rather than a group of elementwise operators around it.
+            # Prefer the product to a subgraph of elementwise operators around it.
             return min(products, key=lambda product: product.type == "Subgraph")
         readers = node.outputs[0].consumers()
         if len(readers) != 1 or readers[0].op_type in FACTORS:
