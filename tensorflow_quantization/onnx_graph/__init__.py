@@ -1,5 +1,5 @@
-"""Questions about ONNX graphs, ours and others', that both the export and the inspection of files ask.
+"""Read ONNX graphs, from this library or any other tool: shared by the export and the inspection of files.
 
-`operators` says what an operator of ONNX is, `queries` what stands where in a graph, `quantization` what a quantizer
-says, `files` reads graphs from files. Nothing here changes a graph, and nothing here knows Keras.
+`operators` classifies the operators of ONNX, `queries` finds nodes and constants in a graph, `quantization` reads
+quantizers, `files` reads graphs from files. Nothing here changes a graph, and nothing here knows Keras.
 """

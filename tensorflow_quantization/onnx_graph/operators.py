@@ -1,8 +1,8 @@
-"""What ONNX' operators are: the only such tables. What a runtime does with them is in its passes and rules."""
+"""The tables of ONNX operators. What a runtime does with an operator is in the passes and rules of the runtime."""
 
 from __future__ import annotations
 
-#: Operators that multiply, with the indices of their two factors.
+#: Convolutions and matrix products, with the indices of the two inputs that they multiply.
 FACTORS = {
     "Conv": (0, 1),
     "ConvInteger": (0, 1),
@@ -14,23 +14,23 @@ FACTORS = {
     "QLinearMatMul": (0, 3),
 }
 
-#: Operators that multiply an input by weights, in floats: the index of their bias, which is optional; `None`: no bias.
+#: Float operators that multiply an input by weights, with the index of the optional bias; `None`: they have no bias.
 BIASES = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "MatMul": None}
 
-#: Operators that keep all values of their input, or a slice of them, in one output.
+#: Operators with one output that holds the values of their input, or a slice of them.
 MOVING = frozenset({"Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 
-#: Operators that keep all values, in another layout or dtype: what may stand between an input and its first layer.
+#: Operators that keep all values and change layout or dtype: they may lie between a model input and the first layer.
 RELAYING = frozenset({"Cast", "Reshape", "Transpose"})
 
-#: Operators whose outputs hold values of their first input and nothing else; a Pad does if it pads with zero.
+#: Operators whose outputs hold only values of their first input; a Pad does only if it pads with zero.
 SELECTING = MOVING | {"Gather", "MaxPool", "Pad", "Split"}
 
-#: Operators that move, join, repeat or choose values: integers stay what they are. Without Gather, with which no rule
-#: of a runtime was measured.
+#: Operators that move, join, repeat or select values, so that integers stay the same. Not Gather: no rule of a runtime
+#: was measured with it.
 CARRYING = MOVING | {"Concat", "DepthToSpace", "MaxPool", "Pad", "Resize", "SpaceToDepth", "Split"}
 
-#: Operators that average values, or take the least or greatest.
+#: Operators that return the mean, the minimum or the maximum of several values.
 POOLING = frozenset(
     {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMax", "ReduceMean", "ReduceMin"}
 )
@@ -38,7 +38,7 @@ POOLING = frozenset(
 #: Operators that limit values.
 LIMITING = frozenset({"Clip", "Max", "Min", "Relu"})
 
-#: Functions of one value that follow a layer.
+#: Activation functions.
 ACTIVATIONS = frozenset(
     {"Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "PRelu", "Relu", "Selu"}
     | {"Sigmoid", "Softplus", "Softsign", "Swish", "Tanh", "ThresholdedRelu"}
@@ -50,5 +50,5 @@ POINTWISE = frozenset(
     | {"Sigmoid", "Softplus", "Sub", "Tanh"}
 )
 
-#: The same, with a number for each channel, or one for all channels, as further inputs.
+#: The same, with parameters per channel or per tensor as further inputs.
 CHANNELWISE = frozenset({"BatchNormalization", "DequantizeLinear", "QuantizeLinear"})

@@ -1,4 +1,4 @@
-"""`Quantization`: what a QuantizeLinear or DequantizeLinear says."""
+"""`Quantization`: the parameters of a QuantizeLinear or DequantizeLinear."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ from tensorflow_quantization.onnx_graph.queries import (
 
 @dataclass(frozen=True)
 class Quantization:
-    """What a QuantizeLinear or DequantizeLinear says.
+    """The parameters of a QuantizeLinear or DequantizeLinear.
+
+    A number is quantized to round(number / scale) + zero point, and saturates at the limits of the dtype. A step is one
+    unit of these integers: it stands for `scale`. Source: ONNX, QuantizeLinear.
 
     Attributes:
-        scale: its constants; `None`: computed in the graph.
-        zero_point: its constants; `None`: left out, which means 0, or computed.
-        dtype: of the integers, "int8", "uint8", "float8e4m3fn", ...; "" where the file does not tell.
-        explicit: dtype is written in the node: a zero point or the attribute `output_dtype`.
-        axis: of a per-channel scale.
-        block_size: 0 but for blockwise scales.
+        scale: a float array; `None` if the graph computes it.
+        zero_point: an array of `dtype`; `None` if it is omitted, which means 0, or if the graph computes it.
+        dtype: the dtype of the quantized values, "int8", "uint8", "float8e4m3fn", ...; "" if the file does not say.
+        explicit: whether the node states the dtype: by a zero point, the attribute `output_dtype`, or the input of a
+            DequantizeLinear.
+        axis: the axis of per-channel scales.
+        block_size: the number of values per scale in blockwise quantization, otherwise 0.
     """
 
     scale: np.ndarray | None
@@ -40,6 +44,7 @@ class Quantization:
 
     @classmethod
     def of(cls, node: ir.Node) -> Quantization:
+        """The parameters of `node`, a QuantizeLinear or DequantizeLinear."""
         zero_point = operand(node, 2)
         output_dtype = attribute(node, "output_dtype", 0)
         if zero_point is not None:
@@ -57,11 +62,12 @@ class Quantization:
 
     @property
     def per_channel(self) -> bool:
+        """Whether there is more than one scale."""
         return self.scale is not None and self.scale.size > 1
 
     @property
     def zero(self) -> int | None:
-        """The zero point of a per-tensor quantizer, 0 where left out, `None` where it varies."""
+        """The zero point as one number: 0 if it is omitted, `None` if channels differ."""
         if self.zero_point is None:
             return 0
         values = np.unique(self.zero_point.astype(np.int64))
@@ -69,7 +75,7 @@ class Quantization:
 
     @property
     def limits(self) -> tuple[int, int] | None:
-        """The least and greatest integer, `None` for dtypes that are not integers."""
+        """The least and the greatest integer of the dtype; `None` if the dtype is not an integer dtype."""
         signed, _, digits = self.dtype.partition("int")
         if not digits.isdigit() or signed not in ("", "u"):
             return None
@@ -78,7 +84,7 @@ class Quantization:
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """The least and the greatest number that the integers stand for; `None` unless there is one constant scale."""
+        """The float numbers at which it saturates; `None` unless it has an integer dtype, one scale and one zero point."""
         if self.limits is None or self.zero is None or self.scale is None or self.scale.size != 1:
             return None
         step = float(np.ravel(self.scale)[0])
@@ -93,7 +99,7 @@ def _dtype(value: ir.Value | None) -> str:
 
 
 def same_parameters(a: ir.Node, b: ir.Node) -> bool:
-    """Whether two quantizers have the same constants for scale and zero point."""
+    """Whether two quantizers have the same constant scale and the same constant zero point."""
     return all(
         (x := constant(operand(a, index))) is not None
         and (y := constant(operand(b, index))) is not None
@@ -104,7 +110,7 @@ def same_parameters(a: ir.Node, b: ir.Node) -> bool:
 
 
 def source_of(value: ir.Value | None) -> ir.Node | None:
-    """The DequantizeLinear of the integers that a value holds, moved perhaps."""
+    """The DequantizeLinear that `value` comes from, directly or through operators that only move values."""
     while moves_only(moving := producer(value)):
         value = operand(moving, 0)
     return producer(value, "DequantizeLinear")

@@ -1,4 +1,4 @@
-"""What stands where in a graph: constants, operands, producers, readers, chains of operators."""
+"""Find constants, operands, producers, readers and chains of operators in a graph."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import onnx_ir as ir
 
 from tensorflow_quantization.onnx_graph.operators import MOVING, SELECTING
 
-#: Q/DQ pairs also come in ONNX Runtime's own domain, which had 16- and 4-bit ones before ONNX.
+#: ONNX Runtime has Q/DQ in its own domain, too: with 16- and 4-bit integers before ONNX had them.
 _QDQ_DOMAINS = ("", "ai.onnx", "com.microsoft")
 
 
 def is_quantize(node: ir.Node | None) -> bool:
-    """Whether this is a QuantizeLinear."""
+    """Whether `node` is a QuantizeLinear."""
     return node is not None and node.op_type == "QuantizeLinear" and node.domain in _QDQ_DOMAINS
 
 
 def is_dequantize(node: ir.Node | None) -> bool:
-    """Whether this is a DequantizeLinear."""
+    """Whether `node` is a DequantizeLinear."""
     return node is not None and node.op_type == "DequantizeLinear" and node.domain in _QDQ_DOMAINS
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
-    """The numbers of an initializer or a Constant node; `None` for anything else."""
+    """The array in an initializer or a Constant node; `None` for any other value."""
     tensor = None if value is None else ir.convenience.get_const_tensor(value)
     return None if tensor is None else tensor.numpy()
 
 
 def is_constant(value: ir.Value | None) -> bool:
-    """Whether the value is an initializer or a Constant, or a constant that was only moved, cast or quantized."""
+    """Whether `value` is an initializer or a Constant, perhaps moved, cast, quantized or dequantized."""
     while value is not None:
         if ir.convenience.get_const_tensor(value) is not None:
             return True
@@ -44,34 +44,34 @@ def is_constant(value: ir.Value | None) -> bool:
 
 
 def operand(node: ir.Node | None, index: int) -> ir.Value | None:
-    """An input of a node; `None` where the input is left out, or there is no node."""
+    """The input of `node` at `index`; `None` if the input is omitted, or `node` is `None`."""
     return node.inputs[index] if node is not None and index < len(node.inputs) else None
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
-    """The value of an attribute."""
+    """The value of the attribute `name`; `default` if the node does not have it."""
     found = node.attributes.get(name)
     return default if found is None else found.value
 
 
 def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
-    """The node that computes `value`, if its type is one of `op_types`; any node, if none are given."""
+    """The node that computes `value`, if its type is in `op_types` or these are omitted; otherwise `None`."""
     node = None if value is None else value.producer()
     return node if node is not None and (not op_types or node.op_type in op_types) else None
 
 
 def readers(value: ir.Value) -> list[ir.Node]:
-    """The nodes that read `value`; a node that reads it twice is there twice."""
+    """The nodes that read `value`; a node that reads it twice is in the list twice."""
     return [use.node for use in value.uses()]
 
 
 def is_private(value: ir.Value) -> bool:
-    """Whether exactly one node reads `value`, once, and the graph does not return it."""
+    """Whether `value` is read exactly once, and is not an output of the graph."""
     return len(value.uses()) == 1 and not value.is_graph_output()
 
 
 def only_reader(value: ir.Value | None, *op_types: str) -> ir.Node | None:
-    """The node that reads a private value, if its type is one of `op_types`; any node, if none are given."""
+    """The only reader of a private value, if its type is in `op_types` or these are omitted; otherwise `None`."""
     if value is None or not is_private(value):
         return None
     (node,) = readers(value)
@@ -81,7 +81,7 @@ def only_reader(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 def chain_to(node: ir.Node, *op_types: str) -> list[ir.Node] | None:
     """The nodes of these types that end at `node`, each the producer of the next node's first input; `None`: no match.
 
-    So `chain_to(node, "Pad", "DequantizeLinear", "Conv")` returns a Pad, a DequantizeLinear, and `node`, a Conv.
+    For example, `chain_to(node, "Pad", "DequantizeLinear", "Conv")` returns a Pad, a DequantizeLinear and the Conv `node`.
     """
     found = [node]
     if node.op_type != op_types[-1]:
@@ -97,7 +97,7 @@ def chain_to(node: ir.Node, *op_types: str) -> list[ir.Node] | None:
 def chains(graph: ir.Graph, *op_types: str) -> Iterator[list[ir.Node]]:
     """All chains of nodes of these types, in the order of their last nodes; see `chain_to`.
 
-    The graph may change between two of them: each chain is looked up in its turn; new nodes are not visited.
+    The graph may change during the iteration: each chain is searched when its turn comes. New nodes are not visited.
     """
     for node in list(graph):
         found = chain_to(node, *op_types)
@@ -106,18 +106,18 @@ def chains(graph: ir.Graph, *op_types: str) -> Iterator[list[ir.Node]]:
 
 
 def moves_only(node: ir.Node | None) -> bool:
-    """Whether the outputs of a node hold values of its first input and nothing else, but for zeros."""
+    """Whether the outputs of `node` hold only values of its first input, and zeros."""
     if node is None or node.op_type not in SELECTING:
         return False
     if node.op_type != "Pad":
         return True
     value = operand(node, 2)
     padding = constant(value)
-    return value is None or (padding is not None and not padding.any())  # zero is an integer of every scheme
+    return value is None or (padding is not None and not padding.any())  # every scheme quantizes zero exactly
 
 
 def shape_of(value: ir.Value | None) -> tuple[int | None, ...] | None:
-    """What is known of the shape of `value`, looking back through quantizers, transpositions and reshapes."""
+    """The shape of `value`, derived through quantizers, Transpose and Reshape; an unknown size is `None`."""
     if value is None:
         return None
     if value.shape is not None:
@@ -135,14 +135,14 @@ def shape_of(value: ir.Value | None) -> tuple[int | None, ...] | None:
 
 
 def output_axis(node: ir.Node, rank: int) -> int | None:
-    """The axis of the output channels in the weight, the second factor, of an operator; `None` if it has no weight."""
+    """The axis of the output channels in the weight, the second factor; `None` for an operator without weights."""
     if node.op_type == "Gemm":
         return 0 if attribute(node, "transB", 0) else 1
     return {"Conv": 0, "ConvTranspose": 1, "MatMul": rank - 1}.get(node.op_type)
 
 
 def name_of(node: ir.Node) -> str:
-    """The node's name; an unnamed node is called by its output."""
+    """The name of `node`; an unnamed node is called "<operator> of <output>"."""
     if node.name:
         return node.name
     outputs = [value.name for value in node.outputs if value.name]
@@ -150,5 +150,5 @@ def name_of(node: ir.Node) -> str:
 
 
 def layer_of(named: ir.Node | ir.Value) -> str:
-    """The layer that a node or value of ours belongs to: its name up to the last slash."""
+    """The layer that a node or value of an exported graph belongs to: its name up to the last slash."""
     return (named.name or "").rsplit("/", 1)[0]

@@ -1,4 +1,4 @@
-"""Predicates about numbers: scales, zero points, dtypes, axes, and what the opset has. Each yields `Violation`s."""
+"""Predicates about scales, zero points, dtypes, axes, operators and the opset. Each yields `Violation`s."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tensorflow_quantization.onnx_graph.queries import (
 
 
 def _deciding(graph: QdqGraph) -> Iterator[ir.Node]:
-    """Each pair once: its QuantizeLinear, or its DequantizeLinear where the integers are stored."""
+    """One node of each Q/DQ pair: the QuantizeLinear, or the DequantizeLinear of stored integers."""
     for node in graph.nodes:
         if is_quantize(node) or (is_dequantize(node) and not is_quantize(producer(operand(node, 0)))):
             yield node
 
 
 def bad_scales(graph: QdqGraph) -> Iterator[Violation]:
-    """Scales that are computed, zero, negative or not finite."""
+    """Quantizers whose scale is computed in the graph, zero, negative or not finite."""
     for node in _deciding(graph):
         scale = constant(operand(node, 1))
         if scale is None:
@@ -44,12 +44,15 @@ def bad_scales(graph: QdqGraph) -> Iterator[Violation]:
 
 
 def mismatched_pairs(graph: QdqGraph) -> Iterator[Violation]:
-    """A QuantizeLinear and its DequantizeLinear that disagree."""
+    """Pairs whose QuantizeLinear and DequantizeLinear differ in scale, zero point or dtype."""
     return _mismatches(graph, lambda quantize: False)
 
 
 def mismatched_pairs_within(graph: QdqGraph) -> Iterator[Violation]:
-    """The same, but for the scale of a quantizer of the model's input, into which a factor of that may have gone."""
+    """The same, except for the scale of a pair at a model input.
+
+    The export for ONNX Runtime divides the scale of its QuantizeLinear by the factor of a Rescaling layer.
+    """
     return _mismatches(graph, _of_input)
 
 
@@ -60,11 +63,11 @@ def _mismatches(graph: QdqGraph, has_any_scale: Callable[[ir.Node], bool]) -> It
             continue
         q, dq = Quantization.of(before), Quantization.of(node)
         if q.dtype != dq.dtype:
-            yield Violation((node, before), f"one says {dq.dtype}, the other {q.dtype}")
+            yield Violation((node, before), f"they have different dtypes, {q.dtype} and {dq.dtype}")
         for what, left, right in (("scale", q.scale, dq.scale), ("zero point", q.zero_point, dq.zero_point)):
-            # A left-out zero point is 0.
             if what == "scale" and has_any_scale(before):
                 continue
+            # An omitted zero point is 0.
             left, right = (np.zeros(1) if x is None and what == "zero point" else x for x in (left, right))
             if left is not None and right is not None and not _same(left, right):
                 yield Violation((node, before), f"they have different {what}s")
@@ -83,14 +86,14 @@ def _same(left: np.ndarray, right: np.ndarray) -> bool:
 
 
 def implicit_dtypes(graph: QdqGraph) -> Iterator[Violation]:
-    """QuantizeLinear without a zero point, which makes uint8."""
+    """QuantizeLinear nodes without a zero point or dtype, which quantize to uint8."""
     for node in graph.quantizes:
         if not Quantization.of(node).explicit:
             yield Violation((node,), "it has no zero point, and without one ONNX quantizes to uint8")
 
 
 def dtypes_other_than(allowed: Collection[str]) -> Predicate:
-    """Q/DQ of any other dtype; int32 biases and left-out dtypes are other rules' business."""
+    """Quantizers whose dtype is not in `allowed`; int32 biases and omitted dtypes belong to other rules."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for node in _deciding(graph):
@@ -102,7 +105,7 @@ def dtypes_other_than(allowed: Collection[str]) -> Predicate:
 
 
 def factors_other_than(allowed: Collection[str], *, weights: bool) -> Predicate:
-    """Weighted operators whose quantized weights, or activations, have another dtype than these."""
+    """Weighted operators whose quantized weights, or activations, have a dtype that is not in `allowed`."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for weighted in graph.weighted:
@@ -116,7 +119,7 @@ def factors_other_than(allowed: Collection[str], *, weights: bool) -> Predicate:
 
 
 def scales_other_than(allowed: Collection[str]) -> Predicate:
-    """Weighted operators whose scales, and so whose values, have another dtype than these."""
+    """Weighted operators with a scale, and so dequantized values, of a dtype that is not in `allowed`."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for weighted in graph.weighted:
@@ -130,7 +133,7 @@ def scales_other_than(allowed: Collection[str]) -> Predicate:
 
 
 def nonzero_zero_points(graph: QdqGraph) -> Iterator[Violation]:
-    """Any zero point that is not 0."""
+    """Quantizers with a zero point that is not 0."""
     for node in _deciding(graph):
         zero_point = Quantization.of(node).zero_point
         if zero_point is not None and zero_point.astype(np.float64).any():
@@ -139,7 +142,7 @@ def nonzero_zero_points(graph: QdqGraph) -> Iterator[Violation]:
 
 
 def per_channel_activations(graph: QdqGraph) -> Iterator[Violation]:
-    """Weighted operators that read an activation with more than one scale."""
+    """Weighted operators that read an activation that is quantized per channel."""
     for weighted in graph.weighted:
         for source in weighted.activations:
             if source.dequantize is not None and Quantization.of(source.dequantize).per_channel:
@@ -148,7 +151,7 @@ def per_channel_activations(graph: QdqGraph) -> Iterator[Violation]:
 
 
 def wrong_axes(operators: Collection[str] = tuple(BIASES)) -> Predicate:
-    """Per-channel weights of these operators whose scales are not those of the output channels."""
+    """Per-channel weights of these operators whose scales do not lie along the output channels."""
     return lambda graph: _wrong_axes(graph, frozenset(operators))
 
 
@@ -170,7 +173,7 @@ def _wrong_axes(graph: QdqGraph, operators: frozenset[str]) -> Iterator[Violatio
 
 
 def _channel_axis(weighted: WeightedNode, rank: int) -> int | None:
-    """The axis of the output channels in the weight, which may be the first factor of a MatMul."""
+    """The axis of the output channels in the weight; the weight of a MatMul may be its first factor."""
     if weighted.node.op_type == "MatMul" and weighted.data.is_weight:
         return rank - 2
     return output_axis(weighted.node, rank)
@@ -184,7 +187,7 @@ def _shape(value: ir.Value | None) -> tuple[int, ...] | None:
     return None if shape is None or not all(isinstance(d, int) for d in shape) else tuple(int(d) for d in shape)
 
 
-#: What needs which opset of ONNX, the newest first.
+#: The opset of ONNX that a feature needs, the feature, and whether a quantizer uses it; the newest first.
 _NEEDS = (
     (23, "4-bit floats", lambda q: q.dtype == "float4e2m1"),
     (21, "4- and 16-bit integers", lambda q: q.dtype in ("int4", "uint4", "int16", "uint16")),
@@ -197,7 +200,7 @@ _NEEDS = (
 
 
 def opset_too_old(graph: QdqGraph) -> Iterator[Violation]:
-    """Q/DQ that the opset of the file does not have; those of other domains are not ONNX' business."""
+    """Quantizers that need a newer opset than the file has; nodes of ONNX Runtime's domain do not depend on it."""
     for opset, what, needs in _NEEDS:
         nodes = tuple(
             node
@@ -209,7 +212,7 @@ def opset_too_old(graph: QdqGraph) -> Iterator[Violation]:
 
 
 def unknown_operators(domains: Collection[str]) -> Predicate:
-    """Operators of other domains than ONNX' own and these, and such that no opset of ONNX has."""
+    """Operators of domains other than ONNX' own and `domains`, and operators that ONNX does not have."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for node in graph.nodes:
@@ -233,7 +236,7 @@ def operators(names: Collection[str]) -> Predicate:
 
 
 def quantized_operators(names: Collection[str]) -> Predicate:
-    """Weighted operators of these types, quantized."""
+    """Quantized weighted operators of these types."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for weighted in graph.weighted:
@@ -244,7 +247,7 @@ def quantized_operators(names: Collection[str]) -> Predicate:
 
 
 def odd_blocks(sizes: Collection[int]) -> Predicate:
-    """Blockwise 4-bit weights in blocks of another size."""
+    """INT4 weights without blocks, or with a block size that is not in `sizes`."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for node in graph.dequantizes:
@@ -267,7 +270,7 @@ def weights_with_offset(graph: QdqGraph) -> Iterator[Violation]:
 
 
 def bias_off_scale(operators: Collection[str]) -> Predicate:
-    """Integer biases of these operators, with another scale than the input's times the weights'."""
+    """Integer biases of these operators whose scale is not input scale times weight scale."""
     return lambda graph: _bias_off_scale(graph, frozenset(operators))
 
 
@@ -281,5 +284,5 @@ def _bias_off_scale(graph: QdqGraph, operators: frozenset[str]) -> Iterator[Viol
         if bias is not None and left is not None and right is not None:
             product = np.ravel(left) * np.ravel(right)
             if bias.size not in (1, product.size) or not np.allclose(np.ravel(bias), product, rtol=1e-3):
-                what = f"the bias of {name_of(weighted.node)} has another scale than its input's times its weights'"
+                what = f"the scale of the bias of {name_of(weighted.node)} is not input scale times weight scale"
                 yield Violation((weighted.node, dequantize), what)

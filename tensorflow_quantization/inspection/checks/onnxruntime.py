@@ -1,6 +1,6 @@
-"""ONNX Runtime on an x86 CPU: what it fuses into integer kernels.
+"""The rules of ONNX Runtime on an x86 CPU: which forms it fuses into integer kernels.
 
-Each rule was measured with ONNX Runtime 1.32, and its test measures it again.
+Each rule was measured with ONNX Runtime 1.32, and its test repeats the measurement.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ _MEASURED = "Measured: ONNX Runtime 1.32, x86 CPU"
 _ONNX = "ONNX, QuantizeLinear and DequantizeLinear"
 _OPERATORS = "ONNX Runtime, Operator Kernels"
 
-#: Operators that a quantizer moves forward through to a weighted operator. Measured: Flatten, Concat, Split and Resize
-#: are not among them; a pair of their own behind them is needed. A Pad with a constant becomes part of the Conv.
+#: ONNX Runtime moves a DequantizeLinear forward through these operators to a weighted operator. Measured: not through
+#: Flatten, Concat, Split and Resize, which need a Q/DQ pair after them, too. A constant Pad fuses into the Conv.
 _PASSED = ("Identity", "MaxPool", "Pad", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 
-#: Operators without an integer kernel, weighted ones apart.
+#: Operators without weights and without an integer kernel.
 _FLOAT = frozenset(
     {"BatchNormalization", "Div", "Elu", "Erf", "Exp", "Gelu", "GlobalMaxPool", "GroupNormalization", "HardSigmoid"}
     | {"HardSwish", "InstanceNormalization", "LayerNormalization", "Log", "Max", "Min", "Mish", "Neg", "PRelu", "Pad"}
@@ -24,7 +24,7 @@ _FLOAT = frozenset(
     | {"Tanh"}
 )
 
-#: Operators that have an integer kernel when inputs and output are quantized.
+#: Operators without weights that have an integer kernel if inputs and output are quantized.
 _INTEGER = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax"})
 
 _WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
@@ -34,7 +34,7 @@ RULES = (
         "scale",
         "error",
         "Scales are positive, finite constants.",
-        "Fold what computes the scale, or calibrate the range that it comes from.",
+        "Store the scale as a constant, or calibrate the range that it comes from.",
         _MEASURED,
         numerics.bad_scales,
         keeps_float=True,
@@ -50,7 +50,7 @@ RULES = (
     Rule(
         "opset",
         "error",
-        "The opset has what the quantizers use.",
+        "The opset supports the quantizers.",
         "Write the file with a newer opset.",
         _ONNX,
         numerics.opset_too_old,
@@ -59,25 +59,25 @@ RULES = (
         "weight-axis",
         "error",
         "Per-channel scales lie along the output channels, Conv 0, MatMul (K,N) 1, Gemm transB 0: others stay float, "
-        "fail to run, or give wrong numbers.",
-        "Quantize the weights along their output channels, a scale for each.",
-        "Measured: QLinearConv and MatMulIntegerToFloat take any scales for those of the output channels",
+        "fail to run, or return wrong numbers.",
+        "Quantize the weights with one scale per output channel.",
+        "Measured: QLinearConv and MatMulIntegerToFloat use any scales as scales of the output channels",
         numerics.wrong_axes(("Conv", "Gemm", "MatMul")),
         keeps_float=True,
     ),
     Rule(
         "unknown-operator",
         "error",
-        "The runtime knows ONNX' operators and its own.",
-        "Write it with ONNX operators, or register a custom operator library.",
+        "ONNX Runtime knows ONNX' operators and its own.",
+        "Replace it by ONNX operators, or register a custom operator library.",
         _OPERATORS,
         numerics.unknown_operators(("ai.onnx.ml", "ai.onnx.training", "com.microsoft", "com.microsoft.nchwc")),
     ),
     Rule(
         "bias-scale",
         "warning",
-        "An integer bias of a Conv has the scale of the input times that of the weights.",
-        "Store the bias in float; ONNX Runtime quantizes it itself.",
+        "The scale of an integer bias of a Conv is input scale times weight scale.",
+        "Store the bias in float; ONNX Runtime quantizes it.",
         _MEASURED,
         numerics.bias_off_scale(("Conv",)),
         keeps_float=True,
@@ -85,15 +85,15 @@ RULES = (
     Rule(
         "gemm-bias-scale",
         "error",
-        "An integer bias of a Gemm has the scale of the input times that of the weights, or results are wrong.",
-        "Store the bias in float; ONNX Runtime quantizes it itself.",
-        "Measured: QGemm adds the integers of the bias without looking at their scale",
+        "The scale of an integer bias of a Gemm is input scale times weight scale, or results are wrong.",
+        "Store the bias in float; ONNX Runtime quantizes it.",
+        "Measured: QGemm adds the integers of the bias and ignores their scale",
         numerics.bias_off_scale(("Gemm",)),
     ),
     Rule(
         "no-quantizers",
         "warning",
-        "Integer kernels take the place of quantized operators.",
+        "Only quantized operators run in integer kernels.",
         "Quantize the model before exporting it.",
         _MEASURED,
         placement.nothing_quantized,
@@ -101,8 +101,8 @@ RULES = (
     Rule(
         "not-quantized",
         "info",
-        "What is not quantized runs in float.",
-        "Quantize its input, weights and output if it should run in integers.",
+        "An operator without Q/DQ runs in float.",
+        "To run it in integers, quantize its input, weights and output.",
         _MEASURED,
         placement.left_in_float,
         keeps_float=True,
@@ -110,8 +110,8 @@ RULES = (
     Rule(
         "float-input",
         "warning",
-        "Every factor of a weighted operator is quantized, right before it.",
-        "Add Q/DQ to the input, behind whatever makes it.",
+        "Both factors of a weighted operator are quantized directly before it.",
+        "Add Q/DQ after the operator that computes the input.",
         _MEASURED,
         placement.float_inputs,
         keeps_float=True,
@@ -119,8 +119,8 @@ RULES = (
     Rule(
         "float-weights",
         "warning",
-        "Weights are quantized in the file: where they are not, ONNX Runtime quantizes those of a Conv itself.",
-        "Store the weights as int8 with a DequantizeLinear, a scale for each output channel.",
+        "Weights are quantized in the file. ONNX Runtime quantizes float weights of a Conv with scales of its choice.",
+        "Store the weights as int8 with a DequantizeLinear and one scale per output channel.",
         _MEASURED,
         placement.float_weights,
     ),
@@ -128,7 +128,7 @@ RULES = (
         "input-adjacent",
         "warning",
         f"Between an input's DequantizeLinear and a weighted operator stand only {', '.join(_PASSED)}.",
-        "Add Q/DQ with the same scale behind the operator in between.",
+        "Add Q/DQ with the same scale after the operator in between.",
         _MEASURED,
         placement.inputs_not_adjacent(_PASSED),
         keeps_float=True,
@@ -137,7 +137,7 @@ RULES = (
         "weight-adjacent",
         "warning",
         "The DequantizeLinear of the weights feeds its operator directly, or through a Transpose.",
-        "Store the weights in the operator's own shape, and move the scales' axis with them.",
+        "Store the weights in the operator's own shape, and adapt the axis of the scales.",
         _MEASURED,
         placement.weights_not_adjacent(("Identity", "Transpose", "Cast")),
         keeps_float=True,
@@ -146,7 +146,7 @@ RULES = (
         "activation-dtype",
         "warning",
         "Activations are uint8 or int8.",
-        "Quantize to uint8: zero point 0 after a ReLU, affine elsewhere.",
+        "Quantize to uint8: zero point 0 after a ReLU, asymmetric elsewhere.",
         _MEASURED,
         numerics.factors_other_than(("uint8", "int8"), weights=False),
         keeps_float=True,
@@ -154,7 +154,7 @@ RULES = (
     Rule(
         "weight-dtype",
         "warning",
-        "Weights are int8, or uint8.",
+        "Weights are int8 or uint8.",
         "Quantize the weights to int8.",
         _MEASURED,
         numerics.factors_other_than(("uint8", "int8"), weights=True),
@@ -163,7 +163,7 @@ RULES = (
     Rule(
         "scale-dtype",
         "warning",
-        "Scales, and so the values between the quantizers, are float32.",
+        "Scales are float32, and so are the values between the quantizers.",
         "Export in float32 for this runtime.",
         _MEASURED,
         numerics.scales_other_than(("float32",)),
@@ -172,7 +172,7 @@ RULES = (
     Rule(
         "per-channel-activation",
         "warning",
-        "Activations have one scale.",
+        "Activations are quantized per tensor.",
         "Quantize the activation per tensor.",
         _MEASURED,
         numerics.per_channel_activations,
@@ -190,8 +190,8 @@ RULES = (
     Rule(
         "gemm-form",
         "warning",
-        "A Gemm has alpha and beta 1, and a vector for bias.",
-        "Multiply the factors into the weights, and flatten the bias.",
+        "The alpha and beta of a Gemm are 1, and its bias is a vector.",
+        "Multiply the weights by alpha and the bias by beta, and make the bias a vector.",
         _MEASURED,
         onnxruntime_output.gemm_forms,
         keeps_float=True,
@@ -199,8 +199,8 @@ RULES = (
     Rule(
         "graph-output",
         "warning",
-        "What is fused is no output of the graph itself.",
-        "Make the DequantizeLinear behind it the output.",
+        "A tensor between a weighted operator and its QuantizeLinear is not an output of the graph.",
+        "Quantize it, and make the output of the DequantizeLinear the output of the graph.",
         _MEASURED,
         onnxruntime_output.outputs("graph-output"),
         keeps_float=True,
@@ -217,8 +217,8 @@ RULES = (
     Rule(
         "swish",
         "warning",
-        "A Swish runs in integers with Q/DQ behind the Conv, behind its Sigmoid, and behind its Mul.",
-        "Add Q/DQ behind the Conv and behind the Sigmoid.",
+        "A Swish runs in integers only with Q/DQ after the Conv, after its Sigmoid and after its Mul.",
+        "Add Q/DQ after the Conv and after the Sigmoid.",
         _MEASURED,
         onnxruntime_output.outputs("swish"),
         keeps_float=True,
@@ -227,7 +227,7 @@ RULES = (
         "batch-normalization",
         "warning",
         "BatchNormalization is folded into the weights before it.",
-        "Fold it when exporting: with per-channel weights that is exact.",
+        "Fold it into the weights; with per-channel scales the fold is exact.",
         _MEASURED,
         onnxruntime_output.outputs("batch-normalization"),
         keeps_float=True,
@@ -235,7 +235,7 @@ RULES = (
     Rule(
         "activation",
         "warning",
-        "Between a weighted operator and its QuantizeLinear stands no activation but Relu and Clip.",
+        "Relu and Clip are the only activations between a weighted operator and its QuantizeLinear.",
         "Add Q/DQ between the two.",
         _MEASURED,
         onnxruntime_output.outputs("activation"),
@@ -244,8 +244,8 @@ RULES = (
     Rule(
         "clipping",
         "warning",
-        "A Relu or Clip vanishes where the quantizer behind it has its limits: the zero point is the least integer.",
-        "Quantize behind it to uint8 with zero point 0, and a Clip up to its greatest value.",
+        "The quantizer after a Relu or Clip saturates at its limits: after a Relu, zero point is the least integer.",
+        "After it, quantize to uint8 with zero point 0; after a Clip, up to its upper limit.",
         _MEASURED,
         onnxruntime_output.outputs("clipping"),
         keeps_float=True,
@@ -253,8 +253,8 @@ RULES = (
     Rule(
         "clipping-behind-add",
         "warning",
-        "A Relu or Clip behind an Add or a Mul vanishes, too, only where the quantizer behind it has the same limits.",
-        "Quantize behind it to uint8 with zero point 0, and a Clip up to its greatest value.",
+        "The quantizer after an Add or Mul and its Relu or Clip saturates at the limits of the Relu or Clip.",
+        "After it, quantize to uint8 with zero point 0; after a Clip, up to its upper limit.",
         _MEASURED,
         onnxruntime_output.clipped(("Add", "Mul")),
         keeps_float=True,
@@ -262,7 +262,7 @@ RULES = (
     Rule(
         "matmul-bias-relu",
         "warning",
-        "A MatMul of more than two dimensions, its bias and a Relu do not become one kernel.",
+        "A MatMul with more than two dimensions does not fuse with both its bias and a Relu.",
         "Add Q/DQ between the bias and the Relu, or flatten the input to two dimensions.",
         _MEASURED,
         onnxruntime_output.outputs("matmul-bias-relu"),
@@ -271,7 +271,7 @@ RULES = (
     Rule(
         "no-output-quantizer",
         "warning",
-        "The output of a weighted operator is quantized; only a MatMul, and a Gemm without bias, do without.",
+        "The output of a weighted operator is quantized, except for a MatMul, and a Gemm without bias.",
         "Add Q/DQ to its output.",
         _MEASURED,
         onnxruntime_output.outputs("no-quantizer"),
@@ -280,8 +280,8 @@ RULES = (
     Rule(
         "shared-int8",
         "warning",
-        "On x86, an int8 quantizer has one reader: only then it becomes uint8, which the kernels want.",
-        "Quantize activations to uint8, or give each reader a QuantizeLinear of its own.",
+        "On x86, an int8 quantizer has one reader: kernels need uint8, and only such a quantizer becomes uint8.",
+        "Quantize activations to uint8, or insert a separate QuantizeLinear for each reader.",
         _MEASURED,
         onnxruntime_output.shared_int8(_WEIGHTED | _INTEGER),
         keeps_float=True,
@@ -298,7 +298,7 @@ RULES = (
     Rule(
         "one-sided",
         "info",
-        "An operator without weights runs in integers where both its inputs and its output are quantized.",
+        "An operator without weights runs in integers only if its inputs and its output are quantized.",
         "Add Q/DQ to its output, or leave it in float.",
         _MEASURED,
         placement.one_sided(_INTEGER),
@@ -307,8 +307,8 @@ RULES = (
     Rule(
         "float-operator",
         "info",
-        "Between a DequantizeLinear and a QuantizeLinear stand operators that have an integer kernel.",
-        "Use GlobalAveragePool for a mean over height and width, put padding into the Conv; others stay float.",
+        "An operator between DequantizeLinear and QuantizeLinear has an integer kernel.",
+        "Use GlobalAveragePool for a mean over height and width, and the pads of a Conv for a Pad; others stay float.",
         _MEASURED,
         placement.surrounded(_FLOAT),
         keeps_float=True,
@@ -316,7 +316,7 @@ RULES = (
     Rule(
         "int8-activations",
         "info",
-        "On x86, activations are best uint8: zero point 0 after a ReLU, affine elsewhere.",
+        "On x86, uint8 is best for activations: zero point 0 after a ReLU, asymmetric elsewhere.",
         "Export for target 'onnxruntime'.",
         _MEASURED,
         onnxruntime_output.int8_activations,

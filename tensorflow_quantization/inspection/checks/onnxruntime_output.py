@@ -1,7 +1,8 @@
-"""How the output of a weighted operator reaches a quantizer, as far as ONNX Runtime's fusions look.
+"""Predicates about the output of a weighted operator: whether ONNX Runtime can fuse a quantizer into the operator.
 
-ONNX Runtime fuses a Conv or Gemm into an integer kernel where its only reader is a QuantizeLinear. It first moves the
-quantizer back through operators that keep the values, and drops a Relu or Clip that the quantizer's own limits imply.
+ONNX Runtime fuses a Conv or Gemm into an integer kernel if its only reader is a QuantizeLinear. Before, it moves the
+quantizer back through operators that keep the values, and drops a Relu or Clip if the quantizer saturates at the same
+limits.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from tensorflow_quantization.onnx_graph.queries import (
     producer,
 )
 
-#: Operators that a quantizer moves back through; measured: Flatten is not one of them.
+#: ONNX Runtime moves a quantizer back through these operators. Measured: not through Flatten.
 _PASSED = (MOVING - {"Flatten"}) | {"Dropout", "MaxPool"}
 
-#: Operators that a quantizer can imply.
+#: ONNX Runtime drops these operators if the quantizer after them saturates at the same limits.
 _CLIPPING = ("Relu", "Clip")
 
 
 def outputs(kind: str) -> Predicate:
-    """The predicate for one kind of output that keeps a weighted operator in float.
+    """A predicate for weighted operators that stay in float because of their output.
 
     Args:
-        kind: "graph-output", "several-readers", "swish", "batch-normalization", "activation", "clipping",
+        kind: the reason: "graph-output", "several-readers", "swish", "batch-normalization", "activation", "clipping",
             "matmul-bias-relu" or "no-quantizer".
     """
 
@@ -52,7 +53,7 @@ def outputs(kind: str) -> Predicate:
 
 
 def bias_of_matmul(weighted: WeightedNode) -> ir.Node | None:
-    """The Add of a constant vector to a MatMul's output, its only reader; ONNX Runtime makes the two a Gemm."""
+    """The Add of a constant vector to the output of a MatMul, if it is the only reader: both can become one Gemm."""
     output = weighted.node.outputs[0]
     add = only_reader(output, "Add") if weighted.node.op_type == "MatMul" else None
     vectors = [constant(value) for value in add.inputs if value is not output] if add is not None else []
@@ -63,9 +64,9 @@ def _needs_quantizer(graph: QdqGraph, weighted: WeightedNode) -> bool:
     node = weighted.node
     if node.op_type == "Conv":
         return True
-    if node.op_type == "Gemm":  # with an integer bias, or none, there is a kernel that writes floats
+    if node.op_type == "Gemm":  # without a bias, or with an integer bias, QGemm can write floats
         return weighted.bias is not None and not is_dequantize(producer(weighted.bias))
-    # Where a MatMul's shape is known it becomes a Gemm with its bias; else a kernel that writes floats takes it.
+    # A MatMul with a known shape becomes a Gemm with its bias. Another MatMul has an integer kernel that writes floats.
     return bias_of_matmul(weighted) is not None and _is_static(node.inputs[0])
 
 
@@ -81,7 +82,7 @@ def _classify(graph: QdqGraph, weighted: WeightedNode) -> tuple[str, Violation] 
     end = chain.end
     what = f"the output of {name_of(last)!r}" if last is not node else "its output"
     if chain.is_output and chain.ends:
-        return "graph-output", Violation((node, last), f"{what} is an output of the graph as well")
+        return "graph-output", Violation((node, last), f"{what} is an output of the graph, too")
     if len(chain.ends) > 1:
         kind = "swish" if _is_swish(chain) else "several-readers"
         readers = ", ".join(name_of(reader) for reader in chain.ends)
@@ -96,7 +97,7 @@ def _classify(graph: QdqGraph, weighted: WeightedNode) -> tuple[str, Violation] 
 
 
 def _is_swish(chain: Chain) -> bool:
-    """One reader multiplies the value with what the other made of it."""
+    """Whether the value is multiplied by a gate, such as a Sigmoid, that is computed from it."""
     multiply = next((reader for reader in chain.ends if reader.op_type == "Mul"), None)
     gates = [reader for reader in chain.ends if reader.op_type in ("Sigmoid", "HardSigmoid", "Tanh", "Softplus")]
     if multiply is None or len(chain.ends) != 2 or not gates:
@@ -105,7 +106,7 @@ def _is_swish(chain: Chain) -> bool:
 
 
 def clipped(names: Collection[str]) -> Predicate:
-    """Quantized operators of these types, without weights, with a Relu or Clip behind them that stays."""
+    """Quantized operators of these types that are followed by a Relu or Clip which ONNX Runtime does not drop."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for node in graph.nodes:
@@ -118,7 +119,7 @@ def clipped(names: Collection[str]) -> Predicate:
 
 
 def _staying(node: ir.Node, chain: Chain) -> Iterator[Violation]:
-    """The Relus and Clips of a chain that ends at a quantizer which does not imply them."""
+    """The Relus and Clips of a chain that ONNX Runtime does not drop before the quantizer at its end."""
     assert chain.end is not None
     for clip in chain.passed:
         if clip.op_type in _CLIPPING and (reason := _not_implied(clip, chain.end)) is not None:
@@ -128,7 +129,7 @@ def _staying(node: ir.Node, chain: Chain) -> Iterator[Violation]:
 def _clipping(weighted: WeightedNode, chain: Chain, q: ir.Node) -> tuple[str, Violation] | None:
     clips = [node for node in chain.passed if node.op_type in _CLIPPING]
     if clips and bias_of_matmul(weighted) is not None and _rank(weighted.node) > 2:
-        what = "its Gemm writes through a Reshape, and the quantizer does not move back through that and the activation"
+        what = "ONNX Runtime does not move the quantizer back through the activation and the Reshape after its Gemm"
         return "matmul-bias-relu", Violation((weighted.node, clips[0], q), what)
     found = next(_staying(weighted.node, chain), None)
     return None if found is None else ("clipping", found)
@@ -140,7 +141,7 @@ def _rank(node: ir.Node) -> int:
 
 
 def _not_implied(clip: ir.Node, q: ir.Node) -> str | None:
-    """Why the quantizer's limits do not imply the Relu or Clip before it."""
+    """Why the quantizer does not saturate at the limits of the Relu or Clip before it; `None`: it does."""
     quantization = Quantization.of(q)
     limits, zero, scale, reached = quantization.limits, quantization.zero, quantization.scale, quantization.range
     if limits is None or zero is None or scale is None or reached is None:
@@ -151,10 +152,11 @@ def _not_implied(clip: ir.Node, q: ir.Node) -> str | None:
         return f"the Relu stays: the zero point after it is {zero}, not the least {quantization.dtype}, {limits[0]}"
     step, (low, high) = float(np.ravel(scale)[0]), reached
     clip_low, clip_high = _bound(clip, 1, "min", -np.inf), _bound(clip, 2, "max", np.inf)
-    # A hundredth of a quantum is rounding of the scale, not another range.
+    # The limits may differ by a hundredth of a step, because the scale is rounded.
     if clip_low <= low + 0.01 * step and clip_high >= high - 0.01 * step:
         return None
-    return f"the Clip to {clip_low:g} .. {clip_high:g} stays: the quantizer after it reaches {low:.4g} .. {high:.4g}"
+    clip_range = f"{clip_low:g} .. {clip_high:g}"
+    return f"the Clip to {clip_range} stays: the quantizer after it saturates at {low:.4g} and {high:.4g}"
 
 
 def _bound(clip: ir.Node, index: int, name: str, without: float) -> float:
@@ -162,12 +164,12 @@ def _bound(clip: ir.Node, index: int, name: str, without: float) -> float:
     if value is None:
         return float(attribute(clip, name, without))
     found = constant(value)
-    # A bound that the graph computes is never implied.
+    # If the graph computes the limit, nothing is known of it: no quantizer saturates there.
     return -without if found is None else float(found)
 
 
 def gemm_forms(graph: QdqGraph) -> Iterator[Violation]:
-    """Gemms with a factor, or with a bias that is not a vector."""
+    """Quantized Gemms whose alpha or beta is not 1, or whose bias is not a vector."""
     for weighted in graph.weighted:
         node = weighted.node
         if node.op_type != "Gemm" or not weighted.quantized:
@@ -180,7 +182,7 @@ def gemm_forms(graph: QdqGraph) -> Iterator[Violation]:
 
 
 def shared_int8(names: Collection[str]) -> Predicate:
-    """Operators of these types with a signed input or output whose quantizer has several readers."""
+    """Operators of these types with an int8 quantizer at an input or output that has several readers."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for node in graph.nodes:
@@ -209,7 +211,7 @@ def _readers(q: ir.Node) -> int:
 
 
 def int8_activations(graph: QdqGraph) -> Iterator[Violation]:
-    """The signed activation quantizers of a file, as one violation."""
+    """All int8 quantizers of activations in the file, as one violation."""
     nodes = [q for q in graph.quantizes if Quantization.of(q).dtype == "int8" and not is_constant(q.inputs[0])]
     if nodes:
         yield Violation(tuple(nodes), f"{len(nodes)} activation quantizers are int8")

@@ -1,7 +1,7 @@
-"""OpenVINO on an x86 CPU: what keeps an operator out of int8.
+"""The rules of OpenVINO on an x86 CPU: what prevents integer kernels.
 
-Each rule was measured with OpenVINO 2026.4, and its test measures it again. OpenVINO merges Q/DQ into FakeQuantize and
-wants no particular place for them, so there are fewer rules than for ONNX Runtime.
+Each rule was measured with OpenVINO 2026.4, and its test repeats the measurement. OpenVINO merges Q/DQ into
+FakeQuantize and accepts them in most places, so it has fewer rules than ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _MEASURED = "Measured: OpenVINO 2026.4, x86 CPU"
 _ONNX = "ONNX, QuantizeLinear and DequantizeLinear"
 _OPERATORS = "OpenVINO, Supported Operations, ONNX"
 
-#: Operators that OpenVINO computes in float whatever stands around them.
+#: Operators that OpenVINO computes in float even between Q/DQ.
 _FLOAT = {"HardSigmoid", "LayerNormalization", "Pad", "Softmax", "Softplus"}
 
-#: The rule whose violation takes the process down with it.
+#: The rule whose violation crashes the process.
 MATRIX_AXIS = "matrix-axis"
 
 RULES = (
@@ -25,7 +25,7 @@ RULES = (
         "scale",
         "error",
         "Scales are positive, finite constants.",
-        "Fold what computes the scale, or calibrate the range that it comes from.",
+        "Store the scale as a constant, or calibrate the range that it comes from.",
         _MEASURED,
         numerics.bad_scales,
         keeps_float=True,
@@ -41,7 +41,7 @@ RULES = (
     Rule(
         "opset",
         "error",
-        "The opset has what the quantizers use.",
+        "The opset supports the quantizers.",
         "Write the file with a newer opset.",
         _ONNX,
         numerics.opset_too_old,
@@ -50,7 +50,7 @@ RULES = (
         "weight-axis",
         "warning",
         "Per-channel scales lie along the output channels: Conv 0, ConvTranspose 1.",
-        "Quantize the weights along their output channels, a scale for each.",
+        "Quantize the weights with one scale per output channel.",
         _MEASURED,
         numerics.wrong_axes(("Conv", "ConvTranspose")),
         keeps_float=True,
@@ -58,24 +58,24 @@ RULES = (
     Rule(
         MATRIX_AXIS,
         "error",
-        "Per-channel scales lie along the output channels: MatMul (K,N) 1, Gemm transB 0. Others end the process.",
-        "Quantize the weights along their output channels, a scale for each.",
-        "Measured: OpenVINO 2026.4 compiling a Gemm, or a MatMul of two dimensions, gets SIGFPE",
+        "Per-channel scales lie along the output channels: MatMul (K,N) 1, Gemm transB 0. Others crash the process.",
+        "Quantize the weights with one scale per output channel.",
+        "Measured: OpenVINO 2026.4 gets SIGFPE when it compiles a Gemm, or a MatMul of two dimensions",
         numerics.wrong_axes(("Gemm", "MatMul")),
         keeps_float=True,
     ),
     Rule(
         "unknown-operator",
         "error",
-        "The ONNX frontend knows ONNX' operators and some of other domains.",
-        "Write it with ONNX operators, or register an OpenVINO extension.",
+        "The ONNX frontend knows ONNX' operators and some from other domains.",
+        "Replace it by ONNX operators, or register an OpenVINO extension.",
         _OPERATORS,
         numerics.unknown_operators(("ai.onnx.ml", "com.microsoft", "org.openvinotoolkit")),
     ),
     Rule(
         "no-quantizers",
         "warning",
-        "Integer kernels take the place of quantized operators.",
+        "Only quantized operators run in integer kernels.",
         "Quantize the model before exporting it.",
         _MEASURED,
         placement.nothing_quantized,
@@ -83,8 +83,8 @@ RULES = (
     Rule(
         "not-quantized",
         "info",
-        "What is not quantized runs in float.",
-        "Quantize its input and weights if it should run in integers.",
+        "An operator without Q/DQ runs in float.",
+        "To run it in integers, quantize its input and weights.",
         _MEASURED,
         placement.left_in_float,
         keeps_float=True,
@@ -101,7 +101,7 @@ RULES = (
     Rule(
         "weight-zero-point",
         "warning",
-        "Weights are int8 with zero point 0; unsigned ones, and any zero point, make the operator float.",
+        "Weights are int8 with zero point 0: with uint8 weights or another zero point, the operator runs in float.",
         "Quantize the weights symmetrically to int8.",
         _MEASURED,
         numerics.weights_with_offset,
@@ -119,7 +119,7 @@ RULES = (
     Rule(
         "weight-dtype",
         "warning",
-        "Weights are int8: others are stored as they are, and multiplied in float.",
+        "Weights are int8: OpenVINO stores other integers as they are, and multiplies in float.",
         "Quantize the weights symmetrically to int8.",
         _MEASURED,
         numerics.factors_other_than(("uint8", "int8"), weights=True),
@@ -128,8 +128,8 @@ RULES = (
     Rule(
         "matmul-zero-points",
         "warning",
-        "Of two activations in a MatMul, the left one has zero point 0 and the right one is symmetric.",
-        "Quantize both symmetrically: int8 with zero point 0, or on the right uint8 with 128.",
+        "In a MatMul of two activations, the left operand has zero point 0 and the right operand is symmetric.",
+        "Quantize both symmetrically: to int8 with zero point 0; the right operand may be uint8 with zero point 128.",
         _MEASURED,
         openvino_forms.asymmetric_products,
         keeps_float=True,
@@ -146,16 +146,16 @@ RULES = (
     Rule(
         "counted-padding",
         "error",
-        "Where an AveragePool averages padding, the integer 0 is zero: OpenVINO pads with it whatever the zero point.",
-        "Put a Pad, a QuantizeLinear and a DequantizeLinear before it, or quantize with zero point 0.",
-        "Measured: OpenVINO 2026.4 gives wrong averages at the borders",
+        "The input of an AveragePool that averages padding has zero point 0: OpenVINO always pads with the integer 0.",
+        "Insert Pad, QuantizeLinear and DequantizeLinear before it, or quantize its input with zero point 0.",
+        "Measured: OpenVINO 2026.4 returns wrong averages at the borders",
         openvino_forms.counted_padding,
     ),
     Rule(
         "strided-pointwise",
         "warning",
-        "Where only Convs of one point with strides read a DequantizeLinear, OpenVINO strides before it, without int8.",
-        "Put a MaxPool of one point with the strides between the two, and let the Convs have strides of 1.",
+        "If only strided 1x1 Convs read a DequantizeLinear, OpenVINO moves their strides before it, and runs in float.",
+        "Insert a 1x1 MaxPool with these strides after the DequantizeLinear, and set the strides of the Convs to 1.",
         "Measured: OpenVINO 2026.4; with the MaxPool, ResNet50 takes 0.87 times the time",
         openvino_forms.strided_pointwise,
         keeps_float=True,
@@ -163,9 +163,9 @@ RULES = (
     Rule(
         "integer-operator",
         "warning",
-        "Integer operators are taken apart into float ones: ConvInteger, MatMulInteger, and with a scale for each "
-        "channel QLinearConv and QLinearMatMul.",
-        "Write DequantizeLinear, the float operator, QuantizeLinear.",
+        "OpenVINO computes these integer operators in float: ConvInteger, MatMulInteger, and with per-channel scales "
+        "QLinearConv and QLinearMatMul.",
+        "Replace it by DequantizeLinear, the float operator and QuantizeLinear.",
         _MEASURED,
         openvino_forms.integer_operators,
         keeps_float=True,
@@ -173,8 +173,8 @@ RULES = (
     Rule(
         "float-operator",
         "info",
-        "Between a DequantizeLinear and a QuantizeLinear stand operators that have an integer kernel.",
-        "Leave it in float, without Q/DQ around it; put padding into the Conv.",
+        "An operator between DequantizeLinear and QuantizeLinear has an integer kernel.",
+        "Leave it in float, without Q/DQ around it; for a Pad, use the pads of the Conv.",
         _MEASURED,
         placement.surrounded(_FLOAT),
         keeps_float=True,
@@ -182,7 +182,7 @@ RULES = (
     Rule(
         "quantized-elementwise",
         "info",
-        "Quantizers around an elementwise operator gain nothing where it would fuse: they add reorders.",
+        "Quantizers around an elementwise operator that would fuse gain nothing and add reorders.",
         "Quantize inputs of weighted operators, additions and poolings only.",
         "Measured: OpenVINO 2026.4, ResNet50, everything quantized 9.2 ms, inputs only 6.1 ms",
         placement.surrounded(ACTIVATIONS | {"Div", "Mul", "Sub"}),

@@ -1,4 +1,4 @@
-"""Predicates about forms that only OpenVINO treats apart. Each yields `Violation`s."""
+"""Predicates about forms that matter to OpenVINO only. Each yields `Violation`s."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tensorflow_quantization.onnx_graph.queries import attribute, constant, is_d
 
 
 def asymmetric_products(graph: QdqGraph) -> Iterator[Violation]:
-    """MatMuls of two activations, of which the left has a zero point, or the right is not symmetric around its own."""
+    """MatMuls of two activations whose left operand has a zero point, or whose right operand is not symmetric."""
     for weighted in graph.weighted:
         left, right = weighted.data, weighted.weight
         if left.is_weight or right.is_weight or left.dequantize is None or right.dequantize is None:
@@ -24,7 +24,7 @@ def asymmetric_products(graph: QdqGraph) -> Iterator[Violation]:
 
 
 def integer_operators(graph: QdqGraph) -> Iterator[Violation]:
-    """Operators that compute in integers by themselves, in the forms that OpenVINO does not."""
+    """Integer operators in forms for which OpenVINO has no integer kernel."""
     for node in graph.nodes:
         if node.op_type in ("ConvInteger", "MatMulInteger"):
             yield Violation((node,), f"it is a {node.op_type}")
@@ -43,7 +43,7 @@ def grouped_transposed(graph: QdqGraph) -> Iterator[Violation]:
 
 
 def counted_padding(graph: QdqGraph) -> Iterator[Violation]:
-    """AveragePools of integers whose zero is not the integer 0, that average padded zeros, of their own or of a Pad."""
+    """AveragePools that average padding, or read a Pad, and whose input has a zero point that is not 0."""
     for node in graph.nodes:
         if node.op_type != "AveragePool":
             continue
@@ -58,7 +58,7 @@ def counted_padding(graph: QdqGraph) -> Iterator[Violation]:
 
 
 def strided_pointwise(graph: QdqGraph) -> Iterator[Violation]:
-    """Convs of one point with strides, where nothing but such Convs reads their input's DequantizeLinear."""
+    """Strided 1x1 Convs whose input's DequantizeLinear is read by such Convs only."""
     pointwise = {id(w.node): w for w in graph.weighted if w.quantized and _strides_over_points(w)}
     for weighted in pointwise.values():
         dequantize = weighted.data.dequantize
@@ -66,10 +66,8 @@ def strided_pointwise(graph: QdqGraph) -> Iterator[Violation]:
             continue
         readers = dequantize.outputs[0].consumers()
         if all(id(reader) in pointwise for reader in readers):
-            what = f"all {len(readers)} readers of its input are Convs of one point with strides"
-            yield Violation(
-                (weighted.node, dequantize), what if len(readers) > 1 else "it is of one point with strides"
-            )
+            what = f"all {len(readers)} readers of its input are strided 1x1 Convs"
+            yield Violation((weighted.node, dequantize), what if len(readers) > 1 else "it is a strided 1x1 Conv")
 
 
 def _strides_over_points(weighted: WeightedNode) -> bool:

@@ -1,4 +1,4 @@
-"""Predicates about places: what stands between quantizers and operators. Each yields `Violation`s."""
+"""Predicates about placement: which operators lie between quantizers. Each yields `Violation`s."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from tensorflow_quantization.onnx_graph.queries import (
 
 
 def nothing_quantized(graph: QdqGraph) -> Iterator[Violation]:
-    """A file without any quantizer."""
+    """The file, if it has no quantizer."""
     if not graph.quantizes and not graph.dequantizes:
         yield Violation((), "it has no QuantizeLinear")
 
 
 def left_in_float(graph: QdqGraph) -> Iterator[Violation]:
-    """Weighted operators with no quantizer at all."""
+    """Weighted operators without a quantizer on either factor."""
     for weighted in graph.weighted:
         if weighted.data.dequantize is None and weighted.weight.dequantize is None:
             yield Violation((weighted.node,), f"neither factor of this {weighted.node.op_type} is quantized")
 
 
 def _halves(graph: QdqGraph, through: Collection[str] = ()) -> Iterator[tuple[bool, Violation]]:
-    """Weighted operators with a quantizer on one of two factors, and whether the other factor is constant."""
+    """Weighted operators with a quantizer on one factor only, and whether the other factor is a weight."""
     through = CARRYING | frozenset(through)
     for weighted in graph.weighted:
         for index, source in enumerate(weighted.sources):
@@ -48,17 +48,21 @@ def _halves(graph: QdqGraph, through: Collection[str] = ()) -> Iterator[tuple[bo
 
 
 def half_quantized(through: Collection[str] = ()) -> Predicate:
-    """Weighted operators with a quantizer on one of two factors; it may act through operators of these types."""
+    """Weighted operators with a quantizer on one factor only.
+
+    Args:
+        through: operators, besides `CARRYING`, that may lie between a DequantizeLinear and the weighted operator.
+    """
     return lambda graph: (violation for _, violation in _halves(graph, through))
 
 
 def float_weights(graph: QdqGraph) -> Iterator[Violation]:
-    """Weighted operators that multiply a quantized input by weights which are not."""
+    """Weighted operators that multiply a quantized input by float weights."""
     return (violation for constant, violation in _halves(graph) if constant)
 
 
 def float_inputs(graph: QdqGraph) -> Iterator[Violation]:
-    """Weighted operators with an input that is not quantized, though the other factor is."""
+    """Weighted operators with a float input whose other factor is quantized."""
     return (violation for constant, violation in _halves(graph) if not constant)
 
 
@@ -68,12 +72,12 @@ def _origin(node: ir.Node, index: int) -> str:
 
 
 def weights_not_adjacent(allowed: Collection[str] = ()) -> Predicate:
-    """Weighted operators with an operator, but these, between the weights' DequantizeLinear and themselves."""
+    """Weighted operators with an operator that is not in `allowed` between the weights' DequantizeLinear and them."""
     return lambda graph: _not_adjacent(graph, frozenset(allowed), weights=True)
 
 
 def inputs_not_adjacent(allowed: Collection[str]) -> Predicate:
-    """Weighted operators with an operator, but these, between their input's DequantizeLinear and themselves."""
+    """Weighted operators with an operator that is not in `allowed` between the input's DequantizeLinear and them."""
     return lambda graph: _not_adjacent(graph, frozenset(allowed), weights=False)
 
 
@@ -89,12 +93,12 @@ def _not_adjacent(graph: QdqGraph, allowed: frozenset[str], *, weights: bool) ->
 
 
 def _pads_oddly(node: ir.Node) -> bool:
-    """A padding that no operator could take over: not with a constant."""
+    """Whether it is a Pad that no operator can fuse, because it does not pad with a constant."""
     return node.op_type == "Pad" and attribute(node, "mode", "constant") != "constant"
 
 
 def quantized_biases(graph: QdqGraph) -> Iterator[Violation]:
-    """Biases that come from a DequantizeLinear."""
+    """Weighted operators whose bias comes from a DequantizeLinear."""
     for weighted in graph.weighted:
         dequantize = producer(weighted.bias)
         if dequantize is not None and is_dequantize(dequantize):
@@ -102,7 +106,7 @@ def quantized_biases(graph: QdqGraph) -> Iterator[Violation]:
 
 
 def quantizers_inside_fusions(fused: Collection[str]) -> Predicate:
-    """A pair after a weighted operator whose only reader is an operator that would have fused into it."""
+    """Weighted operators followed by a Q/DQ pair whose readers would all fuse into them without the pair."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for weighted in graph.weighted:
@@ -124,7 +128,7 @@ def _readers_of_pair(q: ir.Node) -> list[ir.Node]:
 
 
 def _adds(graph: QdqGraph) -> Iterator[tuple[ir.Node, list[tuple[Source, ir.Node | None]]]]:
-    """Adds of two activations: for each input its source, and the weighted operator that it comes from."""
+    """Adds of two activations; for each input, its source and the quantized weighted operator that computes it."""
     weighted = {id(w.node) for w in graph.weighted if w.quantized}
     for node in graph.nodes:
         if node.op_type != "Add" or any(is_constant(value) for value in node.inputs):
@@ -140,7 +144,7 @@ def _adds(graph: QdqGraph) -> Iterator[tuple[ir.Node, list[tuple[Source, ir.Node
 
 
 def quantizers_on_weighted_branches(graph: QdqGraph) -> Iterator[Violation]:
-    """Adds where every branch that comes straight from a weighted operator has a pair on it."""
+    """Adds with a Q/DQ pair on each branch that comes directly from a weighted operator."""
     for node, branches in _adds(graph):
         ours = [(source, weighted) for source, weighted in branches if weighted is not None]
         if ours and all(source.dequantize is not None for source, _ in ours):
@@ -151,16 +155,16 @@ def quantizers_on_weighted_branches(graph: QdqGraph) -> Iterator[Violation]:
 
 
 def float_residuals(graph: QdqGraph) -> Iterator[Violation]:
-    """Adds of a weighted operator's output and something else, neither of them quantized."""
+    """Adds of a weighted operator's output and another tensor, neither of them quantized."""
     for node, branches in _adds(graph):
         first = next((weighted for _, weighted in branches if weighted is not None), None)
         if first is not None and all(source.dequantize is None for source, _ in branches):
-            what = f"nothing is quantized but the inputs of {first.op_type} {name_of(first)!r}"
+            what = f"neither the shortcut nor the output of {first.op_type} {name_of(first)!r} is quantized"
             yield Violation((node, first), what)
 
 
 def one_sided(names: Collection[str]) -> Predicate:
-    """Operators of these types with quantized inputs, whose output is not."""
+    """Operators of these types with quantized inputs and a float output."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for node in graph.nodes:
@@ -181,7 +185,7 @@ def _activations(graph: QdqGraph, node: ir.Node) -> list[Source]:
 
 
 def partly_quantized(names: Collection[str]) -> Predicate:
-    """Operators of these types whose output is quantized, with some inputs quantized and some, or a constant, not."""
+    """Operators of these types with a quantized output, a quantized input, and an input or constant in float."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for node in graph.nodes:
@@ -198,7 +202,7 @@ def partly_quantized(names: Collection[str]) -> Predicate:
 
 
 def shared_dequantizers(graph: QdqGraph) -> Iterator[Violation]:
-    """A DequantizeLinear of an activation with several readers."""
+    """DequantizeLinear nodes of activations with several readers."""
     for node in graph.dequantizes:
         readers = node.outputs[0].consumers()
         if len(readers) > 1 and not is_constant(node.inputs[0]):
@@ -206,7 +210,7 @@ def shared_dequantizers(graph: QdqGraph) -> Iterator[Violation]:
 
 
 def unequal_concats(graph: QdqGraph) -> Iterator[Violation]:
-    """Concats whose inputs have different scales or zero points."""
+    """Concats of inputs with different scales or zero points."""
     for node in graph.nodes:
         if node.op_type != "Concat":
             continue

@@ -1,4 +1,4 @@
-"""`QdqGraph`: an ONNX graph as the rules see it: quantizers, what they feed, and what follows a node."""
+"""`QdqGraph`: what the rules ask of an ONNX graph: its quantizers, and what lies between them and operators."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tensorflow_quantization.onnx_graph.queries import (
 
 @dataclass(frozen=True)
 class Source:
-    """Where an input comes from.
+    """The origin of an input of a node.
 
     Attributes:
-        dequantize: the DequantizeLinear it comes from; `None`: it is not quantized.
-        passed: the operators between that and the node, nearest to the node first.
-        is_weight: the numbers are constant.
+        dequantize: the DequantizeLinear that it comes from; `None`: it is not quantized.
+        passed: the operators between the DequantizeLinear and the node, first the nearest to the node.
+        is_weight: whether its values are constant.
     """
 
     dequantize: ir.Node | None
@@ -36,19 +36,20 @@ class Source:
 
     @property
     def quantize(self) -> ir.Node | None:
-        """The QuantizeLinear before the DequantizeLinear, where the graph has one."""
+        """The QuantizeLinear before the DequantizeLinear; `None` if there is none."""
         found = producer(operand(self.dequantize, 0))
         return found if is_quantize(found) else None
 
 
 @dataclass(frozen=True)
 class WeightedNode:
-    """A Conv, ConvTranspose, Gemm or MatMul, with the sources of what it multiplies.
+    """A Conv, ConvTranspose, Gemm or MatMul, with the sources of its two factors.
 
     Attributes:
         node: the operator.
-        data, weight: its two factors; of a MatMul of two activations, both are activations.
-        bias: the value added, if any.
+        data: the source of the first factor.
+        weight: the source of the second factor; in a MatMul, it may be an activation, and the first factor a weight.
+        bias: the bias; `None` if there is none.
     """
 
     node: ir.Node
@@ -58,7 +59,7 @@ class WeightedNode:
 
     @property
     def quantized(self) -> bool:
-        """Both factors come from a DequantizeLinear."""
+        """Whether both factors come from a DequantizeLinear."""
         return self.data.dequantize is not None and self.weight.dequantize is not None
 
     @property
@@ -76,12 +77,12 @@ class WeightedNode:
 
 @dataclass(frozen=True)
 class Chain:
-    """What follows a value.
+    """The operators that follow a value.
 
     Attributes:
-        passed: the operators that follow one another, each the only reader of the one before.
-        ends: the readers of the last value; none: it is only a graph output.
-        is_output: the last value is a graph output.
+        passed: operators in sequence, each the only reader of the operator before it.
+        ends: the readers of the last value; empty if it is only a graph output.
+        is_output: whether the last value is a graph output.
     """
 
     passed: tuple[ir.Node, ...]
@@ -90,15 +91,15 @@ class Chain:
 
     @property
     def end(self) -> ir.Node | None:
-        """The one reader; `None` where there are several, none, or a graph output."""
+        """The only reader of the last value; `None` if it has none or several, or is a graph output."""
         return self.ends[0] if len(self.ends) == 1 and not self.is_output else None
 
 
 class QdqGraph:
-    """Nodes of a model, in order, with the nodes of subgraphs.
+    """The nodes of a model in order, with the nodes of subgraphs.
 
     Args:
-        model: local functions inlined.
+        model: a model whose local functions are inlined.
     """
 
     def __init__(self, model: ir.Model):
@@ -108,10 +109,11 @@ class QdqGraph:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> QdqGraph:
-        """Read a file.
+        """The graph in a file.
 
         Raises:
-            FileNotFoundError, ValueError: no such file; not an ONNX model.
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not an ONNX model.
         """
         return cls(to_ir(with_shapes(read_onnx(path)), path))
 
@@ -125,7 +127,7 @@ class QdqGraph:
 
     @cached_property
     def weighted(self) -> list[WeightedNode]:
-        """All operators of `BIASES` that multiply at run time: not two constants."""
+        """All operators of `BIASES`, except products of two constants, which are not computed at run time."""
         found = []
         for node in self.nodes:
             if node.domain not in ("", "ai.onnx") or node.op_type not in BIASES:
@@ -137,9 +139,9 @@ class QdqGraph:
         return found
 
     def source(self, node: ir.Node, index: int, through: Collection[str] = CARRYING) -> Source:
-        """Where an input comes from, looking back through operators of these types, and through casts of weights.
+        """The source of an input of `node`, looking back through operators of these types and through casts of weights.
 
-        Of what was joined, all has to be quantized; the source is the first.
+        A Concat has a quantized source only if all its inputs are quantized; the source of its first input is returned.
         """
         value = operand(node, index)
         passed: list[ir.Node] = []
@@ -158,7 +160,7 @@ class QdqGraph:
         return Source(None, tuple(passed), is_weight)
 
     def follow(self, value: ir.Value, through: Collection[str]) -> Chain:
-        """What follows a value, through operators of these types for as long as each has one reader."""
+        """The operators of these types that follow `value`, as long as each output has one reader."""
         passed: list[ir.Node] = []
         while True:
             readers, is_output = tuple(value.consumers()), value.is_graph_output()

@@ -1,6 +1,6 @@
-"""TensorRT 10 and 11: what it demands of an ONNX file with Q/DQ.
+"""The rules of TensorRT 10 and 11 for an ONNX file with Q/DQ.
 
-From NVIDIA's documentation and the ONNX importer; nothing here was run on a GPU.
+They come from NVIDIA's documentation and the ONNX importer. None was measured on a GPU.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _PLACEMENT = "TensorRT documentation, Explicit Quantization, Q/DQ Placement Reco
 _IMPORTER = "ONNX-TensorRT, Supported ONNX Operators"
 _ONNX = "ONNX, QuantizeLinear and DequantizeLinear"
 
-#: Non-weighted operators that have integer kernels, but for those that Q/DQ passes through.
+#: Operators without weights that have integer kernels, except operators through which TensorRT moves Q/DQ.
 _QUANTIZABLE = {"Add", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Mul", "ReduceMean", "Sub"} | ACTIVATIONS
 
-#: Operators that compute in integers by themselves.
+#: Operators that compute in integers without Q/DQ.
 _INTEGER = {"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
 
 RULES = (
@@ -50,7 +50,7 @@ RULES = (
         "scale",
         "error",
         "Scales are positive, finite constants.",
-        "Fold what computes the scale, or calibrate the range that it comes from.",
+        "Store the scale as a constant, or calibrate the range that it comes from.",
         _EXPLICIT,
         numerics.bad_scales,
     ),
@@ -65,7 +65,7 @@ RULES = (
     Rule(
         "opset",
         "error",
-        "The opset has what the quantizers use: 13 a scale for each channel, 19 FP8, 21 INT4.",
+        "The opset supports the quantizers: 13 per-channel scales, 19 FP8, 21 INT4.",
         "Write the file with a newer opset.",
         _ONNX,
         numerics.opset_too_old,
@@ -74,14 +74,14 @@ RULES = (
         "weight-axis",
         "error",
         "Per-channel scales lie along the output channels: Conv 0, ConvTranspose 1, MatMul (K,N) 1, Gemm transB 0.",
-        "Quantize the weights along their output channels, a scale for each.",
+        "Quantize the weights with one scale per output channel.",
         _EXPLICIT,
         numerics.wrong_axes(),
     ),
     Rule(
         "per-channel-activation",
         "error",
-        "Activations have one scale; a scale for each channel is for constants only.",
+        "Activations are quantized per tensor; only constants can be quantized per channel.",
         "Quantize the activation per tensor.",
         _EXPLICIT,
         numerics.per_channel_activations,
@@ -98,16 +98,16 @@ RULES = (
     Rule(
         "integer-operator",
         "error",
-        "Operators that compute in integers by themselves are not supported: only Q/DQ around float operators is.",
-        "Write DequantizeLinear, the float operator, QuantizeLinear.",
+        "Integer operators are not supported, only float operators between Q/DQ.",
+        "Replace it by DequantizeLinear, the float operator and QuantizeLinear.",
         _IMPORTER,
         numerics.operators(_INTEGER),
     ),
     Rule(
         "unknown-operator",
         "error",
-        "The importer knows ONNX' own operators; others need a plugin.",
-        "Write it with ONNX operators, or register a TensorRT plugin of this name.",
+        "The importer knows ONNX' own operators. Any other operator needs a plugin.",
+        "Replace it by ONNX operators, or register a TensorRT plugin of this name.",
         _IMPORTER,
         numerics.unknown_operators(("trt.plugins",)),
     ),
@@ -115,7 +115,7 @@ RULES = (
         "weight-adjacent",
         "error",
         "The DequantizeLinear of the weights feeds its operator directly.",
-        "Store the weights in the operator's own shape and layout, and move the scales' axis with them.",
+        "Store the weights in the operator's own shape and layout, and adapt the axis of the scales.",
         _EXPLICIT,
         placement.weights_not_adjacent(),
         keeps_float=True,
@@ -141,38 +141,38 @@ RULES = (
         "quantizer-inside-fusion",
         "warning",
         "Outputs of weighted operators are not quantized: BatchNormalization and ReLU fuse into them.",
-        "Move the Q/DQ behind the operator that would fuse.",
+        "Move the Q/DQ after the operator that would fuse.",
         _PLACEMENT,
         placement.quantizers_inside_fusions(("BatchNormalization", "Relu", "Clip")),
     ),
     Rule(
         "residual-conv-branch",
         "warning",
-        "Of an Add, the residual input is quantized, not the one that comes from a Conv: it fuses with that Conv.",
-        "Remove the Q/DQ between the Conv and the Add, and quantize the other input.",
+        "Only the shortcut of an Add is quantized: the Add fuses into the Conv that computes the other input.",
+        "Remove the Q/DQ between the Conv and the Add, and quantize the shortcut.",
         _PLACEMENT,
         placement.quantizers_on_weighted_branches,
     ),
     Rule(
         "residual-float",
         "warning",
-        "The residual input of an Add is quantized, or the fused Conv and Add write floats.",
-        "Add Q/DQ to the input of the Add that is not the main branch.",
+        "The shortcut of a residual sum is quantized, or the fused Conv and Add write floats.",
+        "Add Q/DQ to the shortcut.",
         _PLACEMENT,
         placement.float_residuals,
     ),
     Rule(
         "concat-scales",
         "warning",
-        "All inputs of a Concat have the same scale, or Q/DQ cannot pass through it.",
-        "Quantize the inputs with one shared range.",
+        "All inputs of a Concat have the same scale, or TensorRT cannot move Q/DQ through the Concat.",
+        "Quantize all inputs with one range.",
         _PLACEMENT,
         placement.unequal_concats,
     ),
     Rule(
         "one-sided",
         "info",
-        "An operator without weights runs in integers where both its inputs and its output are quantized.",
+        "An operator without weights runs in integers only if its inputs and its output are quantized.",
         "Add Q/DQ to its output, or leave it in float.",
         _PLACEMENT,
         placement.one_sided(_QUANTIZABLE),
@@ -180,16 +180,16 @@ RULES = (
     Rule(
         "shared-dequantizer",
         "info",
-        "A Q/DQ pair for each reader is the form that fuses most safely.",
-        "Give each reader a pair of its own.",
+        "A separate Q/DQ pair for each reader fuses most reliably.",
+        "Insert a separate pair for each reader.",
         _PLACEMENT,
         placement.shared_dequantizers,
     ),
     Rule(
         "not-quantized",
         "info",
-        "What is not quantized runs in the file's own dtype.",
-        "Quantize its input and weights if it should run in integers.",
+        "An operator without Q/DQ runs in its float dtype.",
+        "To run it in integers, quantize its input and weights.",
         _EXPLICIT,
         placement.left_in_float,
         keeps_float=True,
@@ -197,7 +197,7 @@ RULES = (
     Rule(
         "no-quantizers",
         "warning",
-        "Q/DQ is the only way to integers.",
+        "TensorRT runs only operators between Q/DQ in integers.",
         "Quantize the model before exporting it.",
         _EXPLICIT,
         placement.nothing_quantized,

@@ -32,7 +32,7 @@ from tensorflow_quantization.onnx_graph.queries import (
 from tensorflow_quantization.text.messages import did_you_mean, must_be_one_of
 from tensorflow_quantization.text.tables import markdown_table, text_table
 
-#: A runtime is a module with `installed_version`, `executed` and `REFUSED`. `check_onnx` has its rules by the same name.
+#: A runtime is a module with `installed_version`, `executed` and `REFUSED`. `check_onnx` knows its rules by this name.
 RUNTIMES: dict[str, ModuleType] = {"onnxruntime": onnxruntime_graph, "openvino": openvino_graph}
 
 #: A printed report shows so many fallbacks; `RuntimeReport.fallbacks` holds all of them.

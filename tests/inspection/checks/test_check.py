@@ -21,7 +21,7 @@ def test_finding_says_what_where_why_and_what_to_do(tmp_path):
     (finding,) = check_onnx(save(tmp_path / "m.onnx", v.relu_int8), "onnxruntime").warnings
     assert finding.nodes == ("victim", "relu", "q_2")
     assert finding.what == "the Relu stays: the zero point after it is 0, not the least int8, -128"
-    assert finding.fix == "Quantize behind it to uint8 with zero point 0, and a Clip up to its greatest value."
+    assert finding.fix == "After it, quantize to uint8 with zero point 0; after a Clip, up to its upper limit."
     assert finding.source == "Measured: ONNX Runtime 1.32, x86 CPU"
     assert str(finding).startswith("warning [clipping] victim, relu, q_2: the Relu stays")
 
@@ -30,7 +30,7 @@ def test_report_prints_the_rule_the_nodes_and_the_fix(tmp_path):
     path = save(tmp_path / "m.onnx", v.residual_conv_branch)
     text = str(check_onnx(path))
     assert text.startswith(f"{path} for tensorrt: 1 warning, 1 info\n")
-    assert "warning [residual-conv-branch] Of an Add, the residual input is quantized" in text
+    assert "warning [residual-conv-branch] Only the shortcut of an Add is quantized" in text
     assert "victim, q_2, conv" in text and "What to do: Remove the Q/DQ" in text
 
 
