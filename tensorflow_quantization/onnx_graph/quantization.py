@@ -84,7 +84,7 @@ class Quantization:
 
     @property
     def range(self) -> tuple[float, float] | None:
-        """The float numbers at which it saturates; `None` unless it has an integer dtype, one scale and one zero point."""
+        """The float numbers at which it saturates; `None` unless it is an integer quantizer per tensor."""
         if self.limits is None or self.zero is None or self.scale is None or self.scale.size != 1:
             return None
         step = float(np.ravel(self.scale)[0])

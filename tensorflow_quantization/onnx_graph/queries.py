@@ -81,7 +81,7 @@ def only_reader(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 def chain_to(node: ir.Node, *op_types: str) -> list[ir.Node] | None:
     """The nodes of these types that end at `node`, each the producer of the next node's first input; `None`: no match.
 
-    For example, `chain_to(node, "Pad", "DequantizeLinear", "Conv")` returns a Pad, a DequantizeLinear and the Conv `node`.
+    For example, `chain_to(node, "Pad", "DequantizeLinear", "Conv")` returns a Pad, a DequantizeLinear, and `node`.
     """
     found = [node]
     if node.op_type != op_types[-1]:
