@@ -48,7 +48,7 @@ def _by_name(shapes: InputShapes | None, names: list[str]) -> dict[str, Sequence
         return {}
     if not isinstance(shapes, Mapping):
         if len(names) != 1:
-            raise ValueError(f"The model has {len(names)} inputs; give input_shapes as a dict of {names}.")
+            raise ValueError(f"The model has {len(names)} inputs; pass input_shapes as a dict of {names}.")
         return {names[0]: shapes}
     for name in shapes:
         if name not in names:
@@ -63,7 +63,7 @@ def _fix(value: onnx.ValueInfoProto, shape: Sequence[int] | None) -> None:
     if shape is None:
         if not tensor.HasField("shape") or None in known[1:]:
             raise ValueError(
-                f"Input {value.name!r} has the shape {said if tensor.HasField('shape') else 'unknown'}: give "
+                f"Input {value.name!r} has the shape {said if tensor.HasField('shape') else 'unknown'}: pass "
                 f"input_shapes={{{value.name!r}: (...)}} with a number for each dimension."
             )
         shape = [1 if dim is None else dim for dim in known]

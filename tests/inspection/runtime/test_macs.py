@@ -63,7 +63,7 @@ def test_input_shapes_fix_dynamic_dimensions_also_behind_a_reshape_by_shape(tmp_
 @pytest.mark.parametrize(
     ("shape", "given", "message"),
     [
-        (("batch", "length", 16), None, r"'x' has the shape \['batch', 'length', 16\]: give input_shapes=\{'x'"),
+        (("batch", "length", 16), None, r"'x' has the shape \['batch', 'length', 16\]: pass input_shapes=\{'x'"),
         ((None, None, 16), None, r"\['\?', '\?', 16\]: give"),
         ((1, 5, 16), {"x": (1, 5, 8)}, r"has the shape \[1, 5, 16\]; \(1, 5, 8\) does not fit"),
         ((1, 5, 16), {"x": (5, 16)}, "does not fit"),
@@ -79,5 +79,5 @@ def test_one_shape_for_two_inputs_is_an_error(tmp_path):
     def build(f):
         return [f.op("Add", f.input(name="a"), f.input(name="b"))]
 
-    with pytest.raises(ValueError, match=r"has 2 inputs; give input_shapes as a dict"):
+    with pytest.raises(ValueError, match=r"has 2 inputs; pass input_shapes as a dict"):
         count(tmp_path, build, input_shapes=(1, 8, 8, 8))

@@ -1,15 +1,15 @@
-"""What is done to a graph once all layers are in it: one pass a file, each a function of the `Builder`.
+"""Passes: functions that rewrite the exported graph after all layers are emitted, one pass per file.
 
-A pass looks for a pattern, checks that the change is exact, and changes the graph. It returns how many places it
-changed. Where the pattern is there but a check fails, it says why in a debug log:
+A pass finds a pattern, checks that the rewrite is exact, rewrites the graph, and returns the number of changed places.
+If a check fails, the pass writes the reason to the debug log:
 
     logging.basicConfig()
     logging.getLogger("tensorflow_quantization.export.onnx.passes").setLevel(logging.DEBUG)
 
-`common/` holds passes for any file, and passes that several runtimes share; `onnxruntime/` and `openvino/` hold passes
-for one runtime. `pipeline` says which run, and in which order.
+`common/` holds passes for all files, and passes that several runtimes share; `onnxruntime/` and `openvino/` hold the
+passes of one runtime. `pipeline` decides which passes run, and in which order.
 
-In the pictures, data flows from left to right, and `Q` and `DQ` are QuantizeLinear and DequantizeLinear.
+In the diagrams, data flows from left to right; `Q` is QuantizeLinear and `DQ` is DequantizeLinear.
 """
 
 from tensorflow_quantization.export.onnx.passes.pipeline import run_passes

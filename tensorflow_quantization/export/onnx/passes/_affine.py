@@ -1,4 +1,4 @@
-"""Operators that multiply each channel by a number and add one: batch normalization, and arithmetic with constants."""
+"""Read operators that scale and shift each channel: batch normalization, and arithmetic with constants."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ARITHMETIC = frozenset({"Mul", "Div", "Add", "Sub"})
 
 @dataclass
 class Affine:
-    """`output` = `input` * factor + shift, in float64: one number a channel, or one for all of them."""
+    """An operator that computes `output` = `input` * factor + shift; both are float64, of shape (channels,) or (1,)."""
 
     input: ir.Value
     output: ir.Value
@@ -24,7 +24,7 @@ class Affine:
 
 @dataclass
 class Chain:
-    """Nodes that follow one another, the last node first; together they compute `source` * factor + shift."""
+    """Nodes in sequence, the last node first, that together compute `source` * factor + shift."""
 
     source: ir.Value
     factor: np.ndarray = field(default_factory=lambda: np.ones(1))
@@ -33,7 +33,7 @@ class Chain:
 
 
 def read_chain(value: ir.Value, axis: int) -> Chain:
-    """The operators on channels that compute `value`, as far up as nothing else reads the values between them."""
+    """The longest chain of affine operators that computes `value` and whose inner values have no other reader."""
     chain = Chain(value)
     while (node := producer(chain.source)) is not None and (not chain.nodes or is_private(chain.source)):
         affine = read_affine(node, axis)
@@ -46,16 +46,16 @@ def read_chain(value: ir.Value, axis: int) -> Chain:
 
 
 def read_affine(node: ir.Node, axis: int) -> Affine | None:
-    """What `node` does to each channel; `None` if it does something else.
+    """The factor and shift of `node`; `None` if it is not affine per channel.
 
     Args:
-        node: any.
+        node: any node.
         axis: the axis of the channels, counted from the end: -1 is the last axis.
     """
     if node.op_type == "BatchNormalization":
         affine = read_batch_norm(node)
         shape = affine.input.shape if affine is not None else None
-        # Its channels are the second axis, which is `axis` only of tensors with as many axes.
+        # BatchNormalization has its channels at index 1: this is `axis` only if the rank is 1 - axis.
         return affine if shape is None or len(shape) == 1 - axis else None
     if node.op_type not in _ARITHMETIC:
         return None
@@ -76,7 +76,10 @@ def read_affine(node: ir.Node, axis: int) -> Affine | None:
 
 
 def read_batch_norm(node: ir.Node) -> Affine | None:
-    """What a BatchNormalization with constant weights does to each channel, the second axis."""
+    """The factor and shift of a BatchNormalization with constant weights; its channels are the second axis.
+
+    factor = gamma / sqrt(variance + epsilon), shift = beta - mean * factor. Source: ONNX, BatchNormalization.
+    """
     if node.op_type != "BatchNormalization":
         return None
     source = operand(node, 0)
@@ -89,9 +92,9 @@ def read_batch_norm(node: ir.Node) -> Affine | None:
 
 
 def _per_channel(value: ir.Value | None, axis: int) -> np.ndarray | None:
-    """A constant that differs along one axis at most, as a vector in float64."""
+    """A constant that varies along `axis` only, as a float64 vector; `None` for any other value."""
     numbers = constant(value)
-    if numbers is None or numbers.ndim > 1 - axis:  # more axes might be more than the tensor has
+    if numbers is None or numbers.ndim > 1 - axis:  # its rank may exceed the rank of the tensor, and broadcast it
         return None
     if any(size != 1 for i, size in enumerate(numbers.shape, start=-numbers.ndim) if i != axis):
         return None

@@ -1,4 +1,4 @@
-"""Operators with a weight and a bias: convolutions and matrix products."""
+"""Read and change operators with a weight and a bias: convolutions and matrix products."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from tensorflow_quantization.onnx_graph.queries import (
 
 @dataclass
 class Linear:
-    """A convolution or matrix product.
+    """A convolution or matrix product with a constant weight.
 
     Attributes:
-        node: reads the weight as its second input.
-        bias_node: adds the bias: `node` itself, or the Add after a MatMul.
-        weight: its numbers, integers if it is quantized.
-        is_float: whether the weight is not quantized.
+        node: the operator; the weight is its second input.
+        bias_node: the node that adds the bias: `node`, or the Add after a MatMul.
+        weight: the constant weight, integers if it is quantized.
+        is_float: whether the weight is float.
         axis: the axis of the output channels in the weight.
     """
 
@@ -41,30 +41,32 @@ class Linear:
 
     @property
     def bias_index(self) -> int:
+        """The index of the bias among the inputs of `bias_node`."""
         return 1 if self.bias_node.op_type == "Add" else 2
 
     @property
     def bias(self) -> np.ndarray | None:
-        """The constant, `None` if there is none."""
+        """The constant bias; `None` if there is none."""
         return constant(operand(self.bias_node, self.bias_index))
 
     @property
     def channels(self) -> int:
-        """How many channels it computes."""
+        """The number of output channels."""
         return self.weight.shape[self.axis]
 
     @property
     def channel_axis(self) -> int:
-        """The axis of the channels in input and output, counted from the end: the second axis of an image."""
+        """The channel axis of input and output, counted from the end: for images, it is the second axis."""
         return 1 - self.weight.ndim
 
     @property
     def output(self) -> ir.Value:
+        """The result with the bias added."""
         return self.bias_node.outputs[0]
 
 
 def read_linear(node: ir.Node) -> Linear | None:
-    """The operator that reads its weight in `node`; `None`: there is none, or its weight or bias is no constant."""
+    """The linear operator whose weight `node` reads; `None` if there is none, or its weight or bias is not constant."""
     if node.op_type not in BIASES or {"transA", "transB", "alpha", "beta"} & set(node.attributes):
         return None
     if node.op_type == "ConvTranspose" and attribute(node, "group", 1) != 1:
@@ -80,14 +82,14 @@ def read_linear(node: ir.Node) -> Linear | None:
 
 
 def _bias_node(node: ir.Node) -> ir.Node:
-    """The Add of a vector after a MatMul; any other node itself."""
+    """The Add of a constant vector after a MatMul; otherwise `node`."""
     add = only_reader(node.outputs[0], "Add") if node.op_type == "MatMul" else None
     bias = constant(operand(add, 1))
     return add if add is not None and bias is not None and bias.ndim == 1 else node
 
 
 def find_linear(value: ir.Value | None) -> Linear | None:
-    """The operator that computes `value`, its bias included."""
+    """The linear operator that computes `value`, bias included; `None` if there is none."""
     node = producer(value)
     if node is None:
         return None
@@ -97,7 +99,7 @@ def find_linear(value: ir.Value | None) -> Linear | None:
 
 
 def set_bias(builder: Builder, linear: Linear, bias: np.ndarray) -> ir.Value:
-    """Let the operator add this bias; what it then computes, and all that read it."""
+    """Set the bias of the operator, and return its output; all readers read this output."""
     node = linear.bias_node
     old = operand(node, linear.bias_index)
     value = builder.initializer(f"{old.name}_folded" if old is not None else f"{layer_of(node)}/bias_folded", bias)
@@ -105,7 +107,7 @@ def set_bias(builder: Builder, linear: Linear, bias: np.ndarray) -> ir.Value:
         (product,) = node.outputs
         total = builder.insert("Add", [product, value], after=node, like=product)
         replace(product, total)
-        total.producer().replace_input_with(0, product)  # the sum itself
+        total.producer().replace_input_with(0, product)  # `replace` made the Add read its own output
         return total
     if len(node.inputs) <= linear.bias_index:
         node.resize_inputs(linear.bias_index + 1)

@@ -1,4 +1,4 @@
-"""Which tensors of a graph are never negative, as far as their operators tell."""
+"""Find the tensors of a graph that are never negative, from the operators that compute them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import onnx_ir as ir
 from tensorflow_quantization.onnx_graph.operators import POOLING, SELECTING
 from tensorflow_quantization.onnx_graph.queries import attribute, constant, operand
 
-#: Never negative, whatever goes in.
+#: Never negative, whatever the inputs are.
 _ALWAYS = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Sqrt", "Abs"})
-#: Not negative if none of the inputs is.
+#: Not negative if all inputs are not negative.
 _IF_ALL = frozenset({"Add", "Mul", "Div", "Concat", "Min"})
-#: Not negative if the first input is not: they move, repeat or average its elements, or round them.
+#: Not negative if the first input is not negative: they move, repeat, average, add up or round its elements.
 _IF_FIRST = SELECTING | POOLING | {"Expand", "ReduceSum", "QuantizeLinear", "DequantizeLinear"}
 
 
 def find_nonnegative(graph: ir.Graph) -> set[ir.Value]:
-    """One walk in the graph's topological order."""
+    """The tensors that are never negative, found in one pass over the graph in topological order."""
     found: set[ir.Value] = set()
 
     def is_nonnegative(value: ir.Value | None) -> bool:
@@ -40,7 +40,7 @@ def _follows(node: ir.Node, is_nonnegative) -> bool:
         low = constant(operand(node, 1))
         return (low is not None and bool((low >= 0).all())) or is_nonnegative(operand(node, 0))
     if node.op_type == "Pad":
-        # A padding value that is left out is zero.
+        # An omitted padding value is zero.
         return is_nonnegative(operand(node, 0)) and (operand(node, 2) is None or is_nonnegative(operand(node, 2)))
     if node.op_type == "Resize":
         return is_nonnegative(operand(node, 0)) and attribute(node, "mode", "nearest") != "cubic"

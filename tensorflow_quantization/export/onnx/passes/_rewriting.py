@@ -1,4 +1,4 @@
-"""What several passes do to a graph."""
+"""Rewrites that several passes share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tensorflow_quantization.onnx_graph.queries import layer_of
 
 
 def replace(old: ir.Value, new: ir.Value) -> None:
-    """Let all readers of `old`, and the graph's outputs, read `new`."""
+    """Replace `old` by `new` in all nodes that read it and in the outputs of the graph."""
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
@@ -25,17 +25,18 @@ def insert_pair(
     after: ir.Node | None = None,
     inner: str = "",
 ) -> tuple[ir.Value, ir.Value]:
-    """Quantize and dequantize `value`.
+    """Insert a QuantizeLinear and a DequantizeLinear that read `value`.
 
     Args:
-        builder: of the graph.
-        value: of the graph.
+        builder: the builder of the graph.
+        value: the tensor to quantize.
         parameters: scale and zero point.
-        before, after: the node next to the pair, as one of the two.
-        inner: what the names of the pair have after the layer's name.
+        before: the node before which to insert the pair. Pass either this or `after`.
+        after: the node after which to insert the pair.
+        inner: the part of the names of the pair that follows the layer's name.
 
     Returns:
-        The integers, and the numbers that they stand for.
+        The integers, and the dequantized tensor. Nothing reads the latter yet.
     """
     path = "".join(f"{part}/" for part in (layer_of(value), inner) if part)
     integers = builder.insert(
@@ -48,13 +49,16 @@ def insert_pair(
 
 
 def insert_integer_bias(builder: Builder, node: ir.Node, bias: np.ndarray, scale: np.ndarray) -> ir.Value:
-    """The bias of `node` as integers of 32 bits, dequantized before `node`.
+    """Insert the bias of `node` as int32, with a DequantizeLinear before `node`.
 
     Args:
-        builder: of the graph.
-        node: adds the bias.
-        bias: one number for each channel.
-        scale: the steps of the integers, one for each channel.
+        builder: the builder of the graph.
+        node: the node that adds the bias.
+        bias: the float bias, of shape (channels,).
+        scale: the scales of the integers, of shape (channels,).
+
+    Returns:
+        The dequantized bias. `node` does not read it yet.
     """
     limits = np.iinfo(np.int32)
     integers = np.clip(np.round(bias.astype(np.float64) / scale), limits.min, limits.max).astype(np.int32)

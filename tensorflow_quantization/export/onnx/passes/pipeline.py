@@ -1,4 +1,4 @@
-"""`run_passes`: which passes run for which runtime, and in which order."""
+"""`run_passes`: run the passes of a runtime in order."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from tensorflow_quantization.targets import DEFAULT
 
 logger = logging.getLogger(__name__)
 
-#: Changes a graph, returns how many places it changed.
+#: Rewrites the graph of a builder, and returns the number of changed places.
 Pass = Callable[[Builder], int]
 
-#: For every file, in this order: an emitter may have written what nobody reads, which must not stop others from being
-#: folded; padding and clips look at what feeds them; which points are read depends on all readers, so that dead readers
-#: are gone by then.
+#: For all files. The order matters: dead code is removed first, because a dead reader would prevent folds; and again
+#: before `skip_unread_points`, which looks at all readers of a tensor. `fold_padding` and `drop_clips` look at the
+#: operators around a Pad or Clip before `repeat_quantizers` inserts quantizers there.
 COMMON: tuple[Pass, ...] = (
     remove_dead_code,
     fold_padding,
@@ -56,7 +56,7 @@ COMMON: tuple[Pass, ...] = (
     reduction_axes,
 )
 
-#: Afterwards, for a runtime: what it executes faster, or correctly, in another form only.
+#: Then, for one runtime: forms that it executes faster, or without which it returns wrong results.
 BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
     # Quantized for no runtime in particular: the file may run in OpenVINO, which would compute a wrong result.
     DEFAULT.name: (clip_to_max,),
@@ -78,29 +78,29 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         counted_padding,
         integer_padding,
         integer_convolution_bias,
-        remove_dead_code,  # the next pass asks who reads a tensor
+        remove_dead_code,  # the next pass looks at all readers of a tensor
         bounded_sums,
     ),
 }
 
-#: At the end, for a precision: the numbers of the finished graph in another dtype.
+#: At the end, for one precision: convert the finished graph to another float dtype.
 BY_PRECISION: dict[str, tuple[Pass, ...]] = {"float16": (to_float16,)}
 
 
 def run_passes(builder: Builder, target: str | None, precision: str = "float32") -> Counter[str]:
-    """Simplify the graph without changing what it computes, and write it as a runtime wants it.
+    """Simplify the graph without changing what it computes, and rewrite it into the forms that a runtime executes best.
 
     Args:
-        builder: holds the graph.
-        target: the name of the runtime that the file is for; `None`: any.
-        precision: "float32" or "float16".
+        builder: the builder of the graph, which is changed.
+        target: the runtime for which the file is written; `None` for any runtime.
+        precision: "float32" (default) or "float16".
 
     Returns:
-        How many places each pass changed, by its name; passes that changed nothing are left out.
+        The number of places that each pass changed, by the name of the pass. Passes without changes are omitted.
 
     Raises:
-        OpsetError: float16 scales need a newer opset than was asked for.
-        ExportError: float16 cannot hold a weight.
+        OpsetError: float16 scales need a newer opset than the requested opset.
+        ExportError: float16 cannot hold a weight or a scale.
     """
     if precision == "float16":
         require_scales(builder)

@@ -17,4 +17,4 @@ def test_other_limits_in_front_of_it_stay(tmp_path, limits):
     g = Graph(4)
     y = g.op("MatMul", g.quantized(g.op("Clip", g.x, *limits)), g.int8_weight(4, 3, axis=1))
     assert g.check(tmp_path, y, clip_to_max)["Clip"] == 1
-    assert "stays: it limits from above too" in g.log
+    assert "stays: it has an upper limit, too" in g.log

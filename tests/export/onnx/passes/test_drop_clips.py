@@ -31,4 +31,4 @@ def test_a_clip_that_also_limits_above_stays(tmp_path):
     g = Graph(4)
     y = g.quantized(g.op("Clip", g.op("Relu", g.x), -0.1, 0.1))
     assert g.check(tmp_path, y, drop_clips)["Clip"] == 1
-    assert "it limits from above too" in g.log
+    assert "it has an upper limit, too" in g.log

@@ -40,9 +40,9 @@ def test_padding_is_folded_into_a_maximum_of_what_is_never_negative(tmp_path, no
 @pytest.mark.parametrize(
     ("reader", "reason"),
     [
-        (lambda g, x: g.op("AveragePool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1]), "the pooling pads too"),
+        (lambda g, x: g.op("AveragePool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1]), "the pooling pads, too"),
         (lambda g, x: g.op("MaxPool", x, kernel_shape=[2, 2]), "a window would see padding only"),
-        (lambda g, x: g.op("Conv", x, g.weight(4, 3, 3, 3), auto_pad="SAME_UPPER"), "the node pads automatically"),
+        (lambda g, x: g.op("Conv", x, g.weight(4, 3, 3, 3), auto_pad="SAME_UPPER"), "the node has auto_pad"),
     ],
 )
 def test_padding_stays_where_folding_would_not_be_exact(tmp_path, reader, reason):
@@ -55,7 +55,7 @@ def test_padding_stays_where_folding_would_not_be_exact(tmp_path, reader, reason
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        ((PADS, np.float32(1)), "something else than zero"),
+        ((PADS, np.float32(1)), "does not pad with zero"),
         ((np.asarray([0, 1, 0, 0, 0, 0, 0, 0]),), "the batch or the channels"),
         ((np.asarray([0, 0, 1, 1, 0, 0, -1, 0]),), "or negative"),
     ],

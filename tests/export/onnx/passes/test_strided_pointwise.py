@@ -17,4 +17,4 @@ def test_strides_stay_where_another_convolution_reads_the_tensor(tmp_path, other
     x = g.quantized(g.x)
     outputs = [g.conv(x, 2, 3, strides=[2, 2]), g.conv(x, 2, 3, **other)]
     assert g.check(tmp_path, outputs, strided_pointwise)["MaxPool"] == 0
-    assert "not all that reads it has the same strides" in g.log
+    assert "its readers do not all have the same strides" in g.log

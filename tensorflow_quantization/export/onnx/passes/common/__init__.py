@@ -1,1 +1,1 @@
-"""Passes for any file, and passes that several runtimes share."""
+"""Passes for all files, and passes that several runtimes share."""

@@ -10,10 +10,10 @@ from tensorflow_quantization.export.onnx.builder import Builder
 
 
 def remove_dead_code(builder: Builder) -> int:
-    """Remove dead nodes, the last first, then dead constants.
+    """Remove dead nodes, in reverse order, then dead constants.
 
     Returns:
-        How many nodes and constants were removed.
+        The number of removed nodes and constants.
     """
     graph, removed = builder.graph, 0
     for node in reversed(list(graph)):

@@ -1,8 +1,9 @@
-"""Remove a Clip before a quantizer where its input never goes below the limit.
+"""Remove a Clip before a quantizer if the input of the Clip is never below its limit.
 
     x ≥ 0 ── Clip(low ≤ 0) ── Q    →    x ── Q
 
-Narrow integers, -127 to 127, need the Clip, because QuantizeLinear saturates at -128; but not after a ReLU.
+A quantizer with the narrow range -127 to 127 needs a Clip, because QuantizeLinear saturates at -128. After a ReLU, the
+Clip has no effect.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def drop_clips(builder: Builder) -> int:
-    """Returns how many were removed."""
+    """Remove Clips that have no effect, and return their number."""
     nonnegative, dropped = find_nonnegative(builder.graph), 0
     for clip, _ in chains(builder.graph, "Clip", "QuantizeLinear"):
         source = operand(clip, 0)
@@ -34,10 +35,10 @@ def drop_clips(builder: Builder) -> int:
 
 
 def _why_not(clip: ir.Node, nonnegative: bool) -> str | None:
-    """Why a Clip has an effect; `None`: it has none."""
+    """Why the Clip may have an effect; `None` if it has no effect."""
     low = constant(operand(clip, 1))
     if operand(clip, 2) is not None:
-        return "it limits from above too"
+        return "it has an upper limit, too"
     if low is None or low > 0:
-        return "its lower limit is above zero, or no constant"
+        return "its lower limit is positive or not constant"
     return None if nonnegative else "its input may be negative"

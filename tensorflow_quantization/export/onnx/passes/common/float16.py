@@ -1,9 +1,9 @@
-"""Let a graph compute in float16 wherever it computes in float32. Its inputs and outputs stay as they are.
+"""Convert the float32 operators of a graph to float16. Inputs and outputs of the graph keep their dtypes.
 
     x ── Conv(W) ── y                      x ── Cast ── Conv(W) ── Cast ── y
       float32               →            float32      float16           float32
 
-Operators that have no float16, and inputs that must be float32 (the scales of a Resize), keep float32.
+Operators that do not support float16, and inputs that must be float32, such as the scales of a Resize, keep float32.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tensorflow_quantization.onnx_graph.queries import attribute, constant, laye
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _LARGEST = np.finfo(np.float16).max
 _SMALLEST = np.finfo(np.float16).smallest_subnormal
-#: Opset whose QuantizeLinear and DequantizeLinear take float16.
+#: The first opset in which QuantizeLinear and DequantizeLinear accept float16.
 _SCALES_OPSET = 19
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
-#: Operators that choose or limit: a constant too large for float16 means "as large as can be" to them.
+#: For these operators, a constant that is too large for float16 may become the largest float16 number.
 _LIMITS = frozenset({"Where", "Clip", "Min", "Max"})
 
 
 def require_scales(builder: Builder) -> None:
-    """Raise the opset to one with float16 scales, if there are any; before passes that depend on the opset.
+    """Raise the opset until it has float16 scales, if the graph has quantizers. Run it before opset-dependent passes.
 
     Raises:
-        OpsetError: an older one was asked for.
+        OpsetError: the requested opset is older.
     """
     if any(node.op_type in _QUANTIZERS for node in builder.graph):
         builder.require(_SCALES_OPSET, 'A quantized model with precision="float16"')
@@ -42,10 +42,10 @@ def to_float16(builder: Builder) -> int:
     """Convert weights, scales and computations.
 
     Returns:
-        How many weights and scales are float16 now.
+        The number of weights and scales that are float16 now.
 
     Raises:
-        ExportError: a weight is larger than float16 can hold, or a scale becomes zero; the layers are named.
+        ExportError: a weight exceeds the range of float16, or a scale becomes zero. The message names the layers.
     """
     graph = builder.graph
     nodes = list(graph)
@@ -60,7 +60,7 @@ def to_float16(builder: Builder) -> int:
                 continue
             if _takes_half(builder, node, index):
                 node.replace_input_with(index, halves.get(value, value))
-            elif value not in graph.inputs and not value.is_initializer():  # these have stayed as they are
+            elif value not in graph.inputs and not value.is_initializer():  # inputs and initializers are float32 here
                 cast = _cast(builder, halves.get(value, value), _FLOAT, f"{node.name}/Cast", before=node)
                 node.replace_input_with(index, cast)
         for index, value in enumerate(node.outputs):
@@ -78,7 +78,7 @@ def to_float16(builder: Builder) -> int:
 
 
 def _infer_dtypes(builder: Builder) -> dict[ir.Value, ir.DataType]:
-    """The dtype of each tensor before anything is converted, as far as the operators tell."""
+    """The dtype of each tensor before the conversion, as far as the schemas of the operators determine it."""
     dtypes = {v: v.dtype for v in (*builder.graph.inputs, *builder.graph.initializers.values()) if v.dtype is not None}
     for node in builder.graph:
         schema = onnx.defs.get_schema(node.op_type, builder.opset, node.domain)
@@ -104,7 +104,7 @@ def _infer_dtypes(builder: Builder) -> dict[ir.Value, ir.DataType]:
 
 
 def _layer(node: ir.Node) -> str:
-    """The layer that a node belongs to, which its name begins with."""
+    """The layer that a node belongs to, from the node's name; the operator if it has no name."""
     return layer_of(node) or node.op_type
 
 
@@ -124,13 +124,13 @@ def _check(graph: ir.Graph) -> None:
             problems.append(f"  {_layer(scales[0])}: {value.name}, a scale of {float(numbers.min()):.3g}, becomes zero")
     if problems:
         raise ExportError(
-            f'precision="float16" cannot hold these numbers, whose sizes have to lie between {_SMALLEST:.1g} and '
-            f"{_LARGEST:.0f}:\n" + "\n".join(problems) + '\nExport with precision="float32", or scale the layers.'
+            f'precision="float16" cannot hold these numbers: float16 has absolute values from {_SMALLEST:.1g} to '
+            f"{_LARGEST:.0f}.\n" + "\n".join(problems) + '\nExport with precision="float32", or scale the layers.'
         )
 
 
 def _convert_constant(builder: Builder, value: ir.Value) -> bool:
-    """Whether a constant is float16 now; those that read it in float32 get a copy."""
+    """Convert a constant to float16, with a float32 copy for nodes that need it; return whether it was converted."""
     numbers = constant(value)
     if numbers is None or numbers.dtype != np.float32:
         return False
@@ -145,7 +145,7 @@ def _convert_constant(builder: Builder, value: ir.Value) -> bool:
     limited = np.where(np.isfinite(numbers), np.clip(numbers, -_LARGEST, _LARGEST), numbers)
     half = limited.astype(np.float16)
     if numbers.size == 1 and numbers.any() and not half.any():
-        half = np.copysign(np.full_like(half, _SMALLEST), half)  # an epsilon guards against zero and must not be it
+        half = np.copysign(np.full_like(half, _SMALLEST), half)  # an epsilon must not become 0
     value.const_value = ir.Tensor(half, name=value.name)
     value.type = ir.TensorType(_HALF)
     return True
@@ -189,7 +189,7 @@ def _makes_half(builder: Builder, node: ir.Node, index: int) -> bool:
 
 
 def _is_bias(node: ir.Node) -> bool:
-    """Whether it dequantizes a bias, whose scale, a product of two, is too small for float16."""
+    """Whether it dequantizes a bias; input scale times weight scale may be too small for float16."""
     integers = constant(operand(node, 0)) if node.op_type == "DequantizeLinear" else None
     return integers is not None and integers.dtype == np.int32
 
@@ -200,6 +200,6 @@ def _parameters(builder: Builder, node: ir.Node, outputs: bool) -> Iterator[onnx
 
 
 def _allowed(parameters: list[onnx.defs.OpSchema.FormalParameter], index: int) -> bool:
-    # The last parameter may stand for any number of them.
+    # The last parameter may be variadic.
     parameter = parameters[min(index, len(parameters) - 1)]
     return "tensor(float16)" in parameter.types or "tensor(float)" not in parameter.types

@@ -1,10 +1,10 @@
-"""Fold a batch normalization into the convolution or matrix product before it; likewise factors and sums of channels.
+"""Fold a batch normalization, or factors and shifts per channel, into the convolution or matrix product before it.
 
     x ── Conv(W, b) ── BatchNormalization(f, s)    →    x ── Conv(f W, f b + s)
     x ── Conv(DQ(I, scale), b) ── Mul(f) ── Add(s)  →    x ── Conv(DQ(± I, |f| scale), f b + s)
 
-For a float weight it scales the output channels. For a quantized weight it scales the scales: the integers stay, so
-what training learned with fake-quantization is computed exactly; only a negative factor turns their signs.
+A float weight is multiplied along its output channels. For a quantized weight, the scales are multiplied: the integers
+stay, so the file computes exactly what fake quantization computed in training. A negative factor changes their signs.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from tensorflow_quantization.onnx_graph.queries import attribute, constant, is_p
 
 logger = logging.getLogger(__name__)
 
-#: The least scale that float32 holds with full precision.
+#: The least float32 number with full precision.
 _TINY = float(np.finfo(np.float32).tiny)
 
 
 def fold_batch_norm(builder: Builder) -> int:
-    """Returns how many nodes were folded."""
+    """Fold affine operators into the linear operators before them, and return the number of folded nodes."""
     folded = 0
     for node in list(builder.graph):
         linear = next(filter(None, map(find_linear, node.inputs[:2])), None)
@@ -44,11 +44,11 @@ def fold_batch_norm(builder: Builder) -> int:
 
 
 def _fold(builder: Builder, linear: Linear, affine: Affine) -> str | None:
-    """Let the product compute what the affine operator does to it; why that is not possible, and nothing was done."""
+    """Fold `affine` into `linear`, and return `None`; if that is impossible, change nothing and return the reason."""
     if not is_private(linear.output):
         return "something else reads the product"
     if not {affine.factor.size, affine.shift.size} <= {1, linear.channels}:
-        return "it makes more channels"
+        return "it changes the number of channels"
     factor, shift = (np.broadcast_to(x, linear.channels) for x in (affine.factor, affine.shift))
     if (factor != 1).any() and not _scale_weight(builder, linear, factor):
         return "the integers or scales of the weight cannot hold the factors"
@@ -61,7 +61,7 @@ def _fold(builder: Builder, linear: Linear, affine: Affine) -> str | None:
 
 
 def _scale_weight(builder: Builder, linear: Linear, factor: np.ndarray) -> bool:
-    """Multiply the weight by `factor` along its output channels; `False`, and nothing done, if that is not possible."""
+    """Multiply the weight by `factor` along its output channels; if impossible, change nothing, return `False`."""
     value = operand(linear.node, 1)
     assert value is not None
     if linear.is_float:
@@ -76,6 +76,7 @@ def _scale_weight(builder: Builder, linear: Linear, factor: np.ndarray) -> bool:
 
 
 def _scale_scales(builder: Builder, dequantize: ir.Node, factor: np.ndarray, axis: int) -> bool:
+    """Multiply the scales of a quantized weight by `factor`; if that is impossible, change nothing, return `False`."""
     values = [operand(dequantize, i) for i in range(3)]
     integers, scale, zero_point = (constant(v) for v in values)
     if integers is None or scale is None or zero_point is None:
@@ -89,7 +90,7 @@ def _scale_scales(builder: Builder, dequantize: ir.Node, factor: np.ndarray, axi
     folded = scale.astype(np.float64) * np.abs(factor)
     if not (folded < np.finfo(np.float32).max).all():
         return False
-    # A channel that is multiplied by (almost) nothing has zeros for integers: scales have to be positive.
+    # Scales have to be positive: where the factor is (almost) zero, the integers become zero and the scale stays.
     vanishes = folded < _TINY
     zeros = zero_point.astype(np.int32).reshape(shape)
     signs = np.where(vanishes, 0, np.sign(factor)).astype(np.int32).reshape(shape)

@@ -1,16 +1,16 @@
-"""Fold factors and sums of channels into the convolutions and matrix products that read them.
+"""Fold factors and shifts per channel into the convolutions and matrix products that read the channels.
 
     x ── Mul(f) ── Add(s) ─┬─ Conv(W, b)           x ─┬─ Conv(f W, b + sum of s W)
                            └─ Conv(V, c)      →       └─ Conv(f V, c + sum of s V)
 
     x ── Mul(f) ── Add(s) ── Conv(W, b, pads)  →  x ── Add(s / f) ── Conv(f W, b, pads)
 
-So the batch normalization, Rescaling or Normalization before a convolution vanishes. A convolution pads with zeros
-after them, so where it pads, what is added to the channels has to stay, as one Add; the factors go into its weight all
-the same. Likewise where much is added: what is subtracted has to be gone before float32 rounds products of it.
+This removes a BatchNormalization, Rescaling or Normalization before a convolution. If the convolution pads, the shift
+has to stay, as one Add: the convolution pads with zeros after the shift. The factors are folded all the same. A large
+shift stays, too: float32 would round the large products that the bias has to cancel.
 
-Only into float weights: integers of one scale an output channel cannot take up a factor an input channel. And never
-through a quantizer, which rounds and saturates between the two.
+Only float weights are changed: integers with one scale per output channel cannot hold a factor per input channel. The
+pass does not look through quantizers, which round and saturate between the two.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tensorflow_quantization.onnx_graph.queries import attribute, name_of, produ
 
 logger = logging.getLogger(__name__)
 
-#: The largest shift that goes into the bias: of activations around 1, this rounds off less than 2**-15.
+#: The largest shift that is folded into the bias: for activations around 1, the rounding error is below 2**-15.
 _LARGEST_SHIFT = 2.0**8
 
 
 def fold_input_scaling(builder: Builder) -> int:
-    """Returns how many chains of operators on channels were folded."""
+    """Fold chains of affine operators into the linear operators that read them, and return the number of chains."""
     removed: set[ir.Node] = set()
     folded = 0
     for node in reversed(list(builder.graph)):
@@ -59,14 +59,14 @@ def fold_input_scaling(builder: Builder) -> int:
 
 
 def _has_to_add(chain: Chain, linears: list[Linear]) -> bool:
-    """Whether something has to be added to the channels before the products."""
+    """Whether the shift has to stay before the products."""
     return bool(chain.shift.any() and (np.abs(chain.shift).max() > _LARGEST_SHIFT or any(map(_pads, linears))))
 
 
 def _why_not(chain: Chain, linears: list[Linear], adds: bool) -> str | None:
-    """Why the products cannot take in the chain, or would gain nothing; `None`: they can."""
+    """Why the chain is not folded into the products; `None` if it can be, with a gain."""
     if _ends_function(chain):
-        return "it may end a GELU or a layer normalization, for which runtimes have a kernel"
+        return "it may end a GELU or a layer normalization, which runtimes fuse into one kernel"
     if not _spans_channels(chain, linears):
         return "its input may have fewer channels"
     if adds and len(chain.nodes) == 1:
@@ -77,7 +77,7 @@ def _why_not(chain: Chain, linears: list[Linear], adds: bool) -> str | None:
 
 
 def _find_readers(value: ir.Value) -> list[Linear]:
-    """The operators with float weights that read `value` as their data; none if something else reads it too."""
+    """The linear operators with float weights that read `value`; an empty list if any other node reads it."""
     linears = [read_linear(use.node) if use.idx == 0 else None for use in value.uses()]
     found = [x for x in linears if x is not None and x.is_float and x.node.op_type != "ConvTranspose"]
     alike = len({linear.channel_axis for linear in found}) == 1
@@ -85,15 +85,15 @@ def _find_readers(value: ir.Value) -> list[Linear]:
 
 
 def _ends_function(chain: Chain) -> bool:
-    """Whether it may belong to a GELU or a layer normalization in parts, for which runtimes have a kernel of their own.
+    """Whether the chain may be the end of a GELU or a layer normalization, which runtimes fuse into one kernel.
 
-    These end with a product of tensors, scaled by a constant.
+    Both end with a product of two tensors that is scaled by a constant.
     """
     return producer(chain.source, "Mul", "Div") is not None and chain.nodes[-1].op_type != "BatchNormalization"
 
 
 def _spans_channels(chain: Chain, linears: list[Linear]) -> bool:
-    """Whether the source has as many channels as the products read; a single channel may have been broadcast."""
+    """Whether the source has all the channels that the products read; the chain may broadcast a single channel."""
     axis, channels = linears[0].channel_axis, _input_channels(linears[0])
     if chain.factor.size == chain.shift.size == 1:
         return True
@@ -112,14 +112,14 @@ def _pads(linear: Linear) -> bool:
 
 
 def _add(builder: Builder, chain: Chain, axis: int) -> ir.Value:
-    """The source plus what has to be added to it for `factor` to do the rest."""
+    """The source plus shift / factor, so that only the factor is left to fold."""
     shift = np.broadcast_to(chain.shift / chain.factor, np.broadcast_shapes(chain.shift.shape, chain.factor.shape))
     numbers = shift.reshape((-1, *[1] * (-axis - 1)) if shift.size > 1 else ()).astype(np.float32)
     return builder.insert("Add", [chain.source, numbers], before=chain.nodes[0], like=chain.source)
 
 
 def _scale_inputs(builder: Builder, linear: Linear, factor: np.ndarray, shift: np.ndarray) -> None:
-    """Let the operator compute of x what it computed of x * factor + shift."""
+    """Change weight and bias so that the operator returns for x what it returned for x * factor + shift."""
     factor, shift = (_like_weight(linear, np.broadcast_to(x, _input_channels(linear))) for x in (factor, shift))
     value = linear.node.inputs[1]
     assert value is not None
@@ -133,7 +133,7 @@ def _scale_inputs(builder: Builder, linear: Linear, factor: np.ndarray, shift: n
 
 
 def _like_weight(linear: Linear, channels: np.ndarray) -> np.ndarray:
-    """One number an input channel, laid out to be multiplied with the weight."""
+    """Numbers per input channel, in a shape that broadcasts with the weight."""
     if linear.node.op_type != "Conv":
         return channels[:, None]
     groups = channels.reshape(attribute(linear.node, "group", 1), -1)

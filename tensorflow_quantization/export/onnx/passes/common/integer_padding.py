@@ -1,9 +1,9 @@
-"""For ONNX Runtime and OpenVINO: integers are padded with their zero point, where else floats would be with zero.
+"""For ONNX Runtime and OpenVINO: pad integers with the zero point instead of dequantized values with zero.
 
     q ── DQ ── Pad(0) ── Q ── y    →    q ── Pad(zero point) ── y
 
-Neither takes a Pad between DequantizeLinear and QuantizeLinear into integers, unless their zero point is 0; a Pad of
-integers they just run.
+Both run a Pad between DequantizeLinear and QuantizeLinear in float, unless the zero point is 0. A Pad of integers runs
+in integers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def integer_padding(builder: Builder) -> int:
-    """Returns how many Pads are of integers now."""
+    """Move Pads to the integers, and return their number."""
     changed = 0
     for dequantize, pad, quantize in chains(builder.graph, "DequantizeLinear", "Pad", "QuantizeLinear"):
         zero_point, reason = operand(quantize, 2), _why_not(dequantize, pad, quantize)
@@ -40,7 +40,7 @@ def integer_padding(builder: Builder) -> int:
 
 def _why_not(dequantize: ir.Node, pad: ir.Node, quantize: ir.Node) -> str | None:
     if not moves_only(pad):
-        return "not with zero"
+        return "it does not pad with zero"
     if not is_private(pad.outputs[0]):
-        return "something else reads what it pads"
+        return "something else reads its output"
     return None if same_parameters(dequantize, quantize) else "the quantizers before and after it differ"

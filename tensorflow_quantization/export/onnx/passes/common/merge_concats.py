@@ -1,4 +1,4 @@
-"""Join a concatenation of concatenations along the same axis into one, which copies its inputs only once.
+"""Merge nested Concats along the same axis into one Concat, which copies its inputs only once.
 
 a ─┐
 b ─┴ Concat ─┐           a ─┐
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def merge_concats(builder: Builder) -> int:
-    """Returns how many concatenations went into another one."""
+    """Merge nested Concats, and return the number of removed Concats."""
     merged = 0
     for node in [node for node in builder.graph if node.op_type == "Concat"]:
         parts = [_inner(value, node) for value in node.inputs]
@@ -36,7 +36,7 @@ def merge_concats(builder: Builder) -> int:
 
 
 def _inner(value: ir.Value | None, outer: ir.Node) -> ir.Node | None:
-    """The concatenation that makes `value`, if it is of the same axis as `outer`, which alone reads the value."""
+    """The Concat that computes `value`, if `outer` is its only reader and has the same axis."""
     inner = producer(value, "Concat")
     if inner is None or value is None:
         return None

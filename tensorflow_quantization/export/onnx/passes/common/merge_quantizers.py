@@ -1,9 +1,9 @@
-"""Let quantizers of one tensor with the same scale and zero point be one, for runtimes that fuse only then.
+"""Merge quantizers of one tensor with the same scale and zero point. Some runtimes fuse only then.
 
     x ─┬─ Q ── DQ ── a        x ── Q ── DQ ─┬─ a
        └─ Q ── DQ ── b   →                  └─ b
 
-Not for TensorRT, which fuses each with what reads it: there a pair for each reader is the safer form.
+Not for TensorRT, which fuses each pair into its reader: there, a separate pair for each reader fuses more reliably.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MERGED = ("Clip", "QuantizeLinear", "DequantizeLinear")
 
 
 def merge_quantizers(builder: Builder) -> int:
-    """Returns how many nodes another one stands for now."""
+    """Merge equal Clips and quantizers of the same tensor, and return the number of replaced nodes."""
     known: dict[tuple, ir.Node] = {}
     quantized: dict[ir.Value | None, ir.Node] = {}
     merged = 0

@@ -1,10 +1,10 @@
-"""Join Reshapes that follow one another, and remove a Reshape to the shape that its input already has.
+"""Merge consecutive Reshapes, and remove a Reshape to the shape that its input already has.
 
     x ── Reshape ── Reshape             →    x ── Reshape
     x ── Reshape ── Q ── DQ ── Reshape  →    x ── Q ── DQ ── Reshape
 
-A quantizer does not care for the shape: so in squeeze-and-excitation, which pools, flattens and unflattens, nothing
-stands between the integers.
+A per-tensor quantizer does not depend on the shape. So in squeeze-and-excitation, which pools, flattens and unflattens,
+no Reshape is left between the pooling and the quantizer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def merge_reshapes(builder: Builder) -> int:
-    """Returns how many Reshapes were joined, skipped or removed."""
+    """Merge, move or remove Reshapes, and return the number of changes."""
     changed = 0
     for node in list(builder.graph):
         if found := chain_to(node, "Reshape", "QuantizeLinear"):
@@ -45,7 +45,7 @@ def _join(node: ir.Node) -> bool:
     if previous is None:
         return False
     if not _keeps_meaning(_dims(previous), _dims(node)):
-        logger.debug("%s stays after %s: its zeros copy other axes then", name_of(node), name_of(previous))
+        logger.debug("%s stays after %s: its zeros would copy other axes", name_of(node), name_of(previous))
         return False
     node.replace_input_with(0, operand(previous, 0))
     return True
@@ -60,7 +60,7 @@ def _remove(node: ir.Node) -> bool:
 
 
 def _skip_before_quantizer(reshape: ir.Node, quantize: ir.Node) -> bool:
-    """Quantize what a Reshape reads, if all that read it dequantized are Reshapes themselves."""
+    """Quantize the input of a Reshape, not its output, if only Reshapes read the dequantized output."""
     integers, source = quantize.outputs[0], operand(reshape, 0)
     dequantize = only_reader(integers, "DequantizeLinear")
     if dequantize is None or source is None:
@@ -70,7 +70,8 @@ def _skip_before_quantizer(reshape: ir.Node, quantize: ir.Node) -> bool:
     if floats.is_graph_output() or not following or any(reader.op_type != "Reshape" for reader in following):
         return False
     if not all(_keeps_meaning(_dims(reshape), _dims(reader)) for reader in following):
-        logger.debug("%s stays before %s: the zeros of a later Reshape", name_of(reshape), name_of(quantize))
+        reason = "the zeros of a later Reshape would copy other axes"
+        logger.debug("%s stays before %s: %s", name_of(reshape), name_of(quantize), reason)
         return False
     quantize.replace_input_with(0, source)
     integers.shape = None
@@ -84,7 +85,7 @@ def _dims(node: ir.Node) -> list[int]:
 
 
 def _keeps_meaning(first: list[int], second: list[int]) -> bool:
-    """Whether `second` means the same when it is applied to the input of `first`; a 0 copies an axis of the input."""
+    """Whether the dims `second` return the same shape for the input of `first`; a 0 copies an axis of the input."""
     if not first or not second or 0 in second[1:]:
         return False
     return second[0] != 0 or first[0] == 0

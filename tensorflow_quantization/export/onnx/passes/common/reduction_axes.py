@@ -1,4 +1,4 @@
-"""Give reductions their axes as an input, as opset 18 and newer want it; until then they are an attribute.
+"""Move the axes of reductions from an attribute to an input, as opset 18 and newer require.
 
 x ── ReduceMean(axes=[1])    →    x ── ReduceMean
                              [1] ──┘
@@ -15,7 +15,7 @@ _REDUCTIONS = frozenset({"ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "
 
 
 def reduction_axes(builder: Builder) -> int:
-    """Returns how many reductions changed; none for older opsets."""
+    """Move the axes of reductions to inputs, and return the number of reductions; 0 for older opsets."""
     if builder.opset < 18:
         return 0
     changed = 0

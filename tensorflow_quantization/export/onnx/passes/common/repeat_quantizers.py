@@ -1,13 +1,13 @@
-"""Repeat a quantizer after what only moves integers, and before a concatenation.
+"""Repeat a Q/DQ pair after operators that only move integers, and before a Concat.
 
     q ── DQ ── MaxPool ── Conv        →    q ── DQ ── MaxPool ── Q ── DQ ── Conv
 
     a ─┐                                   a ── Q ── DQ ─┐
     b ─┴ Concat ── Q ── DQ            →    b ── Q ── DQ ─┴ Concat ── Q ── DQ
 
-A runtime runs an operator in integers if DequantizeLinear feeds it and QuantizeLinear reads it. A MaxPool or a Reshape
-of dequantized integers returns the same integers, so the same QuantizeLinear and DequantizeLinear after it change
-nothing; and a concatenation that is quantized is one of quantized parts.
+A runtime runs an operator in integers if it lies between DequantizeLinear and QuantizeLinear. The repeated pairs change
+nothing: a MaxPool or Reshape of dequantized integers returns values of the same integers, and quantizing the output of
+a Concat is the same as quantizing its inputs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tensorflow_quantization.onnx_graph.queries import constant, moves_only, nam
 
 logger = logging.getLogger(__name__)
 
-#: Operators that a runtime has an integer kernel of.
+#: Operators for which runtimes have an integer kernel.
 _COMPUTING = frozenset(
     {"Add", "AveragePool", "BatchNormalization", "Concat", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool"}
     | {"MatMul", "Mul"}
@@ -33,7 +33,7 @@ _COMPUTING = frozenset(
 
 
 def repeat_quantizers(builder: Builder) -> int:
-    """Returns how many pairs were inserted."""
+    """Repeat Q/DQ pairs, and return the number of inserted pairs."""
     inserted = 0
     for node in list(builder.graph):
         for output in node.outputs if node.op_type in SELECTING else ():
@@ -64,7 +64,7 @@ def _repeat_after(builder: Builder, node: ir.Node, output: ir.Value) -> bool:
 
 def _why_not(node: ir.Node, output: ir.Value) -> str | None:
     if not moves_only(node):
-        return "it pads with something else than zero"
+        return "it does not pad with zero"
     if output.is_graph_output():
         return "its output is an output of the graph"
     quantized = any(reader.op_type == "QuantizeLinear" for reader in readers(output))

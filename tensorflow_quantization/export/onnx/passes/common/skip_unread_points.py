@@ -1,13 +1,13 @@
-"""Compute no points of an image that nobody reads.
+"""Do not compute the points of an image that nothing reads.
 
     Conv 3x3 ── Relu ── Conv 1x1, strides 2    →    Conv 3x3, strides 2 ── Relu ── Conv 1x1
 
     x ───────┐                                      x ── MaxPool 1x1, strides 2 ─┐
     Conv 3x3 ┴ Add ── Conv 1x1, strides 2      →    Conv 3x3, strides 2 ─────────┴ Add ── Conv 1x1
 
-Convolutions of one point with strides, as a ResNet begins a stage with, read a part of the points of their input. Where
-all that reads a tensor skips the same points, the strides move up, through what computes each point by itself, into the
-convolutions that make the points. What else goes into these operators is thinned by a MaxPool of one point.
+A strided 1x1 convolution, such as the first of a ResNet stage, reads only some points of its input. If all readers of a
+tensor skip the same points, the strides move back, through operators that compute each point separately, into the
+convolutions that compute the points. A strided 1x1 MaxPool drops these points from the other inputs of such operators.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _Strides = tuple[int, ...]
 
 
 def skip_unread_points(builder: Builder) -> int:
-    """Returns how many convolutions got other strides."""
+    """Move strides to earlier convolutions, and return the number of convolutions whose strides changed."""
     read = _read_points(builder.graph)
     _keep_savings(builder.graph, read)
     pools: dict[ir.Value, ir.Value] = {}
@@ -47,7 +47,7 @@ def skip_unread_points(builder: Builder) -> int:
 
 
 def _read_points(graph: ir.Graph) -> dict[ir.Value, _Strides]:
-    """The strides at which the readers of a tensor read it; left out are tensors that are read everywhere."""
+    """The strides at which all readers of a tensor read it; tensors that are read at every point are omitted."""
     read: dict[ir.Value, _Strides] = {}
     for node in reversed(list(graph)):
         (value, *others) = node.outputs
@@ -55,7 +55,7 @@ def _read_points(graph: ir.Graph) -> dict[ir.Value, _Strides]:
         if strides <= {None}:
             continue
         if others or value.is_graph_output() or len(strides) > 1:
-            logger.debug("%s computes all points: not all that reads it skips the same points", name_of(node))
+            logger.debug("%s computes all points: its readers do not all skip the same points", name_of(node))
             continue
         (only,) = strides
         assert only is not None
@@ -64,7 +64,7 @@ def _read_points(graph: ir.Graph) -> dict[ir.Value, _Strides]:
 
 
 def _strides_of(reader: ir.Node, index: int, read: dict[ir.Value, _Strides]) -> _Strides | None:
-    """The strides at which an operator reads one of its inputs; `None`: it reads every point."""
+    """The strides at which an operator reads the input at `index`; `None` if it reads every point."""
     strides = read.get(reader.outputs[0])
     if _is_convolution(reader) and index == 0 and _is_one_point(reader):
         own = _own_strides(reader)
@@ -74,11 +74,11 @@ def _strides_of(reader: ir.Node, index: int, read: dict[ir.Value, _Strides]) -> 
 
 
 def _images(node: ir.Node, axes: int) -> list[int]:
-    """The inputs that have a point for each point of the output, if the output is computed of these points alone.
+    """The indices of the inputs whose points alone determine the same points of the output.
 
     Args:
-        node: any.
-        axes: how many axes an image has besides batch and channels.
+        node: any node.
+        axes: the number of axes of an image besides batch and channels.
     """
     if node.op_type in CHANNELWISE:
         return [0]
@@ -93,7 +93,7 @@ def _images(node: ir.Node, axes: int) -> list[int]:
 
 
 def _points(value: ir.Value | None) -> tuple[int, ...] | None:
-    """The sizes of the axes of an image but batch and channels; `None` where they are not known."""
+    """The sizes of an image without batch and channels; `None` if they are unknown."""
     while value is not None and value.shape is None:
         node = producer(value, "QuantizeLinear", "DequantizeLinear", "Clip", "Relu")
         value = operand(node, 0) if node is not None else None
@@ -102,7 +102,7 @@ def _points(value: ir.Value | None) -> tuple[int, ...] | None:
 
 
 def _keep_savings(graph: ir.Graph, read: dict[ir.Value, _Strides]) -> None:
-    """Forget the tensors that no convolution would compute less for."""
+    """Remove from `read` the tensors for which no convolution would compute less."""
     for node in graph:
         value = node.outputs[0]
         if value not in read or _is_convolution(node):
@@ -124,7 +124,16 @@ def _own_strides(node: ir.Node) -> _Strides:
 
 
 def _set_strides(node: ir.Node, output: _Strides | None, source: _Strides | None) -> bool:
-    """Let a convolution make the points of its output that are read, from the points of its input that there are."""
+    """Set the strides so that a convolution computes only the output points that are read.
+
+    Args:
+        node: the convolution.
+        output: the strides at which its output is read.
+        source: the strides that its input already has.
+
+    Returns:
+        Whether the strides changed.
+    """
     strides = _own_strides(node)
     if output is not None:
         strides = tuple(a * b for a, b in zip(strides, output, strict=True))
@@ -139,6 +148,7 @@ def _set_strides(node: ir.Node, output: _Strides | None, source: _Strides | None
 def _thinned(
     builder: Builder, node: ir.Node, value: ir.Value, strides: _Strides, pools: dict[ir.Value, ir.Value]
 ) -> ir.Value:
+    """The points of `value` at these strides, from a MaxPool that is inserted once per value."""
     if value not in pools:
         attributes = {"kernel_shape": [1] * len(strides), "strides": list(strides)}
         pools[value] = builder.insert("MaxPool", [value], attributes, before=node, like=value)
@@ -147,6 +157,7 @@ def _thinned(
 
 
 def _describe(value: ir.Value, strides: _Strides) -> None:
+    """Record the strides in the metadata of `value`, and divide its shape by them."""
     value.meta[READ_POINTS] = strides
     if value.shape is not None:
         spatial = [-(-d // s) if isinstance(d, int) else None for d, s in zip(value.shape[2:], strides, strict=True)]

@@ -1,1 +1,1 @@
-"""Passes for ONNX Runtime: forms that it fuses into integer kernels."""
+"""Passes for ONNX Runtime: rewrite the graph into forms that it fuses into integer kernels."""

@@ -1,9 +1,9 @@
-"""For ONNX Runtime: a batch normalization between quantizers that no product takes in is a convolution of one point.
+"""For ONNX Runtime: replace a BatchNormalization between quantizers by a depthwise 1x1 convolution.
 
     DQ ── BatchNormalization(f, s) ── [Relu] ── Q    →    DQ ── Conv(DQ(f), s, group = channels) ── [Relu] ── Q
 
-A BatchNormalization has no integer kernel; a convolution of each channel by itself has one. Its weights are the factors
-of the normalization, each with a scale of its own, so that the integer 127 is the factor exactly.
+BatchNormalization has no integer kernel; a depthwise convolution has one. Its weights are the factors of the
+BatchNormalization, quantized per channel, so that the integer 127 stands for the factor exactly.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tensorflow_quantization.onnx_graph.queries import chains, constant, layer_o
 logger = logging.getLogger(__name__)
 
 _LARGEST = 127
-#: The runtime writes a bias as an integer of 32 bits, at the scale of input times weight.
+#: ONNX Runtime quantizes the bias to int32, in steps of input scale times weight scale.
 _LARGEST_BIAS = 2**30
 
 
 def batch_norm_as_convolution(builder: Builder) -> int:
-    """Returns how many normalizations became convolutions."""
+    """Replace BatchNormalizations by convolutions, and return their number."""
     changed = 0
     for dequantize, node in chains(builder.graph, "DequantizeLinear", "BatchNormalization"):
         affine, scale = read_batch_norm(node), constant(operand(dequantize, 1))
@@ -34,7 +34,7 @@ def batch_norm_as_convolution(builder: Builder) -> int:
             continue
         spatial = 0 if affine.output.shape is None else len(affine.output.shape) - 2
         if spatial <= 0 or not _is_quantized(affine.output):
-            reason = "its output is not quantized" if spatial > 0 else "it has no known axes besides the channels"
+            reason = "its output is not quantized" if spatial > 0 else "the axes besides the channels are not known"
             logger.debug("%s stays in float: %s", name_of(node), reason)
             continue
         replace(affine.output, _convolution(builder, node, affine, float(scale), spatial))
@@ -43,7 +43,7 @@ def batch_norm_as_convolution(builder: Builder) -> int:
 
 
 def _is_quantized(value: ir.Value) -> bool:
-    """Whether a QuantizeLinear alone reads it, after a ReLU maybe."""
+    """Whether a QuantizeLinear is the only reader of `value`, directly or after a Relu or Clip."""
     for op_type in ("Relu", "Clip"):
         limiting = only_reader(value, op_type)
         value = value if limiting is None else limiting.outputs[0]
@@ -51,7 +51,7 @@ def _is_quantized(value: ir.Value) -> bool:
 
 
 def _convolution(builder: Builder, node: ir.Node, affine: Affine, input_scale: float, spatial: int) -> ir.Value:
-    """The output of a convolution with `spatial` axes that computes what `node` does."""
+    """The output of a convolution with `spatial` spatial axes that computes the same as `node`."""
     prefix = layer_of(node)
     scale = np.maximum(np.abs(affine.factor) / _LARGEST, np.abs(affine.shift) / (input_scale * _LARGEST_BIAS))
     scale = np.maximum(scale, np.finfo(np.float32).tiny).astype(np.float32)

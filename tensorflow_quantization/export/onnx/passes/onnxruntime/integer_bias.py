@@ -1,12 +1,12 @@
-"""For ONNX Runtime: a product with a quantized matrix that returns floats, as Gemm with an integer bias.
+"""For ONNX Runtime: replace a MatMul with quantized weights and a float result by a Gemm with an integer bias.
 
     DQ ── MatMul(DQ) ── Add(bias)    →    DQ ── [Reshape] ── Gemm(DQ, DQ(bias in steps)) ── [Reshape]
 
-With a bias of floats it is computed in floats; with a bias of int32, at the scale of the products, in integers. That
-scale is so fine that rounding the bias to it is below what float32 rounds in the sum.
+With a float bias, ONNX Runtime computes the product in float; with an int32 bias in steps of input scale times weight
+scale, in integers. These steps are so small that rounding the bias to them adds less error than the float32 sum has.
 
-A Gemm takes two axes. Of a product of more, a sequence of vectors, the leading axes are joined before it and split up
-after it, as ONNX Runtime itself does where it knows all sizes.
+A Gemm has two axes. A product with more axes, such as a sequence of vectors, is reshaped before and after the Gemm, as
+ONNX Runtime does if it knows all sizes.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ logger = logging.getLogger(__name__)
 
 
 def integer_bias(builder: Builder) -> int:
-    """Returns how many products became a Gemm."""
+    """Replace MatMuls by Gemms, and return their number."""
     changed = 0
     for data, product, add in chains(builder.graph, "DequantizeLinear", "MatMul", "Add"):
         weight, bias = producer(operand(product, 1), "DequantizeLinear"), constant(operand(add, 1))
         if weight is None or bias is None or bias.ndim != 1:
             continue
         scale = _scale(data, weight)
-        reason = _why_not(product, add) if scale is not None else "a scale or the weight is no constant"
+        reason = _why_not(product, add) if scale is not None else "a scale or the weight is not constant"
         if scale is None or reason:
             logger.debug("%s stays a MatMul: %s", name_of(product), reason)
             continue
@@ -52,7 +52,7 @@ def integer_bias(builder: Builder) -> int:
 
 
 def _scale(data: ir.Node, weight: ir.Node) -> np.ndarray | None:
-    """The scale of the products of the integers of data and weight, a matrix."""
+    """Input scale times weight scale; `None` if a scale is not constant, or the weight is not a constant matrix."""
     integers, scales = constant(operand(weight, 0)), [constant(operand(node, 1)) for node in (data, weight)]
     if integers is None or integers.ndim != 2 or scales[0] is None or scales[1] is None:
         return None
@@ -62,16 +62,16 @@ def _scale(data: ir.Node, weight: ir.Node) -> np.ndarray | None:
 def _why_not(product: ir.Node, add: ir.Node) -> str | None:
     shape = shape_of(operand(product, 0))
     if not is_private(product.outputs[0]):
-        return "something else than the Add reads it"
+        return "not only the Add reads it"
     if shape is None or None in shape[1:-1]:
         return "the length of the sequence is not known"
     if len(shape) == 2 and any(reader.op_type == "QuantizeLinear" for reader in readers(add.outputs[0])):
-        return "its sum is quantized, so that it becomes an integer kernel as it is"
+        return "its sum is quantized, so it has an integer kernel as a MatMul"
     return None
 
 
 def _insert_gemm(builder: Builder, product: ir.Node, add: ir.Node, bias: ir.Value, channels: int) -> None:
-    """Let all that reads the sum read a Gemm; MatMul and Add then are read by nobody."""
+    """Replace the sum by the output of a Gemm; MatMul and Add become dead code."""
     path, shape = layer_of(product), shape_of(operand(product, 0))
     (data, weight), (total,) = product.inputs, add.outputs
     assert shape is not None

@@ -1,9 +1,9 @@
-"""For ONNX Runtime: a factor of a model's input goes into the quantizer after it, as x f / s is x / (s / f).
+"""For ONNX Runtime: fold a factor of a model input into the quantizer after it, as x f / s = x / (s / f).
 
     input ── Mul(f) ── Q(s) ── DQ(s)    →    input ── Q(s / f) ── DQ(s)
 
-So images that a `Rescaling` layer scales are quantized as they are. What dequantizes has the scale that it had. Within
-the model, as in front of the product of queries and keys, another scale would keep kernels from being merged.
+So the images before a `Rescaling` layer are quantized directly. The scale of the DequantizeLinear does not change.
+Inside the model, for example before the product of queries and keys, a pair with two scales would prevent fusions.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 
 def scaling_into_quantizers(builder: Builder) -> int:
-    """Returns how many quantizers took in a factor."""
+    """Fold factors into quantizers, and return the number of quantizers."""
     changed = 0
     for quantize in [node for node in builder.graph if node.op_type == "QuantizeLinear"]:
         scaled, scale = operand(quantize, 0), constant(operand(quantize, 1))
         if scaled is None or scale is None or scale.size > 1:
             continue
-        # Images are stored channels first here.
+        # Images are channels first in the exported graph.
         chain = read_chain(scaled, axis=-3 if scaled.shape is not None and len(scaled.shape) == 4 else -1)
         if not chain.nodes:
             continue
@@ -45,9 +45,9 @@ def scaling_into_quantizers(builder: Builder) -> int:
 
 def _why_not(chain: Chain, scaled: ir.Value) -> str | None:
     if not is_private(scaled):
-        return "something else than the quantizer reads it"
+        return "not only the quantizer reads it"
     if not _is_input(chain.source):
-        return "what it scales is no input of the model"
+        return "its source is not a model input"
     if chain.shift.any():
         return "it adds something"
     uniform = np.all(chain.factor == chain.factor[0])
@@ -55,7 +55,7 @@ def _why_not(chain: Chain, scaled: ir.Value) -> str | None:
 
 
 def _is_input(value: ir.Value) -> bool:
-    """Whether this is an input of the model, in another layout or dtype maybe."""
+    """Whether `value` is a model input, perhaps in another layout or dtype."""
     while (node := producer(value, *RELAYING)) is not None and (before := operand(node, 0)):
         value = before
     return value.is_graph_input()

@@ -1,10 +1,10 @@
-"""For ONNX Runtime: int8 activations with zero point 0 as uint8, the same values: what it fuses.
+"""For ONNX Runtime: quantize int8 activations with zero point 0 to uint8, with the same values. It fuses uint8.
 
     x ── Q(int8, 0) ── DQ        →    x ── Q(uint8, 128) ── DQ
     x ≥ 0 ── Q(int8, 0) ── DQ    →    x ── Q(uint8, 0) ── Clip(0, 127) ── DQ
 
-Where nothing is negative, zero point 0 stays, and a Clip of the integers at 127 keeps the upper limit; elsewhere the
-zero point becomes 128.
+If the activation is never negative, the zero point stays 0, and a Clip of the integers at 127 keeps the upper limit.
+Otherwise the zero point becomes 128.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def unsigned_activations(builder: Builder) -> int:
-    """Returns how many quantizers are unsigned now."""
+    """Change int8 quantizers to uint8, and return their number."""
     nonnegative, changed = find_nonnegative(builder.graph), 0
     for quantize in [node for node in builder.graph if node.op_type == "QuantizeLinear"]:
         zero_point = constant(operand(quantize, 2))
@@ -45,7 +45,7 @@ def _why_not(quantize: ir.Node, zero_point: np.ndarray) -> str | None:
         return "its zero point is not 0"
     only_dequantized = all(reader.op_type == "DequantizeLinear" for reader in readers(integers))
     if integers.is_graph_output() or not only_dequantized:
-        return "its integers are read as they are"
+        return "not only DequantizeLinear reads its integers"
     return None
 
 
@@ -67,6 +67,6 @@ def _make_unsigned(builder: Builder, quantize: ir.Node, nonnegative: bool) -> No
 
 
 def _repeats(quantize: ir.Node) -> bool:
-    """Whether what is quantized are values of the same integers already."""
+    """Whether the input of `quantize` comes from integers with the same scale, so that no value exceeds the limit."""
     source = source_of(operand(quantize, 0))
     return source is not None and constant(operand(source, 1)) == constant(operand(quantize, 1))

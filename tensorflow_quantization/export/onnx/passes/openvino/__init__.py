@@ -1,1 +1,1 @@
-"""Passes for OpenVINO: forms that it computes in integers, and workarounds."""
+"""Passes for OpenVINO: rewrite the graph into forms with integer kernels, and work around wrong results."""

@@ -1,15 +1,15 @@
-"""For OpenVINO: a quantizer on the convolution that a residual sum is taken into, wide enough to change nothing.
+"""For OpenVINO: quantize the convolution into which a residual sum fuses, with a range that changes nothing.
 
     Conv ───────────┐                  Conv ── Q ── DQ ─┐
     Conv ── Q ── DQ ┴ Add ── Q    →    Conv ── Q ── DQ ─┴ Add ── Q
 
-OpenVINO computes the sum of a convolution and quantized integers in the kernel of the convolution, before it rounds.
-Where shapes are fixed it sees that only if the convolution has a quantizer of its own. OpenVINO does not round to this
-quantizer, it only limits the convolution to the range (seen in OpenVINO 2026.4), and here to a range beyond which the
-sum leaves the range of its own quantizer anyway. Of two convolutions OpenVINO takes the sum into the first.
+OpenVINO can fuse the sum of a convolution and a quantized shortcut into the kernel of the convolution, before rounding.
+With fixed shapes, it does so only if the output of the convolution is quantized. OpenVINO 2026.4 does not round to this
+quantizer: it only clips the convolution to the range of the quantizer. The pass chooses a range so wide that, outside
+it, the quantizer after the sum saturates anyway. In a sum of two convolutions, OpenVINO fuses the sum into the first.
 
-The kernel writes the sum over the integers. Where these have another shape, or are read later, OpenVINO would compute
-the sum apart, and round before: there is no such quantizer then.
+The kernel overwrites the shortcut with the sum. If the shortcut has another shape, or is read later, OpenVINO would
+compute the sum separately, after rounding the convolution: then the pass inserts no quantizer.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from tensorflow_quantization.onnx_graph.queries import (
 
 logger = logging.getLogger(__name__)
 
-#: Further out than need be, so that no rounding of the scale brings a limit too near.
+#: Widens the range, so that the rounded scale does not make it too narrow.
 _MARGIN = 1.01
-#: No wider range, so that float16 can hold the scale: a normalization by next to nothing would want one.
+#: The widest range for which float16 can hold the scale; a BatchNormalization with tiny factors asks for more.
 _WIDEST = 1e6
 
 _Range = tuple[float, float]
 
 
 def bounded_sums(builder: Builder) -> int:
-    """Returns how many sums got a quantizer."""
+    """Quantize convolutions before residual sums, and return the number of sums."""
     order = {node: index for index, node in enumerate(builder.graph)}
     bounded = 0
     for node in [node for node in builder.graph if node.op_type == "Add"]:
@@ -76,12 +76,12 @@ def _why_not(
     if not is_private(convolution.outputs[0]):
         return "something else reads the convolution"
     if not _can_be_overwritten(added, add, convolution, order):
-        return "OpenVINO cannot write the sum over what is added"
+        return "OpenVINO cannot overwrite the shortcut with the sum"
     return None
 
 
 def _can_be_overwritten(added: ir.Value, add: ir.Node, convolution: ir.Node, order: dict[ir.Node, int]) -> bool:
-    """Whether what is added has the shape of the sum and nobody reads it, but the sum, once the convolution runs."""
+    """Whether the shortcut has the shape of the sum, and only the sum reads it after the convolution has run."""
     shape = shape_of(added)
     if shape is None or shape != shape_of(add.outputs[0]):
         return False
@@ -102,9 +102,9 @@ def _can_be_overwritten(added: ir.Value, add: ir.Node, convolution: ir.Node, ord
 
 
 def _written_by_a_kernel(value: ir.Value) -> ir.Value | None:
-    """The tensor in which a kernel leaves integers that are moved perhaps, and dequantized.
+    """The tensor of integers that a kernel writes and `value` comes from, dequantized and perhaps moved.
 
-    `None` if OpenVINO may compute them, and more, in one of its subgraphs, of which it does not take a sum in.
+    `None` if OpenVINO may compute the integers in a subgraph: it does not fuse a sum with the output of a subgraph.
     """
     while (moving := producer(value, *SELECTING)) is not None and moving.op_type != "MaxPool":
         value = moving.inputs[0]
@@ -115,17 +115,18 @@ def _written_by_a_kernel(value: ir.Value) -> ir.Value | None:
     while (limiting := producer(written, *LIMITING)) is not None:
         written = operand(limiting, 0)
     kernel = producer(written, "Conv", "Add")
-    taken_in = kernel is not None and (kernel.op_type == "Conv" or _is_bounded(kernel))
-    return integers if taken_in else None
+    fusible = kernel is not None and (kernel.op_type == "Conv" or _is_bounded(kernel))
+    return integers if fusible else None
 
 
 def _is_bounded(add: ir.Node) -> bool:
+    """Whether this pass has inserted a quantizer before the Add."""
     quantize = producer(operand(producer(operand(add, 0), "DequantizeLinear"), 0), "QuantizeLinear")
     return quantize is not None and HINT in quantize.outputs[0].meta
 
 
 def _before(node: ir.Node, first: int, order: dict[ir.Node, int]) -> set[ir.Node]:
-    """The nodes after position `first` that are computed before `node` in any order."""
+    """The nodes at or after position `first` that `node` depends on, so that they always run before it."""
     found: set[ir.Node] = set()
     nodes = [node]
     while nodes:
@@ -138,9 +139,10 @@ def _before(node: ir.Node, first: int, order: dict[ir.Node, int]) -> set[ir.Node
 
 
 def _bound(builder: Builder, node: ir.Node, operands: tuple[int, int], limits: _Range) -> None:
+    """Quantize the convolution before the Add `node`, and make it the first input of the Add."""
     convolved, other = (node.inputs[index] for index in operands)
     low, high = min(limits[0], 0.0) * _MARGIN, max(limits[1], 0.0) * _MARGIN
-    scale = np.float32((high - low) / 254)  # of 255, as the zero point is rounded
+    scale = np.float32((high - low) / 254)  # 254, not 255: the zero point is rounded up
     zero_point = np.uint8(np.ceil(-low / scale))
     parameters = [builder.constant(scale), builder.constant(zero_point)]
     integers, floats = insert_pair(builder, convolved, parameters, before=node, inner=HINT)
@@ -150,9 +152,9 @@ def _bound(builder: Builder, node: ir.Node, operands: tuple[int, int], limits: _
 
 
 def _range_after(value: ir.Value) -> _Range | None:
-    """The range outside which the only quantizer that reads `value` saturates.
+    """The range outside which the only quantizer that reads `value` saturates; `None` if it is not known.
 
-    Between the two may be normalization and limits, which keep order and what lies in the range.
+    Limiting operators and a BatchNormalization may lie between the two: they are monotonic.
     """
     reader = only_reader(value)
     if reader is None:

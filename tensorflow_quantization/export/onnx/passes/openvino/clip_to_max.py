@@ -1,9 +1,9 @@
-"""For OpenVINO: the Clip in front of a quantized matrix product as a Max, where it has one limit.
+"""For OpenVINO: replace a Clip with a lower limit before a quantized matrix product by a Max.
 
     x ── Clip(low) ── Q ── DQ ── MatMul    →    x ── Max(low) ── Q ── DQ ── MatMul
 
-OpenVINO (2026.4) takes a Clip into the FakeQuantize that it makes of QuantizeLinear, and for the input of a MatMul in
-integers then computes with wrong scales; a Max it leaves alone.
+OpenVINO 2026.4 fuses a Clip into the FakeQuantize to which it converts QuantizeLinear. At the input of an integer
+MatMul it then uses wrong scales. It does not fuse a Max.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ logger = logging.getLogger(__name__)
 
 
 def clip_to_max(builder: Builder) -> int:
-    """Returns how many Clips became a Max."""
+    """Replace Clips by Max, and return their number."""
     changed = 0
     for clip, *_ in chains(builder.graph, "Clip", "QuantizeLinear", "DequantizeLinear", "MatMul"):
         if operand(clip, 1) is None or operand(clip, 2) is not None:
-            logger.debug("%s stays: it limits from above too", name_of(clip))
+            logger.debug("%s stays: it has an upper limit, too", name_of(clip))
             continue
         limited = builder.insert("Max", clip.inputs[:2], before=clip, like=clip.outputs[0])
         replace(clip.outputs[0], limited)

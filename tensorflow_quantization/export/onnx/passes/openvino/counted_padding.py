@@ -1,10 +1,10 @@
-"""For OpenVINO: an average pooling that counts its padding gets it from a Pad, quantized anew, before it.
+"""For OpenVINO: replace the pads of an average pooling that counts its padding by a Pad and a Q/DQ pair.
 
     DQ(zero ≠ 0) ── AveragePool(pads, counted)    →    DQ ── Pad ── Q ── DQ ── AveragePool
 
-OpenVINO pools the integers themselves and takes the zero point off afterwards. It pads with the integer 0, which stands
-for zero only where the zero point is 0; elsewhere the averages at the borders are wrong. It also moves a Pad into the
-pooling, unless quantizers are between the two.
+OpenVINO averages the integers, and subtracts the zero point afterwards. It pads with the integer 0, which stands for
+zero only if the zero point is 0; otherwise, the averages at the borders are wrong. It also fuses a Pad into the
+pooling, unless quantizers lie between the two.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def counted_padding(builder: Builder) -> int:
-    """Returns how many poolings no longer pad themselves."""
+    """Move the pads of average poolings to Pads, and return the number of poolings."""
     changed = 0
     for dequantize, pool in chains(builder.graph, "DequantizeLinear", "AveragePool"):
         pads = attribute(pool, "pads", ())
@@ -30,7 +30,7 @@ def counted_padding(builder: Builder) -> int:
             continue
         zero_point = constant(operand(dequantize, 2))
         if zero_point is None or not zero_point.any():
-            logger.debug("%s pads itself: the integer 0 is zero", name_of(pool))
+            logger.debug("%s keeps its pads: its zero point is 0", name_of(pool))
             continue
         _pad_before(builder, dequantize, pool, pads)
         changed += 1

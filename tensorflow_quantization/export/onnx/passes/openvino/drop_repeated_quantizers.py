@@ -1,9 +1,9 @@
-"""For OpenVINO: no quantizer after a MaxPool of integers that are quantized alike.
+"""For OpenVINO: remove a Q/DQ pair after a MaxPool if the pair before it has the same scale and zero point.
 
     DQ ── MaxPool ── Q ── DQ    →    DQ ── MaxPool
 
-OpenVINO takes integers through a MaxPool by itself, and computes a second quantizer as one more kernel where there is a
-zero point.
+OpenVINO runs the MaxPool in integers without the second pair. With a zero point, it would run the second quantizer as a
+separate kernel.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def drop_repeated_quantizers(builder: Builder) -> int:
-    """Returns how many pairs were dropped."""
+    """Remove repeated pairs, and return their number."""
     dropped = 0
     pattern = ("DequantizeLinear", "MaxPool", "QuantizeLinear", "DequantizeLinear")
     for before, pool, quantize, dequantize in chains(builder.graph, *pattern):

@@ -1,9 +1,10 @@
-"""For OpenVINO: the bias of a quantized convolution as integers, in steps of input scale times weight scale.
+"""For OpenVINO: store the bias of a quantized convolution as int32, in steps of input scale times weight scale.
 
     DQ ── Conv(DQ, bias)    →    DQ ── Conv(DQ, DQ(bias in steps))
 
-Keras has rounded it to these steps. From integers OpenVINO takes bias and scales of a convolution of integers with a
-zero point into the quantizer after it; a bias of floats it adds by itself, which takes a tenth longer (2026.4).
+The quantized Keras layer has rounded the bias to these steps. For an input with a zero point, OpenVINO 2026.4 fuses the
+scales and an integer bias into the quantizer after the convolution. It adds a float bias separately, which takes a
+tenth longer.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from tensorflow_quantization.onnx_graph.queries import constant, name_of, operan
 
 logger = logging.getLogger(__name__)
 
-#: How far a bias may be from a whole number of steps, beside what float32 rounds.
+#: How far a bias may be from a whole number of steps, besides the rounding error of float32.
 _TOLERANCE = 0.01
 
 
 def integer_convolution_bias(builder: Builder) -> int:
-    """Returns how many biases are integers now."""
+    """Convert biases to integers, and return their number."""
     changed = 0
     for node in [node for node in builder.graph if node.op_type == "Conv"]:
         bias = constant(operand(node, 2))
@@ -35,7 +36,7 @@ def integer_convolution_bias(builder: Builder) -> int:
         steps = bias.astype(np.float64) / scale
         off = np.abs(steps - np.round(steps)) - np.finfo(np.float32).eps * np.abs(steps)
         if np.abs(steps).max(initial=0) >= 2**31 - 1 or off.max(initial=0) >= _TOLERANCE:
-            logger.debug("%s keeps a bias of floats: it is not in whole steps of 32 bits", name_of(node))
+            logger.debug("%s keeps a float bias: it is not in whole steps that fit int32", name_of(node))
             continue
         node.replace_input_with(2, insert_integer_bias(builder, node, bias, scale))
         changed += 1

@@ -1,9 +1,9 @@
-"""For OpenVINO: a quantizer after a Reshape goes before it, so that the kernel before the Reshape writes integers.
+"""For OpenVINO: move a quantizer before a Reshape, so that the kernel before the Reshape writes integers.
 
     GlobalAveragePool ── Reshape ── Q ── DQ    →    GlobalAveragePool ── Q ── DQ ── Reshape
 
-OpenVINO computes a quantizer along with the kernel that makes its input, but not through a Reshape: the kernel of a
-global pooling then writes floats.
+OpenVINO fuses a quantizer into the kernel that computes its input, but not through a Reshape: the kernel of a global
+pooling would write floats.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def quantize_before_reshape(builder: Builder) -> int:
-    """Returns how many quantizers went before a Reshape."""
+    """Move quantizers before Reshapes, and return their number."""
     changed = 0
     for reshape, quantize in chains(builder.graph, "Reshape", "QuantizeLinear"):
         source, dequantize = operand(reshape, 0), only_reader(quantize.outputs[0], "DequantizeLinear")
@@ -35,20 +35,21 @@ def quantize_before_reshape(builder: Builder) -> int:
 
 def _why_not(reshape: ir.Node, source: ir.Value | None, dequantize: ir.Node | None) -> str | None:
     if producer(source) is None:
-        return "the Reshape reads an input of the model"
+        return "the Reshape reads a model input"
     if not is_private(reshape.outputs[0]):
-        return "something else reads what was reshaped"
-    return "not one DequantizeLinear alone reads the integers" if dequantize is None else None
+        return "something else reads the output of the Reshape"
+    return "the integers have readers other than one DequantizeLinear" if dequantize is None else None
 
 
 def _swap(graph: ir.Graph, source: ir.Value, reshape: ir.Node, quantize: ir.Node, dequantize: ir.Node) -> None:
+    """Move the Reshape after the Q/DQ pair."""
     (integers,), (floats,) = quantize.outputs, dequantize.outputs
     quantize.replace_input_with(0, source)
     replace(floats, reshape.outputs[0])
     reshape.replace_input_with(0, floats)
     graph.remove(reshape)
     graph.insert_after(dequantize, reshape)
-    # A shape without a type would be left out of the file, with a warning.
+    # A shape without a type would be dropped from the file, with a warning.
     integers.shape = None
     if source.shape is not None and source.type is not None:
         floats.shape, floats.type = source.shape, source.type

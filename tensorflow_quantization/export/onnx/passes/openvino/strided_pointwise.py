@@ -1,9 +1,9 @@
-"""For OpenVINO: strides before convolutions of one point become a MaxPool of one point.
+"""For OpenVINO: move the strides of 1x1 convolutions into a 1x1 MaxPool before them.
 
     Q ── DQ ── Conv 1x1, strides 2    →    Q ── DQ ── MaxPool 1x1, strides 2 ── Conv 1x1
 
-Where nothing else reads a dequantized tensor, OpenVINO itself moves such strides before the convolutions, but in float;
-a MaxPool of its own stays in integers. It picks the same points.
+If only such convolutions read a dequantized tensor, OpenVINO moves their strides before them, and computes in float. An
+explicit MaxPool selects the same points and runs in integers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def strided_pointwise(builder: Builder) -> int:
-    """Returns how many MaxPools were inserted."""
+    """Move strides into MaxPools, and return the number of MaxPools."""
     inserted = 0
     for _, dequantize in chains(builder.graph, "QuantizeLinear", "DequantizeLinear"):
         (floats,) = dequantize.outputs
@@ -28,7 +28,7 @@ def strided_pointwise(builder: Builder) -> int:
         if not any(strides):
             continue
         if strides[0] is None or strides.count(strides[0]) != len(strides) or floats.is_graph_output():
-            logger.debug("%s has no pool after it: not all that reads it has the same strides", name_of(dequantize))
+            logger.debug("%s gets no MaxPool: its readers do not all have the same strides", name_of(dequantize))
             continue
         attributes = {"kernel_shape": [1] * len(strides[0]), "strides": strides[0]}
         pooled = builder.insert("MaxPool", [floats], attributes, after=dequantize)
@@ -40,7 +40,7 @@ def strided_pointwise(builder: Builder) -> int:
 
 
 def _pointwise_strides(node: ir.Node) -> list[int] | None:
-    """The strides of a convolution of one point that has strides and nothing else."""
+    """The strides of a strided 1x1 convolution without pads and groups; `None` for any other node."""
     if node.op_type != "Conv" or attribute(node, "group", 1) != 1 or any(attribute(node, "pads", ())):
         return None
     kernel, strides = attribute(node, "kernel_shape", ()), attribute(node, "strides", ())
