@@ -48,7 +48,7 @@ def check_onnx(path: str | os.PathLike, target: str = "tensorrt") -> Report:
     if target == "litert":
         raise ValueError(
             "LiteRT reads .tflite files, which are not ONNX: check_onnx has no rules for it. "
-            "Its rules act when a model is quantized with target='litert'."
+            "quantize_model(target='litert') applies the rules of LiteRT."
         )
     if target not in RULES:
         raise ValueError(must_be_one_of("target", RULES, target))

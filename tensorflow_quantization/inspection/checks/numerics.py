@@ -146,7 +146,7 @@ def per_channel_activations(graph: QdqGraph) -> Iterator[Violation]:
     for weighted in graph.weighted:
         for source in weighted.activations:
             if source.dequantize is not None and Quantization.of(source.dequantize).per_channel:
-                what = f"its input has a scale for each index of axis {Quantization.of(source.dequantize).axis}"
+                what = f"its input is quantized per channel, along axis {Quantization.of(source.dequantize).axis}"
                 yield Violation((weighted.node, source.dequantize), what)
 
 
@@ -194,7 +194,7 @@ _NEEDS = (
     (21, "blocks", lambda q: q.block_size > 0),
     (19, "8-bit floats", lambda q: q.dtype.startswith("float8")),
     (19, "float16 scales", lambda q: q.scale is not None and q.scale.dtype.name in ("float16", "bfloat16")),
-    (13, "a scale for each channel", lambda q: q.per_channel),
+    (13, "per-channel scales", lambda q: q.per_channel),
     (10, "QuantizeLinear", lambda q: True),
 )
 
@@ -217,7 +217,7 @@ def unknown_operators(domains: Collection[str]) -> Predicate:
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for node in graph.nodes:
             if node.domain not in ("", "ai.onnx", *domains):
-                yield Violation((node,), f"{node.op_type} is of the domain {node.domain!r}")
+                yield Violation((node,), f"{node.op_type} is in the domain {node.domain!r}")
             elif node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type):
                 yield Violation((node,), f"ONNX has no operator {node.op_type}")
 
@@ -253,7 +253,7 @@ def odd_blocks(sizes: Collection[int]) -> Predicate:
         for node in graph.dequantizes:
             q = Quantization.of(node)
             if q.dtype == "int4" and q.block_size not in sizes:
-                what = f"its blocks hold {q.block_size}" if q.block_size else "it has no blocks"
+                what = f"its blocks hold {q.block_size} values" if q.block_size else "it has no blocks"
                 yield Violation((node,), what)
 
     return find

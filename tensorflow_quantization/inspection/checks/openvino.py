@@ -34,7 +34,7 @@ RULES = (
         "pair-mismatch",
         "warning",
         "A QuantizeLinear and its DequantizeLinear have the same scale, zero point and dtype.",
-        "Give both the same constants.",
+        "Use the same constants in both.",
         _ONNX,
         numerics.mismatched_pairs,
     ),
@@ -137,7 +137,7 @@ RULES = (
     Rule(
         "grouped-transposed",
         "warning",
-        "A ConvTranspose in groups has no integer kernel.",
+        "A ConvTranspose with groups has no integer kernel.",
         "Leave it in float.",
         _MEASURED,
         openvino_forms.grouped_transposed,

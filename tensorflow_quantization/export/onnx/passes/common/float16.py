@@ -39,7 +39,7 @@ def require_scales(builder: Builder) -> None:
 
 
 def to_float16(builder: Builder) -> int:
-    """Convert weights, scales and computations.
+    """Convert weights, scales and operators to float16.
 
     Returns:
         The number of weights and scales that are float16 now.

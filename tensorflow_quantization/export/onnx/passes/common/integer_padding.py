@@ -26,7 +26,7 @@ def integer_padding(builder: Builder) -> int:
     for dequantize, pad, quantize in chains(builder.graph, "DequantizeLinear", "Pad", "QuantizeLinear"):
         zero_point, reason = operand(quantize, 2), _why_not(dequantize, pad, quantize)
         if zero_point is None or reason:
-            logger.debug("%s pads floats: %s", name_of(pad), reason)
+            logger.debug("%s stays in float: %s", name_of(pad), reason)
             continue
         pad.resize_inputs(max(3, len(pad.inputs)))
         pad.replace_input_with(0, operand(dequantize, 0))

@@ -43,5 +43,5 @@ def merge_quantizers(builder: Builder) -> int:
             merged += 1
         elif node.op_type == "QuantizeLinear" and quantized.setdefault(operand(node, 0), node) is not node:
             other = quantized[operand(node, 0)]
-            logger.debug("%s stays beside %s: their scales or zero points differ", name_of(node), name_of(other))
+            logger.debug("%s is not merged into %s: their scales or zero points differ", name_of(node), name_of(other))
     return merged

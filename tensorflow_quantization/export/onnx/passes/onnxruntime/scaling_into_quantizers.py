@@ -34,7 +34,7 @@ def scaling_into_quantizers(builder: Builder) -> int:
             continue
         reason = _why_not(chain, scaled)
         if reason:
-            logger.debug("%s does not go into %s: %s", name_of(chain.nodes[0]), name_of(quantize), reason)
+            logger.debug("%s is not folded into %s: %s", name_of(chain.nodes[0]), name_of(quantize), reason)
             continue
         divided = (scale.astype(np.float64) / chain.factor[0]).astype(scale.dtype)
         quantize.replace_input_with(0, chain.source)

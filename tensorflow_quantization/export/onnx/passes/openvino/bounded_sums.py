@@ -59,7 +59,7 @@ def bounded_sums(builder: Builder) -> int:
             limits = total[0] - added[1], total[1] - added[0]
             reason = _why_not(node, convolution, node.inputs[other], limits, order)
             if reason:
-                logger.debug("%s has no bound on %s: %s", name_of(node), name_of(convolution), reason)
+                logger.debug("no quantizer between %s and %s: %s", name_of(convolution), name_of(node), reason)
                 continue
             _bound(builder, node, (convolved, other), limits)
             bounded += 1
@@ -74,7 +74,7 @@ def _why_not(
     if high - low > _WIDEST:
         return "float16 could not hold its scale"
     if not is_private(convolution.outputs[0]):
-        return "something else reads the convolution"
+        return "not only the sum reads the convolution"
     if not _can_be_overwritten(added, add, convolution, order):
         return "OpenVINO cannot overwrite the shortcut with the sum"
     return None
