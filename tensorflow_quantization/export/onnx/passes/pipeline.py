@@ -58,7 +58,7 @@ COMMON: tuple[Pass, ...] = (
 
 #: Then, for one runtime: forms that it executes faster, or without which it returns wrong results.
 BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
-    # Quantized for no runtime in particular: the file may run in OpenVINO, which would compute a wrong result.
+    # A file without a target may run in OpenVINO, too, which returns wrong results without this pass.
     DEFAULT.name: (clip_to_max,),
     "onnxruntime": (
         merge_quantizers,

@@ -3,7 +3,8 @@
     x ── Clip(low) ── Q ── DQ ── MatMul    →    x ── Max(low) ── Q ── DQ ── MatMul
 
 OpenVINO 2026.4 fuses a Clip into the FakeQuantize to which it converts QuantizeLinear. At the input of an integer
-MatMul it then uses wrong scales. It does not fuse a Max.
+MatMul it then uses wrong scales. It does not fuse a Max. The pass runs for files without a target, too: they may run in
+OpenVINO.
 """
 
 from __future__ import annotations
