@@ -61,8 +61,8 @@ class Finding:
 class Report:
     """The findings of `check_onnx` in one file, errors first, then warnings, then infos.
 
-    Iterate over a report to get its findings, print it to read them, `len` counts them. A report is true even if it has
-    no findings: ask for `.ok`.
+    Iterate over a report to get its findings, or print it. `len(report)` is the number of findings. A report is
+    true even without findings: ask for `.ok`.
 
     Example:
         >>> report = check_onnx("model.onnx", target="tensorrt")

@@ -81,7 +81,7 @@ class NodeReport:
 class RuntimeReport:
     """The result of `runtime_report`: how a runtime executes each node of a file.
 
-    Iterate over a report to get its nodes, index it with the name of a node, print it to read the summary.
+    Iterate over a report to get its nodes, or index it with the name of a node. Print it for a summary.
 
     Example:
         >>> report = runtime_report("model.onnx")
