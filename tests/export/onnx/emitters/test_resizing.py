@@ -100,7 +100,7 @@ def test_channels_stay_first_between_convolutions(tmp_path):
 def test_resizing_to_an_unknown_size_is_refused(tmp_path):
     inputs = keras.Input((None, None, 3))
     model = keras.Model(inputs, layers.Resizing(None, None, name="resizing")(inputs))
-    with pytest.raises(UnsupportedLayerError, match=r"resizing \(Resizing\): resizes to a size that is not known"):
+    with pytest.raises(UnsupportedLayerError, match=r"resizing \(Resizing\): resizes to an unknown size"):
         export(model, tmp_path / "m.onnx")
 
 
