@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 #: The runtimes in the help texts. A test compares them with the arguments that the functions accept.
 CHECK_TARGETS = ("tensorrt", "onnxruntime", "openvino")
 REPORT_RUNTIMES = ("onnxruntime", "openvino")
+EXPORT_SUFFIXES = (".onnx", ".tflite")
 EXPORT_TARGETS = ("tensorrt", "onnxruntime", "openvino")
 
 
@@ -61,12 +62,15 @@ def _describe(path: str) -> int:
 
 
 def _export(path: str, output: str, **options: Any) -> int:
+    suffix = Path(output).suffix
+    if suffix not in EXPORT_SUFFIXES:
+        raise ValueError(f"The file to write must end in {_one_of(EXPORT_SUFFIXES)}, got {output}.")
+    given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if suffix == ".tflite" and given:
+        raise ValueError(f"{', '.join(given)} apply to .onnx files only, and {output} is a .tflite file.")
     package = _package()
     model = _load(path)
-    if Path(output).suffix == ".tflite":
-        given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
-        if given:
-            raise ValueError(f"{', '.join(given)} apply to .onnx files only, and {output} is a .tflite file.")
+    if suffix == ".tflite":
         print(package.export_litert(model, output))
     else:
         print(package.export_onnx(model, output, **{k: v for k, v in options.items() if v is not None}))
@@ -137,9 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         "a .keras file",
     )
     sub = add("export", _export, "Write a model as an .onnx or .tflite file.", "a .keras file")
-    sub.add_argument(
-        "output", help="the file to write; the suffix .tflite writes a file for LiteRT, any other an ONNX file"
-    )
+    sub.add_argument("output", help="the file to write; its suffix says which kind, .onnx or .tflite (LiteRT)")
     sub.add_argument("--target", help=f"{_one_of(EXPORT_TARGETS)}; default: the target of quantize_model")
     sub.add_argument("--opset", type=int, help="13 or newer; default: the lowest that the model needs")
     sub.add_argument("--precision", help="float32 or float16, the type of float operators; default: float32")

@@ -70,6 +70,7 @@ def test_export_takes_options(quantized):
         (["export", "m.keras", "m2.onnx", "--precision", "float61"], "float16"),
         (["export", "m.keras", "m2.tflite", "--opset", "17"], "--opset"),
         (["export", "missing.keras", "m2.onnx"], "missing.keras"),
+        (["export", "m.keras", "m2.txt"], ".onnx or .tflite"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(quantized, monkeypatch, capsys, arguments, message):
@@ -79,6 +80,14 @@ def test_what_cannot_be_done_is_said_in_one_line(quantized, monkeypatch, capsys,
     assert message in captured.err
     assert "Traceback" not in captured.err
     assert not list(quantized.glob("m2*"))
+
+
+def test_export_does_not_write_over_the_model(quantized, capsys):
+    path = quantized / "m.keras"
+    before = path.read_bytes()
+    assert main(["export", str(path), str(path)]) == 2
+    assert ".onnx or .tflite" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 def test_unknown_command_exits_with_2():

@@ -21,14 +21,33 @@ from tensorflow_quantization.text.messages import must_be_one_of
 from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import activation_quantizers
 
+#: Suffixes of files that Keras and this package write, and what writes them.
+_WRITERS = {
+    ".onnx": "export_onnx",
+    ".tflite": "export_litert",
+    ".keras": "model.save",
+    ".h5": "model.save",
+    ".hdf5": "model.save",
+}
 
-def check_path(path: str | os.PathLike) -> Path:
+
+def check_path(path: str | os.PathLike, suffix: str = ".onnx") -> Path:
     """`path` as a `Path`.
 
+    Args:
+        path: the file to write.
+        suffix: the suffix of the files that are written; default ".onnx".
+
     Raises:
+        ExportError: the suffix of `path` is the suffix of another kind of file.
         IsADirectoryError, FileNotFoundError, PermissionError: no file can be written there.
     """
     path = Path(path)
+    if path.suffix != suffix and path.suffix in _WRITERS:
+        raise ExportError(
+            f"{path} has the suffix {path.suffix!r}, which {_WRITERS[path.suffix]} writes; {_WRITERS[suffix]} writes "
+            f"{suffix} files: pass {path.with_suffix(suffix)}."
+        )
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; give the name of a file in it, {path / 'model.onnx'}.")
     if not path.parent.is_dir():

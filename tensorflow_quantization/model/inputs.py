@@ -20,7 +20,7 @@ def model_inputs(graph: LayerGraph, x: Any, name: str = "x") -> list[np.ndarray]
         name: str, the name of `x` in the error message; default "x".
 
     Raises:
-        ValueError: an array is missing, or its number of axes differs from its input's.
+        ValueError: an array is missing or empty, or its number of axes differs from its input's.
 
     Example:
 
@@ -44,4 +44,6 @@ def model_inputs(graph: LayerGraph, x: Any, name: str = "x") -> list[np.ndarray]
     ):
         wanted = ", ".join(f"{t.name} {t.shape}" for t in graph.inputs)
         raise ValueError(f"{name} must hold one array for each input ({wanted}), got shapes {shapes}.")
+    if any(a is not None and 0 in a.shape for a in arrays):
+        raise ValueError(f"{name} holds no data: shapes {shapes}. Pass at least one sample.")
     return [a.astype(t.dtype) for a, t in zip(arrays, graph.inputs, strict=True) if a is not None]

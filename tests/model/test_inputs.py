@@ -31,6 +31,11 @@ def test_dict_for_a_model_of_a_list_is_read_by_the_names_of_the_inputs():
     assert [a.mean() for a in found] == [1, 0]
 
 
+def test_an_empty_batch_is_no_data(cnn):
+    with pytest.raises(ValueError, match="data holds no data"):
+        model_inputs(LayerGraph.trace(cnn), np.zeros((0, 8, 8, 3)), "data")
+
+
 @pytest.mark.parametrize("x", [[np.zeros((2, 8, 8, 3))] * 2, np.zeros((2, 8)), {"other": np.zeros((2, 8, 8, 3))}])
 def test_data_that_does_not_fit(cnn, x):
     with pytest.raises(ValueError, match=r"data must hold one array for each input \(image \(None, 8, 8, 3\)\), got"):

@@ -69,7 +69,7 @@ def export_litert(
         >>> if keras.backend.backend() == "tensorflow":
         ...     path = export_litert(quantized, "model.tflite")
     """
-    path = validation.check_path(path)
+    path = validation.check_path(path, ".tflite")
     _check_io_dtype(io_dtype)
     _check_backend()
     graph = LayerGraph.trace(model).flatten().live()

@@ -34,6 +34,21 @@ def test_returns_the_path_and_replaces_an_old_file(old_file, cnn):
     onnx.checker.check_model(onnx.load(old_file), full_check=True)
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".tflite"])
+def test_a_file_of_another_kind_is_not_written_over(tmp_path, cnn, suffix):
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(OLD)
+    with pytest.raises(ExportError, match=rf"'\{suffix}'.*pass .*m\.onnx"):
+        export_onnx(cnn, path)
+    assert path.read_bytes() == OLD
+
+
+def test_verification_on_no_data_is_an_error(old_file, cnn, images):
+    with pytest.raises(ExportError, match="holds no data"):
+        export_onnx(cnn, old_file, verify_with=images[0][:0])
+    assert_untouched(old_file)
+
+
 def test_a_relative_path(tmp_path, cnn, monkeypatch):
     monkeypatch.chdir(tmp_path)
     export_onnx(cnn, "m.onnx")
