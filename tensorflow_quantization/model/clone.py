@@ -15,7 +15,6 @@ from tensorflow_quantization.model.keras_internals import (
     compile_arguments,
     origin,
     sublayers,
-    takes_inputs_and_outputs,
     trusting_configs,
 )
 from tensorflow_quantization.text.warn import warn_user
@@ -88,7 +87,7 @@ class _Rebuilder:
         inputs = {id(tensor): _input(tensor) for tensor in graph.inputs}
         values = [_chain(self._behind(graph, t), inputs[id(t)]) for t in graph.inputs]
         outputs = Interpreter(graph, self._arguments).run(values, self._call)
-        kept = isinstance(old, keras.Model) and takes_inputs_and_outputs(type(old))
+        kept = isinstance(old, keras.Model) and _is_called_like_model(type(old))
         cls = type(old) if kept else keras.Model  # `old` can be a layer that was opened, and is no model
         _warn_of_lost_methods(old, cls)
         return cls(
@@ -198,6 +197,18 @@ def _arguments(layer: keras.layers.Layer) -> dict[str, Any] | None:
             return None
         arguments[name] = value
     return arguments
+
+
+def _is_called_like_model(cls: type) -> bool:
+    """Whether the constructor of a model class is called like `keras.Model(inputs, outputs, name=...)`.
+
+    Only then can the copy of a model have the same class.
+    """
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+    kinds = {parameter.kind for parameter in parameters}
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return inspect.Parameter.VAR_KEYWORD in kinds
+    return [parameter.name for parameter in parameters[:2]] == ["inputs", "outputs"]
 
 
 def _input(tensor: Tensor):

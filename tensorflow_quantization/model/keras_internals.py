@@ -22,7 +22,7 @@ from keras.src.backend import (
 )
 from keras.src.backend.common import global_state
 from keras.src.layers.layer import CallContext
-from keras.src.models.functional import Functional, functional_like_constructor
+from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
 from keras.src.random.seed_generator import global_seed_generator
 from keras.src.saving.serialization_lib import SafeModeScope
@@ -100,15 +100,6 @@ def removing_nodes(layer: keras.layers.Layer) -> Iterator[None]:
     finally:
         for inner, inbound, outbound in counts:
             del inner._inbound_nodes[inbound:], inner._outbound_nodes[outbound:]
-
-
-def takes_inputs_and_outputs(cls: type) -> bool:
-    """Returns whether the constructor of a model class takes (inputs, outputs, **kwargs), as `keras.Model` does.
-
-    Why: only then can the copy of a model have the same class. A public form of this function, which
-    `keras.models.clone_model` uses, would do.
-    """
-    return functional_like_constructor(cls)
 
 
 # Tracing.

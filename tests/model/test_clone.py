@@ -320,3 +320,17 @@ def test_integer_and_float_inputs_keep_their_dtypes():
     x = layers.Flatten()(layers.Embedding(10, 2, name="embedding")(ids))
     copy = copy_of(randomize(keras.Model([ids, numbers], [x, layers.Dense(2)(numbers)])))
     assert [x.dtype for x in copy.inputs] == ["int32", "float16"]
+
+
+def test_the_class_is_kept_where_its_constructor_is_called_like_that_of_a_model():
+    class Plain(keras.Model):
+        pass
+
+    class Named(keras.Model):
+        def __init__(self, inputs, outputs, **kwargs):
+            super().__init__(inputs, outputs, **kwargs)
+
+    for cls in (Plain, Named):
+        inputs = keras.Input((3,))
+        assert type(copy_of(cls(inputs, keras.layers.Dense(2)(inputs)))) is cls
+    assert type(copy_of(BUILDERS["subclassed"]())) is not type(BUILDERS["subclassed"]())

@@ -103,18 +103,6 @@ def test_nodes_of_calls_within_are_removed_also_after_an_error():
     assert [(internals.nodes_of(layer), internals.reading_nodes(layer)) for layer in model.layers] == before
 
 
-def test_a_class_with_a_constructor_of_its_own_does_not_take_inputs_and_outputs():
-    class Plain(keras.Model):
-        pass
-
-    class Sized(keras.Model):
-        def __init__(self, size):
-            super().__init__()
-
-    assert internals.takes_inputs_and_outputs(Plain)
-    assert not internals.takes_inputs_and_outputs(Sized)
-
-
 # Tracing.
 
 
