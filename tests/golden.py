@@ -239,7 +239,7 @@ MODELS = {
 }
 #: Those that are recorded for LiteRT too, whose converter takes its time.
 LITERT = ("cnn", "residual_v2", "squeeze_excite", "inception", "dense_normalized")
-#: Files that are not those of a target by default: the target of the model, and how the file is written.
+#: Further files: the target of the model, and the arguments of `export_onnx`.
 VARIANTS = {
     "float": (..., {"opset": 18}),
     "float16": ("tensorrt", {"precision": "float16"}),

@@ -5,7 +5,7 @@ import keras
 import pytest
 
 pytestmark = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="the records are those of the TensorFlow backend"
+    keras.backend.backend() != "tensorflow", reason="the records were made on the TensorFlow backend"
 )
 
 

@@ -20,7 +20,7 @@ ROOMS = {
     "quantize": {"text", "model", "quantizers", "wrappers", "targets"},
     "calibration": {"text", "model", "quantizers"},
     "inspection": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "quantize"},
-    # A file for another runtime than that of the model is held against the rules.
+    # A model quantized for one runtime and exported for another is checked against the rules of the latter.
     "export": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "inspection"},
     "legacy": {"text", "model", "quantize", "targets", "wrappers", "export", "calibration"},
 }
