@@ -80,7 +80,7 @@ def test_an_entry_for_a_class_of_keras_is_not_for_the_users():
     spec = QuantizationSpec()
     spec.add("Dense", is_keras_class=True)
     with pytest.warns(
-        UserWarning, match=r"'Dense' stands for keras\.layers\.Dense: add your own Dense by its layer name, own"
+        UserWarning, match=r"'Dense' means keras\.layers\.Dense: name a custom Dense by its layer name, own"
     ):
         model = keras.Sequential([keras.Input((4,)), own("Dense")(name="own")])
         quantized = quantize_model(model, "partial", quantization_spec=spec)
