@@ -9,6 +9,9 @@ export KERAS_BACKEND ?= tensorflow
 # Nor is MkDocs' advertisement of its successor.
 export NO_MKDOCS_2_WARNING ?= 1
 
+# A process for each core, each with one thread (tests/conftest.py): half the time of one process with all threads.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
 # What rests on Keras' inner workings most.
 CORE_TESTS := tests/model tests/quantize tests/quantizers tests/wrappers tests/calibration tests/inspection/test_describe.py
 
@@ -22,21 +25,21 @@ demo: $(VENV)/installed data ## Train, quantize, fine-tune, export and run a rea
 	@$(BIN)/python scripts/quietly examples/quickstart.py
 
 test: $(VENV)/installed data lint types ## Linters, types and the tests that are not slow
-	$(BIN)/python -m pytest -m "not slow and not exhaustive"
+	$(PYTEST) -m "not slow and not exhaustive"
 
 test-slow: $(VENV)/installed data ## The slow tests: documentation, examples, backends, networks
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 test-exhaustive: $(VENV)/installed data ## All other networks of keras.applications, for hours and in 16 GB
-	$(BIN)/python -m pytest -m exhaustive
+	$(PYTEST) -m exhaustive
 
 test-keras-oldest: $(VENV)/keras-oldest data ## The core tests on the oldest Keras that pyproject.toml allows
-	PYTHONPATH=$(VENV)/keras-oldest $(BIN)/python -m pytest -m "not slow and not exhaustive" $(CORE_TESTS)
+	PYTHONPATH=$(VENV)/keras-oldest $(PYTEST) -m "not slow and not exhaustive" $(CORE_TESTS)
 
 test-keras-nightly: $(VENV)/installed data ## The core tests on Keras' nightly build, which may fail
 	@rm -rf $(VENV)/keras-nightly
 	@$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/keras-nightly --pre keras-nightly
-	@PYTHONPATH=$(VENV)/keras-nightly $(BIN)/python -m pytest -m "not slow and not exhaustive" $(CORE_TESTS) \
+	@PYTHONPATH=$(VENV)/keras-nightly $(PYTEST) -m "not slow and not exhaustive" $(CORE_TESTS) \
 		|| echo 'The core tests fail on the nightly build of Keras. That is allowed: see what changed in Keras.'
 
 lint: $(VENV)/installed ## Check format and lint
