@@ -17,7 +17,7 @@ from tensorflow_quantization.targets import DEFAULT
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.text.tables import markdown_table, text_table
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_name
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class ModelDescription:
             KeyError: there is no such layer; the message names the closest paths.
         """
         found = [layer for layer in self.layers if layer.name == name]
-        found += [layer for layer in self.layers if _float_name(layer.name) == _float_name(name)]
+        found += [layer for layer in self.layers if _float_path(layer.name) == _float_path(name)]
         if not found:
             hint = did_you_mean(name, [layer.name for layer in self.layers])
             raise KeyError(f"Model {self.name!r} has no layer {name!r}.{hint}")
@@ -196,10 +196,10 @@ def _only_names_an_output(call: Call, stored: dict[str, Reason]) -> bool:
     return bool(stored) and call.class_name == "Identity" and call.path not in stored
 
 
-def _float_name(path: str) -> str:
-    """The path of a layer in the float model."""
+def _float_path(path: str) -> str:
+    """Returns the path of a layer in the float model."""
     folder, slash, name = path.rpartition("/")
-    return f"{folder}{slash}{name.removeprefix('quant_')}"
+    return f"{folder}{slash}{float_name(name)}"
 
 
 def _reasons_of_default_table(graph: LayerGraph) -> dict[str, Reason]:

@@ -16,6 +16,7 @@ from tensorflow_quantization.model.fusion import folded_into
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.op_traits import Trait, traits
 from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
+from tensorflow_quantization.wrappers import quantized_name
 
 
 def plan_bias_rounding(graph: LayerGraph, plan: QuantizationPlan) -> QuantizationPlan:
@@ -68,17 +69,21 @@ class _Scales:
         call = tensor.producer
         if call is None:
             planned = self.plan.layers.get(tensor.name) if id(tensor) in self.inputs else None
-            return f"quant_{tensor.name}" if planned is not None and planned.output else None
+            return quantized_name(tensor.name) if planned is not None and planned.output else None
         if call.subgraph is not None:
             inside = self.of(call.subgraph.outputs[tensor.index])
             return f"{call.name}/{inside}" if inside is not None else None
         layer = self.plan[call.path]
         if layer.output:
-            return f"quant_{call.name}_activation" if layer.placement.pre_activation else f"quant_{call.name}"
+            return (
+                quantized_name(f"{call.name}_activation")
+                if layer.placement.pre_activation
+                else quantized_name(call.name)
+            )
         if layer.placement.pre_activation or Trait.MOVES_DATA not in traits(call) or len(call.inputs) != 1:
             return None
         if layer.inputs:
-            return f"quant_{call.name}" if layer.wrapper is not None else f"quant_{call.name}_input_0"
+            return quantized_name(call.name if layer.wrapper is not None else f"{call.name}_input_0")
         return self.of(call.inputs[0])
 
 
@@ -99,7 +104,7 @@ def _normalization(calls: list[tuple[LayerGraph, Call]], plan: QuantizationPlan)
     after: LayerPlan = plan[reader.path]
     if after.inputs:
         return None
-    return f"quant_{reader.name}" if after.quantized else reader.name
+    return quantized_name(reader.name) if after.quantized else reader.name
 
 
 def _is_folded(normalization: keras.Operation, graph: LayerGraph, call: Call) -> bool:

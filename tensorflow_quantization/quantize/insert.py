@@ -11,6 +11,7 @@ from tensorflow_quantization.model.graph import Call, Tensor
 from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
 from tensorflow_quantization.quantize.stored_reasons import ReasonsOfFloat
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
+from tensorflow_quantization.wrappers import quantized_name
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper, SeparableBaseQuantizeWrapper
 
@@ -60,11 +61,11 @@ def quantize_operand(plan: LayerPlan, call: Call, tensor: Tensor, ranges: str) -
     index = next((i for i in plan.inputs if call.operands[i] is tensor), None)
     if index is None:
         return []
-    return [ActivationQuantizer(plan.activation_scheme, ranges, name=f"quant_{call.name}_input_{index}")]
+    return [ActivationQuantizer(plan.activation_scheme, ranges, name=quantized_name(f"{call.name}_input_{index}"))]
 
 
 def _quantizer(plan: LayerPlan, name: str, ranges: str) -> ActivationQuantizer:
-    return ActivationQuantizer(plan.output_scheme, ranges, name=f"quant_{name}")
+    return ActivationQuantizer(plan.output_scheme, ranges, name=quantized_name(name))
 
 
 def _wrap(

@@ -15,7 +15,7 @@ from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantize.plan import QuantizationPlan
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_name
 
 
 @keras.saving.register_keras_serializable(package="tensorflow_quantization")
@@ -80,7 +80,7 @@ def _reason(plan: QuantizationPlan, call: Call) -> Reason | None:
             return None
         return Reason(ReasonCode.NO_INTEGER_KERNEL, f"the activation of {product.path}, computed in float")
     # The plan has the name of the wrapped layer, or of the layer or input before the quantizer.
-    planned = call.path[: len(call.path) - len(call.name)] + call.name.removeprefix("quant_")
+    planned = call.path[: len(call.path) - len(call.name)] + float_name(call.name)
     if planned in plan.layers:
         return plan[planned].reason
     reader = planned.rpartition("_input_")[0]  # a quantizer in front of an operation of `keras.ops`

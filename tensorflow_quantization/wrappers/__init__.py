@@ -5,11 +5,10 @@ from tensorflow_quantization.wrappers.base import (
     BaseQuantizeWrapper,
     NonWeightedBaseQuantizeWrapper,
     WeightedBaseQuantizeWrapper,
-    activation_quantizers,
-    find_wrapper,
-    inner_layer,
-    wrappers_in,
+    float_name,
+    quantized_name,
 )
+from tensorflow_quantization.wrappers.queries import activation_quantizers, find_wrapper, inner_layer, wrappers_in
 
 __all__ = [
     "BaseQuantizeWrapper",
@@ -18,7 +17,9 @@ __all__ = [
     "activation_quantizers",
     "attention",
     "find_wrapper",
+    "float_name",
     "inner_layer",
     "layers",
+    "quantized_name",
     "wrappers_in",
 ]

@@ -5,20 +5,34 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import keras
 from keras import ops, tree
 
-from tensorflow_quantization.model.keras_classes import is_of_package, keras_class_names, resolve_alias, stands_for
-from tensorflow_quantization.model.keras_internals import current_stateless_scope, sublayers, without_autocast
+from tensorflow_quantization.model.keras_classes import is_of_package, resolve_alias
+from tensorflow_quantization.model.keras_internals import current_stateless_scope, without_autocast
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.wrappers.bias import add_to_channels, integer_bias
+from tensorflow_quantization.wrappers.channels import is_depthwise, output_channel_axis
 from tensorflow_quantization.wrappers.keras2 import Keras2Attribute
 
-_SUFFIX = "QuantizeWrapper"
+#: A wrapper is named after the class of layers that it wraps, and this.
+SUFFIX = "QuantizeWrapper"
 _PACKAGE = "tensorflow_quantization"
+
+_PREFIX = "quant_"
+
+
+def quantized_name(name: str) -> str:
+    """Returns the name, in a quantized model, of what wraps the layer of this name or quantizes its output."""
+    return f"{_PREFIX}{name}"
+
+
+def float_name(name: str) -> str:
+    """Returns the name, in the float model, of the layer of this name in a quantized one."""
+    return name.removeprefix(_PREFIX)
 
 
 class BaseQuantizeWrapper(keras.layers.Wrapper):
@@ -87,11 +101,11 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             keras.saving.register_keras_serializable(package=_PACKAGE)(cls)
         else:
             keras.saving.register_keras_serializable()(cls)
-        if not cls.__name__.endswith(f"Base{_SUFFIX}"):
+        if not cls.__name__.endswith(f"Base{SUFFIX}"):
             BaseQuantizeWrapper.CHILD_WRAPPERS[cls.__name__] = cls
             # A wrapper named after an alias, MaxPool2D, is also found under the name of the class, MaxPooling2D.
-            wrapped = resolve_alias(cls.__name__.removesuffix(_SUFFIX))
-            BaseQuantizeWrapper.CHILD_WRAPPERS[f"{wrapped}{_SUFFIX}"] = cls
+            wrapped = resolve_alias(cls.__name__.removesuffix(SUFFIX))
+            BaseQuantizeWrapper.CHILD_WRAPPERS[f"{wrapped}{SUFFIX}"] = cls
 
     @classmethod
     def suits(cls, layer: keras.layers.Layer) -> bool:
@@ -117,7 +131,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         reasons: dict[str, dict[str, str]] | None = None,
         **kwargs,
     ):
-        kwargs.setdefault("name", f"quant_{layer.name}")
+        kwargs.setdefault("name", quantized_name(layer.name))
         kwargs.setdefault("dtype", layer.dtype_policy)
         kwargs.setdefault("trainable", layer.trainable)
         super().__init__(layer, **kwargs)
@@ -147,7 +161,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         """The names of the layer's attributes that hold the kernels, a tuple of str."""
         names = (self.kernel_type,) if isinstance(self.kernel_type, str) else tuple(self.kernel_type)
         # Keras 3 renamed the kernel of a depthwise convolution; wrappers for Keras 2 pass the old name.
-        renamed = {"depthwise_kernel": "kernel"} if "DepthwiseConv" in _classes(self.layer) else {}
+        renamed = {"depthwise_kernel": "kernel"} if is_depthwise(self.layer) else {}
         return tuple(renamed.get(name, name) for name in names)
 
     @property
@@ -384,72 +398,10 @@ class NonWeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
 def _named_after(layer_class: str) -> type[NonWeightedBaseQuantizeWrapper]:
     """Returns a subclass of `NonWeightedBaseQuantizeWrapper` that differs in its name only."""
     base = NonWeightedBaseQuantizeWrapper
-    named = types.new_class(f"{layer_class}{_SUFFIX}", (base,), {"registers": False})
+    named = types.new_class(f"{layer_class}{SUFFIX}", (base,), {"registers": False})
     named.__module__ = base.__module__
     # A process that loads the model does not have the new class. So both classes get the registered name of the base
     # class: Keras saves either under this name, and loads the class that was registered last, which is the base.
     for cls in (named, base):
         keras.saving.register_keras_serializable(package=_PACKAGE, name=base.__name__)(cls)
     return named
-
-
-def find_wrapper(layer: Any) -> type[BaseQuantizeWrapper] | None:
-    """Returns the wrapper class for a layer; `None` if neither its class nor a base class has a wrapper.
-
-    The nearest class with a wrapper counts. A wrapper of this package is for the Keras class of its name; a custom
-    wrapper is for any class of its name.
-
-    Example:
-        >>> import keras
-        >>> find_wrapper(keras.layers.Dense(2)).__name__
-        'DenseQuantizeWrapper'
-    """
-    for base in type(layer).__mro__:
-        wrapper = BaseQuantizeWrapper.CHILD_WRAPPERS.get(f"{base.__name__}{_SUFFIX}")
-        if wrapper is not None and stands_for(wrapper, base) and wrapper.suits(layer):
-            return wrapper
-    return None
-
-
-def activation_quantizers(operation: Any) -> list[ActivationQuantizer]:
-    """Returns the activation quantizers of a wrapper, or an `ActivationQuantizer` as a list; empty for all others."""
-    if isinstance(operation, ActivationQuantizer):
-        return [operation]
-    return operation.activation_quantizers if isinstance(operation, BaseQuantizeWrapper) else []
-
-
-def inner_layer(operation: Any) -> Any:
-    """Returns the layer in a wrapper. Any other operation is returned unchanged."""
-    return operation.layer if isinstance(operation, BaseQuantizeWrapper) else operation
-
-
-def wrappers_in(operation: Any) -> list[BaseQuantizeWrapper]:
-    """Returns all wrappers in an operation: the operation itself, if it is a wrapper, and all that it contains."""
-    layers = (operation, *sublayers(operation)) if isinstance(operation, keras.layers.Layer) else ()
-    return [layer for layer in layers if isinstance(layer, BaseQuantizeWrapper)]
-
-
-def output_channel_axis(layer: keras.layers.Layer, kernel: str) -> tuple[int, ...]:
-    """Returns the axes of the output channels of a kernel, counted from its end.
-
-    | kernel | axes | output channels |
-    |---|---|---|
-    | depthwise | (..., input channels, multiplier) | input channels x multiplier |
-    | transposed | (..., output channels, input channels) | second to last axis |
-    | EinsumDense | named in its equation | axes that the kernel adds |
-    | any other | (..., output channels) | last axis |
-    """
-    classes = _classes(layer)
-    if kernel == "depthwise_kernel" or "DepthwiseConv" in classes:
-        return (-2, -1)
-    if "Transpose" in classes:
-        return (-2,)
-    if isinstance(layer, keras.layers.EinsumDense):
-        operands, output = layer.equation.replace(" ", "").replace("...", "").split("->")
-        inputs, weights = operands.split(",")
-        return tuple(i - len(weights) for i, axis in enumerate(weights) if axis in output and axis not in inputs)
-    return (-1,)
-
-
-def _classes(layer: keras.layers.Layer) -> str:
-    return " ".join(keras_class_names(type(layer)))

@@ -8,7 +8,8 @@ from functools import partial
 import keras
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
-from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper, inner_layer
+from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers.queries import inner_layer
 
 
 def unwrapped(graph: LayerGraph) -> tuple[LayerGraph, dict[int, Call]]:

@@ -20,8 +20,8 @@ from tensorflow_quantization.model.graph import Tensor
 from tensorflow_quantization.model.interpreter import infer
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
-from tensorflow_quantization.wrappers.base import output_channel_axis
 from tensorflow_quantization.wrappers.bias import integer_bias
+from tensorflow_quantization.wrappers.channels import output_channel_axis
 
 #: Computes a call from its arguments, which are TensorFlow tensors.
 Step = Callable[..., Any]
