@@ -13,14 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-from keras.src.backend import (
-    AutocastScope,
-    get_keras_mask,
-    get_stateless_scope,
-    in_stateless_scope,
-    set_keras_mask,
-)
-from keras.src.backend.common import global_state
+from keras.src.backend.common import AutocastScope, global_state
+from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
+from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.layers.layer import CallContext
 from keras.src.models.functional import Functional
 from keras.src.ops.numpy import Reshape
