@@ -317,6 +317,20 @@ def two_strided_pointwise(f):
     return [f.pair(victim(f, x, **strided), zero=128), f.pair(f.conv(x, **strided), zero=128)]
 
 
+def recurrent(op_type="GRU", batch=None, lengths=True, read=(0,), **attributes):
+    """A recurrent operator over 5 steps, whose outputs `read` are the outputs of the graph."""
+
+    def build(f):
+        gates = {"GRU": 3, "LSTM": 4, "RNN": 1}[op_type]
+        x, states = f.input((5, batch, 4)), 3 if op_type == "LSTM" else 2
+        weights = (f.floats(1, gates * 8, 4), f.floats(1, gates * 8, 8), f.floats(1, gates * 16))
+        more = (f.input((batch,), "lengths", TensorProto.INT32),) if lengths else ()
+        made = f.op(op_type, x, *weights, *more, name="victim", outputs=states, hidden_size=8, **attributes)
+        return [made[i] for i in read]
+
+    return build
+
+
 def without_zero_point(f):
     scale = f.constant(np.float32(0.05))
     x = f.op("DequantizeLinear", f.op("QuantizeLinear", f.input(), scale, name="victim"), scale)

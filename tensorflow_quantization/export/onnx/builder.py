@@ -36,14 +36,17 @@ class Builder:
 
     Args:
         opset: the opset that the user set; `None` for the oldest opset that the model can use.
+        target: the runtime that the file is for; `None` (default) for any runtime.
 
     Attributes:
         graph: the `onnx_ir.Graph`.
         opset: the opset that the user set, or the opset that the nodes so far need.
+        target: the argument `target`.
     """
 
-    def __init__(self, opset: int | None = None):
+    def __init__(self, opset: int | None = None, target: str | None = None):
         self.graph = ir.Graph([], [], nodes=[], name="model")
+        self.target = target
         self._asked = opset
         self.opset = opset or MIN_OPSET
         self._names: dict[str, int] = {}

@@ -69,7 +69,11 @@ class Lowered:
 
 
 def lower(
-    graph: LayerGraph, opset: int | None, input_layout: str, output_names: Sequence[str] | None = None
+    graph: LayerGraph,
+    opset: int | None,
+    input_layout: str,
+    output_names: Sequence[str] | None = None,
+    target: str | None = None,
 ) -> Lowered:
     """Write every call of a flat `graph` as ONNX.
 
@@ -79,13 +83,14 @@ def lower(
         input_layout: "channels_last", or "channels_first", which stores inputs of rank 4 or 5 as (batch, channels,
             ...) unless the model has `data_format="channels_first"`.
         output_names: names of the outputs. Default: the names of the layers that compute the outputs.
+        target: the runtime that the file is for; `None` (default) for any runtime.
 
     Raises:
         UnsupportedLayerError: some layers cannot be written; the message names all of them.
         ExportError: an input has a dtype that is not exported.
         OpsetError: `opset` is older than an operator of the model.
     """
-    lowered = Lowered(Builder(opset))
+    lowered = Lowered(Builder(opset, target))
     masks = Masks()
     move_channels = input_layout == "channels_first" and not _has_channels_first(graph)
     inputs = []

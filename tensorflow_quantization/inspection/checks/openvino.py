@@ -152,6 +152,22 @@ RULES = (
         openvino_forms.counted_padding,
     ),
     Rule(
+        "sequence-lengths",
+        "error",
+        "OpenVINO ignores sequence_lens of a GRU, LSTM or RNN if a size of its input is unknown, such as the batch.",
+        'Export the model with export_onnx(target="openvino"), or with a fixed batch size and number of steps.',
+        "Measured: OpenVINO 2026.4 returns the states after the last step of the longest sequence",
+        openvino_forms.sequence_lengths,
+    ),
+    Rule(
+        "recurrent-activation",
+        "error",
+        "The activations of a GRU, LSTM or RNN are Sigmoid, Tanh or Relu: OpenVINO does not load others.",
+        'Export the model with export_onnx(target="openvino") and a fixed number of steps, or use other activations.',
+        "Measured: OpenVINO 2026.4",
+        openvino_forms.recurrent_activations,
+    ),
+    Rule(
         "strided-pointwise",
         "warning",
         "If only strided 1x1 Convs read a DequantizeLinear, OpenVINO moves their strides before it, and runs in float.",

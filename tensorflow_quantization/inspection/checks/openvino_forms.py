@@ -7,7 +7,19 @@ from collections.abc import Iterator
 from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, WeightedNode
 from tensorflow_quantization.inspection.checks.rule import Violation
 from tensorflow_quantization.onnx_graph.quantization import Quantization
-from tensorflow_quantization.onnx_graph.queries import attribute, constant, is_dequantize, operand, producer
+from tensorflow_quantization.onnx_graph.queries import (
+    attribute,
+    constant,
+    is_constant,
+    is_dequantize,
+    operand,
+    producer,
+    shape_of,
+)
+
+_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+#: The activations of recurrent operators that OpenVINO loads. ONNX' names have no fixed case.
+_RECURRENT_ACTIVATIONS = frozenset({"relu", "sigmoid", "tanh"})
 
 
 def asymmetric_products(graph: QdqGraph) -> Iterator[Violation]:
@@ -55,6 +67,35 @@ def counted_padding(graph: QdqGraph) -> Iterator[Violation]:
             zero = Quantization.of(source).zero
             if zero != 0:
                 yield Violation((node, source), f"it averages padding, and its input has zero point {zero}")
+
+
+def sequence_lengths(graph: QdqGraph) -> Iterator[Violation]:
+    """Recurrent operators with lengths of sequences of unknown shape, and results that depend on the lengths.
+
+    The outputs of a forward operator are the same up to the end of each sequence; that nothing reads them after the end
+    is assumed.
+    """
+    for node in graph.nodes:
+        lengths, shape = operand(node, 4), shape_of(operand(node, 0))
+        if node.op_type not in _RECURRENT or lengths is None or is_constant(lengths):
+            continue
+        if shape is not None and None not in shape:
+            continue
+        direction = attribute(node, "direction", "forward")
+        states = [y for y in node.outputs[1:] if y.uses() or y.is_graph_output()]
+        if direction != "forward":
+            yield Violation((node,), f"it has sequence_lens, and its direction is {direction}")
+        elif states:
+            yield Violation((node,), "it has sequence_lens, and its last state is read")
+
+
+def recurrent_activations(graph: QdqGraph) -> Iterator[Violation]:
+    """Recurrent operators with activations that OpenVINO does not load."""
+    for node in graph.nodes:
+        if node.op_type in _RECURRENT:
+            others = [a for a in attribute(node, "activations", ()) if a.lower() not in _RECURRENT_ACTIVATIONS]
+            if others:
+                yield Violation((node,), f"its activation is {others[0]}")
 
 
 def strided_pointwise(graph: QdqGraph) -> Iterator[Violation]:

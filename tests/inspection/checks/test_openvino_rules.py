@@ -45,6 +45,9 @@ BROKEN = [
     ("grouped-transposed", grouped, "float"),
     ("counted-padding", v.counted_padding(128), ""),
     ("counted-padding", v.counted_padding(128, "Pad"), ""),
+    ("sequence-lengths", v.recurrent(read=(1,)), ""),
+    ("sequence-lengths", v.recurrent(direction="reverse"), ""),
+    ("recurrent-activation", v.recurrent("RNN", lengths=False, activations=["Softsign"]), ""),
     ("strided-pointwise", v.two_strided_pointwise, "float"),
     ("integer-operator", functools.partial(v.qlinear_conv, scales=8), "float"),
     ("integer-operator", v.matmul_integer, "float"),
@@ -82,6 +85,39 @@ def test_averages_over_padding_are_wrong_where_the_rule_is_broken(tmp_path, zero
     compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     off = np.abs(compiled(x)[0] - run(path, [x], optimize=False)[0]).max()
     assert off > 1 if wrong else off < 0.06  # a quantum is 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        ({"read": (1,)}, True),
+        ({"read": (2,), "op_type": "LSTM"}, True),
+        ({"direction": "reverse"}, True),
+        ({"read": (1,), "batch": 3}, False),
+        ({"read": (1,), "lengths": False}, False),
+        ({"read": (0,)}, False),
+    ],
+)
+def test_lengths_of_sequences_of_unknown_shape_are_ignored(tmp_path, options, wrong):
+    file = QdqFile()
+    path = file.save(tmp_path / "model.onnx", *v.recurrent(**options)(file))
+    assert ["sequence-lengths"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
+    lengths = np.asarray([5, 2, 3], "int32")
+    feeds = [np.random.default_rng(0).normal(size=(5, 3, 4)).astype("float32"), lengths][: len(file.inputs)]
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    actual, (expected,) = compiled(feeds)[0], run(path, feeds)
+    if 0 in options.get("read", (0,)):  # (time, directions, batch, units): only the steps of each sequence
+        steps = np.arange(5)[:, None, None, None] < lengths[:, None]
+        actual, expected = actual * steps, expected * steps
+    off = np.abs(actual - expected).max()
+    assert off > 0.01 if wrong else off < 1e-5
+
+
+def test_activations_that_are_not_loaded(tmp_path):
+    file = QdqFile()
+    build = v.recurrent("RNN", lengths=False, activations=["Softsign"])
+    with pytest.raises(RuntimeError, match="softsign"):
+        openvino.compile_model(file.save(tmp_path / "model.onnx", *build(file)), "CPU")
 
 
 def strided_behind_max_pool(f):

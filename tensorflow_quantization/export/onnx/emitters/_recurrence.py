@@ -29,6 +29,9 @@ _ACTIVATIONS: dict[Any, tuple[str, float | None, float | None]] = {
     _a.linear: ("Affine", 1.0, 0.0),
 }
 
+#: The activations with which OpenVINO 2026.4 loads these operators. With others, it raises an error.
+_OPENVINO = (_a.sigmoid, _a.tanh, _a.relu)
+
 
 @dataclass(frozen=True)
 class Recurrence:
@@ -53,18 +56,38 @@ class Recurrence:
     activations: tuple[Any, ...]
     attributes: dict[str, Any]
 
+    @property
+    def gates_saturate(self) -> bool:
+        """Whether the gates of a GRU or LSTM are exactly 0 or 1 for large inputs."""
+        return self.activations[0] in (_a.sigmoid, _a.hard_sigmoid)
+
     def joins(self, other: Recurrence) -> bool:
         """Whether one bidirectional operator can compute this direction and `other`."""
         same = (self.op_type, self.units, self.weight.shape, self.attributes)
         return same == (other.op_type, other.units, other.weight.shape, other.attributes)
 
     @classmethod
-    def of(cls, cell: Any) -> Recurrence:
+    def of(cls, cell: Any, target: str | None = None) -> Recurrence:
         """The recurrence of a Keras cell.
 
+        Args:
+            cell: the cell.
+            target: the runtime of the file; `None` (default) for any runtime.
+
         Raises:
-            NotExpressibleError: ONNX has no such cell or activation.
+            NotExpressibleError: ONNX, or the runtime, has no such cell or activation.
         """
+        recurrence = cls._of(cell)
+        others = [function for function in recurrence.activations if function not in _OPENVINO]
+        if target == "openvino" and others:
+            known = ", ".join(function.__name__ for function in _OPENVINO)
+            raise NotExpressibleError(
+                f"has the activation {others[0].__name__!r}; OpenVINO's {recurrence.op_type} has {known}"
+            )
+        return recurrence
+
+    @classmethod
+    def _of(cls, cell: Any) -> Recurrence:
         kind = type(cell)
         if kind is keras.layers.LSTMCell:
             gates = (cell.recurrent_activation, cell.activation, cell.activation)

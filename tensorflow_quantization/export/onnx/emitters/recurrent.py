@@ -62,7 +62,9 @@ def run_layer(
     """Append one recurrent operator per cell of the layer, or the calls of each step if ONNX has no such operator."""
     stack = isinstance(layer.cell, keras.layers.StackedRNNCells)
     try:
-        recurrences = [Recurrence.of(cell) for cell in (layer.cell.cells if stack else [layer.cell])]
+        recurrences = [Recurrence.of(cell, e.builder.target) for cell in (layer.cell.cells if stack else [layer.cell])]
+        if masked is not None:
+            masked.check(recurrences, layer.return_state)
     except NotExpressibleError as error:
         if x.shape[1] is None:
             raise NotExpressibleError(
@@ -72,29 +74,42 @@ def run_layer(
     given = _initial_states(initial_state, [r.states for r in recurrences])
     states: list[Value] = []
     last: list[ir.Value] = []
-    current = x if masked is None else masked.compress(x)
+    backwards = layer.go_backwards
+    current = x if masked is None else masked.compress(x, backwards)
     for i, recurrence in enumerate(recurrences):
         name = "/".join(part for part in (inner, f"cell_{i}" if stack else "") if part)
+        initial = None if given is None else given[i]
+        lengths = None
+        if masked is not None:
+            lengths = masked.lengths(recurrence, layer.return_state)
+            recurrence, current = masked.holding(recurrence, current, layer.return_state)
         y, last = emit_recurrence(
             e,
             [recurrence],
             e.arrange(current, TIME_FIRST),
-            None if given is None else [given[i]],
-            None if masked is None else masked.lengths,
-            layer.go_backwards,
+            None if initial is None else [initial],
+            lengths,
+            backwards and masked is None,
             name,
         )
         current = _sequence(x, _squeeze(e, y, 1), recurrence.units)
-        states += [_state(x, _squeeze(e, s, 0), recurrence.units) for s in last]
+        last = [_squeeze(e, s, 0) for s in last]
+        if masked is not None:
+            last[0] = masked.last(current)
+            last = [masked.begun(s, None if initial is None else initial[j]) for j, s in enumerate(last)]
+        states += [_state(x, s, recurrence.units) for s in last]
     # The output of a cell is its first state.
     final = states[-len(last)]
     sequence = current if layer.return_sequences else None
     if masked is None:
         return Ran(sequence, final, states)
+    if given is not None:
+        # Without an unmasked step, the state is the initial state, and the output is zero.
+        final = final.with_onnx(masked.begun(final.onnx, None))
     zero = getattr(layer, "zero_output_for_mask", False)
     if sequence is not None:
-        sequence = masked.spread(sequence, layer.go_backwards, zero)
-    return Ran(sequence, masked.zero_last(final, layer.go_backwards) if zero else final, states)
+        sequence = masked.spread(sequence, backwards, zero)
+    return Ran(sequence, masked.zero_last(final, backwards) if zero else final, states)
 
 
 def _run_steps(e: Emission, layer: Any, x: Value, initial_state: Any, mask: Value | None, inner: str) -> Ran:
@@ -173,7 +188,7 @@ def bidirectional(e: Emission, layer, x: Value, initial_state: Any = None, mask:
 def _joined(e: Emission, forward: Any, backward: Any, x: Value, given: tuple) -> tuple[Ran, Ran] | None:
     """Both directions with one bidirectional operator; `None` if one operator cannot compute both."""
     try:
-        both = [Recurrence.of(forward.cell), Recurrence.of(backward.cell)]
+        both = [Recurrence.of(half.cell, e.builder.target) for half in (forward, backward)]
     except NotExpressibleError:
         return None
     if not both[0].joins(both[1]):

@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 from keras import layers
 from onnx_models import assert_agrees, export, layer_model, op_counts
+from processor import EXACT_WEIGHT_BITS
 from small_models import randomize
 
+from tensorflow_quantization import calibrate, check_onnx, quantize_model
 from tensorflow_quantization.export import UnsupportedLayerError
 
 CELLS = {
@@ -130,3 +132,72 @@ def test_bidirectional_with_masked_steps(tmp_path, merge, sequences):
     x = np.random.default_rng(0).normal(size=(5, 5, 4)).astype("float32")
     y = layer(inputs, mask=keras.ops.cast(mask, "bool"))
     assert_agrees(flat_model([inputs, mask], y), tmp_path / "m.onnx", [x, MASKS])
+
+
+def openvino_deviation(path, arrays, expected):
+    """The largest difference from OpenVINO, relative to the largest value of each output."""
+    openvino = pytest.importorskip("openvino")
+    found = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(arrays)
+    pairs = [(found[i], keras.ops.convert_to_numpy(y)) for i, y in enumerate(expected)]
+    return max(np.abs(a - b).max() / np.abs(b).max() for a, b in pairs)
+
+
+@pytest.mark.parametrize("target", [None, "openvino"])
+@pytest.mark.parametrize("cell", ["LSTM", "GRU, reset before", "SimpleRNN", "stack"])
+@pytest.mark.parametrize(
+    "options", [{"return_sequences": True}, {"go_backwards": True}, {"zero_output_for_mask": True}]
+)
+def test_masked_steps_are_skipped_in_openvino(tmp_path, cell, options, target):
+    inputs, mask = keras.Input((None, 4)), keras.Input((None,), dtype="int32")
+    y = CELLS[cell](return_state=True, **options)(inputs, mask=keras.ops.cast(mask, "bool"))
+    model = flat_model([inputs, mask], y)
+    # The last sequence has no unmasked step.
+    arrays = [np.random.default_rng(0).normal(size=(6, 5, 4)).astype("float32"), np.vstack([MASKS, MASKS[:1] * 0])]
+    assert_agrees(model, tmp_path / "m.onnx", arrays, target=target)
+    assert openvino_deviation(tmp_path / "m.onnx", arrays, model(arrays)) < 1e-4
+    assert not check_onnx(tmp_path / "m.onnx", "openvino").errors
+
+
+@pytest.mark.parametrize("target", [None, "onnxruntime", "openvino"])
+def test_a_sequence_without_any_step_keeps_the_initial_state(tmp_path, target):
+    inputs, mask, *states = keras.Input((5, 4)), keras.Input((5,), dtype="int32"), keras.Input((3,)), keras.Input((3,))
+    layer = layers.LSTM(3, return_state=True)
+    y = layer(inputs, initial_state=states, mask=keras.ops.cast(mask, "bool"))
+    if keras.backend.backend() == "jax":
+        y = y[1:]  # there, the output before the first step is the initial state; elsewhere it is zero
+    model = flat_model([inputs, mask, *states], y)
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=shape).astype("float32") for shape in ((2, 5, 4), (2, 3), (2, 3))]
+    arrays.insert(1, np.asarray([[0, 0, 0, 0, 0], [1, 0, 1, 0, 0]], "int32"))
+    assert_agrees(model, tmp_path / "m.onnx", arrays, target=target)
+    if target != "onnxruntime":
+        assert openvino_deviation(tmp_path / "m.onnx", arrays, model(arrays)) < 1e-4
+
+
+@pytest.mark.parametrize("front", ["Embedding", "Masking"])
+def test_a_quantized_model_with_masked_sequences_agrees_in_openvino(tmp_path, front):
+    rng = np.random.default_rng(0)
+    if front == "Embedding":
+        inputs, x = keras.Input((5,), dtype="int32"), MASKS * 3
+        y = layers.Embedding(7, 4, mask_zero=True)(inputs)
+    else:
+        inputs, x = keras.Input((5, 4)), rng.normal(size=(5, 5, 4)).astype("float32") * MASKS[:, :, None]
+        y = layers.Masking()(inputs)
+    y = layers.Bidirectional(layers.LSTM(3, return_sequences=True))(y)
+    y = layers.Dense(2)(layers.GRU(8)(y))
+    quantized = quantize_model(randomize(keras.Model(inputs, y)), target="openvino", weight_bits=EXACT_WEIGHT_BITS)
+    calibrate(quantized, x, verbose=0)
+    export(quantized, tmp_path / "m.onnx", verify_with=x, verify_runtime="openvino")
+
+
+def test_activations_that_openvino_lacks_are_written_step_by_step(tmp_path):
+    model = layer_model(layers.GRU(3, recurrent_activation="hard_sigmoid"), (5, 4))
+    arrays = [np.random.default_rng(0).normal(size=(2, 5, 4)).astype("float32")]
+    assert op_counts(assert_agrees(model, tmp_path / "m.onnx", arrays, target="openvino"))["GRU"] == 0
+    assert openvino_deviation(tmp_path / "m.onnx", arrays, [model(arrays[0])]) < 1e-4
+
+
+def test_activations_that_openvino_lacks_over_an_unknown_number_of_steps(tmp_path):
+    model = layer_model(layers.GRU(3, recurrent_activation="hard_sigmoid"), (None, 4))
+    with pytest.raises(UnsupportedLayerError, match=r"OpenVINO's GRU has sigmoid, tanh, relu.*fixed number of steps"):
+        export(model, tmp_path / "m.onnx", target="openvino")
