@@ -43,8 +43,8 @@ def quantize_model(
     Quantized layers are wrapped and named `quant_<layer name>`. Weights, names, nesting, `trainable` flags and the
     compile configuration are copied; `model` itself does not change. Weights are quantized per output channel,
     activations per tensor; values are rounded half to even. By default the integers have 8 bits, are symmetric (zero
-    point 0) and go from -127 to 127. A `target`, the bit arguments and the module globals `G_NUM_BITS`,
-    `G_NARROW_RANGE` and `G_SYMMETRIC` change the integers.
+    point 0) and go from -127 to 127. A `target` and the bit arguments change the integers. So do the module globals
+    `G_NUM_BITS`, `G_NARROW_RANGE` and `G_SYMMETRIC`, but only without a `target`, whose integers are its own.
 
     Example:
         >>> quantized = quantize_model(model, target="onnxruntime")
@@ -74,8 +74,8 @@ def quantize_model(
     Raises:
         TypeError: `model`, the spec or a case has a wrong type, or a case returns a wrong type.
         ValueError: the mode, the target or `ranges` is unknown; mode "partial" with no layer named; bits are out of
-            range; `activation_bits` and `input_bits` differ; the model is not built or is quantized already; a layer
-            cannot be copied; a named layer cannot be wrapped.
+            range, or the target cannot compute with them; `activation_bits` and `input_bits` differ; the model is not
+            built or is quantized already; a layer cannot be copied; a named layer cannot be wrapped.
     """
     check_ranges(ranges)
     graph, plan = _decide(

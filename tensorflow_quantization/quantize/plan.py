@@ -23,6 +23,7 @@ class LayerPlan:
         activation_scheme: the integers of inputs and output.
         weight_scheme: the integers of kernels.
         factor_scheme: the integers of operands of a matrix product of two activations.
+        output_bits: bits of the output where its readers decide on them; `None`: as `activation_scheme`.
         wrapper: the wrapper class to use; `None`: the layer is not wrapped.
         target: the name of the target, "onnxruntime" for example.
         bias_input: the layer whose quantizer sets the scale of the input, as a path within the model that directly
@@ -37,6 +38,7 @@ class LayerPlan:
     activation_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
     weight_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
     factor_scheme: QuantizationScheme = field(default=QuantizationScheme(), repr=False)
+    output_bits: int | None = field(default=None, repr=False)
     wrapper: type[BaseQuantizeWrapper] | None = field(default=None, repr=False)
     target: str | None = None
     bias_input: str | None = field(default=None, repr=False)
@@ -49,21 +51,33 @@ class LayerPlan:
     @property
     def output_scheme(self) -> QuantizationScheme:
         """The integers of the output, or of the activation's output where the activation is a separate layer."""
-        if self.placement.matmul_operand is MatmulOperand.SIGNED:
-            return self.factor_scheme
-        if self.placement.matmul_operand is MatmulOperand.NON_NEGATIVE:
-            return replace(self.activation_scheme, symmetric=True)
-        return self._fixed(self.placement.fixed_output)
+        scheme, operand = self.activation_scheme, self.placement.matmul_operand
+        if operand is MatmulOperand.SIGNED:
+            scheme = self.factor_scheme
+        elif operand is MatmulOperand.NON_NEGATIVE:
+            scheme = replace(scheme, symmetric=True)
+        if self.output_bits is not None:
+            scheme = replace(scheme, bits=self.output_bits)
+        return scheme if operand is not None else _fixed(scheme, self.placement.fixed_output)
 
     @property
     def gate_scheme(self) -> QuantizationScheme:
         """The integers of a gate."""
-        return self._fixed(self.placement.fixed_gate)
+        return _fixed(self.activation_scheme, self.placement.fixed_gate)
 
-    def _fixed(self, parameters: tuple[float, int] | None) -> QuantizationScheme:
-        # The runtime's demand holds for its 8-bit integers; with fewer bits the range decides.
-        scheme = self.activation_scheme
-        return replace(scheme, fixed=parameters) if scheme.bits == 8 else scheme
+    @property
+    def bits(self) -> set[int]:
+        """The bits of all quantizers of the layer."""
+        placement, found = self.placement, set()
+        if placement.weights:
+            found.add(self.weight_scheme.bits)
+        if placement.output:
+            found.add(self.output_scheme.bits)
+        if placement.inputs or placement.pre_activation or placement.gate or placement.pointwise_input:
+            found.add(self.activation_scheme.bits)
+        if placement.inner_matmuls:
+            found |= {self.activation_scheme.bits, self.factor_scheme.bits}
+        return found
 
     @property
     def quantized(self) -> bool:
@@ -86,6 +100,11 @@ class LayerPlan:
         what += ["products"] * self.placement.inner_matmuls
         what += ["output"] * (self.output or self.placement.pre_activation)
         return f"{self.path} ({self.class_name}): {' and '.join(what) or 'float'}; {self.reason}"
+
+
+def _fixed(scheme: QuantizationScheme, parameters: tuple[float, int] | None) -> QuantizationScheme:
+    # The runtime's demand holds for its 8-bit integers; with fewer bits the range decides.
+    return replace(scheme, fixed=parameters) if scheme.bits == 8 else scheme
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import keras
 from tensorflow_quantization.model.fusion import folded_into
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.keras_classes import is_of_package, resolve_alias
-from tensorflow_quantization.model.op_traits import origin
 from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
+from tensorflow_quantization.quantize.shared_tensors import SharedTensors, is_off, settle
 from tensorflow_quantization.quantize.spec import LayerConfig, QuantizationSpec, SpecIndex
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets import Placement, Target
@@ -62,7 +62,8 @@ def make_plan(
     spec = spec or QuantizationSpec()
     _warn_of_unknown_names(spec, graph)
     wishes = _Wishes(spec, list(case_specs))
-    placements = {} if mode == PARTIAL else target.place(graph, wishes.switched_off)
+    placed = {} if mode == PARTIAL else target.place(graph, wishes.switched_off)
+    shared = settle(graph, target, placed, wishes.find, activation_scheme.bits, only_named=mode == PARTIAL)
     plain = LayerPlan(
         "",
         "",
@@ -73,16 +74,36 @@ def make_plan(
     )
     layers = {}
     for tensor in graph.inputs:
-        if (placed := placements.get(tensor.name)) is not None:
+        if (placement := shared.placements.get(tensor.name)) is not None:
             layer = replace(plain, path=tensor.name, class_name="InputLayer")
-            layers[tensor.name] = replace(layer, placement=placed, reason=_target_reason(placed))
+            layer = replace(layer, placement=placement, reason=_target_reason(placement))
+            layers[tensor.name] = _shared(layer, shared)
     for call in graph.calls:
         if call.path not in layers:  # a shared layer has one wrapper, and so one decision
             layer = replace(plain, path=call.path, class_name=call.class_name)
-            layers[call.path] = _decide(graph, call, layer, wishes, placements, mode, target, layers)
+            layers[call.path] = _shared(_decide(graph, call, layer, wishes, shared, mode, target, layers), shared)
             if call.path in reasons and not layers[call.path].quantized:
                 layers[call.path] = replace(layers[call.path], reason=reasons[call.path])
+    _check_bits(layers.values(), target)
     return QuantizationPlan(layers)
+
+
+def _check_bits(layers: Iterable[LayerPlan], target: Target) -> None:
+    """Refuse numbers of bits that the runtime cannot compute with.
+
+    Raises:
+        ValueError: a layer has them.
+    """
+    if target.bits is None:
+        return
+    wrong = [(layer, bits) for layer in layers if (bits := sorted(layer.bits - target.bits))]
+    if wrong:
+        rows = "\n".join(f"  {layer.path}: {', '.join(map(str, bits))} bits" for layer, bits in wrong)
+        able = ", ".join(map(str, sorted(target.bits)))
+        raise ValueError(
+            f"Target {target.name!r} computes in {able} bits only. Change the bits of quantize_model or of the entries "
+            f"of the QuantizationSpec for these layers, or choose another target:\n{rows}"
+        )
 
 
 class _Wishes:
@@ -92,18 +113,20 @@ class _Wishes:
         self.spec = SpecIndex(spec)
         self.case_specs = [(name, SpecIndex(asked)) for name, asked in reversed(case_specs)]
 
-    def find(self, call: Call) -> tuple[LayerConfig | None, str]:
-        """The entry that decides on the layer of `call`, and its source as text."""
-        if not call.is_layer:
+    def find(self, what: Call | Tensor) -> tuple[LayerConfig | None, str]:
+        """The entry that decides on the layer of a call or on a model input, and its source as text."""
+        if isinstance(what, Call) and not what.is_layer:
             return None, ""
-        entry = self.spec.find(call.name, call.class_names_in_spec, call.path)
-        if entry is not None:
-            return entry, f"{'class' if entry.is_keras_class else 'name'} {entry.name!r} in the spec"
-        for case_name, case_spec in self.case_specs:
-            entry = case_spec.find(call.name, call.class_names_in_spec, call.path)
-            if entry is not None:
-                return entry, case_name
-        return None, ""
+        entry = _entry(self.spec, what)
+        of_cases = ((name, _entry(asked, what)) for name, asked in self.case_specs)
+        case, by_case = next(((name, found) for name, found in of_cases if found is not None), ("", None))
+        if entry is None:
+            return by_case, case
+        source = f"{'class' if entry.is_keras_class else 'name'} {entry.name!r} in the spec"
+        differs = by_case is not None and replace(by_case, name="", is_keras_class=False) != replace(
+            entry, name="", is_keras_class=False
+        )
+        return entry, f"{source}, which overrides {case}" if differs else source
 
     def switched_off(self, call: Call) -> bool:
         """Whether an entry turns the quantization of the inputs of `call` off."""
@@ -111,26 +134,42 @@ class _Wishes:
         return entry is not None and not entry.quantize_input and entry.quantization_index is None
 
 
+def _entry(index: SpecIndex, what: Call | Tensor) -> LayerConfig | None:
+    """The entry of a spec for the layer of a call, or for a model input: patterns are for layers only."""
+    if isinstance(what, Call):
+        return index.find(what.name, what.class_names_in_spec, what.path)
+    entry = index.find(what.name, ("InputLayer",))
+    return None if entry is not None and entry.is_pattern else entry
+
+
+def _shared(layer: LayerPlan, shared: SharedTensors) -> LayerPlan:
+    """The decision with what the entries of other layers change about its output."""
+    note = shared.notes.get(layer.path)
+    if note is not None and note != layer.reason.text:
+        layer = replace(layer, reason=replace(layer.reason, text=f"{layer.reason}; {note}"))
+    return replace(layer, output_bits=shared.bits.get(layer.path))
+
+
 def _decide(
     graph: LayerGraph,
     call: Call,
     layer: LayerPlan,
     wishes: _Wishes,
-    placements: dict[str, Placement],
+    shared: SharedTensors,
     mode: str,
     target: Target,
     decided: Mapping[str, LayerPlan],
 ) -> LayerPlan:
-    placed = placements.get(call.path, Placement())
+    placed = shared.placements.get(call.path, Placement())
     entry, source = wishes.find(call)
     wrapper = find_wrapper(call.operation) if call.is_layer else None
     takes_one_input = len(call.arguments) < 2
     if entry is not None:
         named = wrapper or NonWeightedBaseQuantizeWrapper
-        wished = _wished(call, entry, named, placed, placements)
+        wished = _wished(call, entry, named, placed, shared)
         if wished and wrapper is None and not takes_one_input:
             raise ValueError(_needs_wrapper(call))
-        reason = _wished_reason(call, wished, source)
+        reason = _wished_reason(call, entry, wished, source)
         return replace(_with_bits(layer, entry), placement=wished, reason=reason, wrapper=named if wished else None)
     if placed:
         if not call.is_layer or (wrapper is None and not takes_one_input):
@@ -139,15 +178,19 @@ def _decide(
         reason = _target_reason(placed) if floats else _not_float(call)
         return replace(layer, placement=floats, reason=reason, wrapper=wrapper or NonWeightedBaseQuantizeWrapper)
     if wrapper is not None and not placed.reason and mode != PARTIAL and not is_of_package(wrapper):
-        wished = _wished(call, LayerConfig(call.name), wrapper, placed, placements)
-        reason = _wished_reason(call, wished, f"your {wrapper.__name__}")
+        entry = LayerConfig(call.name)
+        wished = _wished(call, entry, wrapper, placed, shared)
+        reason = _wished_reason(call, entry, wished, f"your {wrapper.__name__}")
         return replace(layer, placement=wished, reason=reason, wrapper=wrapper)
     if (product := folded_into(graph, call)) is not None:
         return replace(layer, reason=_folded(decided[product.path]))
     if placed.reason:
         return replace(layer, reason=_target_reason(placed))
     if mode != PARTIAL and target.why_not is not None:
-        return replace(layer, reason=target.why_not(graph, call))
+        reason = target.why_not(graph, call)
+        if reason.code is ReasonCode.MOVES_DATA and not shared.is_quantized(call.inputs[0]):
+            reason = replace(reason, text="moves floats")
+        return replace(layer, reason=reason)
     return replace(layer, reason=_why_not(call, wrapper, mode))
 
 
@@ -200,7 +243,7 @@ def _wished(
     entry: LayerConfig,
     wrapper: type[BaseQuantizeWrapper],
     placed: Placement,
-    placements: dict[str, Placement],
+    shared: SharedTensors,
 ) -> Placement:
     """The placement that an entry asks for, limited to the inputs and weights that the layer has."""
     floating = _floating(call)
@@ -210,7 +253,7 @@ def _wished(
     else:
         inputs = floating if entry.quantize_input else []
     # A tensor that is quantized where it is computed needs no second quantizer here, unless the target places one.
-    inputs = [i for i in inputs if i in placed.inputs or not _quantized_at_its_source(call.operands[i], placements)]
+    inputs = [i for i in inputs if i in placed.inputs or shared.needs_quantizer(call.operands[i])]
     weights = entry.quantize_weight and not issubclass(wrapper, NonWeightedBaseQuantizeWrapper)
     placement = replace(placed, inputs=tuple(inputs), weights=weights, output=placed.output or entry.quantize_output)
     if issubclass(wrapper, AttentionBaseQuantizeWrapper):
@@ -218,18 +261,14 @@ def _wished(
     return placement
 
 
-def _wished_reason(call: Call, wished: Placement, source: str) -> Reason:
+def _wished_reason(call: Call, entry: LayerConfig, wished: Placement, source: str) -> Reason:
     if wished:
         return Reason(ReasonCode.NAMED, source)
     if call.inputs and not _floating(call):
         return _not_float(call)
+    if any(not is_off(entry, index) for index in _floating(call)):
+        return Reason(ReasonCode.SHARES_QUANTIZER, f"its input is quantized where it is computed ({source})")
     return Reason(ReasonCode.SWITCHED_OFF, f"switched off ({source})")
-
-
-def _quantized_at_its_source(tensor: Tensor, placements: dict[str, Placement]) -> bool:
-    tensor = origin(tensor)
-    source = tensor.producer.path if tensor.producer else tensor.name
-    return placements.get(source, Placement()).output
 
 
 def _warn_of_wrong_indices(call: Call, entry: LayerConfig) -> None:
@@ -253,8 +292,9 @@ def _with_bits(layer: LayerPlan, entry: LayerConfig) -> LayerPlan:
 
 
 def _warn_of_unknown_names(spec: QuantizationSpec, graph: LayerGraph) -> None:
-    names = [call.name for call in graph.calls if call.is_layer]
-    paths = [call.path for call in graph.calls if call.is_layer]
+    inputs = [tensor.name for tensor in graph.inputs]
+    names = [*inputs, *(call.name for call in graph.calls if call.is_layer)]
+    paths = [*inputs, *(call.path for call in graph.calls if call.is_layer)]
     classes = {name for call in graph.calls for name in call.class_names_in_spec}
     for entry in spec.layers:
         if entry.is_keras_class:

@@ -39,7 +39,7 @@ def same_bits(activation_bits: int | None, input_bits: int | None, of: str = "")
 
 @dataclass(init=False)
 class LayerConfig:
-    """The settings for one layer, or for every layer of one class.
+    """The settings for one layer, for every layer of one class, or for one input of the model.
 
     Attributes can be assigned; each assignment is checked like the constructor's arguments.
 
@@ -50,17 +50,21 @@ class LayerConfig:
 
     Attributes:
         name: a layer name, a path through nested models ("backbone/conv1"), or a glob pattern that matches either
-            ("conv2_block*_conv"). With `is_keras_class`, a class name.
+            ("conv2_block*_conv"). With `is_keras_class`, a class name. The name of a model input (an `InputLayer`)
+            gives this input one quantizer for all its readers, or with `quantize_input=False` none.
         is_keras_class: `name` is a class, and the entry holds for its subclasses too. The class is a class of
             `keras.layers` ("Dense"), an alias there ("MaxPool2D"), or a custom class with another name. `False` by
             default.
-        quantize_input: quantize the inputs; `True` by default.
+        quantize_input: quantize what the layer reads; `True` by default. With `False` the layer reads floats, also if
+            the target puts the quantizer at the layer before; other readers of this tensor keep their integers.
         quantize_weight: quantize the weights, if the layer has any; `True` by default.
         quantization_index: the indices of the inputs to quantize, counted from 0, as a list of integers; `None`
             (default): all inputs if `quantize_input`. A list wins over `quantize_input`.
         weight_bits: bits of the weights, 2 to 8; `None` (default): the `weight_bits` of `quantize_model`.
-        activation_bits: bits of inputs and output, 2 to 8; `None` (default): the `activation_bits` of
-            `quantize_model`. `input_bits` is an older name.
+        activation_bits: bits of what the layer reads, 2 to 8, wherever the quantizer is; `None` (default): the
+            `activation_bits` of `quantize_model`. If several layers share a quantizer, the largest number counts. These
+            are also the bits of the output if `quantize_output`, or if no other layer reads it in integers.
+            `input_bits` is an older name.
         quantize_output: quantize the output too; `False` by default.
 
     Raises:

@@ -89,4 +89,5 @@ LITERT = Target(
     activations=QuantizationScheme(symmetric=False, narrow_range=False),
     weights=QuantizationScheme(),
     why_not=why_not(_RULES),
+    bits=frozenset({8}),
 )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -74,12 +76,13 @@ def test_average_pooling_beside_another_reader_has_the_range_of_both(images):
     assert pool.input_quantizers[0].parameters() == conv.output_quantizer.parameters()
 
 
-def test_switched_off_pooling_leaves_its_input_quantized():
+def test_switched_off_pooling_reads_floats():
     spec = QuantizationSpec()
     spec.add("pool", quantize_input=False)
     model = functional(layers.Conv2D(4, 3, name="conv"), layers.AveragePooling2D(2, name="pool"))
     plan = planned(model, quantization_spec=spec)
-    assert [layer.path for layer in plan if layer.output] == ["image", "conv"]
+    assert [layer.path for layer in plan if layer.output] == ["image"]
+    assert plan["conv"].reason.text.endswith("its output stays float for pool (name 'pool' in the spec)")
 
 
 def test_spec_for_weights_keeps_what_the_target_asks_of_the_pooling():
@@ -203,5 +206,7 @@ def test_demanded_scale_survives_saving(tmp_path):
 
 
 def test_demanded_scale_is_of_8_bits_only():
-    model = quantized(functional(layers.Dense(4, activation="tanh"), shape=(3,)), input_bits=4)
+    any_bits = replace(TARGETS["litert"], bits=None)
+    model = functional(layers.Dense(4, activation="tanh"), shape=(3,))
+    model = quantize_model(model, target=any_bits, input_bits=4)
     assert [q.scheme.fixed for q in quantizers(model)] == [None] * 3

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +22,11 @@ from tensorflow_quantization.export.litert import export_litert
 from tensorflow_quantization.export.litert.file import operators
 from tensorflow_quantization.export.verification.litert import run_file
 from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.targets.litert import LITERT
 
 TESTS = Path(__file__).parents[2]
+#: `quantize_model` itself refuses other than 8 bits for the target "litert".
+ANY_BITS = replace(LITERT, bits=None)
 
 
 def quantized(model, x=None, **kwargs):
@@ -326,8 +330,8 @@ def test_ranges_without_data_are_named(tmp_path, cnn):
         (lambda: small_models.cnn(), 'no activation quantizers.*target="litert"'),
         (lambda: quantize_model(small_models.cnn()), "quantized for target 'default'"),
         (lambda: quantize_model(small_models.cnn(), target="openvino"), "quantized for target 'openvino'"),
-        (lambda: quantize_model(small_models.cnn(), target="litert", weight_bits=4), "conv: 4 bits"),
-        (lambda: quantize_model(small_models.cnn(), target="litert", input_bits=6), "quant_relu: 6 bits"),
+        (lambda: quantize_model(small_models.cnn(), target=ANY_BITS, weight_bits=4), "conv: 4 bits"),
+        (lambda: quantize_model(small_models.cnn(), target=ANY_BITS, input_bits=6), "quant_relu: 6 bits"),
     ],
 )
 def test_unsuitable_models_are_refused(tmp_path, make, message):
