@@ -13,7 +13,6 @@ from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substi
 from tensorflow_quantization.model.interpreter import Arguments, Interpreter, arguments_as_written
 from tensorflow_quantization.model.keras_internals import (
     compile_arguments,
-    origin,
     sublayers,
     trusting_configs,
 )
@@ -92,7 +91,7 @@ class _Rebuilder:
         _warn_of_lost_methods(old, cls)
         return cls(
             substitute(graph.input_structure, lambda tensor: inputs[id(tensor)]),
-            self._outputs(graph, outputs),
+            self._outputs(graph, inputs, outputs),
             name=old.name,
             trainable=old.trainable,
         )
@@ -109,14 +108,21 @@ class _Rebuilder:
         operations = self._operations(call)
         return _chain(operations[1:], operations[0](*args, **kwargs))
 
-    def _outputs(self, graph: LayerGraph, outputs: Any) -> Any:
-        """Returns the outputs of the new model. Several outputs keep their names: losses and metrics may use these."""
-        names = [tensor.producer.name if tensor.producer else tensor.name for tensor in graph.outputs]
-        named = graph is self.graph and len(names) > 1 and not isinstance(graph.output_structure, dict)
+    def _outputs(self, graph: LayerGraph, inputs: dict[int, Any], outputs: Any) -> Any:
+        """Returns the outputs of the new model: an input that the model returns is returned unchanged.
+
+        Several outputs keep their names, which losses and metrics may use, except a name that an operation still has:
+        an operation that is followed by a quantizer of its output.
+        """
+        names = [tensor.producer.name for tensor in graph.outputs if tensor.producer is not None]
+        named = graph is self.graph and len(graph.outputs) > 1 and not isinstance(graph.output_structure, dict)
+        taken = {operation.name for call in graph.calls for operation in self._operations(call)}
 
         def output(tensor: Tensor, y: Any) -> Any:
-            name = tensor.producer.name if tensor.producer else tensor.name
-            if not named or names.count(name) > 1 or origin(y).operation.name == name:
+            if tensor.producer is None:
+                return inputs[id(tensor)]
+            name = tensor.producer.name
+            if not named or names.count(name) > 1 or name in taken:
                 return y
             return keras.layers.Identity(name=name, dtype=tensor.dtype)(y)
 

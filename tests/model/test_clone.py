@@ -83,6 +83,30 @@ def test_layers_may_follow_an_input():
     assert_same_arrays(changed(x), model(np.maximum(x, 0)))
 
 
+def test_an_input_that_the_model_returns_is_returned_unchanged():
+    feat = keras.Input((4,), name="feat")
+    model = keras.Model(feat, [feat, layers.Dense(2, name="dense")(feat)])
+    changed = rewrite(LayerGraph.trace(model), lambda call, layer: [layer], lambda tensor: [layers.ReLU(name="relu")])
+    x = np.float32([[-1.0, 2.0, -3.0, 4.0]])
+    returned, computed = changed(x)
+    assert changed.output_names == ["feat", "dense"]
+    assert_same_arrays(returned, x)
+    assert_same_arrays(computed, model(np.maximum(x, 0))[1])
+
+
+def test_an_output_is_named_unless_an_operation_still_has_the_name():
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, [layers.Dense(2, name="dense")(x), layers.ReLU(name="act")(x)])
+
+    def followed(call, layer):
+        if call.name == "dense":  # replaced by a layer of another name
+            layer.name = "other"
+            return [layer]
+        return [layer, layers.Identity(name="after")]
+
+    assert rewrite(LayerGraph.trace(model), followed).output_names == ["dense", "after"]
+
+
 def test_trainable_flags_are_kept():
     model = small_models.nested()
     model.get_layer("backbone").trainable = False

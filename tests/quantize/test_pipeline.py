@@ -18,6 +18,7 @@ from tensorflow_quantization import (
 )
 from tensorflow_quantization.model.keras_internals import nodes_of, reading_nodes, sublayers
 from tensorflow_quantization.quantize import quantize_model as documented_quantize_model
+from tensorflow_quantization.targets import TARGETS
 
 
 def quantized(model):
@@ -530,3 +531,42 @@ def test_refused_model_is_left_as_it_was(cnn):
     with pytest.raises(TypeError):
         quantize_model(cnn, custom_qdq_cases=[WrongType()])
     assert_same_snapshot(snapshot(cnn), before)
+
+
+class Product(layers.Layer):
+    """A layer with two arguments: it has no wrapper, so a quantizer follows it."""
+
+    def call(self, a, b):
+        return a * b
+
+
+def _conv(x, name):
+    return layers.Conv2D(4, 3, padding="same", name=name)(x)
+
+
+#: Outputs that are inputs, intermediates, the same tensor, or written by an operation.
+OUTPUTS = {
+    "the input": lambda x: [x, _conv(x, "conv")],
+    "the input, in a dict": lambda x: {"features": x, "scores": _conv(x, "conv")},
+    "the input twice": lambda x: [x, x, _conv(x, "conv")],
+    "the input and an activation": lambda x: [x, layers.ReLU(name="relu")(x)],
+    "an intermediate": lambda x: (lambda y: [y, layers.ReLU(name="relu")(y)])(_conv(x, "conv")),
+    "a tensor twice": lambda x: [_conv(x, "conv")] * 2,
+    "two outputs of an operation": lambda x: ops.split(_conv(x, "conv"), 2, axis=-1),
+    "an operation": lambda x: (lambda y: [y, _conv(y, "last")])(_conv(x, "a") + _conv(x, "b")),
+    "a layer with two arguments": lambda x: (lambda y: [y, _conv(y, "last")])(Product()(_conv(x, "a"), _conv(x, "b"))),
+}
+
+
+@pytest.mark.parametrize("target", [None, *TARGETS])
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_any_tensor_can_be_an_output(name, target):
+    feat = keras.Input((8, 8, 4), name="feat")
+    model = randomize(keras.Model(feat, OUTPUTS[name](feat)))
+    result = quantize_model(model, target=target)
+    x = 0.2 * data_for(model)  # within the range of quantizers that saw no data
+    found, wanted = keras.tree.flatten(result(x)), keras.tree.flatten(model(x))
+    for is_input, y, reference in zip([output is feat for output in model.outputs], found, wanted, strict=True):
+        y, reference = ops.convert_to_numpy(y), ops.convert_to_numpy(reference)
+        np.testing.assert_allclose(y, reference, atol=0 if is_input else 0.3)
+    assert isinstance(describe(result).to_dict(), dict)
