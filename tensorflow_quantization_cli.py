@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _check(path: str, target: str) -> int:
+def _check(path: str, target: str | None) -> int:
     report = _package().check_onnx(path, target)
     print(report)
     return 0 if not report.errors else 1
@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add(
         "check", _check, "Check an .onnx file against the rules of a runtime; exits with 1 if it breaks a rule.", "file"
     )
-    sub.add_argument("--target", default="tensorrt", help=f"{_one_of(CHECK_TARGETS)}; default: %(default)s")
+    sub.add_argument("--target", help=f"{_one_of(CHECK_TARGETS)}; default: the target in the file, or tensorrt")
     sub = add("report", _report, "List the operators of an .onnx file that a runtime runs in integers here.", "file")
     sub.add_argument("--runtime", default="onnxruntime", help=f"{_one_of(REPORT_RUNTIMES)}; default: %(default)s")
     add(

@@ -39,17 +39,20 @@ def check_path(path: str | os.PathLike, suffix: str = ".onnx") -> Path:
         suffix: the suffix of the files that are written; default ".onnx".
 
     Raises:
-        ExportError: the suffix of `path` is the suffix of another kind of file.
+        ExportError: `path` does not end in `suffix`.
         IsADirectoryError, FileNotFoundError, PermissionError: no file can be written there.
     """
     path = Path(path)
-    if path.suffix != suffix and path.suffix in _WRITERS:
-        raise ExportError(
-            f"{path} has the suffix {path.suffix!r}, which {_WRITERS[path.suffix]} writes; {_WRITERS[suffix]} writes "
-            f"{suffix} files: pass {path.with_suffix(suffix)}."
-        )
     if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory; give the name of a file in it, {path / 'model.onnx'}.")
+        raise IsADirectoryError(f"{path} is a directory; give the name of a file in it, {path / f'model{suffix}'}.")
+    if path.suffix != suffix:
+        other = _WRITERS.get(path.suffix)
+        right = path.with_suffix(suffix) if other else path.with_name(path.name + suffix)
+        raise ExportError(
+            f"{path} does not end in {suffix}"
+            + (f", and {other} writes {path.suffix} files" if other else "")
+            + f"; {_WRITERS[suffix]} writes {suffix} files: pass {right}."
+        )
     if not path.parent.is_dir():
         raise FileNotFoundError(f"The directory {path.parent} does not exist; create it first.")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from tensorflow_quantization._version import __version__
+from tensorflow_quantization.onnx_graph.metadata import TARGET
 
 # Keys of `value.meta` on the output of a QuantizeLinear, for passes and verification. They are not written to the file.
 
@@ -23,8 +24,6 @@ HINT = "openvino_hint"
 
 #: The producer of the file.
 PRODUCER = "tensorflow_quantization"
-#: The target of the file.
-TARGET = "target"
 LIBRARY_VERSION = "tensorflow_quantization_version"
 KERAS_VERSION = "keras_version"
 

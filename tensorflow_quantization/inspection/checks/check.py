@@ -10,6 +10,7 @@ from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph
 from tensorflow_quantization.inspection.checks.report import Finding, Report
 from tensorflow_quantization.inspection.checks.rule import Rule
 from tensorflow_quantization.inspection.checks.tensorrt import RULES as TENSORRT
+from tensorflow_quantization.onnx_graph.metadata import target_of
 from tensorflow_quantization.onnx_graph.queries import name_of
 from tensorflow_quantization.text.messages import must_be_one_of
 
@@ -19,9 +20,11 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "onnxruntime": ONNXRUNTIME,
     "openvino": OPENVINO,
 }
+#: The target of files that do not say theirs.
+_DEFAULT_TARGET = "tensorrt"
 
 
-def check_onnx(path: str | os.PathLike, target: str = "tensorrt") -> Report:
+def check_onnx(path: str | os.PathLike, target: str | None = None) -> Report:
     """Return what a runtime rejects, leaves in float, or runs slower than it could, in an ONNX file with Q/DQ.
 
     Any tool may have written the file. `check_onnx` executes nothing and needs no runtime installed; `runtime_report`
@@ -36,7 +39,8 @@ def check_onnx(path: str | os.PathLike, target: str = "tensorrt") -> Report:
 
     Args:
         path: the path of an `.onnx` file, a string or path-like.
-        target: the runtime whose rules to check: "tensorrt" (default), or, on an x86 CPU, "onnxruntime" or "openvino".
+        target: the runtime whose rules to check: "tensorrt", or, on an x86 CPU, "onnxruntime" or "openvino". Default:
+            `None`, the target that `export_onnx` recorded in the file; "tensorrt" if the file records none of these.
 
     Returns:
         A `Report`: print it, iterate over its findings, or ask for `.ok`, `.errors`, `.warnings` or `.to_dict()`.
@@ -50,9 +54,13 @@ def check_onnx(path: str | os.PathLike, target: str = "tensorrt") -> Report:
             "LiteRT reads .tflite files, which are not ONNX: check_onnx has no rules for it. "
             "quantize_model(target='litert') applies the rules of LiteRT."
         )
-    if target not in RULES:
+    if target is not None and target not in RULES:
         raise ValueError(must_be_one_of("target", RULES, target))
-    return Report(os.fspath(path), target, check_graph(QdqGraph.load(path), target))
+    graph = QdqGraph.load(path)
+    if target is None:
+        recorded = target_of(graph.model)
+        target = recorded if recorded in RULES else _DEFAULT_TARGET
+    return Report(os.fspath(path), target, check_graph(graph, target))
 
 
 def check_graph(graph: QdqGraph, target: str) -> list[Finding]:

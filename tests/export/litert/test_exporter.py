@@ -376,6 +376,13 @@ def test_bad_paths(tmp_path, cnn, path, error):
         export_litert(quantize_model(cnn, target="litert"), tmp_path / path)
 
 
+@pytest.mark.parametrize("name", ["m", "m.onnx"])
+def test_a_name_without_the_ending_is_an_error(tmp_path, cnn, name):
+    with pytest.raises(ExportError, match=r"does not end in \.tflite.*pass .*m\.tflite\."):
+        export_litert(quantize_model(cnn, target="litert"), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_io_dtype(tmp_path, cnn):
     with pytest.raises(ExportError, match="Did you mean 'int8'"):
         export_litert(cnn, tmp_path / "m.tflite", io_dtype="uint8")

@@ -38,9 +38,16 @@ def test_returns_the_path_and_replaces_an_old_file(old_file, cnn):
 def test_a_file_of_another_kind_is_not_written_over(tmp_path, cnn, suffix):
     path = tmp_path / f"m{suffix}"
     path.write_bytes(OLD)
-    with pytest.raises(ExportError, match=rf"'\{suffix}'.*pass .*m\.onnx"):
+    with pytest.raises(ExportError, match=rf"writes \{suffix} files.*pass .*m\.onnx"):
         export_onnx(cnn, path)
     assert path.read_bytes() == OLD
+
+
+@pytest.mark.parametrize("name", ["m", "m_1.2", "m.bin", ".onnx"])
+def test_a_name_without_the_ending_is_an_error(tmp_path, cnn, name):
+    with pytest.raises(ExportError, match=rf"does not end in \.onnx.*pass .*{name}\.onnx\."):
+        export_onnx(cnn, tmp_path / name)
+    assert not list(tmp_path.iterdir())
 
 
 def test_verification_on_no_data_is_an_error(old_file, cnn, images):

@@ -64,6 +64,19 @@ def test_information_alone_is_ok_and_a_report_is_true(tmp_path):
     assert len(clean) == 0 and clean.ok and clean
 
 
+@pytest.mark.parametrize(
+    ("recorded", "checked"), [(None, "tensorrt"), ("openvino", "openvino"), ("default", "tensorrt"), ("x", "tensorrt")]
+)
+def test_without_a_target_the_file_is_checked_for_its_own(tmp_path, recorded, checked):
+    path = save(tmp_path / "m.onnx", v.relu_int8)
+    if recorded is not None:
+        proto = onnx.load(path)
+        onnx.helper.set_model_props(proto, {"target": recorded})
+        onnx.save(proto, path)
+    assert check_onnx(path).target == checked
+    assert check_onnx(path, "onnxruntime").target == "onnxruntime"
+
+
 def test_unnamed_nodes_are_called_by_their_output(tmp_path):
     path = save(tmp_path / "m.onnx", v.relu_int8)
     proto = onnx.load(path)
