@@ -9,12 +9,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from tensorflow_quantization.model.copying import copy_of
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.model.interpreter import Arguments, Interpreter, arguments_as_written
 from tensorflow_quantization.model.keras_internals import (
     compile_arguments,
     sublayers,
-    trusting_configs,
 )
 from tensorflow_quantization.text.warn import warn_user
 
@@ -166,22 +166,21 @@ def _chain(operations: Sequence[keras.Operation], x):
 
 def _copy_operation(call: Call) -> keras.Operation:
     operation = call.operation
-    with trusting_configs():  # the config comes from a layer in this process, so its functions are trusted
-        try:
-            copy = type(operation).from_config(operation.get_config())
-        except Exception as error:
-            arguments = _arguments(operation) if call.is_layer else None
-            if arguments is None:
-                kind = "Layer" if call.is_layer else "Operation"
-                raise ValueError(
-                    f"{kind} {call.path!r} ({call.class_name}) cannot be copied from its config: {error}\n"
-                    "Give the class a get_config() that returns all arguments of its __init__."
-                ) from error
-            copy = type(operation)(**arguments)
-            warn_user(
-                f"The config of layer {call.path!r} ({call.class_name}) is not what its __init__ takes, so a saved "
-                ".keras file of the quantized model will not load. Correct its get_config(), or save the weights only."
-            )
+    try:
+        copy = copy_of(operation)
+    except Exception as error:
+        arguments = _arguments(operation) if call.is_layer else None
+        if arguments is None:
+            kind = "Layer" if call.is_layer else "Operation"
+            raise ValueError(
+                f"{kind} {call.path!r} ({call.class_name}) cannot be copied from its config: {error}\n"
+                "Give the class a get_config() that returns all arguments of its __init__."
+            ) from error
+        copy = type(operation)(**arguments)
+        warn_user(
+            f"The config of layer {call.path!r} ({call.class_name}) is not what its __init__ takes, so a saved "
+            ".keras file of the quantized model will not load. Correct its get_config(), or save the weights only."
+        )
     if call.is_layer:
         copy.name = operation.name  # the default `get_config` may leave out the name
     return copy

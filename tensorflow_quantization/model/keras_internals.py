@@ -173,6 +173,14 @@ def built_shapes(layer: keras.layers.Layer) -> dict[str, Any] | None:
     return getattr(layer, "_build_shapes_dict", None)
 
 
+def argument_of(layer: Any, name: str) -> Any:
+    """Returns the argument of `__init__` that a layer keeps under its name; `None` if it does not keep it.
+
+    Why: a copy gets the same functions. `Lambda` keeps `output_shape` under a private name; a public one would do.
+    """
+    return getattr(layer, name, getattr(layer, f"_{name}", None))
+
+
 def is_of_backend(cls: type) -> bool:
     """Returns whether a class is a backend's base class of all layers, such as `JaxLayer`.
 
