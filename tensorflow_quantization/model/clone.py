@@ -145,6 +145,7 @@ class _Rebuilder:
 
     def copy_variables(self) -> None:
         for old, new, path in self.copies:
+            _copy_low_rank_factors(old, new)
             if [v.shape for v in old.variables] != [v.shape for v in new.variables]:
                 raise ValueError(
                     f"Layer {path!r} ({type(old).__name__}) has {len(old.variables)} variables, but a copy made from "
@@ -156,6 +157,20 @@ class _Rebuilder:
             for layer in (new, *sublayers(new)):
                 if isinstance(layer, keras.layers.Normalization):
                     layer.finalize_state()  # the layer computes with tensors that this derives from its variables
+
+
+def _copy_low_rank_factors(old: Any, new: Any) -> None:
+    """Gives each layer in `new` the low-rank factors (LoRA) of the layer in `old`, which a config does not hold whole.
+
+    The config of an attention layer has nothing about its projections, and Keras builds Dense and Conv layers from
+    their config with `lora_alpha` equal to the rank.
+    """
+    for source, target in zip((old, *sublayers(old)), (new, *sublayers(new)), strict=False):
+        if not getattr(source, "lora_enabled", False):
+            continue
+        if not target.lora_enabled:
+            target.enable_lora(source.lora_rank)
+        target.lora_alpha = source.lora_alpha
 
 
 def _chain(operations: Sequence[keras.Operation], x):

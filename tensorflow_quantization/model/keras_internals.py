@@ -181,6 +181,20 @@ def argument_of(layer: Any, name: str) -> Any:
     return getattr(layer, name, getattr(layer, f"_{name}", None))
 
 
+def lora_variables(layer: keras.layers.Layer, weight: str) -> tuple[keras.Variable, ...]:
+    """Returns the variables of a weight with low-rank factors: base and factors; empty for a weight without factors.
+
+    Args:
+        layer: any layer.
+        weight: the name of the weight's public attribute, "kernel" or "embeddings".
+
+    Why: the public attribute is not a variable then, but a tensor that is computed from these three. A public attribute
+    for the base would do.
+    """
+    first = getattr(layer, f"lora_{weight}_a", None) if getattr(layer, "lora_enabled", False) else None
+    return () if first is None else (getattr(layer, f"_{weight}"), first, getattr(layer, f"lora_{weight}_b"))
+
+
 def is_of_backend(cls: type) -> bool:
     """Returns whether a class is a backend's base class of all layers, such as `JaxLayer`.
 

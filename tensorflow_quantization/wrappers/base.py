@@ -12,6 +12,7 @@ from keras import ops, tree
 
 from tensorflow_quantization.model.keras_classes import is_of_package, resolve_alias
 from tensorflow_quantization.model.keras_internals import current_stateless_scope, without_autocast
+from tensorflow_quantization.model.weights import merged, substitutes
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.wrappers.bias import add_to_channels, integer_bias
@@ -270,8 +271,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             values = {id(v): ops.convert_to_tensor(v) for v in self.layer.variables}
             bias = None if training else integer_bias(self)
             for kernel, quantizer in self.weight_quantizers.items():
-                key = id(getattr(self.layer, kernel))
-                values[key] = quantizer(values[key])
+                for variable, value in substitutes(self.layer, kernel, quantizer(merged(self.layer, kernel))):
+                    values[id(variable)] = value
         own_bias = getattr(self.layer, "bias", None)
         if bias is not None and own_bias is not None:
             values[id(own_bias)] = bias

@@ -19,6 +19,7 @@ import keras
 from keras import ops
 
 from tensorflow_quantization.model.keras_internals import nodes_of, origin, reading_nodes
+from tensorflow_quantization.model.weights import merged
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
 #: From this many steps on, float32 resolves half a step at best, so there is nothing to round.
@@ -48,7 +49,7 @@ def integer_bias(wrapper: Any) -> Any:
         own = ops.zeros(normalization.moving_mean.shape)
     else:
         return None
-    weight_scale = wrapper.weight_quantizers[kernel].scale(getattr(wrapper.layer, kernel))
+    weight_scale = wrapper.weight_quantizers[kernel].scale(merged(wrapper.layer, kernel))
     step = ops.reshape(quantizer.scale() * weight_scale, (-1,))
     if step.shape[0] not in (1, math.prod(own.shape)):
         return None

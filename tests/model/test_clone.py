@@ -358,3 +358,13 @@ def test_the_class_is_kept_where_its_constructor_is_called_like_that_of_a_model(
         inputs = keras.Input((3,))
         assert type(copy_of(cls(inputs, keras.layers.Dense(2)(inputs)))) is cls
     assert type(copy_of(BUILDERS["subclassed"]())) is not type(BUILDERS["subclassed"]())
+
+
+def test_low_rank_factors_are_copied_with_their_alpha():
+    inputs = keras.Input((4,))
+    dense = layers.Dense(3, name="dense")
+    model = keras.Model(inputs, dense(inputs))
+    dense.enable_lora(2, lora_alpha=8)
+    randomize(model)
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    assert_same_arrays(copy_of(model)(x), model(x))

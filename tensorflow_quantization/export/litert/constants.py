@@ -18,6 +18,7 @@ from tensorflow_quantization.export.litert.products import product_of
 from tensorflow_quantization.export.onnx.emission import to_numpy
 from tensorflow_quantization.model.graph import Tensor
 from tensorflow_quantization.model.interpreter import infer
+from tensorflow_quantization.model.weights import merged_array, merged_weights, substitutes, variable_of
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 from tensorflow_quantization.wrappers.bias import integer_bias
@@ -50,9 +51,11 @@ def constant_values(operation: Any) -> dict[str, np.ndarray]:
     """The variables of a layer or of the layer in a wrapper, by path; kernels and bias after fake quantization."""
     layer, quantizers = inner_layer(operation), getattr(operation, "weight_quantizers", {})
     values = {v.path: to_numpy(v, v.dtype) for v in layer.variables}
-    for name, quantizer in quantizers.items():
-        path = getattr(layer, name).path
-        values[path] = quantizer.dequantized(values[path])
+    for name in dict.fromkeys([*quantizers, *merged_weights(layer)]):
+        weight = merged_array(layer, name)
+        if name in quantizers:
+            weight = quantizers[name].dequantized(weight)
+        values.update((v.path, to_numpy(value, v.dtype)) for v, value in substitutes(layer, name, weight))
     if quantizers and getattr(layer, "bias", None) is not None:
         bias = _integer_bias(operation)
         values[layer.bias.path] = _bias(values[layer.bias.path] if bias is None else bias)
@@ -81,7 +84,7 @@ def constant_layer(layer: keras.layers.Layer, values: dict[str, np.ndarray], inn
 def folded_layer(wrapper: BaseQuantizeWrapper, affine: Affine, inner: Step) -> Step:
     """A function that computes the layer in a wrapper, with `affine` folded into its last kernel and its bias."""
     layer, values, name = wrapper.layer, constant_values(wrapper), wrapper.kernels[-1]
-    path = getattr(layer, name).path
+    path = variable_of(layer, name).path
     shape = [1] * values[path].ndim
     for axis in output_channel_axis(layer, name):
         shape[axis] = values[path].shape[axis]

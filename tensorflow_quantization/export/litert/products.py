@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tensorflow_quantization.model.weights import variable_of
 from tensorflow_quantization.wrappers.layers import SeparableBaseQuantizeWrapper
 
 #: Computes a layer from the layer, the arrays that replace its variables by path, and the input.
@@ -26,7 +27,7 @@ def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any]) -> Produc
         layer: a layer without a wrapper.
         inner: the quantizer between the two kernels of a separable convolution, or `identity`.
     """
-    if type(layer) is keras.layers.Dense and not getattr(layer, "lora_enabled", False):
+    if type(layer) is keras.layers.Dense:
         return _dense
     if SeparableBaseQuantizeWrapper.divides(layer):
         return partial(_separable, inner)
@@ -40,19 +41,19 @@ def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any]) -> Produc
 def _dense(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
-    return _finish(layer, values, tf.matmul(x, values[layer.kernel.path]))
+    return _finish(layer, values, tf.matmul(x, values[variable_of(layer, "kernel").path]))
 
 
 def _dilated(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
-    kernel = values[layer.kernel.path]
+    kernel = values[variable_of(layer, "kernel").path]
     y = tf.nn.conv2d(x, kernel, layer.strides, layer.padding.upper(), dilations=layer.dilation_rate)
     return _finish(layer, values, y)
 
 
 def _dilated_depthwise(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
-    return _finish(layer, values, _depthwise(layer, x, values[layer.kernel.path]))
+    return _finish(layer, values, _depthwise(layer, x, values[variable_of(layer, "kernel").path]))
 
 
 def _separable(inner: Callable[[Any], Any], layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:

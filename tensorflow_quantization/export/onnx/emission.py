@@ -18,6 +18,7 @@ from tensorflow_quantization.export.onnx.registry import Emitter, find_emitter
 from tensorflow_quantization.export.onnx.values import Order, Value, keras_order, stored_array
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.interpreter import Interpreter
+from tensorflow_quantization.model.weights import merged_array
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 
 
@@ -113,8 +114,7 @@ class Emission:
         """
         if name in self._arrays:
             return self._arrays[name]
-        variable = getattr(self.operation, name, None)
-        return None if variable is None else to_numpy(variable, "float32")
+        return None if getattr(self.operation, name, None) is None else merged_array(self.operation, name)
 
     def weight(
         self, name: str, transform: Callable[[np.ndarray], np.ndarray] = lambda w: w, axis: int | None = None

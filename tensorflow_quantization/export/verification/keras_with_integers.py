@@ -16,10 +16,10 @@ import numpy as np
 from keras import tree
 
 from tensorflow_quantization.export.errors import ExportError
-from tensorflow_quantization.export.onnx.emission import to_numpy
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.inputs import model_inputs
 from tensorflow_quantization.model.interpreter import Interpreter, compute
+from tensorflow_quantization.model.weights import merged_array, substitutes
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers, wrappers_in
 
@@ -74,9 +74,9 @@ def _weights_of_the_file(wrapper: BaseQuantizeWrapper) -> list[tuple[Any, Any]]:
     """
     values = []
     for name, quantizer in wrapper.weight_quantizers.items():
-        variable = getattr(wrapper.layer, name)
-        weight = quantizer.dequantized(to_numpy(variable, "float32"))
-        values.append((variable, keras.ops.convert_to_tensor(weight, dtype=variable.dtype)))
+        weight = quantizer.dequantized(merged_array(wrapper.layer, name))
+        for variable, value in substitutes(wrapper.layer, name, weight):
+            values.append((variable, keras.ops.convert_to_tensor(value, dtype=variable.dtype)))
     return values
 
 

@@ -17,8 +17,6 @@ from tensorflow_quantization.model.equation import Equation
 
 @emitter("EinsumDense")
 def einsum_dense(e: Emission, layer, x: Value) -> Value:
-    if getattr(layer, "lora_enabled", False):
-        raise NotExpressibleError("has LoRA weights; merge them into the kernel first")
     equation = Equation.parse(layer.equation, x.rank)
     return e.activate(_product(e, equation, x) if equation.is_product else _einsum(e, equation, x))
 

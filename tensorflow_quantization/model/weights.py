@@ -1,0 +1,60 @@
+"""The weights of a layer by name: which variable holds a weight, and its value.
+
+After `layer.enable_lora(rank)` a kernel is a sum of variables: base + alpha / rank * a @ b. The base is frozen,
+and the factors `a` and `b` are trained (LoRA, arXiv:2106.09685).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tensorflow_quantization.model.keras_internals import lora_variables
+
+#: Attributes of Keras' layers that can have low-rank factors.
+_WITH_FACTORS = ("kernel", "embeddings")
+
+
+def merged_weights(layer: keras.layers.Layer) -> list[str]:
+    """Returns the names of the layer's weights that have low-rank factors; no layer of Keras has more than one."""
+    return [name for name in _WITH_FACTORS if lora_variables(layer, name)]
+
+
+def variable_of(layer: keras.layers.Layer, name: str) -> keras.Variable:
+    """Returns the variable that holds a weight; the base of a weight with low-rank factors."""
+    base, *_ = lora_variables(layer, name) or (getattr(layer, name),)
+    return base
+
+
+def merged(layer: keras.layers.Layer, name: str) -> Any:
+    """Returns the value of a weight, a tensor in the dtype of its variable; float32 with low-rank factors.
+
+    Keras' attribute would round a weight with factors to the compute dtype.
+    """
+    variables = lora_variables(layer, name)
+    if not variables:
+        return ops.convert_to_tensor(getattr(layer, name))
+    base, a, b = (ops.cast(v, "float32") for v in variables)
+    return base + layer.lora_alpha / layer.lora_rank * ops.matmul(a, b)
+
+
+def merged_array(layer: keras.layers.Layer, name: str) -> np.ndarray:
+    """Returns the value of a weight, a float32 array that is computed alike on every backend."""
+    variables = lora_variables(layer, name) or (getattr(layer, name),)
+    base, *factors = (ops.convert_to_numpy(ops.convert_to_tensor(v)).astype(np.float32, copy=False) for v in variables)
+    if not factors:
+        return base
+    return base + np.float32(layer.lora_alpha / layer.lora_rank) * np.matmul(*factors)
+
+
+def substitutes(layer: keras.layers.Layer, name: str, value: Any) -> list[tuple[keras.Variable, Any]]:
+    """Returns values for the variables of a weight, with which the layer computes as if `value` were the weight.
+
+    Returns:
+        Pairs of a variable and its value, for a `keras.StatelessScope`. Low-rank factors are zero: `value` has them.
+    """
+    base, *factors = lora_variables(layer, name) or (getattr(layer, name),)
+    return [(base, value), *((factor, ops.zeros(factor.shape, factor.dtype)) for factor in factors)]
