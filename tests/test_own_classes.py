@@ -1,5 +1,7 @@
 """Names decide only for Keras' own classes: a layer of the user's that is called like one of Keras is another layer."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -136,3 +138,31 @@ def test_a_block_that_is_called_like_a_layer_of_keras_is_quantized_inside():
 
     quantized = quantize_model(keras.Sequential([keras.Input((8, 8, 3)), Conv2D(name="block")]))
     assert quantized.get_layer("block").get_layer("quant_conv").weight_quantizers.keys() == {"kernel"}
+
+
+@pytest.mark.parametrize("by", ["layer_class", "module"])
+def test_a_wrapper_for_an_own_dense_leaves_the_dense_of_keras_alone(by, monkeypatch):
+    own_dense = own("Dense")
+
+    class DenseQuantizeWrapper(WeightedBaseQuantizeWrapper):
+        layer_class = own_dense if by == "layer_class" else None
+
+        def __init__(self, layer, **kwargs):
+            super().__init__(layer, kernel_type="gain", **kwargs)
+
+    if by == "module":
+        monkeypatch.setattr(sys.modules[__name__], "Dense", own_dense, raising=False)
+    model = keras.Sequential([keras.Input((4,)), own_dense(name="own"), layers.Dense(3, name="dense")])
+    quantized = quantize_model(model)
+    assert list(quantized.get_layer("quant_own").weight_quantizers) == ["gain"]
+    assert list(quantized.get_layer("quant_dense").weight_quantizers) == ["kernel"]
+
+
+def test_a_wrong_kernel_type_is_refused_before_the_model_is_returned():
+    class GainQuantizeWrapper(WeightedBaseQuantizeWrapper):
+        def __init__(self, layer, **kwargs):
+            super().__init__(layer, kernel_type="gains", **kwargs)
+
+    model = keras.Sequential([keras.Input((4,)), own("Gain")(name="own")])
+    with pytest.raises(ValueError, match=r"kernel_type 'gains', but Gain 'own' has no weight.*Did you mean 'gain'"):
+        quantize_model(model)

@@ -32,15 +32,18 @@ class QuantizerDescription:
     Attributes:
         what: the tensor that is quantized: "input", "input 1", "output", a weight ("kernel"), or a tensor inside the
             layer ("gate", "inner", "probability"). In an attention layer, the name of a projection comes first: "query
-            kernel".
+            kernel". "after it": the output of a layer that computes in float, quantized for its readers.
         bits: bits of the integers, 2 to 8.
         dtype: the type that stores the integers: "int8" or "uint8".
         axis: the channel axes of a weight, a tuple of int; `None`: per tensor.
-        range: the range of an activation as (low, high), in units of the activation; `None` for weights.
-        scale: the step of the integers of an activation, in units of the activation; `None` for weights.
+        range: the range of an activation as (low, high), in units of the activation; `None` for weights. If the scale
+            is learned, or the target demands it: the values of the least and the greatest integer.
+        scale: the step of the integers, in units of the tensor: a float, for weights per channel a tuple with one float
+            for each channel. The export multiplies scales of weights by the factors of a folded BatchNormalization.
         zero_point: the integer that stands for 0.0 in an activation; `None` for weights.
         seen: `False` if an activation still has its initial range: the quantizer saw no data.
         frozen: `True` if training does not change the range.
+        learned: `True` if the scale is a trained weight, `ranges="learned"`.
     """
 
     what: str
@@ -48,10 +51,11 @@ class QuantizerDescription:
     dtype: str
     axis: tuple[int, ...] | None = None
     range: tuple[float, float] | None = None
-    scale: float | None = None
+    scale: float | tuple[float, ...] | None = None
     zero_point: int | None = None
     seen: bool = True
     frozen: bool = False
+    learned: bool = False
 
     def __str__(self) -> str:
         text = f"{self.what} {self.dtype.rstrip('8')}{self.bits}"
@@ -59,7 +63,8 @@ class QuantizerDescription:
             return f"{text} per channel (axis {', '.join(map(str, self.axis))})"
         if self.range is None:
             return f"{text} per tensor"
-        marks = "" if self.seen else ", never saw data"
+        marks = ", learned" if self.learned else ""
+        marks += "" if self.seen else ", never saw data"
         marks += ", frozen" if self.frozen else ""
         return f"{text} [{self.range[0]:.4g}, {self.range[1]:.4g}]{marks}"
 
@@ -225,6 +230,8 @@ def _describe_call(call: Call, reason: Reason) -> LayerDescription:
         quantizers = [_describe_activation(operation, "output")]
     elif isinstance(operation, BaseQuantizeWrapper):
         quantizers, class_name = list(_quantizers(operation)), type(operation.layer).__name__
+    if reason.code is ReasonCode.FLOAT_READ_IN_INTEGERS:
+        quantizers = [dataclasses.replace(q, what="after it") if q.what == "output" else q for q in quantizers]
     return LayerDescription(call.path, class_name, tuple(quantizers), reason.code, reason.text)
 
 
@@ -233,7 +240,7 @@ def _quantizers(wrapper: BaseQuantizeWrapper) -> Iterator[QuantizerDescription]:
         if quantizer is not None:
             yield _describe_activation(quantizer, _input_name(wrapper, index))
     for kernel, weight_quantizer in wrapper.weight_quantizers.items():
-        yield _describe_weight(weight_quantizer, kernel)
+        yield _describe_weight(weight_quantizer, kernel, getattr(wrapper.layer, kernel))
     for name, part in wrapper.parts.items():
         yield from (dataclasses.replace(quantizer, what=f"{name} {quantizer.what}") for quantizer in _quantizers(part))
     described = [*wrapper.input_quantizers, *(q for part in wrapper.parts.values() for q in part.activation_quantizers)]
@@ -250,6 +257,8 @@ def _describe_activation(quantizer: ActivationQuantizer, what: str) -> Quantizer
     scale, zero_point = quantizer.parameters()
     low, high = (float(v) for v in quantizer.range.numpy())
     scheme = quantizer.scheme
+    if quantizer.learns or scheme.fixed is not None:  # then `range` is at most the start of the scale
+        low, high = (float(scale) * (q - int(zero_point)) for q in (scheme.qmin, scheme.qmax))
     return QuantizerDescription(
         what,
         scheme.bits,
@@ -259,9 +268,13 @@ def _describe_activation(quantizer: ActivationQuantizer, what: str) -> Quantizer
         zero_point=int(zero_point),
         seen=quantizer.seen,
         frozen=quantizer.frozen,
+        learned=quantizer.learns,
     )
 
 
-def _describe_weight(quantizer: WeightQuantizer, kernel: str) -> QuantizerDescription:
+def _describe_weight(quantizer: WeightQuantizer, kernel: str, weight: Any) -> QuantizerDescription:
     scheme = quantizer.scheme
-    return QuantizerDescription(kernel, scheme.bits, scheme.dtype, axis=scheme.axis)
+    scales = tuple(quantizer.parameters(keras.ops.convert_to_numpy(weight))[0].ravel().tolist())
+    return QuantizerDescription(
+        kernel, scheme.bits, scheme.dtype, axis=scheme.axis, scale=scales[0] if scheme.axis is None else scales
+    )

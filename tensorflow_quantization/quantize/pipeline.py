@@ -23,6 +23,7 @@ from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import check_bits
 from tensorflow_quantization.targets import Target, find_target
 from tensorflow_quantization.text.messages import did_you_mean
+from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 
@@ -145,6 +146,11 @@ def _decide(
         graph.flatten(), target=target, mode=mode, spec=spec, case_specs=case_specs, reasons=reasons, **schemes
     )
     plan = close_unquantized(blocks, plan)
+    if mode == PARTIAL and not plan.quantizes:
+        warn_user(
+            "Nothing is quantized: the spec and the cases name no layer of the model that can be quantized, and "
+            "partial mode quantizes nothing else."
+        )
     return graph, plan_bias_rounding(graph, plan)
 
 

@@ -8,16 +8,17 @@ from types import MappingProxyType
 
 import keras
 
+from tensorflow_quantization.model.activations import activation_of
 from tensorflow_quantization.model.fusion import folded_into
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
-from tensorflow_quantization.model.keras_classes import is_of_package, resolve_alias
+from tensorflow_quantization.model.keras_classes import is_of_keras, is_of_package
 from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
 from tensorflow_quantization.quantize.shared_tensors import SharedTensors, is_off, settle
 from tensorflow_quantization.quantize.spec import LayerConfig, QuantizationSpec, SpecIndex
+from tensorflow_quantization.quantize.unknown_names import warn_of_unknown_names
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets import Placement, Target
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
-from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, NonWeightedBaseQuantizeWrapper, find_wrapper
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
@@ -57,10 +58,11 @@ def make_plan(
         The plan, with one decision for each layer and each quantized model input.
 
     Raises:
-        ValueError: an entry names a layer that cannot be wrapped.
+        ValueError: an entry names a layer that cannot be wrapped, or an input that the layer does not have; or the
+            target cannot compute with the bits of a layer.
     """
     spec = spec or QuantizationSpec()
-    _warn_of_unknown_names(spec, graph)
+    warn_of_unknown_names(spec, graph)
     wishes = _Wishes(spec, list(case_specs))
     placed = {} if mode == PARTIAL else target.place(graph, wishes.switched_off)
     shared = settle(graph, target, placed, wishes.find, activation_scheme.bits, only_named=mode == PARTIAL)
@@ -170,6 +172,13 @@ def _decide(
         if wished and wrapper is None and not takes_one_input:
             raise ValueError(_needs_wrapper(call))
         reason = _wished_reason(call, entry, wished, source)
+        if wished and entry.quantize_weight and _keeps_float_weights(call, named):
+            warn_user(
+                f"Layer {call.path!r} ({call.class_name}) is named to be quantized, but only its inputs are: no "
+                f"wrapper quantizes the weights of a {call.class_name}, which computes in float. "
+                "quantize_weight=False in the entry silences this warning."
+            )
+            reason = replace(reason, text=f"{source}; only its inputs: no wrapper quantizes its weights")
         return replace(_with_bits(layer, entry), placement=wished, reason=reason, wrapper=named if wished else None)
     if placed:
         if not call.is_layer or (wrapper is None and not takes_one_input):
@@ -177,7 +186,8 @@ def _decide(
         floats = _only_floats(call, placed)
         reason = _target_reason(placed) if floats else _not_float(call)
         return replace(layer, placement=floats, reason=reason, wrapper=wrapper or NonWeightedBaseQuantizeWrapper)
-    if wrapper is not None and not placed.reason and mode != PARTIAL and not is_of_package(wrapper):
+    undecided = placed.reason is None or placed.reason.code is ReasonCode.OFF_BY_DEFAULT
+    if wrapper is not None and undecided and mode != PARTIAL and not is_of_package(wrapper):
         entry = LayerConfig(call.name)
         wished = _wished(call, entry, wrapper, placed, shared)
         reason = _wished_reason(call, entry, wished, f"your {wrapper.__name__}")
@@ -186,6 +196,8 @@ def _decide(
         return replace(layer, reason=_folded(decided[product.path]))
     if placed.reason:
         return replace(layer, reason=_target_reason(placed))
+    if mode != PARTIAL and wrapper is None and call.is_layer and not _is_of_keras(call):
+        return replace(layer, reason=_own_class(call))
     if mode != PARTIAL and target.why_not is not None:
         reason = target.why_not(graph, call)
         if reason.code is ReasonCode.MOVES_DATA and not shared.is_quantized(call.inputs[0]):
@@ -223,6 +235,16 @@ def _why_not(call: Call, wrapper: type[BaseQuantizeWrapper] | None, mode: str) -
     return Reason(ReasonCode.OFF_BY_DEFAULT, "off by default: name the layer or its class in a QuantizationSpec")
 
 
+def _is_of_keras(call: Call) -> bool:
+    """Whether the class of a layer is of Keras."""
+    return is_of_keras(type(call.operation)) or is_of_package(type(call.operation))
+
+
+def _own_class(call: Call) -> Reason:
+    text = f"no quantize wrapper for {call.class_name}: write a {call.class_name}QuantizeWrapper"
+    return Reason(ReasonCode.NO_WRAPPER, f"{text}, or name the layer to quantize its inputs")
+
+
 def _not_float(call: Call) -> Reason:
     return Reason(ReasonCode.NOT_FLOAT, f"its input is {call.inputs[0].dtype}, not float")
 
@@ -248,7 +270,7 @@ def _wished(
     """The placement that an entry asks for, limited to the inputs and weights that the layer has."""
     floating = _floating(call)
     if entry.quantization_index is not None:
-        _warn_of_wrong_indices(call, entry)
+        _check_indices(call, entry)
         inputs = [i for i in floating if i in entry.quantization_index]
     else:
         inputs = floating if entry.quantize_input else []
@@ -261,6 +283,13 @@ def _wished(
     return placement
 
 
+def _keeps_float_weights(call: Call, wrapper: type[BaseQuantizeWrapper]) -> bool:
+    """Whether a layer has matrices of weights that its wrapper does not quantize, as a recurrent layer has."""
+    if not issubclass(wrapper, NonWeightedBaseQuantizeWrapper) or activation_of(call.operation) is not None:
+        return False
+    return any(len(weight.shape) > 1 for weight in call.operation.trainable_weights)
+
+
 def _wished_reason(call: Call, entry: LayerConfig, wished: Placement, source: str) -> Reason:
     if wished:
         return Reason(ReasonCode.NAMED, source)
@@ -271,14 +300,20 @@ def _wished_reason(call: Call, entry: LayerConfig, wished: Placement, source: st
     return Reason(ReasonCode.SWITCHED_OFF, f"switched off ({source})")
 
 
-def _warn_of_wrong_indices(call: Call, entry: LayerConfig) -> None:
+def _check_indices(call: Call, entry: LayerConfig) -> None:
+    """Check that a layer has the inputs that an entry names.
+
+    Raises:
+        ValueError: it does not, and the entry names this layer. An entry for several layers only warns.
+    """
     count = len(call.operands)
-    wrong = [i for i in entry.quantization_index or [] if not 0 <= i < count]
-    if wrong:
-        warn_user(
-            f"Layer {call.path!r} has {count} input(s), so quantization_index {wrong} is ignored. Valid indices are 0 "
-            f"to {count - 1}."
-        )
+    wrong = [i for i in entry.quantization_index or [] if i >= count]
+    if not wrong:
+        return
+    text = f"Layer {call.path!r} has {count} input(s), so quantization_index {wrong}"
+    if entry.name in (call.name, call.path):
+        raise ValueError(f"{text} does not exist. Valid indices are 0 to {count - 1}.")
+    warn_user(f"{text} of the entry {entry.name!r} is ignored there. Valid indices are 0 to {count - 1}.")
 
 
 def _with_bits(layer: LayerPlan, entry: LayerConfig) -> LayerPlan:
@@ -289,31 +324,3 @@ def _with_bits(layer: LayerPlan, entry: LayerConfig) -> LayerPlan:
     if entry.weight_bits is not None:
         layer = replace(layer, weight_scheme=replace(layer.weight_scheme, bits=entry.weight_bits))
     return layer
-
-
-def _warn_of_unknown_names(spec: QuantizationSpec, graph: LayerGraph) -> None:
-    inputs = [tensor.name for tensor in graph.inputs]
-    names = [*inputs, *(call.name for call in graph.calls if call.is_layer)]
-    paths = [*inputs, *(call.path for call in graph.calls if call.is_layer)]
-    classes = {name for call in graph.calls for name in call.class_names_in_spec}
-    for entry in spec.layers:
-        if entry.is_keras_class:
-            own = [call.path for call in graph.calls if call.is_layer and _is_own_class(call, entry.name)]
-            known = resolve_alias(entry.name) in classes or (hasattr(keras.layers, entry.name) and not own)
-            hint = _by_layer_name(entry.name, own) if own else did_you_mean(entry.name, sorted(classes))
-            what = "layer of class"
-        else:
-            known = any(entry.matches(name, path) for name, path in zip(names, paths, strict=True))
-            hint = did_you_mean(entry.name, names + paths)
-            what = "layer that matches" if entry.is_pattern else "layer named"
-        if not known:
-            warn_user(f"The model has no {what} {entry.name!r}; this entry of the QuantizationSpec does nothing.{hint}")
-
-
-def _is_own_class(call: Call, name: str) -> bool:
-    """Whether a layer has a custom class with the name of a Keras class: in a spec, `name` means the Keras class."""
-    return call.class_name == name and name not in call.class_names_in_spec
-
-
-def _by_layer_name(name: str, paths: list[str]) -> str:
-    return f" {name!r} means keras.layers.{name}: name a custom {name} by its layer name, {' or '.join(paths)}."

@@ -300,6 +300,8 @@ def _indices(value: Any, what: str) -> list[int] | None:
             f"{what} must be integers, got {indices!r}. With a list of names, pass one list for each name: "
             "[[1], [0], None]."
         )
+    if any(i < 0 for i in indices):
+        raise ValueError(f"{what} must be 0 or greater, got {indices!r}: inputs are counted from 0, from the first.")
     return [int(i) for i in indices]
 
 

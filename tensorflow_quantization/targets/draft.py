@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from tensorflow_quantization.model.activations import Activation, last_activation
+from tensorflow_quantization.model.fusion import fusing_call, is_identity
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.op_traits import Trait, attends, is_one_of, origin, traits
 from tensorflow_quantization.targets.float_sums import find_float_sums
@@ -75,8 +76,8 @@ class Draft:
         if fixed is None and reader is not None and self._hands_scale_back(reader) and not self.switched_off(reader):
             return
         path = tensor.producer.path if tensor.producer else tensor.name
-        if tensor.producer and (floats := self.rules.why_float(tensor.producer)):
-            reason = replace(reason, text=f"{reason}; the layer itself is {floats}")
+        if tensor.producer and (floats := self._why_float(tensor.producer)):
+            reason = Reason(ReasonCode.FLOAT_READ_IN_INTEGERS, f"{reason}; the layer itself is {floats}")
         changes: dict[str, Any] = {"output": True, "fixed_output": fixed}
         if side is not None:
             before = self.placements.get(path, Placement()).matmul_operand
@@ -94,6 +95,15 @@ class Draft:
         readers = [call for call in self.graph.consumers(tensor) if Trait.JOINS in traits(call)]
         calls = [tensor.producer, *readers]
         return any(self.placements.get(call.path, Placement()).output for call in calls if call is not None)
+
+    def _why_float(self, call: Call) -> str | None:
+        """Why a call is computed in float, a clause; `None` if it may be computed in integers."""
+        if (why := self.rules.why_float(call)) is not None:
+            return why
+        if self.rules.is_integer(call) or is_identity(call) or Trait.MOVES_DATA in traits(call):
+            return None
+        fused = fusing_call(self.graph, call, self.rules.fusion, self.rules.is_integer) is not None
+        return None if fused else "not known to run in integers"
 
     def _update(self, path: str, reason: Reason, changes: dict[str, Any]) -> None:
         self.placements[path] = replace(self.placements.get(path, Placement(reason=reason)), **changes)

@@ -15,6 +15,7 @@ from tensorflow_quantization.model.keras_internals import current_stateless_scop
 from tensorflow_quantization.model.weights import merged, substitutes
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
 from tensorflow_quantization.quantizers.activation import check_ranges
+from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.wrappers.bias import add_to_channels, integer_bias
 from tensorflow_quantization.wrappers.channels import is_depthwise, output_channel_axis
 from tensorflow_quantization.wrappers.keras2 import Keras2Attribute
@@ -36,13 +37,19 @@ def float_name(name: str) -> str:
     return name.removeprefix(_PREFIX)
 
 
+#: The wrappers of this package by name, also where a user's wrapper of the same name hides one in `CHILD_WRAPPERS`.
+WRAPPERS_OF_PACKAGE: dict[str, type[BaseQuantizeWrapper]] = {}
+
+
 class BaseQuantizeWrapper(keras.layers.Wrapper):
     """Base class of all wrappers: fake-quantizes the inputs, the kernels and the output of a layer.
 
     To add a wrapper, define a subclass named `<LayerClass>QuantizeWrapper`; it needs no other registration.
     `quantize_model` then uses it for each `<LayerClass>`, and Keras loads saved models with it. `<LayerClass>` is the
-    name of a Keras layer, an alias (`MaxPool2D`), or the name of a custom layer. Extend `WeightedBaseQuantizeWrapper`
-    for a layer with a kernel, and `NonWeightedBaseQuantizeWrapper` for a layer without.
+    name of a Keras layer, an alias (`MaxPool2D`), or the name of a custom layer. If a custom layer has the name of a
+    Keras layer, set `layer_class = <LayerClass>` in the wrapper: Keras' layer then keeps the wrapper of this package.
+    Extend `WeightedBaseQuantizeWrapper` for a layer with a kernel, and `NonWeightedBaseQuantizeWrapper` for a layer
+    without.
 
     Example:
         >>> wrapper_class = BaseQuantizeWrapper.CHILD_WRAPPERS["DenseQuantizeWrapper"]
@@ -89,6 +96,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
     #: The attribute, or attributes, of the layer that hold its kernels; a subclass with a kernel sets it.
     kernel_type: str | tuple[str, ...] = ()
     channel_axis: int | tuple[int, ...] | None = None
+    #: The class of layers that a wrapper is for, if its name alone fits several; a subclass may set it.
+    layer_class: ClassVar[type[keras.layers.Layer] | None] = None
 
     # Wrappers for Keras 2 assign `_weight_vars` in `build`, and call `_last_value_quantizer` in `call`.
     _weight_vars = Keras2Attribute()
@@ -107,11 +116,13 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             # A wrapper named after an alias, MaxPool2D, is also found under the name of the class, MaxPooling2D.
             wrapped = resolve_alias(cls.__name__.removesuffix(SUFFIX))
             BaseQuantizeWrapper.CHILD_WRAPPERS[f"{wrapped}{SUFFIX}"] = cls
+            if is_of_package(cls):
+                WRAPPERS_OF_PACKAGE[f"{wrapped}{SUFFIX}"] = cls
 
     @classmethod
     def suits(cls, layer: keras.layers.Layer) -> bool:
         """Returns whether this class can wrap `layer`, whose class, or a base of it, this wrapper is named after."""
-        return True
+        return cls.layer_class is None or isinstance(layer, cls.layer_class)
 
     def __init__(
         self,
@@ -191,11 +202,13 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             input_shape: the shape of the input, a tuple with the batch axis; a list of shapes for several inputs.
 
         Raises:
-            ValueError: `one_scale` for a layer without exactly one quantized input.
+            ValueError: `one_scale` for a layer without exactly one quantized input, or the layer has no kernel of the
+                name `kernel_type`.
         """
         super().build(input_shape)
         self._build_input_quantizers(len(tree.flatten(tree.map_shape_structure(lambda shape: 0, input_shape))))
         if self.quantize_weights:
+            self._check_kernels()
             for kernel in self.kernels:
                 axis = self._kernel_axis(kernel)
                 scheme = QuantizationScheme(**{**self.weight_scheme.get_config(), "axis": axis})
@@ -212,6 +225,18 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         elif self.output_scheme is not None:
             self.output_quantizer = self._activation_quantizer(self.output_scheme, "output_quantizer")
         self.built = True
+
+    def _check_kernels(self) -> None:
+        for kernel in self.kernels:
+            value = getattr(self.layer, kernel, None)
+            if not isinstance(value, keras.Variable) and not ops.is_tensor(value):
+                held = [name for name, x in vars(self.layer).items() if isinstance(x, keras.Variable)]
+                raise ValueError(
+                    f"{type(self).__name__} has kernel_type {kernel!r}, but {type(self.layer).__name__} "
+                    f"{self.layer.name!r} has no weight of this name; it has {', '.join(map(repr, held)) or 'none'}. "
+                    f"Pass the attribute that holds the kernel.{did_you_mean(kernel, held)} If the wrapper is for "
+                    "another class of the same name, set layer_class in it."
+                )
 
     def _inner_quantizers(self) -> list[ActivationQuantizer]:
         """Returns the quantizers between the parts of the layer; a subclass with such quantizers overrides this."""

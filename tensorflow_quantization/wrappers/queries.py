@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import keras
 
-from tensorflow_quantization.model.keras_classes import stands_for
+from tensorflow_quantization.model.keras_classes import is_of_keras, is_of_package, stands_for
 from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.quantizers import ActivationQuantizer
-from tensorflow_quantization.wrappers.base import SUFFIX, BaseQuantizeWrapper
+from tensorflow_quantization.wrappers.base import SUFFIX, WRAPPERS_OF_PACKAGE, BaseQuantizeWrapper
 
 
 def find_wrapper(layer: Any) -> type[BaseQuantizeWrapper] | None:
     """Returns the wrapper class for a layer; `None` if neither its class nor a base class has a wrapper.
 
     The nearest class with a wrapper counts. A wrapper of this package is for the Keras class of its name; a custom
-    wrapper is for any class of its name.
+    wrapper is for any class of its name, or for its `layer_class`. If a module has both a wrapper and a custom layer of
+    its name, the wrapper is for this layer and not for the Keras class of the same name.
 
     Example:
         >>> import keras
@@ -24,10 +26,21 @@ def find_wrapper(layer: Any) -> type[BaseQuantizeWrapper] | None:
         'DenseQuantizeWrapper'
     """
     for base in type(layer).__mro__:
-        wrapper = BaseQuantizeWrapper.CHILD_WRAPPERS.get(f"{base.__name__}{SUFFIX}")
-        if wrapper is not None and stands_for(wrapper, base) and wrapper.suits(layer):
-            return wrapper
+        name = f"{base.__name__}{SUFFIX}"
+        for wrapper in (BaseQuantizeWrapper.CHILD_WRAPPERS.get(name), WRAPPERS_OF_PACKAGE.get(name)):
+            if wrapper is None or not stands_for(wrapper, base) or _is_for_another(wrapper, base):
+                continue
+            if wrapper.suits(layer):
+                return wrapper
     return None
+
+
+def _is_for_another(wrapper: type[BaseQuantizeWrapper], base: type) -> bool:
+    """Whether a wrapper of the user's stands beside a custom layer with the name of the Keras class `base`."""
+    if not is_of_keras(base) or is_of_package(wrapper) or wrapper.layer_class is not None:
+        return False
+    beside = getattr(sys.modules.get(wrapper.__module__), base.__name__, None)
+    return isinstance(beside, type) and issubclass(beside, keras.layers.Layer) and not issubclass(beside, base)
 
 
 def activation_quantizers(operation: Any) -> list[ActivationQuantizer]:

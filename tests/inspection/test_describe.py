@@ -1,6 +1,7 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 import small_models
 from keras import layers
@@ -157,3 +158,37 @@ def test_unknown_layer_is_refused(cnn):
 def test_what_is_no_model_is_refused(thing):
     with pytest.raises(TypeError, match=r"Expected a keras\.Model"):
         describe(thing)
+
+
+def test_learned_range_is_scale_times_levels_and_called_learned(cnn, images):
+    q_model = calibrate(quantize_model(cnn, ranges="learned"), images[0], verbose=0)
+    quantizer = q_model.get_layer("quant_gap").input_quantizers[0]
+    quantizer.step_change.assign(0.5)  # as training does
+    (gap,) = describe(q_model)["gap"].quantizers
+    assert gap.scale == pytest.approx(float(quantizer.parameters()[0]))
+    assert gap.range == pytest.approx((-127 * gap.scale, 127 * gap.scale))
+    assert gap.learned
+    assert str(gap).startswith(f"input int8 [{-127 * gap.scale:.4g}, {127 * gap.scale:.4g}], learned")
+
+
+def test_range_that_the_runtime_demands_is_not_the_range_before_calibration():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(3, activation="tanh", name="dense")(inputs))
+    output = describe(quantize_model(model, target="litert"))["dense_activation"].quantizers[-1]
+    assert output.range == (-1.0, 127 / 128)
+
+
+def test_weights_have_a_scale_for_each_channel(cnn):
+    kernel = describe(quantize_model(cnn))["conv"].quantizers[1]
+    expected = np.abs(keras.ops.convert_to_numpy(cnn.get_layer("conv").kernel)).max((0, 1, 2)) / 127
+    np.testing.assert_allclose(kernel.scale, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "litert"])
+def test_quantizer_after_a_float_layer_is_not_called_its_output(target):
+    inputs = keras.Input((4, 4))
+    model = keras.Model(inputs, layers.Dense(3, name="dense")(layers.ELU(name="float")(inputs)))
+    layer = describe(quantize_model(model, target=target))["float"]
+    assert [q.what for q in layer.quantizers] == ["after it"]
+    assert layer.code == "float_read_in_integers"
+    assert layer.reason == "read by dense; the layer itself is not known to run in integers"

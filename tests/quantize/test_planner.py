@@ -1,9 +1,11 @@
+import re
+
 import keras
 import pytest
 import small_models
 from keras import layers
 
-from tensorflow_quantization import QuantizationSpec
+from tensorflow_quantization import NonWeightedBaseQuantizeWrapper, QuantizationSpec
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.quantize.pipeline import plan_model
 from tensorflow_quantization.quantize.planner import make_plan
@@ -183,24 +185,31 @@ def test_output_is_quantized_on_request(cnn):
     assert [layer.path for layer in plan if layer.output] == ["dense"]
 
 
-@pytest.mark.parametrize(("index", "wrong", "expected"), [([0, 2], [2], (0,)), (-1, [-1], None), ([5], [5], None)])
-def test_index_that_a_layer_does_not_have_is_warned_of(residual, index, wrong, expected):
-    with pytest.warns(UserWarning) as caught:
-        plan = plan_of(residual, {"name": "add", "quantization_index": index})
-    (warning,) = caught
-    assert str(warning.message) == (
-        f"Layer 'add' has 2 input(s), so quantization_index {wrong} is ignored. Valid indices are 0 to 1."
-    )
-    assert (plan["add"].inputs or None) == expected
+@pytest.mark.parametrize(("index", "wrong"), [([0, 2], [2]), (5, [5])])
+def test_index_that_a_named_layer_does_not_have_is_an_error(residual, index, wrong):
+    with pytest.raises(ValueError, match=rf"Layer 'add' has 2 input.*{re.escape(str(wrong))} does not exist.*0 to 1"):
+        plan_of(residual, {"name": "add", "quantization_index": index})
+
+
+@pytest.mark.parametrize("entry", [{"name": "Add", "is_keras_class": True}, {"name": "ad*"}])
+def test_index_of_an_entry_for_several_layers_is_warned_of(residual, entry):
+    with pytest.warns(UserWarning, match=r"Layer 'add' has 2 input.*\[2\] of the entry.*is ignored there"):
+        plan = plan_of(residual, entry | {"quantization_index": [0, 2]})
+    assert plan["add"].inputs == (0,)
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"name": "dens"}, "The model has no layer named 'dens'.*does nothing. Did you mean 'dense'"),
+        ({"name": "dens"}, "The model has no layer or input named 'dens'.*does nothing. Did you mean 'dense'"),
         ({"name": "dens_*"}, r"no layer that matches 'dens_\*'"),
         ({"name": "Convv2D", "is_keras_class": True}, "no layer of class 'Convv2D'.*Did you mean 'Conv2D'"),
-        ({"name": "xyzzy"}, "no layer named 'xyzzy'; this entry of the QuantizationSpec does nothing.$"),
+        ({"name": "xyzzy"}, "no layer or input named 'xyzzy'; this entry of the QuantizationSpec does nothing.$"),
+        ({"name": "Conv3D", "is_keras_class": True}, "no layer of class 'Conv3D'.*Did you mean 'Conv2D'\\?$"),
+        ({"name": "Dense"}, "'Dense' is a class: pass is_keras_class=True"),
+        ({"name": "MaxPool2D"}, "'MaxPool2D' is a class: pass is_keras_class=True"),
+        ({"name": "conv", "is_keras_class": True}, "'conv' is the name of a layer: leave out is_keras_class=True"),
+        ({"name": "quant_bn"}, "Did you mean 'bn'. An entry names a layer of the float model"),
     ],
 )
 def test_unknown_name_is_warned_of_with_the_closest_and_the_rest_goes_on(cnn, entry, message):
@@ -209,9 +218,43 @@ def test_unknown_name_is_warned_of_with_the_closest_and_the_rest_goes_on(cnn, en
     assert list(decisions(plan)) == ["conv", "gap", "dense"]
 
 
-def test_class_that_keras_has_but_the_model_has_not_is_fine(cnn, recwarn):
-    plan_of(cnn, {"name": "Conv3D", "is_keras_class": True})
-    assert len(recwarn) == 0
+def test_named_recurrent_layer_says_that_only_its_input_is_quantized():
+    inputs = keras.Input((4, 3))
+    model = keras.Model(inputs, layers.LSTM(2, name="lstm")(inputs))
+    with pytest.warns(UserWarning, match=r"Layer 'lstm' \(LSTM\).*only its inputs are.*quantize_weight=False"):
+        plan = plan_of(model, {"name": "lstm"})
+    assert plan["lstm"].reason.text == "name 'lstm' in the spec; only its inputs: no wrapper quantizes its weights"
+    assert plan_of(model, {"name": "lstm", "quantize_weight": False})["lstm"].inputs == (0,)
+
+
+@pytest.mark.parametrize("target", [None, "onnxruntime"])
+def test_custom_class_without_a_wrapper_says_what_to_do(target):
+    class Scale(layers.Layer):
+        def build(self, shape):
+            self.gain = self.add_weight(shape=shape[-1:])
+
+        def call(self, x):
+            return x * self.gain
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, Scale(name="scale")(layers.Dense(3)(inputs)))
+    reason = plan_model(model, target=target)["scale"].reason
+    assert reason.code is ReasonCode.NO_WRAPPER
+    assert "write a ScaleQuantizeWrapper, or name the layer" in reason.text
+
+
+def test_entry_that_overrides_a_case_says_so(residual):
+    cases = [("MyCase", spec_of({"name": "add", "quantization_index": 0}))]
+    plan = plan_of(residual, ADD, case_specs=cases)
+    assert plan["add"].reason.text == "class 'Add' in the spec, which overrides MyCase"
+
+
+def test_own_wrapper_quantizes_a_class_that_is_off_by_default(own_wrappers, cnn):
+    class MaxPooling2DQuantizeWrapper(NonWeightedBaseQuantizeWrapper):
+        pass
+
+    assert plan_of(cnn)["pool"].wrapper is MaxPooling2DQuantizeWrapper
+    assert plan_of(cnn)["pool"].inputs == (0,)
 
 
 def test_text_has_a_line_a_layer(residual):

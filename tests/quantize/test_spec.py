@@ -281,3 +281,9 @@ def test_spec_without_entries_is_false():
     assert not spec
     spec.add("a")
     assert spec
+
+
+@pytest.mark.parametrize("index", [-1, [0, -2]])
+def test_negative_index_is_refused(index):
+    with pytest.raises(ValueError, match=r"quantization_index of 'add' must be 0 or greater, got \[.*counted from 0"):
+        QuantizationSpec().add("add", quantization_index=index)
