@@ -16,26 +16,29 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from tensorflow_quantization.model.keras_internals import nodes_of, origin, reading_nodes
-from tensorflow_quantization.model.weights import merged
+from tensorflow_quantization.model.weights import merged, merged_array
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
 #: From this many steps on, float32 resolves half a step at best, so there is nothing to round.
 _EXACT = 2.0**22
 
 
-def integer_bias(wrapper: Any) -> Any:
+def integer_bias(wrapper: Any, xp: Any = ops) -> Any:
     """Returns the bias of a wrapped layer, rounded to whole steps of input scale x weight scale.
 
     If a BatchNormalization is folded into the layer, the returned bias makes the folded bias a whole number of steps.
 
     Args:
         wrapper: a wrapper within a model, which holds the layers that the config names.
+        xp: the array namespace that computes: `keras.ops` (default) in a model, `numpy` for a file, which then has the
+            same bytes on every backend.
 
     Returns:
-        A float32 tensor. Its shape is the bias' shape, or (channels,) for a layer without a bias into which a
+        A float32 tensor or array. Its shape is the bias' shape, or (channels,) for a layer without a bias into which a
         BatchNormalization is folded. `None` if nothing is rounded: there is no quantized kernel, no quantized input, or
         no bias at all.
     """
@@ -44,21 +47,28 @@ def integer_bias(wrapper: Any) -> Any:
         return None
     bias, normalization = getattr(wrapper.layer, "bias", None), following_normalization(wrapper)
     if bias is not None:
-        own = ops.cast(bias, "float32")
+        own = _float32(bias, xp)
     elif normalization is not None:
-        own = ops.zeros(normalization.moving_mean.shape)
+        own = xp.zeros(normalization.moving_mean.shape, "float32")
     else:
         return None
-    weight_scale = wrapper.weight_quantizers[kernel].scale(merged(wrapper.layer, kernel))
-    step = ops.reshape(quantizer.scale() * weight_scale, (-1,))
+    weights = wrapper.weight_quantizers[kernel]
+    if xp is np:
+        (scale, _), (weight_scale, _) = quantizer.parameters(), weights.parameters(merged_array(wrapper.layer, kernel))
+    else:
+        scale, weight_scale = quantizer.scale(), weights.scale(merged(wrapper.layer, kernel))
+    step = xp.reshape(scale * weight_scale, (-1,))
     if step.shape[0] not in (1, math.prod(own.shape)):
         return None
-    steps = (ops.reshape(own, (-1,)) + _offset(normalization)) / step
-    change = (ops.round(steps) - steps) * step
-    # No rounding while the range is initial, since the step is not known yet. A gamma of zero makes `steps` infinite or
-    # NaN; the comparison is false for both.
-    change = ops.where(ops.logical_and(quantizer.is_seen(), ops.abs(steps) < _EXACT), change, 0.0)
-    return own + ops.stop_gradient(ops.reshape(change, own.shape))
+    # A gamma of zero makes `steps` infinite or NaN; the comparison below is false for both.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        steps = (xp.reshape(own, (-1,)) + _offset(normalization, xp)) / step
+        change = (xp.round(steps) - steps) * step
+    seen = quantizer.seen if xp is np else quantizer.is_seen()
+    # No rounding while the range is initial, since the step is not known yet.
+    change = xp.where(xp.logical_and(seen, xp.abs(steps) < _EXACT), change, xp.zeros_like(change))
+    change = xp.reshape(change, own.shape)
+    return own + (change if xp is np else ops.stop_gradient(change))
 
 
 def add_to_channels(wrapper: Any, outputs: Any, bias: Any) -> Any:
@@ -116,12 +126,18 @@ def _source(operation: keras.Operation, name: str) -> Any:
     return None
 
 
-def _offset(normalization: keras.layers.BatchNormalization | None) -> Any:
+def _offset(normalization: keras.layers.BatchNormalization | None, xp: Any) -> Any:
     """Returns the offset in: BatchNormalization(x) = factor * (x + offset); 0 without a normalization."""
     if normalization is None:
         return 0.0
-    offset = -ops.cast(normalization.moving_mean, "float32")
+    offset = -_float32(normalization.moving_mean, xp)
     if normalization.center:
-        shift = normalization.beta * ops.sqrt(normalization.moving_variance + normalization.epsilon)
-        offset = offset + (shift / normalization.gamma if normalization.scale else shift)
+        deviation = xp.sqrt(_float32(normalization.moving_variance, xp) + normalization.epsilon)
+        shift = _float32(normalization.beta, xp) * deviation
+        offset = offset + (shift / _float32(normalization.gamma, xp) if normalization.scale else shift)
     return offset
+
+
+def _float32(x: Any, xp: Any) -> Any:
+    """Returns a variable or tensor in float32: a NumPy array if `xp` is NumPy, a tensor otherwise."""
+    return ops.convert_to_numpy(ops.convert_to_tensor(x)).astype("float32") if xp is np else ops.cast(x, "float32")

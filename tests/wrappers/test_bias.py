@@ -293,3 +293,17 @@ def test_scheme_with_one_scale_for_all_channels(own_wrappers):
     ).item()
     steps = ops.convert_to_numpy(integer_bias(wrapper)) / step
     np.testing.assert_allclose(steps, np.round(steps), atol=WHOLE)
+
+
+@pytest.mark.parametrize("name", ["functional", "residual", "operations"])
+def test_bias_of_a_file_is_computed_in_numpy(tmp_path, name):
+    model = calibrated(small_models.BUILDERS[name](), target="tensorrt")
+    graph = onnx.load(export_onnx(model, tmp_path / "m.onnx")).graph
+    written = {numpy_helper.to_array(i).tobytes() for i in graph.initializer}
+    wrappers = [layer for layer in model.layers if getattr(layer, "kernels", None) and not layer.normalization]
+    assert wrappers
+    for wrapper in wrappers:
+        bias = integer_bias(wrapper, np)
+        assert isinstance(bias, np.ndarray) and bias.dtype == np.float32
+        assert bias.tobytes() in written
+        np.testing.assert_allclose(bias, ops.convert_to_numpy(integer_bias(wrapper)), rtol=1e-6)

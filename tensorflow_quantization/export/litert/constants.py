@@ -57,14 +57,9 @@ def constant_values(operation: Any) -> dict[str, np.ndarray]:
             weight = quantizers[name].dequantized(weight)
         values.update((v.path, to_numpy(value, v.dtype)) for v, value in substitutes(layer, name, weight))
     if quantizers and getattr(layer, "bias", None) is not None:
-        bias = _integer_bias(operation)
+        bias = integer_bias(operation, np)
         values[layer.bias.path] = _bias(values[layer.bias.path] if bias is None else bias)
     return values
-
-
-def _integer_bias(operation: Any) -> np.ndarray | None:
-    bias = integer_bias(operation)
-    return None if bias is None else to_numpy(bias, "float32")
 
 
 def constant_layer(layer: keras.layers.Layer, values: dict[str, np.ndarray], inner: Step) -> Step:
@@ -92,7 +87,7 @@ def folded_layer(wrapper: BaseQuantizeWrapper, affine: Affine, inner: Step) -> S
     if layer.use_bias:
         values[layer.bias.path] = _bias(values[layer.bias.path] * affine.factor + affine.shift)
         return constant_layer(layer, values, inner)
-    own = _integer_bias(wrapper)
+    own = integer_bias(wrapper, np)
     shift = _bias(affine.shift if own is None else affine.shift + own * affine.factor)
     product = constant_layer(layer, values, inner)
     return lambda x, **kwargs: product(x, **kwargs) + shift

@@ -9,7 +9,7 @@ import numpy as np
 from keras import tree
 
 from tensorflow_quantization.export.errors import NotExpressibleError
-from tensorflow_quantization.export.onnx.emission import Emission, to_numpy
+from tensorflow_quantization.export.onnx.emission import Emission
 from tensorflow_quantization.export.onnx.emitters.convolution import depthwise_half, pointwise_half
 from tensorflow_quantization.export.onnx.metadata import SHARED
 from tensorflow_quantization.export.onnx.registry import emitter, find_emitter
@@ -83,8 +83,8 @@ def activation_quantizer(e: Emission, quantizer: ActivationQuantizer, x: Value) 
 
 def _within(e: Emission, wrapper: BaseQuantizeWrapper) -> Emission:
     """An emission for the layer in a wrapper, with quantized kernels and the bias that integer kernels can store."""
-    bias = integer_bias(wrapper)
-    arrays = {} if bias is None else {"bias": to_numpy(bias, "float32")}
+    bias = integer_bias(wrapper, np)
+    arrays = {} if bias is None else {"bias": bias}
     return e.wrapped(wrapper.layer, wrapper.weight_quantizers, arrays)
 
 
