@@ -1,7 +1,7 @@
 """The command line: `tensorflow-quantization check model.onnx`, and commands to report, describe and export.
 
 This module is outside the package, because importing the package loads Keras and its backend, which takes seconds.
-So `--help`, `--version` and a wrong option answer at once; a command imports the package when it runs.
+So `--help`, `--version` and a wrong argument answer at once; a command imports the package when it runs.
 """
 
 from __future__ import annotations
@@ -18,11 +18,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import keras
 
-#: The runtimes in the help texts. A test compares them with the arguments that the functions accept.
+#: What the options take. A test compares it with the arguments that the functions accept.
 CHECK_TARGETS = ("tensorrt", "onnxruntime", "openvino")
 REPORT_RUNTIMES = ("onnxruntime", "openvino")
 EXPORT_SUFFIXES = (".onnx", ".tflite")
 EXPORT_TARGETS = ("tensorrt", "onnxruntime", "openvino")
+PRECISIONS = ("float32", "float16")
+INPUT_LAYOUTS = ("channels_last", "channels_first")
+OLDEST_OPSET = 13
+
+_PACKAGE = Path(__file__).with_name("tensorflow_quantization")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status of the process: 0 for success; 1 if `check` finds errors; 2 if a command fails, with the reason
         on stderr.
+
+    Raises:
+        SystemExit: after `--help`, `--version` and a wrong argument, before the package is imported.
     """
     parser = _parser()
     options = vars(parser.parse_args(arguments))
@@ -56,20 +64,18 @@ def _report(path: str, runtime: str) -> int:
     return 0
 
 
-def _describe(path: str) -> int:
-    print(_package().describe(_load(path)))
+def _describe(path: str, trust: bool) -> int:
+    print(_package().describe(_load(path, trust)))
     return 0
 
 
-def _export(path: str, output: str, **options: Any) -> int:
+def _export(path: str, output: str, trust: bool, **options: Any) -> int:
     suffix = Path(output).suffix
-    if suffix not in EXPORT_SUFFIXES:
-        raise ValueError(f"The file to write must end in {_one_of(EXPORT_SUFFIXES)}, got {output}.")
     given = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if suffix == ".tflite" and given:
         raise ValueError(f"{', '.join(given)} apply to .onnx files only, and {output} is a .tflite file.")
     package = _package()
-    model = _load(path)
+    model = _load(path, trust)
     if suffix == ".tflite":
         print(package.export_litert(model, output))
     else:
@@ -84,10 +90,21 @@ def _package() -> Any:
     return tensorflow_quantization
 
 
-def _load(path: str) -> keras.Model:
-    import keras
+def _load(path: str, trust: bool) -> keras.Model:
+    from tensorflow_quantization.model.files import load_model
 
-    return keras.saving.load_model(path, compile=False)
+    return load_model(path, trusted=trust)
+
+
+def started_with_the_package() -> None:
+    """Answer `python -m tensorflow_quantization` as far as possible before the package is imported.
+
+    Python imports a package before its `__main__`. So the package calls this function first, and wrong arguments and
+    `--help` end the process here.
+    """
+    _parser().parse_args(sys.argv[1:])
+    with quiet_backend():
+        import keras  # noqa: F401
 
 
 @contextmanager
@@ -114,7 +131,40 @@ def quiet_backend() -> Iterator[None]:
 
 def _version() -> str:
     """The version of the package, read without importing it."""
-    return runpy.run_path(str(Path(__file__).with_name("tensorflow_quantization") / "_version.py"))["__version__"]
+    return runpy.run_path(str(_PACKAGE / "_version.py"))["__version__"]
+
+
+def _name(allowed: Sequence[str]) -> Callable[[str], str]:
+    """The check of an option that takes one of some names."""
+
+    def check(given: str) -> str:
+        if given not in allowed:
+            must_be_one_of = runpy.run_path(str(_PACKAGE / "text" / "messages.py"))["must_be_one_of"]
+            raise argparse.ArgumentTypeError(must_be_one_of("the value", allowed, given))
+        return given
+
+    return check
+
+
+def _file(given: str) -> str:
+    if not Path(given).exists():
+        raise argparse.ArgumentTypeError(f"There is no file {given}.")
+    return given
+
+
+def _output(given: str) -> str:
+    path = Path(given)
+    if path.suffix not in EXPORT_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"The file to write must end in {_one_of(EXPORT_SUFFIXES)}, got {given}.")
+    if not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"The directory {path.parent} does not exist; create it first.")
+    return given
+
+
+def _opset(given: str) -> int:
+    if not given.isdigit() or int(given) < OLDEST_OPSET:
+        raise argparse.ArgumentTypeError(f"An opset is an integer from {OLDEST_OPSET}, got {given}.")
+    return int(given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -125,27 +175,52 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, command: Callable[..., int], help: str, path: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=help, description=help)
         sub.set_defaults(command=command)
-        sub.add_argument("path", help=path)
+        sub.add_argument("path", help=path, type=_file)
         return sub
 
     sub = add(
         "check", _check, "Check an .onnx file against the rules of a runtime; exits with 1 if it breaks a rule.", "file"
     )
-    sub.add_argument("--target", help=f"{_one_of(CHECK_TARGETS)}; default: the target in the file, or tensorrt")
+    sub.add_argument(
+        "--target",
+        type=_name(CHECK_TARGETS),
+        help=f"{_one_of(CHECK_TARGETS)}; default: the target in the file, or tensorrt",
+    )
     sub = add("report", _report, "List the operators of an .onnx file that a runtime runs in integers here.", "file")
-    sub.add_argument("--runtime", default="onnxruntime", help=f"{_one_of(REPORT_RUNTIMES)}; default: %(default)s")
-    add(
+    sub.add_argument(
+        "--runtime",
+        type=_name(REPORT_RUNTIMES),
+        default="onnxruntime",
+        help=f"{_one_of(REPORT_RUNTIMES)}; default: %(default)s",
+    )
+    described = add(
         "describe",
         _describe,
         "List the layers of a model: quantizers and ranges, and why each layer is quantized or not.",
         "a .keras file",
     )
     sub = add("export", _export, "Write a model as an .onnx or .tflite file.", "a .keras file")
-    sub.add_argument("output", help="the file to write; its suffix says which kind, .onnx or .tflite (LiteRT)")
-    sub.add_argument("--target", help=f"{_one_of(EXPORT_TARGETS)}; default: the target of quantize_model")
-    sub.add_argument("--opset", type=int, help="13 or newer; default: the lowest that the model needs")
-    sub.add_argument("--precision", help="float32 or float16, the type of float operators; default: float32")
-    sub.add_argument("--input-layout", help="channels_last or channels_first; default: channels_last")
+    for reader in (described, sub):
+        reader.add_argument(
+            "--trust",
+            action="store_true",
+            help="run the Python code of Lambda layers in the file; only for a file whose origin you trust",
+        )
+    sub.add_argument(
+        "output", type=_output, help="the file to write; its suffix says which kind, .onnx or .tflite (LiteRT)"
+    )
+    sub.add_argument(
+        "--target", type=_name(EXPORT_TARGETS), help=f"{_one_of(EXPORT_TARGETS)}; default: the target of quantize_model"
+    )
+    sub.add_argument("--opset", type=_opset, help="13 or newer; default: the lowest that the model needs")
+    sub.add_argument(
+        "--precision",
+        type=_name(PRECISIONS),
+        help=f"{_one_of(PRECISIONS)}, the type of float operators; default: float32",
+    )
+    sub.add_argument(
+        "--input-layout", type=_name(INPUT_LAYOUTS), help=f"{_one_of(INPUT_LAYOUTS)}; default: channels_last"
+    )
     return parser
 
 

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from tensorflow_quantization import legacy
+from tensorflow_quantization import _command_line, legacy  # noqa: F401  (the former answers `--help`)
 from tensorflow_quantization._version import __version__
 from tensorflow_quantization.calibration import calibrate
 from tensorflow_quantization.inspection import describe

@@ -1,5 +1,7 @@
 """The command line, on real files."""
 
+import os
+import random
 import subprocess
 import sys
 
@@ -8,13 +10,22 @@ import numpy as np
 import onnx
 import pytest
 from keras import layers
+from mutations import mutate
 
 from tensorflow_quantization import __version__, calibrate, export_onnx, quantize_model
-from tensorflow_quantization.export.validation import check_target
+from tensorflow_quantization.export import validation
 from tensorflow_quantization.inspection.checks.check import RULES
 from tensorflow_quantization.inspection.runtime.runtime_report import RUNTIMES
 from tensorflow_quantization.targets import TARGETS
-from tensorflow_quantization_cli import CHECK_TARGETS, EXPORT_TARGETS, REPORT_RUNTIMES, main
+from tensorflow_quantization_cli import (
+    CHECK_TARGETS,
+    EXPORT_TARGETS,
+    INPUT_LAYOUTS,
+    OLDEST_OPSET,
+    PRECISIONS,
+    REPORT_RUNTIMES,
+    main,
+)
 
 
 @pytest.fixture
@@ -64,30 +75,67 @@ def test_export_takes_options(quantized):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["check", "missing.onnx"], "missing.onnx"),
-        (["check", "m.onnx", "--target", "tensortr"], "tensorrt"),
-        (["report", "m.onnx", "--runtime", "onnx"], "onnxruntime"),
-        (["export", "m.keras", "m2.onnx", "--precision", "float61"], "float16"),
-        (["export", "m.keras", "m2.tflite", "--opset", "17"], "--opset"),
-        (["export", "missing.keras", "m2.onnx"], "missing.keras"),
+        (["check", "missing.onnx"], "There is no file missing.onnx."),
+        (["check", "m.onnx", "--target", "tensortr"], "Did you mean 'tensorrt'?"),
+        (["report", "m.onnx", "--runtime", "onnx"], "'onnxruntime'"),
+        (["describe", "missing.keras"], "There is no file missing.keras."),
+        (["export", "m.keras", "m2.onnx", "--precision", "float61"], "'float16'"),
+        (["export", "m.keras", "m2.onnx", "--opset", "12"], "from 13, got 12"),
+        (["export", "m.keras", "m2.onnx", "--opset", "x"], "from 13, got x"),
+        (["export", "m.keras", "m2.onnx", "--input-layout", "nchw"], "'channels_first'"),
+        (["export", "m.keras", "m2.onnx", "--target", "litert"], "'openvino'"),
+        (["export", "missing.keras", "m2.onnx"], "There is no file missing.keras."),
         (["export", "m.keras", "m2.txt"], ".onnx or .tflite"),
+        (["export", "m.keras", "m.keras"], ".onnx or .tflite"),
+        (["export", "m.keras", "nowhere/m2.onnx"], "The directory nowhere does not exist"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(quantized, monkeypatch, capsys, arguments, message):
-    monkeypatch.chdir(quantized)
-    assert main(arguments) == 2
-    captured = capsys.readouterr()
-    assert message in captured.err
-    assert "Traceback" not in captured.err
-    assert not list(quantized.glob("m2*"))
+def test_a_wrong_argument_is_said_before_the_package_is_imported(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.onnx").touch()
+    (tmp_path / "m.keras").touch()
+    monkeypatch.setattr("tensorflow_quantization_cli._package", lambda: pytest.fail("the package was imported"))
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert message in capsys.readouterr().err
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.keras", "m.onnx"]
 
 
-def test_export_does_not_write_over_the_model(quantized, capsys):
-    path = quantized / "m.keras"
-    before = path.read_bytes()
-    assert main(["export", str(path), str(path)]) == 2
-    assert ".onnx or .tflite" in capsys.readouterr().err
-    assert path.read_bytes() == before
+def test_options_of_onnx_do_not_apply_to_tflite(quantized, capsys):
+    assert main(["export", str(quantized / "m.keras"), str(quantized / "m2.tflite"), "--opset", "17"]) == 2
+    assert "--opset" in capsys.readouterr().err
+
+
+MUTATIONS = 16
+
+
+@pytest.mark.parametrize("name", ["m.keras", "m.onnx"])
+def test_a_damaged_file_is_said_in_one_line(name, quantized, capsys):
+    path, commands = quantized / name, {"m.keras": ["describe", "export"], "m.onnx": ["check", "report"]}[name]
+    data = path.read_bytes()
+    for seed in range(MUTATIONS):
+        path.write_bytes(mutate(data, random.Random(seed)))
+        command = commands[seed % 2]
+        output = [str(quantized / "m2.onnx")] if command == "export" else []
+        status = main([command, str(path), *output])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        if status == 2:
+            assert captured.err.startswith("tensorflow-quantization: ") and name in captured.err, f"seed {seed}"
+        else:
+            assert captured.out and not captured.err, f"seed {seed}"
+
+
+def test_code_in_a_file_runs_only_if_the_user_trusts_it(tmp_path, capsys):
+    model = keras.Sequential([keras.Input((3,)), layers.Lambda(lambda x: x * 2, name="own"), layers.Dense(2)])
+    path, output = tmp_path / "m.keras", tmp_path / "m.onnx"
+    model.save(path)
+    for command in (["describe", str(path)], ["export", str(path), str(output)]):
+        assert main(command) == 2
+        assert "It was not run" in (said := capsys.readouterr().err) and "--trust" in said
+        assert not output.exists()
+        assert main([*command, "--trust"]) == 0
+        capsys.readouterr()
 
 
 def test_unknown_command_exits_with_2():
@@ -95,9 +143,10 @@ def test_unknown_command_exits_with_2():
         main(["chekc"])
 
 
-def python(*arguments):
-    """What a fresh process prints."""
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+def python(*arguments, check=True):
+    """What a fresh process prints, in the environment of a user who sets nothing."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=check, env=environment)
 
 
 def test_it_is_a_module():
@@ -117,10 +166,42 @@ def test_what_needs_no_model_imports_no_backend(option):
     assert "describe" in shown if option == "--help" else shown == __version__
 
 
-def test_a_command_writes_no_notes_of_the_backend_to_stderr(quantized):
-    command = python("-m", "tensorflow_quantization_cli", "describe", str(quantized / "m.keras"))
-    assert "conv2d" in command.stdout
-    assert command.stderr == ""
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "missing.onnx"], ["chekc"]])
+def test_the_module_answers_before_it_imports_keras(arguments):
+    done = python("-X", "importtime", "-m", "tensorflow_quantization", *arguments, check=False)
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
+    assert "tensorflow_quantization._command_line" in imported
+    assert "keras" not in imported
+    assert "usage: tensorflow-quantization" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "command"),
+    [
+        ("tensorflow_quantization", "check"),
+        ("tensorflow_quantization", "export"),
+        ("tensorflow_quantization_cli", "report"),
+        ("tensorflow_quantization_cli", "describe"),
+    ],
+)
+def test_a_command_writes_no_notes_of_the_backend_to_stderr(module, command, quantized):
+    file = quantized / ("m.keras" if command in ("describe", "export") else "m.onnx")
+    output = [str(quantized / "m2.onnx")] if command == "export" else []
+    done = python("-m", module, command, str(file), *output, check=False)
+    assert done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT needs the TensorFlow backend")
+def test_an_export_to_litert_writes_no_notes_to_stderr(tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2)])
+    data = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    calibrate(quantize_model(model, target="litert"), data, verbose=0).save(tmp_path / "m.keras")
+    done = python(
+        "-m", "tensorflow_quantization", "export", str(tmp_path / "m.keras"), str(tmp_path / "m.tflite"), check=False
+    )
+    assert done.stdout.strip() == str(tmp_path / "m.tflite")
+    assert done.stderr == ""
 
 
 def test_help_names_the_runtimes_that_the_functions_take():
@@ -128,4 +209,10 @@ def test_help_names_the_runtimes_that_the_functions_take():
     assert set(REPORT_RUNTIMES) == set(RUNTIMES)
     assert set(EXPORT_TARGETS) == {name for name in TARGETS if name != "litert"}
     for target in EXPORT_TARGETS:
-        check_target(target)
+        validation.check_target(target)
+
+
+def test_options_take_what_the_functions_take():
+    assert set(PRECISIONS) == set(validation.TOLERANCES)
+    assert set(INPUT_LAYOUTS) == set(validation.INPUT_LAYOUTS)
+    assert OLDEST_OPSET == validation.MIN_OPSET

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from tensorflow_quantization.model.files import SUFFIXES, load_model
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.keras_classes import class_names_in_spec, resolve_alias
 from tensorflow_quantization.text.tables import text_table
@@ -140,7 +141,7 @@ def convert_saved_model_to_onnx(
 
     Raises:
         FileNotFoundError: `saved_model_dir` does not exist.
-        ValueError: it is not a saved Keras model.
+        ValueError: it is not a saved Keras model, is damaged, or has a Lambda layer with Python code.
         ImportError: it is a SavedModel directory, and tf2onnx is not installed.
     """
     path = pathlib.Path(saved_model_dir)
@@ -151,12 +152,12 @@ def convert_saved_model_to_onnx(
 
         convert_saved_model_directory(path, onnx_model_path, opset=opset)
         return
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
+    if path.suffix not in SUFFIXES:
         raise ValueError(
             f"{os.fspath(saved_model_dir)!r} is not a saved Keras model: expected a .keras or .h5 file, or a "
             "SavedModel directory, which holds a saved_model.pb."
         )
-    convert_keras_model_to_onnx(keras.models.load_model(path, compile=False), onnx_model_path, opset=opset)
+    convert_keras_model_to_onnx(load_model(path), onnx_model_path, opset=opset)
 
 
 class KerasModelTraveller:

@@ -1,0 +1,79 @@
+"""Load a saved Keras model from any origin: damage is found before Keras reads the file, and no code in it runs."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import zipfile
+
+import keras
+
+SUFFIXES = (".keras", ".h5", ".hdf5")
+
+#: A longer first line holds a config.
+_LONGEST = 300
+
+#: How the config of a Lambda layer with code marks the code, in `.keras` and in older files.
+_CODE = (b'"__lambda__"', b'"function_type": "lambda"')
+
+
+def load_model(path: str | os.PathLike, *, trusted: bool = False) -> keras.Model:
+    """The model in a `.keras`, `.h5` or `.hdf5` file, not compiled.
+
+    Args:
+        path: the path of the file.
+        trusted: whether code in the file may run: the functions of Lambda layers. Default: no.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a saved Keras model, is damaged, or has layers that Keras cannot build; or it holds
+            code and is not trusted.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; pass the path of a .keras file.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{path} is not a saved Keras model: expected a .keras or .h5 file.")
+    if path.suffix == ".keras":
+        _check_archive(path)
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=not trusted)
+    except Exception as error:  # a damaged file may raise anything in Keras
+        if not trusted and _holds_code(path):
+            raise ValueError(
+                f"{path} has a Lambda layer with Python code, which would run when the model is loaded or used. It was "
+                "not run. If you trust the origin of the file, load it with keras.saving.load_model(path, "
+                "safe_mode=False), or pass --trust on the command line."
+            ) from error
+        raise ValueError(
+            f"{path} cannot be loaded: {_reason(error)}\nThe file is damaged, was written by another version of Keras, "
+            "or has layers whose classes are not imported."
+        ) from error
+
+
+def _check_archive(path: pathlib.Path) -> None:
+    """Compare the checksums of all parts: Keras reads some parts without."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except Exception as error:  # zipfile raises errors of many classes for a damaged directory of the archive
+        raise ValueError(f"{path} is not a .keras file, or is damaged: {_reason(error)}") from error
+    if broken is not None:
+        raise ValueError(f"{path} is damaged: the checksum of its part {broken!r} is wrong. Copy or save it again.")
+
+
+def _holds_code(path: pathlib.Path) -> bool:
+    if path.suffix == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            config = archive.read("config.json") if "config.json" in archive.namelist() else b""
+    else:
+        config = path.read_bytes()
+    return any(mark in config for mark in _CODE)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of the message: Keras adds whole configs."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:_LONGEST]}" if lines else type(error).__name__
