@@ -8,17 +8,22 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from tensorflow_quantization.calibration.estimator import RangeEstimator
 from tensorflow_quantization.calibration.min_max import MinMax
 from tensorflow_quantization.calibration.mse import MSE
 from tensorflow_quantization.calibration.percentile import Percentile
+from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.inputs import input_batches
 from tensorflow_quantization.model.keras_internals import data_adapter, sublayers
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.text.messages import must_be_one_of
 
 ESTIMATORS: dict[str, type[RangeEstimator]] = {"minmax": MinMax, "percentile": Percentile, "mse": MSE}
+
+#: Samples in a batch of arrays, as in `keras.Model.predict`.
+_BATCH_SIZE = 32
 
 #: Former name of a method to its name today.
 _OLDER_NAMES = {"max": "minmax"}
@@ -47,9 +52,9 @@ def calibrate(
 
     Args:
         model: the result of `quantize_model`; changed in place.
-        data: the calibration set, anything that `model.predict` takes: arrays, lists or dicts of arrays, a
-            `tf.data.Dataset`, a `PyDataset`, a generator, a torch `DataLoader`. Shapes include the batch axis. Of
-            (x, y) pairs only x is used.
+        data: the calibration set: arrays as `model.predict` takes them, or data that yields batches: a
+            `tf.data.Dataset`, a `PyDataset`, a generator, a torch `DataLoader`, a list of batches. Shapes include the
+            batch axis. Of (x, y) pairs only x is used.
         method: the range of each tensor:
 
             - "minmax" (default): from the least value to the greatest. "max" is a former name.
@@ -57,7 +62,8 @@ def calibrate(
             - "mse": the least mean squared quantization error.
             - a function without arguments that returns a `RangeEstimator`: `lambda: Percentile(99.9)`.
         steps: int, the greatest number of batches; `None` (default) is all. A generator that never ends needs it.
-        batch_size: int, samples in a batch of arrays; `None` (default) is 32.
+        batch_size: int, samples in a batch of arrays; `None` (default) is 32, or the batch size of the model if it has
+            a fixed one.
         verbose: 1 (default) shows a progress bar, 0 nothing.
 
     Returns:
@@ -65,8 +71,9 @@ def calibrate(
 
     Raises:
         TypeError: `model` is no `keras.Model`.
-        ValueError: the model has no quantizers, `method` is unknown, `steps` is below 1, the data is empty, a tensor is
-            NaN or infinite, or no data reached a quantizer. All ranges are unchanged then.
+        ValueError: the model has no quantizers, `method` is unknown, `steps` is below 1, the data is empty or does not
+            have the shapes of the model's inputs, a tensor is NaN or infinite, or no data reached a quantizer. All
+            ranges are unchanged then.
     """
     quantizers = _activation_quantizers(model)
     make_estimator = _estimator(method)
@@ -151,14 +158,12 @@ def _forget_compiled_functions(model: keras.Model) -> None:
 
 
 def _run(model, data, steps, batch_size, verbose) -> None:
-    adapter = data_adapter(data, batch_size)
-    total = adapter.num_batches
+    total, batches = _batches(model, data, batch_size)
     if steps is not None:
         total = steps if total is None else min(steps, total)
     bar = keras.utils.Progbar(total, verbose=verbose, unit_name="batch")
     done = 0
-    for batch in adapter.get_numpy_iterator():
-        x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    for x in batches:
         model.predict_on_batch(x)
         done += 1
         bar.update(done, finalize=done == total)
@@ -168,6 +173,17 @@ def _run(model, data, steps, batch_size, verbose) -> None:
         raise ValueError("The calibration data is empty: it has no batch.")
     if total is None:
         bar.update(done, finalize=True)
+
+
+def _batches(model, data, batch_size) -> tuple[int | None, Iterator[Any]]:
+    """The number of batches, `None` if it is unknown, and the x of each."""
+    if type(model).predict_step is not keras.Model.predict_step:  # only this method knows what it takes
+        adapter = data_adapter(data, batch_size)
+        pairs = map(keras.utils.unpack_x_y_sample_weight, adapter.get_numpy_iterator())
+        return adapter.num_batches, (x for x, _, _ in pairs)
+    graph = LayerGraph.trace(model)
+    batches = input_batches(graph, data, batch_size or _BATCH_SIZE, "The calibration data")
+    return batches.count, (tree.pack_sequence_as(graph.input_structure, arrays) for arrays in batches)
 
 
 def _set_ranges(quantizers, estimators) -> None:

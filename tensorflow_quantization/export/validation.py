@@ -72,10 +72,17 @@ def check_precision(precision: str) -> None:
         raise ExportError(must_be_one_of("precision", TOLERANCES, precision))
 
 
-def check_verify_runtime(runtime: str) -> None:
-    """Raises: ExportError: the runtime is unknown."""
+def check_verify_runtime(runtime: str | None, verify_with: object) -> None:
+    """Raises: ExportError: the runtime is unknown, or there is no input to verify with."""
+    if runtime is None:
+        return
     if runtime not in RUNTIMES:
         raise ExportError(must_be_one_of("verify_runtime", RUNTIMES, runtime))
+    if verify_with is None:
+        raise ExportError(
+            f"verify_runtime={runtime!r} verifies nothing without verify_with: pass input of the model, as "
+            "model.predict takes it, or leave verify_runtime out."
+        )
 
 
 def check_opset(opset: int | None) -> None:

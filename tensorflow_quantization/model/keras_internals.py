@@ -317,6 +317,15 @@ def without_autocast() -> contextlib.AbstractContextManager[Any]:
     return AutocastScope(None)
 
 
+def autocasting(dtype: str) -> contextlib.AbstractContextManager[Any]:
+    """Returns a context in which layers read their float variables as `dtype`, unless their policy has another one.
+
+    Why: a layer whose variables have 16 bits is computed in float32 for a comparison. Its policy alone does not cast
+    the variables: a layer casts them only if its policy is mixed. A public context of this kind would do.
+    """
+    return AutocastScope(dtype)
+
+
 def current_stateless_scope() -> keras.StatelessScope | None:
     """Returns the innermost `keras.StatelessScope` that is entered; `None` if there is none.
 

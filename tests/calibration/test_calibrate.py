@@ -147,6 +147,9 @@ FORMS = {
     "generator of batches": lambda x: ((x[i : i + 10],) for i in range(0, 70, 10)),
     "generator of pairs": lambda x: ((x[i : i + 10], np.zeros(10)) for i in range(0, 70, 10)),
     "generator with weights": lambda x: ((x[i : i + 10], np.zeros(10), np.ones(10)) for i in range(0, 70, 10)),
+    "generator of arrays": lambda x: (x[i : i + 10] for i in range(0, 70, 10)),
+    "list of batches": lambda x: [x[i : i + 10] for i in range(0, 70, 10)],
+    "pair": lambda x: (x, np.zeros(70)),
     "PyDataset": Batches,
     "tf.data": as_tf_dataset,
     "torch DataLoader": as_torch_loader,
@@ -158,6 +161,45 @@ def test_data_in_any_form_that_predict_takes(form, x):
     model = calibrate(dense(), FORMS[form](x), verbose=0)
     (range_,) = ranges_of(model).values()
     np.testing.assert_allclose(range_, [x.min(), x.max()])
+
+
+@pytest.mark.parametrize("form", ["samples of tf.data", "one sample", "another shape"])
+def test_data_without_a_batch_or_of_another_shape_is_refused(images, cnn, form):
+    q_model = quantize_model(cnn)
+    before = ranges_of(q_model)
+    data = {"one sample": images[0][0], "another shape": images[0][..., :1]}.get(form)
+    if data is None:
+        data = pytest.importorskip("tensorflow").data.Dataset.from_tensor_slices(images[0])
+    message = r"image \(None, 8, 8, 3\)\), got shapes.*" + (
+        "8, 8, 1" if form == "another shape" else r"forget \.batch\(\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        calibrate(q_model, data, verbose=0)
+    assert ranges_of(q_model) == before
+
+
+def test_a_model_with_a_fixed_batch_size_takes_any_number_of_batches():
+    inputs = keras.Input(batch_shape=(1, 4))
+    model = quantize_model(randomize(keras.Model(inputs, layers.Dense(3)(inputs))))
+    x = np.random.default_rng(0).normal(size=(4, 4)).astype("float32")
+    (range_,) = ranges_of(calibrate(model, x, verbose=0)).values()
+    np.testing.assert_allclose(range_, [x.min(), x.max()])
+
+
+def test_a_predict_step_of_the_user_gets_its_data_as_it_is(x):
+    class Own(keras.Model):
+        def predict_step(self, *args):
+            data = keras.utils.unpack_x_y_sample_weight(args[-1])[0]
+            return self(data["x"] * 2, training=False)
+
+    inputs = keras.Input((4,))
+    if keras.backend.backend() == "jax":
+        pytest.skip("predict_step has other arguments on JAX")
+    model = quantize_model(randomize(Own(inputs, layers.Dense(3)(inputs))))
+    if type(model).predict_step is keras.Model.predict_step:
+        model.__class__ = Own
+    (range_,) = ranges_of(calibrate(model, {"x": x}, verbose=0)).values()
+    np.testing.assert_allclose(range_, [2 * x.min(), 2 * x.max()], rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", small_models.BUILDERS)

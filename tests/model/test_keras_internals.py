@@ -444,3 +444,13 @@ def test_each_entry_says_why_it_is_needed():
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     assert len(functions) > 25
     assert [f.name for f in functions if "Why: " not in (ast.get_docstring(f) or "")] == []
+
+
+def test_layers_read_their_variables_in_another_dtype_within_a_context():
+    layer = keras.layers.Dense(2, dtype="float16")
+    layer.build((None, 3))
+    layer.dtype_policy = "float32"
+    with internals.autocasting("float32"):
+        assert keras.backend.standardize_dtype(layer(np.ones((1, 3), "float32")).dtype) == "float32"
+        assert keras.backend.standardize_dtype(layer.kernel.value.dtype) == "float32"
+    assert keras.backend.standardize_dtype(layer.kernel.value.dtype) == "float16"

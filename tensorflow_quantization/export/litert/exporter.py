@@ -16,7 +16,8 @@ from tensorflow_quantization.export.litert.file import float_operators
 from tensorflow_quantization.export.litert.function import make_function
 from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.export.onnx.writing import replacing
-from tensorflow_quantization.export.verification.litert import verify_litert
+from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify
+from tensorflow_quantization.export.verification.litert import require_installed, verify_litert
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.targets import DEFAULT, TARGETS
@@ -46,9 +47,9 @@ def export_litert(
         path: path of the file. An existing file is replaced when the new file is complete and verified.
         io_dtype: "float32" (default): inputs and outputs are float32, and the file quantizes and dequantizes them.
             "int8": inputs and outputs are int8, and the file stores their scale and zero point.
-        verify_with: input of the model, as `model.predict` takes it. The file runs on this input in LiteRT and is
-            compared with the Keras model, see `tensorflow_quantization.export.verification.litert`. Default: `None`,
-            no comparison.
+        verify_with: input of the model: arrays as `model.predict` takes them, or data that yields batches, of which
+            the first 8 are used, see `calibrate`. The file runs on this input in LiteRT and is compared with the Keras
+            model, see `tensorflow_quantization.export.verification.litert`. Default: `None`, no comparison.
 
     Returns:
         The path of the file, a `pathlib.Path`.
@@ -73,6 +74,9 @@ def export_litert(
     _check_io_dtype(io_dtype)
     _check_backend()
     graph = LayerGraph.trace(model).flatten().live()
+    if verify_with is not None:
+        verify_with = inputs_to_verify(graph, verify_with)
+        require_installed()
     _check_quantized(graph)
     _check_attention(graph)
     _check_loops(graph)

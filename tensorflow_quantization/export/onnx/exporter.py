@@ -15,7 +15,9 @@ from tensorflow_quantization.export.onnx.lower import finish, lower, names_of_ou
 from tensorflow_quantization.export.onnx.passes import run_passes
 from tensorflow_quantization.export.onnx.retarget import check_retargeted
 from tensorflow_quantization.export.onnx.writing import replacing, save, to_model
-from tensorflow_quantization.export.verification.onnx import TOLERANCES, verify_onnx
+from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify
+from tensorflow_quantization.export.verification.onnx import TOLERANCES, verify_onnx, verify_where_possible
+from tensorflow_quantization.export.verification.onnx_runtimes import require_installed, runtime_for
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
@@ -29,7 +31,7 @@ def export_onnx(
     target: str | None = None,
     precision: str = "float32",
     verify_with: Any = None,
-    verify_runtime: str = "onnxruntime",
+    verify_runtime: str | None = None,
 ) -> Path:
     """Write a Keras model, float or quantized, as an ONNX file, and return its path.
 
@@ -55,10 +57,13 @@ def export_onnx(
         precision: "float32" (default) or "float16": the dtype of everything that is not computed in integers, of
             float weights and of scales. Inputs and outputs are float32 in both cases, so that the files are
             interchangeable. Float16 scales need opset 19.
-        verify_with: input of the model, as `model.predict` takes it. The file runs on this input and is compared
-            with the Keras model, see `tensorflow_quantization.export.verification.onnx`. Default: `None`, no
+        verify_with: input of the model: arrays as `model.predict` takes them, or data that yields batches, of which
+            the first 8 are used, see `calibrate`. The file runs on this input and is compared with the Keras model,
+            which computes in float32, see `tensorflow_quantization.export.verification.onnx`. Default: `None`, no
             comparison.
-        verify_runtime: the runtime of that comparison, "onnxruntime" (default) or "openvino".
+        verify_runtime: the runtime of that comparison, "onnxruntime" or "openvino". Default: `None`, the target of
+            the file if it is one of these and installed, else ONNX Runtime; a warning says if the target is not
+            installed, or if the processor is the reason that it disagrees.
 
     Returns:
         The path of the file, a `pathlib.Path`.
@@ -72,7 +77,7 @@ def export_onnx(
         ExportError: another argument is wrong, weights or ranges are not finite, float16 cannot hold a weight or a
             scale, or `target` has no exact encoding. This is the base class of the three errors above; after each,
             an existing file is unchanged.
-        ImportError: `verify_with` is given and the runtime is not installed.
+        ImportError: `verify_with` is given, and neither `verify_runtime` nor ONNX Runtime is installed.
 
     Example:
         >>> quantized = quantize_model(model, target="onnxruntime")
@@ -85,8 +90,13 @@ def export_onnx(
     validation.check_opset(opset)
     validation.check_target(target)
     validation.check_precision(precision)
-    validation.check_verify_runtime(verify_runtime)
+    validation.check_verify_runtime(verify_runtime, verify_with)
     graph = LayerGraph.trace(model).flatten().live()
+    runtime = target or _target(graph)
+    if verify_with is not None:
+        verify_with = inputs_to_verify(graph, verify_with)
+        verifier = verify_runtime or runtime_for(runtime)
+        require_installed(verifier)
     output_names = names_of_outputs(graph)
     validation.check_finite(graph)
     graph, untraceable = expand_composites(graph)
@@ -94,14 +104,14 @@ def export_onnx(
     if unsupported:
         raise UnsupportedLayerError(unsupported)
     validation.warn_unseen(graph)
-    runtime = target or _target(graph)
     lowered = lower(graph, opset, input_layout, output_names, runtime)
     run_passes(lowered.builder, runtime, precision)
     onnx_model = to_model(finish(lowered), runtime)
     with replacing(path) as temporary:
         save(onnx_model, temporary)
         if verify_with is not None:
-            verify_onnx(temporary, graph, lowered, verify_with, TOLERANCES[precision], verify_runtime)
+            verify = verify_onnx if verify_runtime else verify_where_possible
+            verify(temporary, graph, lowered, verify_with, TOLERANCES[precision], verifier)
         if target not in (None, _target(graph)):
             check_retargeted(temporary, target)
     return path

@@ -7,6 +7,7 @@ each layer starts from the integers of the file, the layers can be compared one 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -17,8 +18,9 @@ from keras import tree
 
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.model.graph import Call, LayerGraph
-from tensorflow_quantization.model.inputs import model_inputs
+from tensorflow_quantization.model.inputs import input_batches
 from tensorflow_quantization.model.interpreter import Interpreter, compute
+from tensorflow_quantization.model.keras_internals import autocasting, sublayers
 from tensorflow_quantization.model.weights import merged_array, substitutes
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers, wrappers_in
@@ -27,16 +29,71 @@ from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_qua
 Integers = Callable[[Call, ActivationQuantizer, np.ndarray], np.ndarray]
 
 
-def inputs_to_verify(graph: LayerGraph, x: Any) -> list[np.ndarray]:
-    """The argument `verify_with` of an export as a list with one array per input, in the model's order.
+#: The number of batches that are compared of data that yields batches, which may be a whole training set, or endless.
+MOST_BATCHES = 8
+#: Float dtypes of 16 bits, and their unit roundoff: rounding a number errs by up to this share of the number.
+HALVES = {"float16": 2**-11, "bfloat16": 2**-8}
+
+
+def inputs_to_verify(graph: LayerGraph, x: Any) -> list[list[np.ndarray]]:
+    """The argument `verify_with` of an export as batches: lists with one array per input, in the model's order.
+
+    Arrays are one batch, unless the model has a fixed batch size. Of data that yields batches, the first `MOST_BATCHES`
+    are used, of a list of batches all. The result may be passed again.
 
     Raises:
-        ExportError: the argument does not fit the inputs of the model.
+        ExportError: the argument does not fit the inputs of the model, or has no batch.
     """
     try:
-        return model_inputs(graph, x, "verify_with")
+        batches = input_batches(graph, x, name="verify_with")
+        whole = isinstance(x, list | tuple | dict) or hasattr(x, "shape")
+        taken = list(batches if whole else itertools.islice(batches, MOST_BATCHES))
     except ValueError as error:
         raise ExportError(str(error)) from error
+    if not taken:
+        raise ExportError("verify_with holds no data: it has no batch. Pass at least one sample.")
+    return taken
+
+
+@contextlib.contextmanager
+def computing_in_float32(graph: LayerGraph) -> Iterator[None]:
+    """Lets the layers of a model compute in float32 for the time of the context, as its file does."""
+    found: dict[int, Any] = {}
+    for operation in (graph.model, *(call.operation for call in graph.calls)):
+        if isinstance(operation, keras.layers.Layer):
+            found.update((id(layer), layer) for layer in (operation, *sublayers(operation)))
+    before = [(layer, layer.dtype_policy) for layer in found.values() if layer.compute_dtype in HALVES]
+    # The policies of the layers within are in the layers, too.
+    before = [
+        (layer, policy) for layer, policy in before if not isinstance(policy, keras.dtype_policies.DTypePolicyMap)
+    ]
+    try:
+        for layer, _ in before:
+            layer.dtype_policy = "float32"
+        with autocasting("float32") if before else contextlib.nullcontext():
+            yield
+    finally:
+        for layer, policy in before:
+            layer.dtype_policy = policy
+
+
+def in_float32(arrays: Sequence[np.ndarray]) -> list[Any]:
+    """The inputs of a model as tensors; those of 16 bits as float32."""
+    return [keras.ops.convert_to_tensor(a.astype("float32") if a.dtype.name in HALVES else a) for a in arrays]
+
+
+def still_half(graph: LayerGraph) -> str | None:
+    """The 16-bit dtype in which a model computes even in `computing_in_float32`; `None` if it does not.
+
+    It casts to the dtype itself, or it has quantized weights that are variables of the dtype.
+    """
+    found: set[Any] = set()
+    for call in graph.calls:
+        if not call.is_layer:
+            found.add(getattr(call.operation, "dtype", None))
+        for wrapper in wrappers_in(call.operation):
+            found.update(getattr(wrapper.layer, name).dtype for name in wrapper.weight_quantizers)
+    return max((dtype for dtype in HALVES if dtype in found), key=lambda dtype: HALVES[dtype], default=None)
 
 
 def run_with_integers(graph: LayerGraph, inputs: Sequence[np.ndarray], integers: Integers) -> list[np.ndarray]:
@@ -54,8 +111,9 @@ def run_with_integers(graph: LayerGraph, inputs: Sequence[np.ndarray], integers:
         with keras.StatelessScope(weights), _standing_in(quantizers, partial(_exchange, integers, call)):
             return compute(call, args, kwargs)
 
-    tensors = [keras.ops.convert_to_tensor(array) for array in inputs]
-    return [keras.ops.convert_to_numpy(y) for y in tree.flatten(Interpreter(graph).run(tensors, with_integers))]
+    with computing_in_float32(graph):
+        outputs = tree.flatten(Interpreter(graph).run(in_float32(inputs), with_integers))
+    return [keras.ops.convert_to_numpy(y) for y in outputs]
 
 
 def _exchange(integers: Integers, call: Call, quantizer: ActivationQuantizer, x: Any) -> Any:

@@ -11,6 +11,8 @@ in another direction than Keras. So an integer may differ by one step.
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -42,6 +44,13 @@ class Agreement:
 
     tensors: list[tuple[str, float, float]] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, batches: Sequence[Agreement]) -> Agreement:
+        """The agreement over all batches."""
+        rows = zip(*(batch.tensors for batch in batches), strict=True)
+        merged = [list(zip(*row, strict=True)) for row in rows]
+        return cls([(paths[0], max(far), float(np.mean(shares))) for paths, far, shares in merged])
+
     @property
     def distance(self) -> float:
         """The largest distance of all tensors, in steps."""
@@ -65,7 +74,7 @@ def verify_litert(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
     Args:
         data: the bytes of the file.
         graph: the flat graph of the Keras model.
-        x: input of the model, as `model.predict` takes it.
+        x: input of the model, as `inputs_to_verify` takes it.
 
     Returns:
         How closely they agree.
@@ -75,19 +84,23 @@ def verify_litert(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
         ExportError: `x` does not fit the inputs of the model.
         ImportError: `ai-edge-litert` is not installed.
     """
-    inputs = inputs_to_verify(graph, x)
+    batches = inputs_to_verify(graph, x)
     function = make_function(graph, expose=True)
-    results = run_file(convert(function), graph, inputs)
-    outputs = run_file(data, graph, inputs)
-    for name, output in outputs.items():
-        if is_integer(data) and not np.array_equal(output, results[name]):
-            raise VerificationError(
-                f"Output {name!r} of the file changes when all quantized tensors are outputs. No file was written. "
-                "Please report this with the model's configuration."
-            )
-    values = {(id(c), id(q)): results[f"quantized_{i}"] for i, (c, q) in enumerate(function.quantized)}
-    agreement = Agreement()
-    run_with_integers(graph, inputs, partial(_integers, values, agreement))
+    exposed = convert(function)
+    found: list[Agreement] = []
+    for inputs in batches:
+        results = run_file(exposed, graph, inputs)
+        outputs = run_file(data, graph, inputs)
+        for name, output in outputs.items():
+            if is_integer(data) and not np.array_equal(output, results[name]):
+                raise VerificationError(
+                    f"Output {name!r} of the file changes when all quantized tensors are outputs. No file was written. "
+                    "Please report this with the model's configuration."
+                )
+        values = {(id(c), id(q)): results[f"quantized_{i}"] for i, (c, q) in enumerate(function.quantized)}
+        found.append(Agreement())
+        run_with_integers(graph, inputs, partial(_integers, values, found[-1]))
+    agreement = Agreement.of(found)
     wrong = [t for t in agreement.tensors if not t[1] <= ONE_QUANTUM]
     if wrong:
         path, distance, share = max(wrong, key=lambda t: t[1])
@@ -98,6 +111,14 @@ def verify_litert(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
             "configuration."
         )
     return agreement
+
+
+def require_installed() -> None:
+    """Raises: ImportError: `ai-edge-litert` is not installed."""
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        raise ImportError(
+            "verify_with runs the file in LiteRT, which is not installed: pip install 'tensorflow-quantization[litert]'"
+        )
 
 
 def run_file(data: bytes, graph: LayerGraph, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -111,12 +132,9 @@ def run_file(data: bytes, graph: LayerGraph, inputs: list[np.ndarray]) -> dict[s
     Raises:
         ImportError: `ai-edge-litert` is not installed.
     """
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise ImportError(
-            "verify_with runs the file in LiteRT, which is not installed: pip install 'tensorflow-quantization[litert]'"
-        ) from error
+    require_installed()
+    from ai_edge_litert.interpreter import Interpreter
+
     runner = Interpreter(model_content=data).get_signature_runner()
     details = runner.get_input_details()
     feeds = {}

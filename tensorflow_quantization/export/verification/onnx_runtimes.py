@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
+
+from tensorflow_quantization.text.warn import warn_user
+
+#: Runs a file: from its inputs by name to its outputs.
+Loaded = Callable[[dict[str, np.ndarray]], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -17,16 +23,16 @@ class Runtime:
 
     Attributes:
         title: the name of the runtime in messages.
-        run: a function of the path of a file, its inputs by name, and the names of additional tensors. It returns the
-            outputs of the file in order, then the additional tensors, and raises ImportError if the runtime is not
-            installed.
+        load: a function of the path of a file, and the names of additional tensors. It returns a function of the
+            inputs by name, which returns the outputs of the file in order, then the additional tensors. It raises
+            ImportError if the runtime is not installed.
     """
 
     title: str
-    run: Callable[[Path, dict[str, np.ndarray], Sequence[str]], list[np.ndarray]]
+    load: Callable[[Path, Sequence[str]], Loaded]
 
 
-def _run_onnxruntime(path: Path, feeds: dict[str, np.ndarray], further: Sequence[str]) -> list[np.ndarray]:
+def _load_onnxruntime(path: Path, further: Sequence[str]) -> Loaded:
     try:
         import onnxruntime
     except ImportError as error:
@@ -37,10 +43,10 @@ def _run_onnxruntime(path: Path, feeds: dict[str, np.ndarray], further: Sequence
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     with _exposing(path, further) as exposed:
         session = onnxruntime.InferenceSession(exposed, options, providers=["CPUExecutionProvider"])
-        return session.run(None, feeds)
+    return lambda feeds: session.run(None, feeds)
 
 
-def _run_openvino(path: Path, feeds: dict[str, np.ndarray], further: Sequence[str]) -> list[np.ndarray]:
+def _load_openvino(path: Path, further: Sequence[str]) -> Loaded:
     try:
         import openvino
     except ImportError as error:
@@ -48,8 +54,12 @@ def _run_openvino(path: Path, feeds: dict[str, np.ndarray], further: Sequence[st
     with _exposing(path, further) as exposed:
         # By default OpenVINO may compute in bfloat16, which is less exact than Keras.
         compiled = openvino.compile_model(exposed, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    results = compiled(feeds)
-    return [np.array(results[index]) for index in range(len(compiled.outputs))]
+
+    def run(feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        results = compiled(feeds)
+        return [np.array(results[index]) for index in range(len(compiled.outputs))]
+
+    return run
 
 
 def _not_installed(title: str, extra: str) -> str:
@@ -103,6 +113,35 @@ def _beside(path: Path, prefix: str, model: onnx.ModelProto) -> Iterator[Path]:
 
 
 RUNTIMES = {
-    "onnxruntime": Runtime("ONNX Runtime", _run_onnxruntime),
-    "openvino": Runtime("OpenVINO", _run_openvino),
+    "onnxruntime": Runtime("ONNX Runtime", _load_onnxruntime),
+    "openvino": Runtime("OpenVINO", _load_openvino),
 }
+#: The runtime that verifies files without a target, and files for a runtime that this module cannot run.
+DEFAULT_RUNTIME = "onnxruntime"
+
+
+def is_installed(runtime: str) -> bool:
+    """Whether a runtime, a key of `RUNTIMES`, is installed."""
+    return importlib.util.find_spec(runtime) is not None
+
+
+def runtime_for(target: str | None) -> str:
+    """The runtime that verifies files for a target: the target itself if it is installed, else ONNX Runtime.
+
+    A warning says if the target could verify the file, but is not installed.
+    """
+    if target not in RUNTIMES or target == DEFAULT_RUNTIME:
+        return DEFAULT_RUNTIME
+    if is_installed(target):
+        return target
+    warn_user(
+        f"{RUNTIMES[target].title}, the target of this file, is not installed, so the file is verified in "
+        f"{RUNTIMES[DEFAULT_RUNTIME].title}: pip install 'tensorflow-quantization[{target}]'"
+    )
+    return DEFAULT_RUNTIME
+
+
+def require_installed(runtime: str) -> None:
+    """Raises: ImportError: the runtime is not installed."""
+    if not is_installed(runtime):
+        raise ImportError(_not_installed(RUNTIMES[runtime].title, runtime))

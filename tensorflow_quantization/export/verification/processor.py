@@ -38,7 +38,7 @@ def saturates(runtime: str, weight_bits: int = 8) -> bool:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "probe.onnx"
         onnx.save(model, path)
-        (output,) = RUNTIMES[runtime].run(path, {"x": np.ones((1, _CHANNELS, 4, 4), np.float32)}, [])
+        (output,) = RUNTIMES[runtime].load(path, [])({"x": np.ones((1, _CHANNELS, 4, 4), np.float32)})
     return not np.allclose(output, _CHANNELS, rtol=0.01)
 
 

@@ -1,3 +1,5 @@
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -41,4 +43,28 @@ def test_disagreement_is_found_and_nothing_written(tmp_path, quantized, monkeypa
 def test_input_that_does_not_fit(tmp_path, quantized):
     with pytest.raises(ExportError, match="verify_with"):
         export_litert(quantized, tmp_path / "m.tflite", verify_with=np.zeros((1, 8, 8)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_batches(tmp_path, quantized):
+    x = small_models.data_for(quantized)
+    export_litert(quantized, tmp_path / "m.tflite", verify_with=((x[i : i + 2], None) for i in range(0, 8, 2)))
+    data, graph = (tmp_path / "m.tflite").read_bytes(), LayerGraph.trace(quantized)
+    one, several = verify_litert(data, graph, x), verify_litert(data, graph, [x[:2], x[2:]])
+    assert len(one.tensors) == len(several.tensors)
+    assert abs(one.distance - several.distance) < 1e-3
+
+
+def test_a_model_whose_batch_is_one(tmp_path):
+    inputs = keras.Input(batch_shape=(1, 8, 8, 3))
+    model = small_models.randomize(keras.Model(inputs, keras.layers.Conv2D(4, 3, activation="relu")(inputs)))
+    x, _ = small_models.images(4)
+    quantized = calibrate(quantize_model(model, target="litert"), x, verbose=0)
+    export_litert(quantized, tmp_path / "m.tflite", verify_with=x)
+
+
+def test_litert_that_is_not_installed_is_named_before_any_work(tmp_path, quantized, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
+    with pytest.raises(ImportError, match=r"tensorflow-quantization\[litert\]"):
+        export_litert(quantized, tmp_path / "m.tflite", verify_with=small_models.data_for(quantized))
     assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ def test_outputs_come_first_then_the_tensors_asked_for(tmp_path, name):
     path = tmp_path / "m.onnx"
     file.save(path, file.op("Neg", y), file.op("Relu", y))
     x = np.array([[0.6, -0.2, 1e6], [-1.0, -1e6, 0.26]], "float32")
-    negative, positive, found = RUNTIMES[name].run(path, {"x": x}, [integers])
+    negative, positive, found = RUNTIMES[name].load(path, [integers])({"x": x})
     np.testing.assert_array_equal(found, [[11, 10, 255], [8, 0, 11]])
     np.testing.assert_array_equal(negative, (10.0 - found) / 2)
     np.testing.assert_array_equal(positive, np.maximum(found - 10.0, 0) / 2)
