@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,9 @@ from tensorflow_quantization.calibration.percentile import Percentile
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import input_batches
 from tensorflow_quantization.model.keras_internals import data_adapter, sublayers
+from tensorflow_quantization.model.weights import mode_of_keras
 from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of
 
 ESTIMATORS: dict[str, type[RangeEstimator]] = {"minmax": MinMax, "percentile": Percentile, "mse": MSE}
@@ -29,6 +32,7 @@ _BATCH_SIZE = 32
 _OLDER_NAMES = {"max": "minmax"}
 
 
+@suggests_arguments
 def calibrate(
     model: keras.Model,
     data: Any,
@@ -70,17 +74,23 @@ def calibrate(
         `model`.
 
     Raises:
-        TypeError: `model` is no `keras.Model`.
-        ValueError: the model has no quantizers, `method` is unknown, `steps` is below 1, the data is empty or does not
-            have the shapes of the model's inputs, a tensor is NaN or infinite, or no data reached a quantizer. All
-            ranges are unchanged then.
+        TypeError: `model` is no `keras.Model`, `data` is `None`, `method` makes no `RangeEstimator`, or `steps` or
+            `batch_size` is no int.
+        ValueError: the model has no quantizers, `method` is unknown, `steps` or `batch_size` is below 1, the data is
+            empty or does not have the shapes of the model's inputs, a tensor is NaN or infinite, or no data reached a
+            quantizer. All ranges are unchanged then.
     """
+    if isinstance(data, keras.Model):
+        raise TypeError("data is a model. Pass the model first: calibrate(model, data).")
     quantizers = _activation_quantizers(model)
     make_estimator = _estimator(method)
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}.")
+    if data is None:
+        raise TypeError("data is None. Pass a calibration set, such as an array of inputs.")
+    _check_count("steps", steps)
+    _check_count("batch_size", batch_size)
+    paths = _paths(model)
     ranged = [quantizer for quantizer in quantizers if quantizer.has_own_range]
-    estimators = [_Checked(make_estimator(), quantizer.path) for quantizer in ranged]
+    estimators = [_Checked(_made_by(make_estimator), paths[id(quantizer)]) for quantizer in ranged]
     with _observing(model, quantizers, dict(zip(ranged, estimators, strict=True))):
         _run(model, data, steps, batch_size, verbose)
     _set_ranges(ranged, estimators)
@@ -92,6 +102,12 @@ def calibrate(
 def _activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
     if not isinstance(model, keras.Model):
         raise TypeError(f"Expected a keras.Model, got {type(model).__name__}.")
+    mode = mode_of_keras(model)
+    if mode is not None:
+        raise ValueError(
+            f"Keras' own quantize({mode!r}) changed the weights of model {model.name!r}. Pass the result of "
+            "quantize_model without that call."
+        )
     quantizers = [layer for layer in sublayers(model) if isinstance(layer, ActivationQuantizer)]
     if not quantizers:
         raise ValueError(
@@ -100,9 +116,51 @@ def _activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
     return quantizers
 
 
+def _paths(model: keras.Model) -> dict[int, str]:
+    """Returns the path of each layer in a model, by id. Keras knows no path of a layer that is built from the start."""
+    paths: dict[int, str] = {}
+
+    def walk(layer: Any, prefix: str) -> None:
+        for inner in sublayers(layer, recursive=False):
+            if id(inner) not in paths:
+                paths[id(inner)] = f"{prefix}{inner.name}"
+                walk(inner, f"{prefix}{inner.name}/")
+
+    walk(model, "")
+    return paths
+
+
+def _check_count(argument: str, value: Any) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{argument} must be an int or None, got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{argument} must be at least 1, got {value}.")
+
+
+def _made_by(make_estimator: Any) -> RangeEstimator:
+    estimator = make_estimator()
+    if not isinstance(estimator, RangeEstimator):
+        raise TypeError(
+            f"method must be a name, or a function without arguments that returns a RangeEstimator; it returned "
+            f"{estimator!r}. Pass for example `lambda: Percentile(99.9)`."
+        )
+    return estimator
+
+
 def _estimator(method):
+    if isinstance(method, RangeEstimator):
+        raise TypeError(
+            f"method is one {type(method).__name__}, and each quantizer needs its own. Pass the class, or a function "
+            "that makes one: `lambda: Percentile(99.9)`."
+        )
+    if isinstance(method, type) and inspect.isabstract(method):
+        raise TypeError(f"method is the abstract class {method.__name__}. Pass a subclass that estimates a range.")
     if callable(method):
         return method
+    if not isinstance(method, str):
+        raise TypeError(must_be_one_of("method", ESTIMATORS, method, "a function that returns a RangeEstimator"))
     name = _OLDER_NAMES.get(method, method)
     if name not in ESTIMATORS:
         raise ValueError(must_be_one_of("method", ESTIMATORS, method))

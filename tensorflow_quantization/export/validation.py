@@ -16,8 +16,9 @@ from tensorflow_quantization.export.onnx.lower import INPUT_LAYOUTS
 from tensorflow_quantization.export.verification.onnx import TOLERANCES
 from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES
 from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.weights import mode_of_keras
 from tensorflow_quantization.targets import TARGETS
-from tensorflow_quantization.text.messages import must_be_one_of
+from tensorflow_quantization.text.messages import is_path, must_be_one_of, must_be_path
 from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import activation_quantizers
 
@@ -39,9 +40,14 @@ def check_path(path: str | os.PathLike, suffix: str = ".onnx") -> Path:
         suffix: the suffix of the files that are written; default ".onnx".
 
     Raises:
+        TypeError: `path` is no path.
         ExportError: `path` does not end in `suffix`.
         IsADirectoryError, FileNotFoundError, PermissionError: no file can be written there.
     """
+    if not is_path(path):
+        writer = _WRITERS[suffix]
+        hint = f" Pass the model first: {writer}(model, path)." if isinstance(path, keras.Model) else ""
+        raise TypeError(must_be_path("path", path, hint))
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; give the name of a file in it, {path / f'model{suffix}'}.")
@@ -103,6 +109,17 @@ def check_target(target: str | None) -> None:
         raise ExportError("LiteRT reads .tflite files: use export_litert(model, path).")
     if target is not None and target not in TARGETS:
         raise ExportError(must_be_one_of("target", TARGETS, target))
+
+
+def check_no_keras_quantization(graph: LayerGraph) -> None:
+    """Raises: ExportError: Keras' own `quantize` changed a layer; the message names the layer."""
+    for call in graph.calls:
+        mode = mode_of_keras(call.operation)
+        if mode is not None:
+            raise ExportError(
+                f"Layer {call.path!r} ({call.class_name}) is quantized by Keras' own model.quantize({mode!r}), so its "
+                "weights are not those of quantize_model. Export a model without that call."
+            )
 
 
 def check_finite(graph: LayerGraph) -> None:

@@ -127,6 +127,8 @@ class ModelDescription:
         Raises:
             KeyError: there is no such layer; the message names the closest paths.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"Layers have paths; pass one, or index the list .layers. Got {name!r}.")
         found = [layer for layer in self.layers if layer.name == name]
         found += [layer for layer in self.layers if _float_path(layer.name) == _float_path(name)]
         if not found:

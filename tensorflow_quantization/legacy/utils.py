@@ -12,6 +12,7 @@ import keras
 from tensorflow_quantization.model.files import SUFFIXES, load_model
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.keras_classes import class_names_in_spec, resolve_alias
+from tensorflow_quantization.text.messages import is_path, must_be_path
 from tensorflow_quantization.text.tables import text_table
 
 __all__ = [
@@ -75,6 +76,8 @@ class CreateAssetsFolders:
     """
 
     def __init__(self, base_experiment_directory: str | os.PathLike):
+        if not is_path(base_experiment_directory):
+            raise TypeError(must_be_path("base_experiment_directory", base_experiment_directory))
         self.base = os.fspath(base_experiment_directory)
         ensure_and_clean_dir(self.base, do_clean_dir=False)
 
@@ -91,6 +94,8 @@ class CreateAssetsFolders:
         Raises:
             ValueError: the name is not a Python identifier, or the class has an attribute of this name.
         """
+        if not isinstance(folder_name, str):
+            raise TypeError(f"folder_name must be a str, got {folder_name!r}.")
         if not folder_name.isidentifier() or hasattr(CreateAssetsFolders, folder_name) or folder_name == "base":
             raise ValueError(f"A folder name becomes an attribute, and {folder_name!r} cannot be an attribute name.")
         setattr(self, folder_name, _Assets(os.path.join(self.base, folder_name)))

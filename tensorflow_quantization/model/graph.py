@@ -18,7 +18,7 @@ from keras import tree
 from tensorflow_quantization.model.functional import as_functional
 from tensorflow_quantization.model.keras_classes import class_names_in_spec, keras_class_names
 from tensorflow_quantization.model.keras_internals import nodes_in_order, origin
-from tensorflow_quantization.text.messages import did_you_mean
+from tensorflow_quantization.text.messages import did_you_mean, is_path
 
 
 @dataclass(eq=False)
@@ -161,6 +161,10 @@ class LayerGraph:
             TypeError: `model` is no `keras.Model`.
             ValueError: the input shape is unknown, since the model is not built, or `call` cannot be traced.
         """
+        if is_path(model):
+            raise TypeError(
+                f"Expected a keras.Model, got the path {str(model)!r}. Load it: keras.saving.load_model(path)."
+            )
         if not isinstance(model, keras.Model):
             raise TypeError(
                 f"Expected a keras.Model, got {type(model).__module__}.{type(model).__name__}. "

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tensorflow_quantization.model.keras_internals import lora_variables
+from tensorflow_quantization.model.keras_internals import lora_variables, sublayers
 
 #: Attributes of Keras' layers that can have low-rank factors.
 _WITH_FACTORS = ("kernel", "embeddings")
@@ -58,3 +58,12 @@ def substitutes(layer: keras.layers.Layer, name: str, value: Any) -> list[tuple[
     """
     base, *factors = lora_variables(layer, name) or (getattr(layer, name),)
     return [(base, value), *((factor, ops.zeros(factor.shape, factor.dtype)) for factor in factors)]
+
+
+def mode_of_keras(operation: Any) -> str | None:
+    """Returns the mode in which Keras' own `quantize` changed a layer or a layer within it; `None` if it did not.
+
+    The weights of such a layer are integers with scales of their own: nothing here may read them as its weights.
+    """
+    layers = (operation, *sublayers(operation)) if isinstance(operation, keras.layers.Layer) else ()
+    return next((layer.quantization_mode for layer in layers if layer.quantization_mode), None)

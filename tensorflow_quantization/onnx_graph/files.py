@@ -16,6 +16,7 @@ import onnx.shape_inference
 import onnx_ir as ir
 from onnx import inliner
 
+from tensorflow_quantization.text.messages import is_path, must_be_path
 from tensorflow_quantization.text.warn import muted
 
 #: Protobuf reads messages up to this size in bytes.
@@ -34,10 +35,12 @@ def read_onnx(path: str | os.PathLike) -> onnx.ModelProto:
         path: the path of an `.onnx` file.
 
     Raises:
+        TypeError: `path` is no path.
         FileNotFoundError: there is no such file, or no file with its external data.
         ValueError: the path is a directory, the file is not an ONNX model, it is not valid, a constant in it cannot be
             read, or its external data is outside of its folder.
     """
+    check_is_path(path)
     path = pathlib.Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a directory; pass the path of an .onnx file.")
@@ -66,6 +69,12 @@ def read_onnx(path: str | os.PathLike) -> onnx.ModelProto:
         raise ValueError(f"{path} is not a valid ONNX model: {_first_line(error)}\n{_DAMAGED}") from error
     _check_constants(to_ir(inlined, path), path)
     return inlined
+
+
+def check_is_path(path: object) -> None:
+    """Raises: TypeError: `path` is no path of a file."""
+    if not is_path(path):
+        raise TypeError(must_be_path("path", path, " A model is written to a file first: export_onnx(model, path)."))
 
 
 def with_shapes(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -10,6 +10,7 @@ import keras
 
 from tensorflow_quantization.model.clone import rewrite
 from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.weights import mode_of_keras
 from tensorflow_quantization.quantize.bias_rounding import plan_bias_rounding
 from tensorflow_quantization.quantize.blocks import close_unquantized, open_blocks
 from tensorflow_quantization.quantize.case import CustomQDQInsertionCase
@@ -21,12 +22,15 @@ from tensorflow_quantization.quantize.stored_reasons import store_reasons
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import check_bits
-from tensorflow_quantization.targets import Target, find_target
-from tensorflow_quantization.text.messages import did_you_mean
+from tensorflow_quantization.targets import TARGETS, Target, find_target
+from tensorflow_quantization.text.arguments import suggests_arguments
+from tensorflow_quantization.text.messages import did_you_mean, other_name
 from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers.refusing import refuse_keras_quantize
 
 
+@suggests_arguments
 def quantize_model(
     model: keras.Model,
     quantization_mode: str = FULL,
@@ -95,6 +99,7 @@ def quantize_model(
         lambda call, tensor: quantize_operand(plan[call.path], call, tensor, ranges),
     )
     store_reasons(quantized, plan)
+    refuse_keras_quantize(quantized)
     return quantized
 
 
@@ -162,6 +167,13 @@ def _without_quantizers(graph: LayerGraph) -> keras.Model:
 
 
 def _check_arguments(mode, spec, cases) -> list[CustomQDQInsertionCase]:
+    if isinstance(mode, keras.Model):
+        raise TypeError("quantization_mode is a model. Pass the model first: quantize_model(model, ...).")
+    runtime = other_name(mode, TARGETS)
+    if runtime is not None:
+        raise ValueError(f"quantization_mode must be {FULL!r} or {PARTIAL!r}, got {mode!r}. Pass target={runtime!r}.")
+    if isinstance(mode, QuantizationSpec):
+        raise TypeError("quantization_mode is a QuantizationSpec. Pass quantization_spec=spec.")
     if mode not in (FULL, PARTIAL):
         raise ValueError(f"quantization_mode must be {FULL!r} or {PARTIAL!r}, got {mode!r}.{_close_mode(mode)}")
     if spec is not None and not isinstance(spec, QuantizationSpec):
@@ -218,10 +230,11 @@ def _check_not_quantized(model: keras.Model, flat: LayerGraph) -> None:
                 f"Model {model.name!r} is quantized already: {call.path!r} is a {call.class_name}. "
                 "Pass the float model."
             )
-        if getattr(call.operation, "quantization_mode", None):
+        mode = mode_of_keras(call.operation)
+        if mode is not None:
             raise ValueError(
-                f"Layer {call.path!r} is quantized already, by Keras' own model.quantize"
-                f"({call.operation.quantization_mode!r}). Pass the float model."
+                f"Layer {call.path!r} is quantized already, by Keras' own model.quantize({mode!r}). "
+                "Pass the float model."
             )
 
 

@@ -38,6 +38,6 @@ def find_target(target: str | Target | None) -> Target:
         return DEFAULT
     if isinstance(target, Target):
         return target
-    if target not in TARGETS:
+    if not isinstance(target, str) or target not in TARGETS:
         raise ValueError(must_be_one_of("target", TARGETS, target, besides="a Target"))
     return TARGETS[target]

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
+
+#: Other names of runtimes, in lower case without spaces and punctuation, to our names.
+_OTHER_NAMES = {
+    "ort": "onnxruntime",
+    "onnx": "onnxruntime",
+    "trt": "tensorrt",
+    "tflite": "litert",
+    "tensorflowlite": "litert",
+    "ov": "openvino",
+}
 
 
 def did_you_mean(name: str, existing: list[str]) -> str:
@@ -23,4 +34,23 @@ def must_be_one_of(argument: str, allowed: Iterable[str], got: object, besides: 
     """
     names = list(allowed)
     choice = ", ".join([*map(repr, names), *([f"or {besides}"] if besides else [])])
-    return f"{argument} must be one of {choice}, got {got!r}.{did_you_mean(str(got), names)}"
+    same = other_name(got, names)
+    hint = f" Did you mean {same!r}?" if same else did_you_mean(str(got), names)
+    return f"{argument} must be one of {choice}, got {got!r}.{hint}"
+
+
+def other_name(got: object, names: Iterable[str]) -> str | None:
+    """Returns the name among `names` that `got` writes in another way, such as "TensorRT" or "ort"; `None` if none."""
+    plain = "".join(c for c in str(got).lower() if c.isalnum())
+    plain = _OTHER_NAMES.get(plain, plain)
+    return next((name for name in names if name == plain), None)
+
+
+def must_be_path(argument: str, got: object, hint: str = "") -> str:
+    """Returns the error message for an argument that is no path; `hint` says what to pass instead."""
+    return f"{argument} must be a path, a str or os.PathLike, got {type(got).__name__}.{hint}"
+
+
+def is_path(x: object) -> bool:
+    """Returns whether an argument can be the path of a file."""
+    return isinstance(x, str | os.PathLike)

@@ -12,13 +12,14 @@ from keras import ops, tree
 
 from tensorflow_quantization.model.keras_classes import is_of_package, resolve_alias
 from tensorflow_quantization.model.keras_internals import current_stateless_scope, without_autocast
-from tensorflow_quantization.model.weights import merged, substitutes
+from tensorflow_quantization.model.weights import merged, mode_of_keras, substitutes
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.wrappers.bias import add_to_channels, integer_bias
 from tensorflow_quantization.wrappers.channels import is_depthwise, output_channel_axis
 from tensorflow_quantization.wrappers.keras2 import Keras2Attribute
+from tensorflow_quantization.wrappers.refusing import refuse_keras_quantize
 
 #: A wrapper is named after the class of layers that it wraps, and this.
 SUFFIX = "QuantizeWrapper"
@@ -87,7 +88,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             `trainable` are taken from the layer.
 
     Raises:
-        ValueError: `ranges` is unknown; or, in `build`, `one_scale` for a layer without exactly one quantized input.
+        ValueError: `ranges` is unknown, or Keras' own `quantize` changed the layer; or, in `build`, `one_scale`
+            for a layer without exactly one quantized input.
     """
 
     #: All wrapper classes by name. A wrapper named after an alias has two names.
@@ -143,6 +145,11 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         reasons: dict[str, dict[str, str]] | None = None,
         **kwargs,
     ):
+        mode = mode_of_keras(layer)
+        if mode is not None:
+            raise ValueError(
+                f"Layer {layer.name!r} is quantized already, by Keras' own quantize({mode!r}). Wrap the float layer."
+            )
         kwargs.setdefault("name", quantized_name(layer.name))
         kwargs.setdefault("dtype", layer.dtype_policy)
         kwargs.setdefault("trainable", layer.trainable)
@@ -206,6 +213,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
                 name `kernel_type`.
         """
         super().build(input_shape)
+        refuse_keras_quantize(self)
         self._build_input_quantizers(len(tree.flatten(tree.map_shape_structure(lambda shape: 0, input_shape))))
         if self.quantize_weights:
             self._check_kernels()

@@ -22,6 +22,7 @@ from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.targets import DEFAULT, TARGETS
 from tensorflow_quantization.targets.litert import LITERT
+from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of
 from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
@@ -31,6 +32,7 @@ IO_DTYPES = ("float32", "int8")
 _ADVICE = 'Quantize the float model with quantize_model(model, target="litert") and train or calibrate it.'
 
 
+@suggests_arguments
 def export_litert(
     model: keras.Model, path: str | os.PathLike, *, io_dtype: str = "float32", verify_with: Any = None
 ) -> Path:
@@ -77,6 +79,7 @@ def export_litert(
     if verify_with is not None:
         verify_with = inputs_to_verify(graph, verify_with)
         require_installed()
+    validation.check_no_keras_quantization(graph)
     _check_quantized(graph)
     _check_attention(graph)
     _check_loops(graph)

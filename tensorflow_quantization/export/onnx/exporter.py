@@ -19,9 +19,11 @@ from tensorflow_quantization.export.verification.keras_with_integers import inpu
 from tensorflow_quantization.export.verification.onnx import TOLERANCES, verify_onnx, verify_where_possible
 from tensorflow_quantization.export.verification.onnx_runtimes import require_installed, runtime_for
 from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 
+@suggests_arguments
 def export_onnx(
     model: keras.Model,
     path: str | os.PathLike,

@@ -27,6 +27,7 @@ from tensorflow_quantization.export.onnx.registry import find_emitter
 from tensorflow_quantization.export.onnx.values import Value, channels_first, keras_order, stored_dtype
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter
+from tensorflow_quantization.model.weights import mode_of_keras
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.wrappers import inner_layer
 
@@ -138,16 +139,16 @@ def unsupported_layers(graph: LayerGraph, reasons: dict[str, str]) -> list[Unsup
     """
     found = {}
     for call in graph.calls:
-        if find_emitter(call.operation) is None:
+        mode = mode_of_keras(call.operation)
+        if mode is not None:
+            found[call.path] = Unsupported(
+                call.path, call.class_name, f"is quantized by Keras' own model.quantize({mode!r})"
+            )
+        elif find_emitter(call.operation) is None:
             if can_fall_back() and not refusal(call.operation):
                 continue
             found[call.path] = Unsupported(
                 call.path, call.class_name, refusal(call.operation), reasons.get(call.path, "")
-            )
-        elif getattr(call.operation, "quantization_mode", None) is not None:
-            mode = call.operation.quantization_mode
-            found[call.path] = Unsupported(
-                call.path, call.class_name, f"is quantized by Keras' own model.quantize({mode!r})"
             )
     return list(found.values())
 

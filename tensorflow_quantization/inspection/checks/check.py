@@ -12,6 +12,7 @@ from tensorflow_quantization.inspection.checks.rule import Rule
 from tensorflow_quantization.inspection.checks.tensorrt import RULES as TENSORRT
 from tensorflow_quantization.onnx_graph.metadata import target_of
 from tensorflow_quantization.onnx_graph.queries import name_of
+from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of
 
 #: The rules of each target. A new runtime needs a file with a tuple of rules, and a line here.
@@ -24,6 +25,7 @@ RULES: dict[str, tuple[Rule, ...]] = {
 _DEFAULT_TARGET = "tensorrt"
 
 
+@suggests_arguments
 def check_onnx(path: str | os.PathLike, target: str | None = None) -> Report:
     """Return what a runtime rejects, leaves in float, or runs slower than it could, in an ONNX file with Q/DQ.
 
@@ -54,7 +56,7 @@ def check_onnx(path: str | os.PathLike, target: str | None = None) -> Report:
             "LiteRT reads .tflite files, which are not ONNX: check_onnx has no rules for it. "
             "quantize_model(target='litert') applies the rules of LiteRT."
         )
-    if target is not None and target not in RULES:
+    if target is not None and (not isinstance(target, str) or target not in RULES):
         raise ValueError(must_be_one_of("target", RULES, target))
     graph = QdqGraph.load(path)
     if target is None:

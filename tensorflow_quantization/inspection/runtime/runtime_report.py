@@ -29,6 +29,7 @@ from tensorflow_quantization.onnx_graph.queries import (
     name_of,
     operand,
 )
+from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import did_you_mean, must_be_one_of
 from tensorflow_quantization.text.tables import markdown_table, text_table
 
@@ -121,6 +122,8 @@ class RuntimeReport:
         Raises:
             KeyError: there is no such node.
         """
+        if not isinstance(name, str):
+            raise TypeError(f"Nodes have names; pass one, or index the list .nodes. Got {name!r}.")
         for node in self.nodes:
             if node.name == name:
                 return node
@@ -209,6 +212,7 @@ def _short(count: int | None) -> str:
     return str(count)
 
 
+@suggests_arguments
 def runtime_report(
     path: str | os.PathLike, runtime: str = "onnxruntime", input_shapes: InputShapes | None = None
 ) -> RuntimeReport:
@@ -241,7 +245,7 @@ def runtime_report(
             input has a dynamic dimension besides the first and `input_shapes` does not say its size, or `input_shapes`
             does not fit the inputs.
     """
-    if runtime not in RUNTIMES:
+    if not isinstance(runtime, str) or runtime not in RUNTIMES:
         raise ValueError(must_be_one_of("runtime", RUNTIMES, runtime))
     proto = read_onnx(path)
     counted = to_ir(with_input_shapes(proto, input_shapes), path)

@@ -1,0 +1,47 @@
+"""`suggests_arguments`: a wrong keyword argument of a public function gets an error with the right name."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from tensorflow_quantization.text.messages import did_you_mean
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+#: Names that a user may expect, and the arguments that have this meaning where a function has them.
+_EXPECTED = {
+    "bits": ("weight_bits", "activation_bits"),
+    "num_bits": ("weight_bits", "activation_bits"),
+    "mode": ("quantization_mode",),
+    "spec": ("quantization_spec",),
+    "cases": ("custom_qdq_cases",),
+    "runtime": ("target", "verify_runtime"),
+    "backend": ("target",),
+    "calibrator": ("method",),
+    "dataset": ("data",),
+    "num_batches": ("steps",),
+    "file": ("path",),
+    "output_path": ("path",),
+    "opset_version": ("opset",),
+    "dtype": ("precision", "io_dtype"),
+}
+
+
+def suggests_arguments(function: Callable[P, R]) -> Callable[P, R]:
+    """Returns the function; called with an unknown keyword argument, it raises a `TypeError` that names close ones."""
+    names = list(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name in kwargs:
+            if name not in names:
+                known = [repr(other) for other in _EXPECTED.get(name, ()) if other in names]
+                hint = f" Did you mean {' or '.join(known)}?" if known else did_you_mean(name, names)
+                raise TypeError(f"{function.__name__} has no argument {name!r}.{hint}")
+        return function(*args, **kwargs)
+
+    return checked
