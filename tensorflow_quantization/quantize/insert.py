@@ -61,11 +61,12 @@ def quantize_operand(plan: LayerPlan, call: Call, tensor: Tensor, ranges: str) -
     index = next((i for i in plan.inputs if call.operands[i] is tensor), None)
     if index is None:
         return []
-    return [ActivationQuantizer(plan.activation_scheme, ranges, name=quantized_name(f"{call.name}_input_{index}"))]
+    name = quantized_name(f"{call.name}_input_{index}")
+    return [ActivationQuantizer(plan.activation_scheme, ranges, target=plan.target, name=name)]
 
 
 def _quantizer(plan: LayerPlan, name: str, ranges: str) -> ActivationQuantizer:
-    return ActivationQuantizer(plan.output_scheme, ranges, name=quantized_name(name))
+    return ActivationQuantizer(plan.output_scheme, ranges, target=plan.target, name=quantized_name(name))
 
 
 def _wrap(

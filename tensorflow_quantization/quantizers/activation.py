@@ -49,6 +49,7 @@ class ActivationQuantizer(keras.layers.Layer):
             quantizer updates. `scheme` and `ranges` must be the same.
         reasons: the decisions of `quantize_model`, which `describe` reads: {path: {"code": ..., "text": ...}}. They are
             about this layer and may be about layers that stayed float. Default `None`: no decisions.
+        target: the name of the runtime that the model is quantized for; the export reads it. `None` (default): any.
         **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
@@ -67,6 +68,7 @@ class ActivationQuantizer(keras.layers.Layer):
         *,
         same_as: ActivationQuantizer | None = None,
         reasons: dict[str, dict[str, str]] | None = None,
+        target: str | None = None,
         **kwargs,
     ):
         kwargs.setdefault("dtype", "float32")
@@ -77,6 +79,7 @@ class ActivationQuantizer(keras.layers.Layer):
         self.ranges = check_ranges(ranges)
         self.frozen = frozen
         self.reasons = dict(reasons or {})
+        self.target = target
         # Replaces quantization if set: gets the tensor and returns the output. Functions compiled before ignore it.
         self.observer: Callable[[Any], Any] | None = None
         self.supports_masking = True
@@ -194,6 +197,7 @@ class ActivationQuantizer(keras.layers.Layer):
             "ranges": self.ranges,
             "frozen": self.frozen,
             "reasons": {path: dict(reason) for path, reason in self.reasons.items()},
+            "target": self.target,
         }
 
 

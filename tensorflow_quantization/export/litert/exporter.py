@@ -20,6 +20,7 @@ from tensorflow_quantization.export.verification.keras_with_integers import inpu
 from tensorflow_quantization.export.verification.litert import require_installed, verify_litert
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.keras_internals import sublayers
+from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets import DEFAULT, TARGETS
 from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.text.arguments import suggests_arguments
@@ -39,10 +40,10 @@ def export_litert(
     """Write a model quantized with `target="litert"` as an integer `.tflite` file, and return its path.
 
     The file uses the ranges of the model: the converter needs no calibration set. The file has one signature. Its
-    inputs have the names of the model's inputs; its outputs are named `output_0`, `output_1`, .... Batch normalization
-    is folded. An operator computes in float if LiteRT has no integer kernel for it or the model does not quantize its
-    tensors; a warning names these operators. TensorFlow's converter writes the file, so Keras must run on the
-    TensorFlow backend.
+    inputs have the names of the model's inputs. Its outputs have the keys of the dict that the model returns; outputs
+    that no dict holds are named `output_0`, `output_1`, .... Batch normalization is folded. An operator computes in
+    float if LiteRT has no integer kernel for it or the model does not quantize its tensors; a warning names these
+    operators. TensorFlow's converter writes the file, so Keras must run on the TensorFlow backend.
 
     Args:
         model: a model that `quantize_model(..., target="litert")` returned, trained or calibrated.
@@ -114,7 +115,8 @@ def _check_backend() -> None:
 def _check_quantized(graph: LayerGraph) -> None:
     if not any(activation_quantizers(call.operation) for call in graph.calls):
         raise ExportError(f"Model {graph.model.name!r} has no activation quantizers. {_ADVICE}")
-    targets = {call.operation.target for call in graph.calls if isinstance(call.operation, BaseQuantizeWrapper)}
+    quantizing = (BaseQuantizeWrapper, ActivationQuantizer)
+    targets = {call.operation.target for call in graph.calls if isinstance(call.operation, quantizing)}
     others = targets & {target.name for target in (DEFAULT, *TARGETS.values()) if target is not LITERT}
     if others and targets == others:  # a custom target may suit LiteRT
         raise ExportError(

@@ -26,6 +26,7 @@ from tensorflow_quantization.export.litert.constants import (
     rescaled,
     scaled,
 )
+from tensorflow_quantization.export.names import names_in_signature
 from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.model.activations import activation_of
 from tensorflow_quantization.model.fusion import is_identity
@@ -50,7 +51,7 @@ class Function:
 
     Attributes:
         concrete: a concrete function. Its inputs have the order and names of the model's inputs. Its results are
-            `output_0`, `output_1`, ..., and `quantized_0`, `quantized_1`, ... if they are exposed.
+            named as `names_in_signature` says, and `quantized_0`, `quantized_1`, ... if they are exposed.
         quantized: the call and the quantizer of each quantized tensor, in the order of `quantized_0`, ....
         variables: the kernels. `concrete` does not keep them alive.
     """
@@ -72,6 +73,7 @@ def make_function(graph: LayerGraph, expose: bool = False) -> Function:
     # Read weights and ranges before the trace: variables have no values in it.
     steps = _Steps(graph)
     quantized: list[tuple[Call, ActivationQuantizer]] = []
+    names = names_in_signature(graph)
 
     def compute(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with tf.name_scope(plain_name(call.path)):
@@ -80,7 +82,7 @@ def make_function(graph: LayerGraph, expose: bool = False) -> Function:
     def run(*inputs):
         steps.quantized.clear()
         outputs = tree.flatten(Interpreter(graph).run(inputs, compute))
-        results = {f"output_{i}": tf.identity(y) for i, y in enumerate(outputs)}
+        results = {name: tf.identity(y) for name, y in zip(names, outputs, strict=True)}
         quantized[:] = [(call, quantizer) for call, quantizer, _ in steps.quantized]
         if expose:
             results.update((f"quantized_{i}", tf.identity(y)) for i, (_, _, y) in enumerate(steps.quantized))

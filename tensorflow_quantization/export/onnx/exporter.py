@@ -10,8 +10,9 @@ import keras
 
 from tensorflow_quantization.export import validation
 from tensorflow_quantization.export.errors import UnsupportedLayerError
+from tensorflow_quantization.export.names import names_of_outputs
 from tensorflow_quantization.export.onnx.composite import expand_composites
-from tensorflow_quantization.export.onnx.lower import finish, lower, names_of_outputs, unsupported_layers
+from tensorflow_quantization.export.onnx.lower import finish, lower, unsupported_layers
 from tensorflow_quantization.export.onnx.passes import run_passes
 from tensorflow_quantization.export.onnx.retarget import check_retargeted
 from tensorflow_quantization.export.onnx.writing import replacing, save, to_model
@@ -19,6 +20,7 @@ from tensorflow_quantization.export.verification.keras_with_integers import inpu
 from tensorflow_quantization.export.verification.onnx import TOLERANCES, verify_onnx, verify_where_possible
 from tensorflow_quantization.export.verification.onnx_runtimes import require_installed, runtime_for
 from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
@@ -40,10 +42,11 @@ def export_onnx(
     Each quantized tensor becomes a QuantizeLinear and DequantizeLinear pair, and each quantized kernel is stored in
     int8. The rest of the file computes in `precision`; a model in mixed precision is written in float32, the dtype of
     its variables. A custom layer whose `call` uses layers and `keras.ops` is written as those layers and operations.
-    Batch normalization is folded into the convolution or Dense layer before it. The name of a node starts with the
-    name of its Keras layer. The batch axis is dynamic and has the name "batch", unless the model has a fixed batch
-    size. The file has the same bytes on each Keras backend, except for models that resize images with other than
-    nearest or bilinear interpolation.
+    Batch normalization is folded into the convolution or Dense layer before it. The name of a node starts with the name
+    of its Keras layer. The batch axis is dynamic and has the name "batch", unless the model has a fixed batch size. An
+    output has its key in the dict that the model returns, else the name of its layer in the float model, so the files
+    of a float and of its quantized model have the same inputs and outputs. The file has the same bytes on each Keras
+    backend, except for models that resize images with other than nearest or bilinear interpolation.
 
     Args:
         model: a built Keras 3 model.
@@ -93,13 +96,14 @@ def export_onnx(
     validation.check_target(target)
     validation.check_precision(precision)
     validation.check_verify_runtime(verify_runtime, verify_with)
-    graph = LayerGraph.trace(model).flatten().live()
+    graph = LayerGraph.trace(model)
+    output_names = names_of_outputs(graph)
+    graph = graph.flatten().live()
     runtime = target or _target(graph)
     if verify_with is not None:
         verify_with = inputs_to_verify(graph, verify_with)
         verifier = verify_runtime or runtime_for(runtime)
         require_installed(verifier)
-    output_names = names_of_outputs(graph)
     validation.check_finite(graph)
     graph, untraceable = expand_composites(graph)
     unsupported = unsupported_layers(graph, untraceable)
@@ -120,5 +124,7 @@ def export_onnx(
 
 
 def _target(graph: LayerGraph) -> str | None:
-    """The target that the model was quantized for, a name; `None` for a float model. The wrappers store it."""
-    return next((c.operation.target for c in graph.calls if isinstance(c.operation, BaseQuantizeWrapper)), None)
+    """The name of the target that the model was quantized for; `None` for a float model. What quantizes stores it."""
+    quantizing = (BaseQuantizeWrapper, ActivationQuantizer)
+    targets = (call.operation.target for call in graph.calls if isinstance(call.operation, quantizing))
+    return next((target for target in targets if target is not None), None)

@@ -70,11 +70,7 @@ class Lowered:
 
 
 def lower(
-    graph: LayerGraph,
-    opset: int | None,
-    input_layout: str,
-    output_names: Sequence[str] | None = None,
-    target: str | None = None,
+    graph: LayerGraph, opset: int | None, input_layout: str, output_names: Sequence[str], target: str | None = None
 ) -> Lowered:
     """Write every call of a flat `graph` as ONNX.
 
@@ -83,7 +79,7 @@ def lower(
         opset: the ONNX opset; `None` for the oldest opset that the model can use.
         input_layout: "channels_last", or "channels_first", which stores inputs of rank 4 or 5 as (batch, channels,
             ...) unless the model has `data_format="channels_first"`.
-        output_names: names of the outputs. Default: the names of the layers that compute the outputs.
+        output_names: names of the outputs, see `names_of_outputs`. A number is appended to a name that is in use.
         target: the runtime that the file is for; `None` (default) for any runtime.
 
     Raises:
@@ -102,6 +98,8 @@ def lower(
             # Transpose at the input, so that a quantizer or scaling of the image stays next to its reader.
             value = lowered.builder.arrange(value, channels_first(value.rank), value.onnx.name or "")
         inputs.append(value)
+    # The names of inputs and outputs come first: they must not depend on the nodes between them.
+    lowered.output_names = [lowered.builder.unique(name) for name in output_names]
     unsupported: list[Unsupported] = []
 
     def emit(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value | list[Value]:
@@ -116,18 +114,13 @@ def lower(
     outputs = tree.flatten(Interpreter(graph).run(inputs, emit))
     if unsupported:
         raise UnsupportedLayerError(unsupported)
-    _set_outputs(lowered, outputs, output_names or names_of_outputs(graph))
+    _set_outputs(lowered, outputs)
     return lowered
 
 
 def _missing(call: Call) -> list[Value]:
     """Values in place of the outputs of a call that cannot be written: the search for other such calls continues."""
     return [Value(ir.Value(), t.shape, t.dtype) for t in call.outputs]
-
-
-def names_of_outputs(graph: LayerGraph) -> list[str]:
-    """The names of the layers that compute the outputs, without characters that some ONNX tools reject."""
-    return [plain_name(t.producer.name if t.producer is not None else t.name) for t in graph.outputs]
 
 
 def unsupported_layers(graph: LayerGraph, reasons: dict[str, str]) -> list[Unsupported]:
@@ -229,16 +222,15 @@ def _convert_refused(
         raise NotExpressibleError(f"{error}; and {failed}") from error
 
 
-def _set_outputs(lowered: Lowered, outputs: Sequence[Value], names: Sequence[str]) -> None:
+def _set_outputs(lowered: Lowered, outputs: Sequence[Value]) -> None:
     builder = lowered.builder
-    for value, name in zip(outputs, names, strict=True):
+    for value, name in zip(outputs, lowered.output_names, strict=True):
         value = builder.arrange(value, keras_order(value.rank), name)
         # A graph must not return one of its inputs, or a tensor twice.
         if value.onnx.producer() is None or any(value.onnx is other for other in builder.graph.outputs):
             value = value.with_onnx(builder.node("Identity", [value], {}, f"{name}/Identity")[0])
         builder.graph.outputs.append(value.onnx)
         lowered.outputs.append(value)
-        lowered.output_names.append(name)
 
 
 def finish(lowered: Lowered) -> ir.Graph:
@@ -247,6 +239,6 @@ def finish(lowered: Lowered) -> ir.Graph:
     for index, (value, name) in enumerate(zip(lowered.outputs, lowered.output_names, strict=True)):
         onnx = builder.graph.outputs[index]
         builder.annotate(value.with_onnx(onnx))
-        onnx.name = builder.unique(name)
+        onnx.name = name
     builder.graph.opset_imports[""] = builder.opset
     return builder.graph

@@ -362,6 +362,14 @@ def test_half_precision_is_refused(tmp_path):
         export_litert(quantized(model), tmp_path / "m.tflite")
 
 
+def test_outputs_have_their_keys(tmp_path):
+    model = quantized(small_models.dict_in_and_out())
+    x = small_models.data_for(model)
+    data = export_litert(model, tmp_path / "m.tflite", verify_with=x).read_bytes()
+    found = run_file(data, LayerGraph.trace(model), keras.tree.flatten(x))
+    assert {name: y.shape for name, y in found.items()} == {"class": (8, 3), "box": (8, 2)}
+
+
 def test_other_backends_are_refused(tmp_path, cnn, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ExportError, match="KERAS_BACKEND=tensorflow"):

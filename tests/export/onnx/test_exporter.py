@@ -3,11 +3,11 @@ import numpy as np
 import onnx
 import pytest
 import small_models
-from keras import layers
+from keras import layers, ops
 from onnx_models import data, export, op_counts, run
 
 import tensorflow_quantization
-from tensorflow_quantization import quantize_model
+from tensorflow_quantization import BaseQuantizeWrapper, quantize_model
 from tensorflow_quantization.export import ExportError, OpsetError, UnsupportedLayerError, emitter, export_onnx
 from tensorflow_quantization.export.onnx import exporter, fallback, registry
 
@@ -73,6 +73,17 @@ def test_file_says_what_made_it(tmp_path, cnn):
     assert proto.opset_import[0].version == 13
 
 
+def test_target_of_a_model_without_wrappers_is_recorded(tmp_path):
+    inputs = keras.Input((4, 4, 3))
+    gate = ops.sigmoid(ops.mean(inputs, axis=(1, 2), keepdims=True))
+    model = keras.Model(inputs, inputs * gate + inputs)
+    quantized = quantize_model(model, target="onnxruntime")
+    assert not any(isinstance(layer, BaseQuantizeWrapper) for layer in quantized.layers)
+    quantized(np.ones((1, 4, 4, 3), "float32"), training=True)
+    proto = export(quantized, tmp_path / "m.onnx")
+    assert {p.key: p.value for p in proto.metadata_props}["target"] == "onnxruntime"
+
+
 @pytest.mark.parametrize("name", small_models.BUILDERS)
 def test_onnx_runtime_has_nothing_to_warn_of(tmp_path, name, capfd):
     model = small_models.BUILDERS[name]()
@@ -88,7 +99,7 @@ def test_onnx_runtime_has_nothing_to_warn_of(tmp_path, name, capfd):
 def test_names_are_those_of_the_keras_model(tmp_path, residual):
     proto = export(quantize_model(residual), tmp_path / "m.onnx")
     assert [x.name for x in proto.graph.input] == ["image"]
-    assert [x.name for x in proto.graph.output] == ["quant_dense"]
+    assert [x.name for x in proto.graph.output] == ["dense"]
     layer_names = {layer.name for layer in quantize_model(residual).layers} | {"image"}
     assert {node.name.split("/")[0] for node in proto.graph.node} <= layer_names
     assert len({node.name for node in proto.graph.node}) == len(proto.graph.node)

@@ -66,7 +66,7 @@ def test_a_file_of_nan_is_not_written(tmp_path, cnn, images, spoil):
     [
         ("quant_conv/input_scale", "input_quantizer of 'quant_conv'"),
         ("quant_stem/kernel_scale", "input_quantizer of 'quant_conv'"),
-        ("quant_dense/bias", "output 'quant_dense'"),
+        ("quant_dense/bias", "output 'dense'"),
     ],
 )
 def test_a_wrong_quantized_file_names_where_it_deviates(tmp_path, residual, images, spoil, name, where):
