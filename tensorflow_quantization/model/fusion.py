@@ -17,10 +17,16 @@ from dataclasses import dataclass
 
 import keras
 
-from tensorflow_quantization.model.activations import Activation, activation_of, is_activation, own_activation
+from tensorflow_quantization.model.activations import (
+    Activation,
+    activation_of,
+    is_activation,
+    last_activation,
+    own_activation,
+)
 from tensorflow_quantization.model.equation import Equation
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
-from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
+from tensorflow_quantization.model.op_traits import Trait, is_one_of, origin, traits
 
 
 @dataclass(frozen=True)
@@ -87,14 +93,14 @@ def fused_convolution(graph: LayerGraph, tensor: Tensor) -> Call | None:
 def fused_sum_operand(graph: LayerGraph, call: Call) -> Tensor | None:
     """Returns the input of an Add whose convolution fuses the sum; `None` if there is none, or `call` is no Add.
 
-    If several inputs qualify, the last one is returned.
+    If several inputs qualify, an input without an activation after its convolution comes first, since a kernel adds
+    before it activates; among these, the last one is returned.
     """
     if Trait.ADDS not in traits(call):
         return None
-    for tensor in reversed(call.inputs):
-        if graph.only_reader(tensor) is call and fused_convolution(graph, tensor) is not None:
-            return tensor
-    return None
+    found = [x for x in call.inputs if graph.only_reader(x) is call and fused_convolution(graph, x) is not None]
+    linear = [tensor for tensor in found if last_activation(origin(tensor)) is Activation.LINEAR]
+    return next(reversed(linear or found), None)
 
 
 def fused_calls(graph: LayerGraph, call: Call, fusion: KernelFusion) -> list[Call]:

@@ -209,6 +209,18 @@ def test_sum_is_fused_with_the_last_convolution_that_it_alone_reads(add):
     assert fused_sum_operand(graph, graph.find("norm")[0]) is None
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("relu", [layers.ReLU(), layers.Activation("relu"), ops.relu])
+def test_sum_fuses_into_the_convolution_that_is_not_activated_before(relu, turned):
+    def make(x):
+        branch = layers.Dropout(0.1)(relu(layers.Conv2D(4, 3, padding="same", name="main")(x)))
+        shortcut = layers.Conv2D(4, 1, name="projection")(x)
+        return layers.Add(name="add")([branch, shortcut][:: -1 if turned else 1])
+
+    graph = graph_of(make)
+    assert fused_sum_operand(graph, graph.find("add")[0]).producer.name == "projection"
+
+
 def test_sum_of_what_somebody_else_reads_is_not_fused():
     def make(x):
         y = conv(padding="same")(x)
