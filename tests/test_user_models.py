@@ -37,7 +37,7 @@ def many(test):
 def is_ours(error):
     """Whether a statement of this package raised the error: a test holds these against the page of errors."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return PACKAGE in pathlib.Path(last.filename).parents
+    return PACKAGE in pathlib.Path(last.filename).parents and (last.line or "").lstrip().startswith("raise")
 
 
 def outcome(case, target, quantized, folder):

@@ -21,9 +21,10 @@ from keras import tree
 from tensorflow_quantization.export.errors import NoEmitterError
 from tensorflow_quantization.export.onnx.builder import AUTOMATIC_OPSET
 from tensorflow_quantization.export.onnx.emission import Emission
-from tensorflow_quantization.export.onnx.values import Value
+from tensorflow_quantization.export.onnx.values import Value, stored_dtype
 from tensorflow_quantization.model.graph import Call
 from tensorflow_quantization.model.interpreter import arguments_at_inference, compute
+from tensorflow_quantization.model.precision import computing_in_float32
 from tensorflow_quantization.model.tracing import changed_variables, changes
 from tensorflow_quantization.text.warn import muted
 from tensorflow_quantization.wrappers import activation_quantizers, wrappers_in
@@ -92,12 +93,14 @@ def _converted(call: Call, keys: list[int], values: list[Value], compare: bool) 
     def run(*arrays: Any) -> list[Any]:
         given = dict(zip(keys, arrays, strict=True))
         args, kwargs = arguments_at_inference(call, lambda t: given[id(t)])
-        with keras.StatelessScope() as scope:
+        with keras.StatelessScope() as scope, computing_in_float32([operation]):
             outputs = compute(call, args, kwargs)
         changed.extend(changed_variables(operation, scope))
-        return tree.flatten(outputs)
+        return [
+            keras.ops.cast(y, stored_dtype(keras.backend.standardize_dtype(y.dtype))) for y in tree.flatten(outputs)
+        ]
 
-    signature = [tf.TensorSpec(v.shape, v.dtype, name=f"x{i}") for i, v in enumerate(values)]
+    signature = [tf.TensorSpec(v.shape, stored_dtype(v.dtype), name=f"x{i}") for i, v in enumerate(values)]
     function = tf.function(run, input_signature=signature).get_concrete_function()
     # Freeze first: tf2onnx would turn arrays and tensors that the function captures into inputs.
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
@@ -136,8 +139,9 @@ def _compare(proto: onnx.ModelProto, function: Any, values: list[Value]) -> None
     arrays = []
     for v in values:
         shape = [_SIZES[axis > 0] if size is None else size for axis, size in enumerate(v.shape)]
-        array = rng.normal(size=shape) if v.dtype == "float32" else rng.integers(0, 2, shape)
-        arrays.append(array.astype(v.dtype))
+        dtype = stored_dtype(v.dtype)
+        array = rng.normal(size=shape) if dtype == "float32" else rng.integers(0, 2, shape)
+        arrays.append(array.astype(dtype))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised too
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])

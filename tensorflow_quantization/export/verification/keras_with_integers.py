@@ -20,7 +20,7 @@ from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.inputs import input_batches
 from tensorflow_quantization.model.interpreter import Interpreter, compute
-from tensorflow_quantization.model.keras_internals import autocasting, sublayers
+from tensorflow_quantization.model.precision import HALVES, computing_in_float32, in_float32
 from tensorflow_quantization.model.weights import merged_array, substitutes
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers, wrappers_in
@@ -31,8 +31,6 @@ Integers = Callable[[Call, ActivationQuantizer, np.ndarray], np.ndarray]
 
 #: The number of batches that are compared of data that yields batches, which may be a whole training set, or endless.
 MOST_BATCHES = 8
-#: Float dtypes of 16 bits, and their unit roundoff: rounding a number errs by up to this share of the number.
-HALVES = {"float16": 2**-11, "bfloat16": 2**-8}
 
 
 def inputs_to_verify(graph: LayerGraph, x: Any) -> list[list[np.ndarray]]:
@@ -53,33 +51,6 @@ def inputs_to_verify(graph: LayerGraph, x: Any) -> list[list[np.ndarray]]:
     if not taken:
         raise ExportError("verify_with holds no data: it has no batch. Pass at least one sample.")
     return taken
-
-
-@contextlib.contextmanager
-def computing_in_float32(graph: LayerGraph) -> Iterator[None]:
-    """Lets the layers of a model compute in float32 for the time of the context, as its file does."""
-    found: dict[int, Any] = {}
-    for operation in (graph.model, *(call.operation for call in graph.calls)):
-        if isinstance(operation, keras.layers.Layer):
-            found.update((id(layer), layer) for layer in (operation, *sublayers(operation)))
-    before = [(layer, layer.dtype_policy) for layer in found.values() if layer.compute_dtype in HALVES]
-    # The policies of the layers within are in the layers, too.
-    before = [
-        (layer, policy) for layer, policy in before if not isinstance(policy, keras.dtype_policies.DTypePolicyMap)
-    ]
-    try:
-        for layer, _ in before:
-            layer.dtype_policy = "float32"
-        with autocasting("float32") if before else contextlib.nullcontext():
-            yield
-    finally:
-        for layer, policy in before:
-            layer.dtype_policy = policy
-
-
-def in_float32(arrays: Sequence[np.ndarray]) -> list[Any]:
-    """The inputs of a model as tensors; those of 16 bits as float32."""
-    return [keras.ops.convert_to_tensor(a.astype("float32") if a.dtype.name in HALVES else a) for a in arrays]
 
 
 def still_half(graph: LayerGraph) -> str | None:
@@ -111,7 +82,7 @@ def run_with_integers(graph: LayerGraph, inputs: Sequence[np.ndarray], integers:
         with keras.StatelessScope(weights), _standing_in(quantizers, partial(_exchange, integers, call)):
             return compute(call, args, kwargs)
 
-    with computing_in_float32(graph):
+    with computing_in_float32([graph.model, *(call.operation for call in graph.calls)]):
         outputs = tree.flatten(Interpreter(graph).run(in_float32(inputs), with_integers))
     return [keras.ops.convert_to_numpy(y) for y in outputs]
 

@@ -36,9 +36,6 @@ from tensorflow_quantization.export.onnx.lower import Lowered, QuantizedTensor
 from tensorflow_quantization.export.onnx.metadata import FOLDED_PADS, HINT, OFFSET, READ_POINTS
 from tensorflow_quantization.export.onnx.values import flattened_permutation, stored_dtype
 from tensorflow_quantization.export.verification.keras_with_integers import (
-    HALVES,
-    computing_in_float32,
-    in_float32,
     inputs_to_verify,
     run_with_integers,
     still_half,
@@ -51,6 +48,7 @@ from tensorflow_quantization.export.verification.onnx_runtimes import (
 )
 from tensorflow_quantization.export.verification.processor import saturates
 from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.precision import HALVES, computing_in_float32, in_float32
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 from tensorflow_quantization.text.warn import warn_user
 
@@ -229,7 +227,7 @@ def _points(quantized: QuantizedTensor) -> _Points:
 
 def _run_model(graph: LayerGraph, inputs: list[np.ndarray]) -> list[np.ndarray]:
     structure = tree.pack_sequence_as(graph.input_structure, in_float32(inputs))
-    with computing_in_float32(graph):
+    with computing_in_float32([graph.model, *(call.operation for call in graph.calls)]):
         outputs = graph.model(structure, training=False)
     return [keras.ops.convert_to_numpy(y) for y in tree.flatten(outputs)]
 
