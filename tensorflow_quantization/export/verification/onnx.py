@@ -209,7 +209,9 @@ def _in_keras_order(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray
         _, zero_point = quantized.quantizer.parameters()
         array = np.pad(array, np.reshape(pads, (2, -1)).T, constant_values=zero_point)
     if array.ndim != value.rank:  # the file quantizes before a Reshape, Keras after it
-        array = array.reshape([len(array), *(-1 if d is None else d for d in value.stored_shape[1:])])
+        sizes = [-1 if d is None else d for d in value.stored_shape[1:]]
+        # The Reshape may split the first axis, too: `TimeDistributed` joins the batch and the steps.
+        array = array.reshape([len(array) if -1 in sizes else -1, *sizes])
     if value.flattened is not None:
         inverse = np.argsort(flattened_permutation(value.flattened))
         return array[:, inverse]
