@@ -69,7 +69,8 @@ class _Rebuilder:
 
     def rebuild(self, graph: LayerGraph) -> keras.Model:
         if id(graph.model) not in self.models:
-            build = self._sequential if isinstance(graph.model, keras.Sequential) else self._functional
+            sequential = isinstance(graph.model, keras.Sequential) and all(call.is_layer for call in graph.calls)
+            build = self._sequential if sequential else self._functional
             self.models[id(graph.model)] = build(graph)
         return self.models[id(graph.model)]
 

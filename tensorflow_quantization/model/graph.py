@@ -151,11 +151,12 @@ class LayerGraph:
                     readers.append(call)
 
     @classmethod
-    def trace(cls, model: keras.Model) -> LayerGraph:
+    def trace(cls, model: keras.Model, prefix: str = "") -> LayerGraph:
         """Returns the graph of `model`, which stays unchanged.
 
         Args:
             model: a built `keras.Model` of any kind. The `call` of a subclassed model runs on symbolic tensors.
+            prefix: str, put before the path of each call; default none.
 
         Raises:
             TypeError: `model` is no `keras.Model`.
@@ -170,7 +171,7 @@ class LayerGraph:
                 f"Expected a keras.Model, got {type(model).__module__}.{type(model).__name__}. "
                 "Rebuild a model of Keras 2 (tf_keras) with Keras 3."
             )
-        return _Tracer().trace(model, prefix="")
+        return _Tracer().trace(model, prefix)
 
     @classmethod
     def read(cls, functional: keras.Model, prefix: str = "") -> LayerGraph:

@@ -19,10 +19,12 @@ from tensorflow_quantization.quantize.plan import QuantizationPlan
 from tensorflow_quantization.quantize.planner import FULL, PARTIAL, make_plan
 from tensorflow_quantization.quantize.spec import QuantizationSpec, SpecIndex, same_bits
 from tensorflow_quantization.quantize.stored_reasons import store_reasons
+from tensorflow_quantization.quantize.time_distributed import open_time_distributed
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import check_bits
 from tensorflow_quantization.targets import TARGETS, Target, find_target
+from tensorflow_quantization.targets.reason import Reason
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import did_you_mean, other_name
 from tensorflow_quantization.text.warn import warn_user
@@ -138,18 +140,30 @@ def _decide(
     cases = _check_arguments(mode, spec, custom_qdq_cases)
     target = find_target(target)
     schemes = _schemes(target, weight_bits, activation_bits)
-    graph = LayerGraph.trace(model)
-    _check_not_quantized(model, graph.flatten())
+    _check_not_quantized(model, LayerGraph.trace(model).flatten())
     own = spec or QuantizationSpec()
-    blocks, reasons = open_blocks(graph, _named_in([own]))
-    case_specs = _ask_all(cases, _without_quantizers(graph) if blocks and cases else model, own)
-    named_by_case = _named_in([asked for _, asked in case_specs])
-    if any(named_by_case(block.calls[0][0]) for block in blocks):  # a block that a case names stays closed
-        graph = LayerGraph.trace(model)
-        blocks, reasons = open_blocks(graph, _named_in([own, *(asked for _, asked in case_specs)]))
-    plan = make_plan(
-        graph.flatten(), target=target, mode=mode, spec=spec, case_specs=case_specs, reasons=reasons, **schemes
-    )
+
+    def opened(steps: bool) -> tuple[LayerGraph, set[str], dict[str, Reason]]:
+        traced = LayerGraph.trace(model)
+        return open_time_distributed(traced, SpecIndex(own)) if steps else (traced, set(), {})
+
+    def decide(steps: bool):
+        graph, folded, kept = opened(steps)
+        blocks, reasons = open_blocks(graph, _named_in([own]))
+        case_specs = _ask_all(cases, _without_quantizers(graph) if blocks and cases else model, own)
+        named_by_case = _named_in([asked for _, asked in case_specs])
+        if any(named_by_case(block.calls[0][0]) for block in blocks):  # a block that a case names stays closed
+            graph, folded, kept = opened(steps)
+            blocks, reasons = open_blocks(graph, _named_in([own, *(asked for _, asked in case_specs)]))
+        reasons |= kept
+        plan = make_plan(
+            graph.flatten(), target=target, mode=mode, spec=spec, case_specs=case_specs, reasons=reasons, **schemes
+        )
+        return graph, blocks, plan, folded
+
+    graph, blocks, plan, folded = decide(steps=True)
+    if folded and not any(_quantizes_in(plan, path) for path in folded):  # then the model keeps these layers unchanged
+        graph, blocks, plan, _ = decide(steps=False)
     plan = close_unquantized(blocks, plan)
     if mode == PARTIAL and not plan.quantizes:
         warn_user(
@@ -157,6 +171,11 @@ def _decide(
             "partial mode quantizes nothing else."
         )
     return graph, plan_bias_rounding(graph, plan)
+
+
+def _quantizes_in(plan: QuantizationPlan, path: str) -> bool:
+    """Whether a plan quantizes a layer, or a layer in it."""
+    return any(layer.quantized and f"{layer.path}/".startswith(f"{path}/") for layer in plan)
 
 
 def _without_quantizers(graph: LayerGraph) -> keras.Model:

@@ -12,6 +12,7 @@ from tensorflow_quantization.model.activations import activation_of
 from tensorflow_quantization.model.fusion import folded_into
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.keras_classes import is_of_keras, is_of_package
+from tensorflow_quantization.model.op_traits import Trait, traits
 from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
 from tensorflow_quantization.quantize.shared_tensors import SharedTensors, is_off, settle
 from tensorflow_quantization.quantize.spec import LayerConfig, QuantizationSpec, SpecIndex
@@ -168,7 +169,7 @@ def _decide(
     takes_one_input = len(call.arguments) < 2
     if entry is not None:
         named = wrapper or NonWeightedBaseQuantizeWrapper
-        wished = _wished(call, entry, named, placed, shared)
+        wished = _wished(call, entry, named, placed, shared, target)
         if wished and wrapper is None and not takes_one_input:
             raise ValueError(_needs_wrapper(call))
         reason = _wished_reason(call, entry, wished, source)
@@ -189,7 +190,7 @@ def _decide(
     undecided = placed.reason is None or placed.reason.code is ReasonCode.OFF_BY_DEFAULT
     if wrapper is not None and undecided and mode != PARTIAL and not is_of_package(wrapper):
         entry = LayerConfig(call.name)
-        wished = _wished(call, entry, wrapper, placed, shared)
+        wished = _wished(call, entry, wrapper, placed, shared, target)
         reason = _wished_reason(call, entry, wished, f"your {wrapper.__name__}")
         return replace(layer, placement=wished, reason=reason, wrapper=wrapper)
     if (product := folded_into(graph, call)) is not None:
@@ -266,6 +267,7 @@ def _wished(
     wrapper: type[BaseQuantizeWrapper],
     placed: Placement,
     shared: SharedTensors,
+    target: Target,
 ) -> Placement:
     """The placement that an entry asks for, limited to the inputs and weights that the layer has."""
     floating = _floating(call)
@@ -277,7 +279,10 @@ def _wished(
     # A tensor that is quantized where it is computed needs no second quantizer here, unless the target places one.
     inputs = [i for i in inputs if i in placed.inputs or shared.needs_quantizer(call.operands[i])]
     weights = entry.quantize_weight and not issubclass(wrapper, NonWeightedBaseQuantizeWrapper)
-    placement = replace(placed, inputs=tuple(inputs), weights=weights, output=placed.output or entry.quantize_output)
+    output = placed.output or entry.quantize_output
+    if target.joins_with_one_scale and Trait.JOINS in traits(call) and len(inputs) == len(call.operands) > 0:
+        inputs, output = [], True
+    placement = replace(placed, inputs=tuple(inputs), weights=weights, output=output)
     if issubclass(wrapper, AttentionBaseQuantizeWrapper):
         placement = replace(placement, inner_matmuls=entry.quantize_input)
     return placement

@@ -8,8 +8,7 @@ from typing import Any
 
 import keras
 
-from tensorflow_quantization.model.activations import Activation, last_activation
-from tensorflow_quantization.model.fusion import fusing_call, is_identity
+from tensorflow_quantization.model.activations import Activation, activation_of, last_activation
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.op_traits import Trait, attends, is_one_of, origin, traits
 from tensorflow_quantization.targets.float_sums import find_float_sums
@@ -100,10 +99,9 @@ class Draft:
         """Why a call is computed in float, a clause; `None` if it may be computed in integers."""
         if (why := self.rules.why_float(call)) is not None:
             return why
-        if self.rules.is_integer(call) or is_identity(call) or Trait.MOVES_DATA in traits(call):
-            return None
-        fused = fusing_call(self.graph, call, self.rules.fusion, self.rules.is_integer) is not None
-        return None if fused else "not known to run in integers"
+        # A runtime may fuse an activation, or compute other simple operations in integers where no rule is about them.
+        unknown = not traits(call) and activation_of(call.operation) is None and not self.rules.is_integer(call)
+        return "not known to run in integers" if unknown else None
 
     def _update(self, path: str, reason: Reason, changes: dict[str, Any]) -> None:
         self.placements[path] = replace(self.placements.get(path, Placement(reason=reason)), **changes)

@@ -89,5 +89,6 @@ LITERT = Target(
     activations=QuantizationScheme(symmetric=False, narrow_range=False),
     weights=QuantizationScheme(),
     why_not=why_not(_RULES),
+    joins_with_one_scale=True,
     bits=frozenset({8}),
 )

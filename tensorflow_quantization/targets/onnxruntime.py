@@ -47,4 +47,5 @@ ONNXRUNTIME = Target(
     activations=QuantizationScheme(signed=False, symmetric=False, narrow_range=False),
     weights=QuantizationScheme(),
     why_not=why_not(_RULES),
+    joins_with_one_scale=True,
 )

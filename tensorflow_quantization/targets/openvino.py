@@ -48,4 +48,5 @@ OPENVINO = Target(
     # zero point 0. Fused attention stays in float if queries, keys or values are uint8.
     matmul_operands=QuantizationScheme(narrow_range=False),
     why_not=why_not(_RULES),
+    joins_with_one_scale=True,
 )

@@ -98,6 +98,8 @@ class Target:
         matmul_operands: the `QuantizationScheme` of operands of a matrix product of two activations; `None` (default):
             as `activations`. A placement may choose `activations`, made symmetric, for a left operand that is never
             negative.
+        joins_with_one_scale: if a spec names a concatenation, its output is quantized, and so all its inputs have one
+            scale; `False` (default): each input has a quantizer.
         bits: the numbers of bits that the runtime computes with; `None` (default): 2 to 8.
         why_not: a function of a graph and a call that returns the `Reason` why `place` leaves the call out; `None`
             (default): the planner finds a reason.
@@ -109,4 +111,5 @@ class Target:
     weights: QuantizationScheme | None = None
     matmul_operands: QuantizationScheme | None = None
     why_not: Callable[[LayerGraph, Call], Reason] | None = None
+    joins_with_one_scale: bool = False
     bits: frozenset[int] | None = None

@@ -365,7 +365,7 @@ def test_named_custom_layer_gets_its_inputs_quantized():
 
 def test_wrappers_around_layers_are_left_untouched():
     inputs = keras.Input((5, 4))
-    x = layers.TimeDistributed(layers.Dense(3), name="each")(inputs)
+    x = layers.TimeDistributed(layers.GRU(3), name="each")(layers.Reshape((5, 2, 2))(inputs))
     model = randomize(keras.Model(inputs, layers.Bidirectional(layers.LSTM(2), name="both")(x)))
     q_model = quantize_model(model)
     assert quantized(q_model) == []

@@ -172,3 +172,18 @@ def test_target_refuses_bits_that_it_cannot_compute_with(settings, named):
         quantize_model(chain(), target="litert", **settings)
     rows = str(error.value).splitlines()[1:]
     assert {row.split(":")[0].strip() for row in rows} == named
+
+
+@pytest.mark.parametrize("target", [*AT_TENSORS, "litert"])
+def test_concatenation_that_is_named_has_one_scale_for_all_its_inputs(target):
+    inputs = keras.Input((4, 4))
+    x = [layers.ELU(name=name)(inputs) for name in ("left", "right")]
+    model = keras.Model(inputs, layers.ELU()(layers.Concatenate(name="join")(x)))
+    plan = plan_model(model, quantization_spec=spec_of("Concatenate", is_keras_class=True), target=target)
+    assert (plan["join"].inputs, plan["join"].output) == ((), True)
+
+
+def test_bits_of_a_concatenation_are_those_of_its_one_scale():
+    spec = spec_of("join", activation_bits=8)
+    plan = plan_model(fork(), quantization_spec=spec, target="onnxruntime", activation_bits=4)
+    assert plan["join"].output_scheme.bits == 8
