@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops, tree
 
 from tensorflow_quantization.calibration.estimator import RangeEstimator
+from tensorflow_quantization.calibration.input_scale import warn_of_scale
 from tensorflow_quantization.calibration.min_max import MinMax
 from tensorflow_quantization.calibration.mse import MSE
 from tensorflow_quantization.calibration.percentile import Percentile
@@ -46,7 +47,8 @@ def calibrate(
 
     The model runs in inference mode with quantized weights and float activations, and each quantizer observes its
     tensor. Later training keeps the ranges; with `ranges="learned"` it continues from them. A hundred batches or fewer
-    are enough.
+    are enough. A warning names the first BatchNormalization whose moving statistics the data does not fit: images of 0
+    to 255 in a network that was trained on 0 to 1.
 
     Example:
         >>> quantized = quantize_model(model, target="onnxruntime")
@@ -206,6 +208,20 @@ def _observing(model, quantizers, estimators: dict) -> Iterator[None]:
         _forget_compiled_functions(model)
 
 
+@contextlib.contextmanager
+def _observing_nothing(model: keras.Model) -> Iterator[None]:
+    """Makes all quantizers return their inputs for the time of the context, without an observer."""
+    quantizers = _activation_quantizers(model)
+    before = [quantizer.observer for quantizer in quantizers]
+    for quantizer in quantizers:
+        quantizer.observer = _passing
+    try:
+        yield
+    finally:
+        for quantizer, observer in zip(quantizers, before, strict=True):
+            quantizer.observer = observer
+
+
 def _passing(tensor: Any) -> Any:
     return tensor
 
@@ -223,6 +239,9 @@ def _run(model, data, steps, batch_size, verbose) -> None:
     done = 0
     for x in batches:
         model.predict_on_batch(x)
+        if done == 0:
+            with _observing_nothing(model):
+                warn_of_scale(model, x)
         done += 1
         bar.update(done, finalize=done == total)
         if done == total:
