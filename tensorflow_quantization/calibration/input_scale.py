@@ -17,7 +17,7 @@ from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.interpreter import Interpreter, input_tensors
 from tensorflow_quantization.text.warn import warn_user
 
-#: Data is suspicious if the mean of ((x - moving mean) / moving deviation)**2 over a batch exceeds this in at least half
+#: Data is suspicious if the mean of ((x - moving mean) / moving deviation)**2 over a batch exceeds this in half or more
 #: of the channels. For training data the mean is 1 in expectation. Even for a single sample it is above 100 in one
 #: channel with a probability of at most 1/100 (Markov's inequality). Images of 0 to 255 instead of 0 to 1 raise it to
 #: about 255**2 = 65025, instead of -1 to 1 to about 127**2 = 16129.
