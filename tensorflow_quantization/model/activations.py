@@ -19,6 +19,7 @@ class Activation(StrEnum):
     ELU = "elu"
     EXPONENTIAL = "exponential"
     GELU = "gelu"
+    HARD_SIGMOID = "hard_sigmoid"
     HARD_SILU = "hard_silu"
     LEAKY_RELU = "leaky_relu"
     PRELU = "prelu"
@@ -42,6 +43,7 @@ class Activation(StrEnum):
         """Whether its outputs are never negative."""
         return self in (
             Activation.EXPONENTIAL,
+            Activation.HARD_SIGMOID,
             Activation.RELU,
             Activation.RELU6,
             Activation.SIGMOID,
@@ -55,6 +57,7 @@ _BY_CLASS = {
     "ELU": Activation.ELU,
     "Elu": Activation.ELU,
     "Gelu": Activation.GELU,
+    "HardSigmoid": Activation.HARD_SIGMOID,
     "LeakyReLU": Activation.LEAKY_RELU,
     "LeakyRelu": Activation.LEAKY_RELU,
     "PReLU": Activation.PRELU,

@@ -39,6 +39,10 @@ class Trait(Flag):
     ADDS = auto()
     #: Concatenates its inputs along an axis.
     JOINS = auto()
+    #: Each value of the output is a value of one of its inputs or of a constant: the largest, for example.
+    SELECTS = auto()
+    #: Divides its first input by its second.
+    DIVIDES = auto()
     #: Combines two inputs, or more, into one output. In an operation of `keras.ops`, one input can be a constant.
     MERGES = auto()
     #: A matmul of two inputs.
@@ -76,7 +80,10 @@ _TRAITS: dict[str, Trait] = {
     **_named("Normalization Rescaling", Trait.SCALES_CHANNELS),
     "Add": Trait.ADDS | Trait.MERGES,
     "Concatenate": Trait.JOINS | Trait.MERGES,
-    **_named("Multiply Subtract", Trait.MERGES),
+    **_named("Average Multiply Subtract", Trait.MERGES),
+    **_named("Divide TrueDivide", Trait.DIVIDES | Trait.MERGES),
+    **_named("Maximum Minimum Stack", Trait.SELECTS | Trait.MERGES),
+    **_named("Clip Where", Trait.SELECTS),
     **_named(
         "ActivityRegularization AlphaDropout Dropout GaussianDropout GaussianNoise Identity",
         Trait.IS_IDENTITY | Trait.MOVES_DATA,

@@ -16,7 +16,7 @@ import onnx.shape_inference
 import onnx_ir as ir
 from onnx import inliner
 
-from tensorflow_quantization.text.messages import is_path, must_be_path
+from tensorflow_quantization.text.messages import first_line, is_path, must_be_path
 from tensorflow_quantization.text.warn import muted
 
 #: Protobuf reads messages up to this size in bytes.
@@ -66,7 +66,7 @@ def read_onnx(path: str | os.PathLike) -> onnx.ModelProto:
         inlined = inliner.inline_local_functions(model) if model.functions else model
         _check_nodes(inlined)
     except Exception as error:  # errors of the inliner have no common base
-        raise ValueError(f"{path} is not a valid ONNX model: {_first_line(error)}\n{_DAMAGED}") from error
+        raise ValueError(f"{path} is not a valid ONNX model: {_reason(error)}\n{_DAMAGED}") from error
     _check_constants(to_ir(inlined, path), path)
     return inlined
 
@@ -96,7 +96,7 @@ def to_ir(model: onnx.ModelProto, path: str | os.PathLike) -> ir.Model:
             converted = ir.from_proto(model)
         ir.external_data.set_base_dir(converted.graph, pathlib.Path(path).resolve().parent)
     except Exception as error:  # SerdeError and what is raised in its code
-        raise ValueError(f"{path} is not a valid ONNX model: {_first_line(error)}\n{_DAMAGED}") from error
+        raise ValueError(f"{path} is not a valid ONNX model: {_reason(error)}\n{_DAMAGED}") from error
     return converted
 
 
@@ -177,7 +177,7 @@ def _check_constants(model: ir.Model, path: pathlib.Path) -> None:
             fits = values.shape == tuple(tensor.shape)
         except Exception as error:
             raise ValueError(
-                f"{path} holds the constant {name!r}, which cannot be read: {_first_line(error)}\n{_DAMAGED}"
+                f"{path} holds the constant {name!r}, which cannot be read: {_reason(error)}\n{_DAMAGED}"
             ) from error
         if not fits:
             raise ValueError(
@@ -215,9 +215,8 @@ def _check_location(name: str, tensor: ir.ExternalTensor, path: pathlib.Path, fo
         raise FileNotFoundError(f"{path} has its constant {name!r} in {location!r}, and there is no such file.")
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """The reason of an error of the ONNX libraries, without the dump of the model that may follow."""
     while isinstance(error.__cause__, Exception):  # onnx_ir wraps an error once for each level of the model
         error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    return first_line(error)

@@ -108,6 +108,8 @@ class Draft:
 
     def _hands_scale_back(self, reader: Call) -> bool:
         """Whether the output quantizer of `reader` also sets the scale of its input."""
+        if Trait.SELECTS in traits(reader):
+            return self.is_integer(reader)
         return Trait.JOINS in traits(reader) or is_one_of(reader, self.rules.same_scale)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import keras
+
 from tensorflow_quantization.model.activations import Activation, activation_of
 from tensorflow_quantization.model.fusion import KernelFusion
 from tensorflow_quantization.model.graph import Call
@@ -25,7 +27,8 @@ class KernelRules:
         fusion: which operations after a product its kernel fuses.
         gated: activations that have an integer kernel if their gate is quantized too.
         activations: activations that have a separate integer kernel where no kernel before fuses them.
-        constant_operands: sums and products with a constant have an integer kernel.
+        constant_operands: sums and products with a constant, and quotients by a constant, have an integer kernel.
+        pairs: classes in `unweighted` whose kernel takes two inputs: with more inputs they stay in float.
         float_only: by class name, why the runtime computes a layer or operation in float, a clause.
         fixed_ranges: the scale and zero point that the runtime demands for the output of an activation.
         same_scale: classes whose input and output need the same scale and zero point.
@@ -47,6 +50,7 @@ class KernelRules:
     gated: frozenset[Activation] = frozenset()
     activations: frozenset[Activation] = frozenset()
     constant_operands: bool = False
+    pairs: frozenset[str] = frozenset()
     float_only: Mapping[str, str] = field(default_factory=dict)
     fixed_ranges: Mapping[Activation, tuple[float, int]] = field(default_factory=dict)
     same_scale: frozenset[str] = frozenset()
@@ -59,11 +63,17 @@ class KernelRules:
 
     def is_integer(self, call: Call) -> bool:
         """Whether a call is computed in integers if its tensors are quantized."""
+        if _reads_integers(call):
+            return False
         activation = activation_of(call.operation)
         if activation in self.gated:
             return call.is_layer
         if activation in self.activations or self.multiplies_activations(call):
             return True
+        if Trait.DIVIDES in traits(call):
+            return self.constant_operands and len(call.inputs) == 1 and call.args[0] is call.inputs[0]
+        if len(call.inputs) > 2 and is_one_of(call, self.pairs):
+            return False
         if not call.is_layer and Trait.MERGES in traits(call) and len(call.inputs) < 2:
             return self.constant_operands
         return is_one_of(call, self.weighted | self.unweighted)
@@ -78,4 +88,11 @@ class KernelRules:
 
     def why_float(self, call: Call) -> str | None:
         """Why the runtime computes a call in float; `None` if `float_only` has no entry for it."""
+        if Trait.SCALES_CHANNELS in traits(call) and _reads_integers(call):
+            return f"computed in float: its input is {call.inputs[0].dtype}"
         return next((why for name, why in self.float_only.items() if is_one_of(call, (name,))), None)
+
+
+def _reads_integers(call: Call) -> bool:
+    """Whether no input is float. An image of integers, for example, is cast to float and then rescaled."""
+    return not any(keras.backend.is_float_dtype(tensor.dtype) for tensor in call.inputs)

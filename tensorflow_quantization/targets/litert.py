@@ -12,13 +12,24 @@ from tensorflow_quantization.targets.kernel_rules import KernelRules
 from tensorflow_quantization.targets.target import Target
 
 #: Specification: "Input and outputs must all have same scale/zero_point".
-_SAME_SCALE = frozenset({"AveragePooling1D", "AveragePooling2D", "UpSampling2D"})
+_SAME_SCALE = frozenset(
+    {
+        "AveragePooling1D",
+        "AveragePooling2D",
+        "GlobalMaxPooling1D",
+        "GlobalMaxPooling2D",
+        "Resizing",
+        "UpSampling2D",
+    }
+)
+#: The same holds for these, of all inputs.
+_SELECTIONS = frozenset({"Clip", "Concatenate", "Maximum", "Minimum", "Stack", "Where"})
 _GLOBAL_POOLING = frozenset({"GlobalAveragePooling1D", "GlobalAveragePooling2D"})
 
 #: From the schema: `fused_activation_function` of an operator.
 FUSION = KernelFusion(
     activations=frozenset({Activation.RELU, Activation.RELU6}),
-    without_activation=_SAME_SCALE | _GLOBAL_POOLING | {"Concatenate"},
+    without_activation=_SAME_SCALE | _GLOBAL_POOLING | _SELECTIONS,
     scalings=True,
 )
 
@@ -38,9 +49,11 @@ _RULES = KernelRules(
     unweighted=frozenset(
         {
             "Add",
-            "Concatenate",
+            "Average",
             "Multiply",
+            "Negative",
             "Subtract",
+            *_SELECTIONS,
             *_SAME_SCALE,
             *_GLOBAL_POOLING,
             # Not folded into weights, each of these becomes a 1x1 convolution.
@@ -55,6 +68,7 @@ _RULES = KernelRules(
     activations=frozenset(
         {
             Activation.GELU,
+            Activation.HARD_SIGMOID,
             Activation.HARD_SILU,
             Activation.LEAKY_RELU,
             Activation.PRELU,
@@ -66,6 +80,7 @@ _RULES = KernelRules(
         }
     ),
     constant_operands=True,
+    pairs=frozenset({"Average"}),
     float_only={
         **dict.fromkeys(
             ("GroupNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization"),
@@ -75,6 +90,8 @@ _RULES = KernelRules(
     },
     # Specification: LOGISTIC, SOFTMAX and TANH restrict the scale and zero point of their output.
     fixed_ranges={
+        # Not of the specification: with this scale, the two operators of `hard_sigmoid` round once.
+        Activation.HARD_SIGMOID: (1 / 255, -128),
         Activation.SIGMOID: (1 / 256, -128),
         Activation.SOFTMAX: (1 / 256, -128),
         Activation.TANH: (1 / 128, 0),

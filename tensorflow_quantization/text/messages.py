@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Iterable
 
 #: Other names of runtimes, in lower case without spaces and punctuation, to our names.
@@ -54,3 +55,15 @@ def must_be_path(argument: str, got: object, hint: str = "") -> str:
 def is_path(x: object) -> bool:
     """Returns whether an argument can be the path of a file."""
     return isinstance(x, str | os.PathLike)
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message that says what happened, without Keras' frame and colours.
+
+    Example:
+        >>> first_line(ValueError("Exception encountered when calling Dense.call().\\n\\nwrong shape\\nArguments ..."))
+        'wrong shape'
+    """
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith("Exception encountered when calling")), repr(error))

@@ -210,3 +210,37 @@ def test_demanded_scale_is_of_8_bits_only():
     model = functional(layers.Dense(4, activation="tanh"), shape=(3,))
     model = quantize_model(model, target=any_bits, input_bits=4)
     assert [q.scheme.fixed for q in quantizers(model)] == [None] * 3
+
+
+@pytest.mark.parametrize("layer", [layers.Maximum, layers.Minimum])
+def test_maximum_shares_its_scale_with_its_inputs(layer):
+    inputs = keras.Input((8, 8, 3), name="image")
+    parts = [layers.Conv2D(4, 3, name=f"conv_{i}")(inputs) for i in range(2)]
+    assert outputs(keras.Model(inputs, layer(name="selection")(parts))) == ["image", "selection"]
+
+
+def test_average_of_three_stays_float():
+    inputs = keras.Input((8, 8, 3), name="image")
+    parts = [layers.Conv2D(4, 3, name=f"conv_{i}")(inputs) for i in range(3)]
+    assert "mean" in outputs(keras.Model(inputs, layers.Average(name="mean")(parts[:2])))
+    assert "mean" not in outputs(keras.Model(inputs, layers.Average(name="mean")(parts)))
+
+
+def test_quotient_by_a_constant_is_computed_in_integers():
+    model = functional(lambda x: x / 127.5, lambda x: x - 1.0)
+    assert outputs(model) == ["image", "true_divide", "subtract"]
+    assert outputs(functional(lambda x: 1.0 / x)) == []
+    assert outputs(functional(lambda x: x / (x + 1.0))) == ["image", "add"]
+
+
+def test_hard_sigmoid_has_one_step_of_255():
+    model = quantized(functional(layers.Dense(4), layers.Activation("hard_sigmoid"), shape=(3,)))
+    assert quantizers(model)[-1].parameters() == (np.float32(1 / 255), -128)
+
+
+def test_image_of_integers_is_rescaled_in_float():
+    inputs = keras.Input((8, 8, 3), dtype="uint8", name="image")
+    x = layers.Rescaling(1 / 255, name="rescaling")(inputs)
+    plan = planned(keras.Model(inputs, layers.Conv2D(4, 3, name="conv")(x)))
+    assert plan["rescaling"].output
+    assert plan["rescaling"].reason.text.endswith("the layer itself is computed in float: its input is uint8")

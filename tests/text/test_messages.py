@@ -1,4 +1,4 @@
-from tensorflow_quantization.text.messages import did_you_mean, must_be_one_of
+from tensorflow_quantization.text.messages import did_you_mean, first_line, must_be_one_of
 
 
 def test_nothing_close_gives_no_hint():
@@ -11,3 +11,11 @@ def test_choice_of_names():
     assert must_be_one_of("mode", ["full", "partial"], "ful", besides="a Mode") == (
         "mode must be one of 'full', 'partial', or a Mode, got 'ful'. Did you mean 'full'?"
     )
+
+
+def test_first_line_leaves_out_the_frame_and_the_colours():
+    error = ValueError(
+        "Exception encountered when calling Dense.call().\n\n\x1b[1mwrong shape\x1b[0m\n\nArguments: ..."
+    )
+    assert first_line(error) == "wrong shape"
+    assert first_line(KeyError()) == "KeyError()"

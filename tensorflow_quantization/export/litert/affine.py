@@ -13,16 +13,19 @@ from tensorflow_quantization.export.onnx.emission import to_numpy
 from tensorflow_quantization.export.onnx.registry import find_emitter
 from tensorflow_quantization.model.fusion import folded_normalizations
 from tensorflow_quantization.model.graph import Call, LayerGraph
-from tensorflow_quantization.model.op_traits import Trait, operation_traits
+from tensorflow_quantization.model.op_traits import Trait, is_one_of, operation_traits
 from tensorflow_quantization.model.tracing import trace_call
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, inner_layer
 from tensorflow_quantization.wrappers.unwrapped import unwrapped
 
-#: Factor and shift of an operation, from its constant and a sign: -1 if the constant is the first operand.
+#: Factor and shift of an operation, from its constant and a sign: -1 if the constant is the first operand; `None` for
+#: a function that is not linear.
 _ARITHMETIC = {
     "Add": lambda constant, sign: (np.ones(1), constant),
+    "Divide": lambda constant, sign: (1.0 / constant, np.zeros(1)) if sign > 0 else None,
     "Multiply": lambda constant, sign: (constant, np.zeros(1)),
     "Subtract": lambda constant, sign: (np.array([sign]), -sign * constant),
+    "TrueDivide": lambda constant, sign: (1.0 / constant, np.zeros(1)) if sign > 0 else None,
 }
 
 
@@ -119,6 +122,8 @@ def _normalization(layer: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _arithmetic(call: Call) -> tuple[np.ndarray, np.ndarray] | None:
     """Factor and shift of an operation of `keras.ops` on one tensor and a constant; `None` for other operations."""
+    if is_one_of(call, ("Negative",)):
+        return -np.ones(1), np.zeros(1)
     if len(call.args) != 2 or len(call.inputs) != 1 or call.class_name not in _ARITHMETIC:
         return None
     tensor_first = call.args[0] is call.inputs[0]

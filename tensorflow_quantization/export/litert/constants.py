@@ -30,9 +30,18 @@ Step = Callable[..., Any]
 
 def fake_quantize(quantizer: ActivationQuantizer) -> Callable[[Any], Any]:
     """The fake-quantization operator from which the converter reads scale and zero point of a tensor."""
+    return fake_quantize_range(*limits_of(quantizer))
+
+
+def limits_of(quantizer: ActivationQuantizer) -> tuple[float, float]:
+    """The values of the least and the greatest integer of a quantizer."""
     scale, zero_point = (float(p) for p in quantizer.parameters())
     limits = np.iinfo(quantizer.scheme.dtype)
-    low, high = (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
+    return (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
+
+
+def fake_quantize_range(low: float, high: float) -> Callable[[Any], Any]:
+    """The fake-quantization operator whose least and greatest integer stand for `low` and `high`."""
 
     def quantize(x):
         import tensorflow as tf

@@ -15,6 +15,7 @@ from typing import Any
 import keras
 from keras import tree
 
+from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.affine import Affine, folded_layers, inner_layer, read_affine
 from tensorflow_quantization.export.litert.constants import (
     Step,
@@ -26,6 +27,7 @@ from tensorflow_quantization.export.litert.constants import (
     rescaled,
     scaled,
 )
+from tensorflow_quantization.export.litert.rewriting import rewritten
 from tensorflow_quantization.export.names import names_in_signature
 from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.model.activations import activation_of
@@ -35,12 +37,15 @@ from tensorflow_quantization.model.interpreter import Interpreter
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.litert import FUSION
+from tensorflow_quantization.text.messages import first_line
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
 
 #: Operators that cannot fuse an activation, besides most operators that move data.
 _NOT_ACTIVATED = ("Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "UpSampling2D")
+#: Operations of `keras.ops` whose outputs have the integers of their input in LiteRT, besides those that move data.
+_KEEPING_VALUES = ("BroadcastTo", "Flip", "Max", "MaxPool", "Min", "Roll", "Tile")
 #: The only operators that move data and can fuse an activation.
 _POOLING = ("MaxPooling1D", "MaxPooling2D")
 
@@ -67,6 +72,9 @@ def make_function(graph: LayerGraph, expose: bool = False) -> Function:
     Args:
         graph: the flat graph of the model.
         expose: whether the output of each activation quantizer is a result too. Default: `False`.
+
+    Raises:
+        ExportError: TensorFlow cannot trace a layer; the message names the layer.
     """
     import tensorflow as tf
 
@@ -77,7 +85,14 @@ def make_function(graph: LayerGraph, expose: bool = False) -> Function:
 
     def compute(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with tf.name_scope(plain_name(call.path)):
-            return steps[call](*args, **kwargs)
+            try:
+                return steps[call](*args, **kwargs)
+            except Exception as error:
+                name = type(inner_layer(call.operation)).__name__
+                raise ExportError(
+                    f"TensorFlow cannot compute layer {call.path!r} ({name}) in a function: {first_line(error)} If a "
+                    "size is unknown, give the model a keras.Input with this size."
+                ) from error
 
     def run(*inputs):
         steps.quantized.clear()
@@ -113,7 +128,7 @@ class _Steps:
     def _step(self, call: Call) -> Step:
         operation = call.operation
         if isinstance(operation, ActivationQuantizer):
-            return self._fake_quantize(call, operation)
+            return self._requantize(call, call.inputs[0], operation)
         if not isinstance(operation, BaseQuantizeWrapper):
             return self._inner_step(call)
         if isinstance(operation, AttentionBaseQuantizeWrapper):
@@ -148,8 +163,10 @@ class _Steps:
                 self._begun[id(call)] = affine
                 return _argument(call, identity)
             return _argument(call, scaled(affine))
-        if _is_plain_reshape(call):
-            step: Step = _reshape(call.outputs[0].shape)
+        if (other := rewritten(_unwrapped(call), _output_quantizer(self._graph, call))) is not None:
+            step: Step = other
+        elif _is_plain_reshape(call):
+            step = _reshape(call.outputs[0].shape)
         else:
             step = (
                 constant_layer(inner_layer(operation), constant_values(operation), inner)
@@ -162,7 +179,7 @@ class _Steps:
         if _is_moving(call) and (moved := quantizer_of(call.inputs[0])) is not None:
             # Without this quantizer, the converter may use the scale of the reader for the moved tensor.
             quantize = fake_quantize(moved)
-            return lambda *args, **kwargs: quantize(step(*args, **kwargs))
+            return lambda *args, **kwargs: tree.map_structure(quantize, step(*args, **kwargs))
         if _is_taken_in(self._graph, call) and quantizer_of(call.inputs[0]) is not None:
             # Without the copy, LiteRT would not round before the activation, and a pooling would need two scales.
             copy = rescaled(call.inputs[0])
@@ -241,11 +258,23 @@ def quantizer_of(tensor: Tensor) -> ActivationQuantizer | None:
 
 
 def _is_moving(call: Call) -> bool:
-    return Trait.MOVES_DATA in traits(_unwrapped(call)) and len(call.inputs) == len(call.outputs) == 1
+    """Whether every value of the outputs is a value of the only input, or zero."""
+    if len(call.inputs) != 1:
+        return False
+    call = _unwrapped(call)
+    return Trait.MOVES_DATA in traits(call) or is_one_of(call, _KEEPING_VALUES)
 
 
 def _is_joining(call: Call) -> bool:
-    return Trait.JOINS in traits(_unwrapped(call))
+    return bool(traits(_unwrapped(call)) & (Trait.JOINS | Trait.SELECTS))
+
+
+def _output_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | None:
+    """The quantizer of the output of a call: its own, or the only reader."""
+    if (own := getattr(call.operation, "output_quantizer", None)) is not None:
+        return own
+    reader = graph.only_reader(call.outputs[0])
+    return reader.operation if reader is not None and isinstance(reader.operation, ActivationQuantizer) else None
 
 
 def _shared_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | None:
@@ -302,7 +331,10 @@ def _joined(step: Step, quantize: Callable[[Any], Any], quantized: list[bool]) -
 
     def joined(*args, **kwargs):
         done = iter(quantized)
-        parts = tree.map_structure(lambda x: x if not keras.ops.is_tensor(x) or next(done) else quantize(x), args)
-        return step(*parts, **kwargs)
+
+        def part(x):
+            return x if not keras.ops.is_tensor(x) or next(done) or not x.dtype.is_floating else quantize(x)
+
+        return step(*tree.map_structure(part, args), **kwargs)
 
     return joined

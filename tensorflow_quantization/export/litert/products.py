@@ -33,9 +33,9 @@ def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any]) -> Produc
         return partial(_separable, inner)
     if getattr(layer, "data_format", None) != "channels_last" or max(np.ravel(getattr(layer, "dilation_rate", 1))) == 1:
         return None
-    if type(layer) is keras.layers.Conv2D and layer.groups == 1:
+    if type(layer) in (keras.layers.Conv1D, keras.layers.Conv2D):
         return _dilated
-    return _dilated_depthwise if type(layer) is keras.layers.DepthwiseConv2D else None
+    return _dilated_depthwise if type(layer) in (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D) else None
 
 
 def _dense(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
@@ -47,13 +47,49 @@ def _dense(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
 def _dilated(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
-    kernel = values[variable_of(layer, "kernel").path]
-    y = tf.nn.conv2d(x, kernel, layer.strides, layer.padding.upper(), dilations=layer.dilation_rate)
-    return _finish(layer, values, y)
+    padding = layer.padding.upper()
+    if padding == "CAUSAL":
+        x = tf.pad(x, [(0, 0), (layer.dilation_rate[0] * (layer.kernel_size[0] - 1), 0), (0, 0)])
+        padding = "VALID"
+    image, kernel = _image(layer, x), _image_kernel(values[variable_of(layer, "kernel").path])
+    # The function that Keras calls would rearrange the image for a dilation.
+    y = tf.raw_ops.Conv2D(
+        input=image,
+        filter=kernel,
+        strides=[1, layer.strides[0], layer.strides[-1], 1],
+        padding=padding,
+        dilations=_dilations(layer),
+    )
+    return _without_row(layer, _finish(layer, values, y))
 
 
 def _dilated_depthwise(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
-    return _finish(layer, values, _depthwise(layer, x, values[variable_of(layer, "kernel").path]))
+    kernel = _image_kernel(values[variable_of(layer, "kernel").path])
+    return _without_row(layer, _finish(layer, values, _depthwise(layer, _image(layer, x), kernel)))
+
+
+def _image(layer: Any, x: Any) -> Any:
+    """A sequence as an image with one row; an image is unchanged."""
+    import tensorflow as tf
+
+    return x if layer.rank == 2 else tf.expand_dims(x, 1)
+
+
+def _without_row(layer: Any, y: Any) -> Any:
+    import tensorflow as tf
+
+    return y if layer.rank == 2 else tf.squeeze(y, 1)
+
+
+def _image_kernel(kernel: Any) -> Any:
+    import tensorflow as tf
+
+    return kernel if len(kernel.shape) == 4 else tf.expand_dims(kernel, 0)
+
+
+def _dilations(layer: Any) -> list[int]:
+    """The dilations of a sequence are those of the columns of its only row."""
+    return [1, 1 if layer.rank == 1 else layer.dilation_rate[0], layer.dilation_rate[-1], 1]
 
 
 def _separable(inner: Callable[[Any], Any], layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
@@ -66,11 +102,11 @@ def _separable(inner: Callable[[Any], Any], layer: Any, values: dict[str, Any], 
         return x if layer.data_format == "channels_last" else keras.ops.moveaxis(x, -1, 1)
 
     depthwise, pointwise = values[layer.depthwise_kernel.path], values[layer.pointwise_kernel.path]
-    image = from_keras(x) if layer.rank == 2 else tf.expand_dims(from_keras(x), 1)
+    image = _image(layer, from_keras(x))
     y = _depthwise(layer, image, tf.reshape(depthwise, (-1, *depthwise.shape[-3:])))
     y = from_keras(inner(to_keras(y)))
     y = _finish(layer, values, tf.nn.conv2d(y, tf.reshape(pointwise, (1, 1, *pointwise.shape[-2:])), 1, "VALID"))
-    return to_keras(y if layer.rank == 2 else tf.squeeze(y, 1))
+    return to_keras(_without_row(layer, y))
 
 
 def _depthwise(layer: Any, image: Any, kernel: np.ndarray) -> Any:
@@ -83,7 +119,7 @@ def _depthwise(layer: Any, image: Any, kernel: np.ndarray) -> Any:
         filter=kernel,
         strides=[1, layer.strides[0], layer.strides[-1], 1],
         padding=layer.padding.upper(),
-        dilations=[1, layer.dilation_rate[0], layer.dilation_rate[-1], 1],
+        dilations=_dilations(layer),
     )
 
 

@@ -10,16 +10,11 @@ import numpy as np
 import pytest
 import small_models
 from keras import layers
+from litert_files import assert_agrees, functional, kinds, quantized
 
-from tensorflow_quantization import QuantizationSpec, calibrate, quantize_model
+from tensorflow_quantization import QuantizationSpec, quantize_model
 from tensorflow_quantization.export import ExportError
-
-if keras.backend.backend() != "tensorflow":
-    pytest.skip("export_litert needs the TensorFlow backend", allow_module_level=True)
-pytest.importorskip("ai_edge_litert", reason="ai-edge-litert, which runs .tflite files, is not installed")
-
 from tensorflow_quantization.export.litert import export_litert
-from tensorflow_quantization.export.litert.file import operators
 from tensorflow_quantization.export.verification.litert import run_file
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.targets.litert import LITERT
@@ -27,34 +22,6 @@ from tensorflow_quantization.targets.litert import LITERT
 TESTS = Path(__file__).parents[2]
 #: `quantize_model` itself refuses other than 8 bits for the target "litert".
 ANY_BITS = replace(LITERT, bits=None)
-
-
-def quantized(model, x=None, **kwargs):
-    """`model` for LiteRT, calibrated."""
-    model = quantize_model(model, target="litert", **kwargs)
-    return calibrate(model, small_models.data_for(model) if x is None else x, verbose=0)
-
-
-def functional(*steps, shape=(8, 8, 3)):
-    """A model of layers or functions, one after the other, with random weights."""
-    inputs = x = keras.Input(shape, name="image")
-    for step in steps:
-        x = step(x)
-    return small_models.randomize(keras.Model(inputs, x))
-
-
-def kinds(path):
-    """The types of the operators of a file; every one of them is computed in integers."""
-    found = operators(path.read_bytes())
-    assert not [kind for kind, _, floats in found if floats]
-    return [kind for kind, _, _ in found]
-
-
-def assert_agrees(model, path, x=None):
-    """Export and compare each quantized tensor with Keras; the types of the operators."""
-    x = small_models.data_for(model) if x is None else x
-    export_litert(model, path, verify_with=x)
-    return kinds(path)
 
 
 @pytest.mark.parametrize("name", small_models.BUILDERS)
@@ -78,6 +45,7 @@ LAYERS = {
     "grouped": lambda: layers.Conv2D(6, 3, groups=3, padding="same", strides=2),
     "dilated": lambda: layers.Conv2D(4, 3, dilation_rate=2),
     "dilated depthwise": lambda: layers.DepthwiseConv2D(3, dilation_rate=2, padding="same"),
+    "dilated grouped": lambda: layers.Conv2D(6, 3, groups=3, dilation_rate=2),
     "without bias": lambda: layers.Conv2D(4, 3, use_bias=False),
     "depthwise": lambda: layers.DepthwiseConv2D(3, padding="same"),
     "depthwise with multiplier": lambda: layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
@@ -85,6 +53,10 @@ LAYERS = {
     "dilated separable": lambda: layers.SeparableConv2D(4, 3, dilation_rate=2, depth_multiplier=2, use_bias=False),
     "transposed": lambda: layers.Conv2DTranspose(4, 3, strides=2),
     "sequence": lambda: layers.Conv1D(4, 3),
+    "dilated sequence": lambda: layers.Conv1D(4, 3, dilation_rate=2, padding="same"),
+    "causal sequence": lambda: layers.Conv1D(4, 3, padding="causal", use_bias=False),
+    "dilated causal sequence": lambda: layers.Conv1D(4, 2, padding="causal", dilation_rate=3),
+    "dilated depthwise sequence": lambda: layers.DepthwiseConv1D(3, dilation_rate=2),
     "depthwise sequence": lambda: layers.DepthwiseConv1D(3, use_bias=False),
     "separable sequence": lambda: layers.SeparableConv1D(4, 3, strides=2, use_bias=False),
     "dense on images": lambda: layers.Dense(4),
@@ -97,7 +69,7 @@ LAYERS = {
 def test_kernels(tmp_path, name, batch_norm):
     activated = name == "dense with activation"
     steps = [LAYERS[name]()] + [layers.BatchNormalization()] * batch_norm + [layers.ReLU()] * (not activated)
-    shape = {"grouped": (8, 8, 6)}.get(name, (9, 3) if "sequence" in name else (8, 8, 3))
+    shape = (8, 8, 6) if "grouped" in name else (9, 3) if "sequence" in name else (8, 8, 3)
     model = functional(*steps, shape=shape)
     for variable in model.weights:
         if variable.path.endswith("gamma"):  # negative ones turn the signs of integers

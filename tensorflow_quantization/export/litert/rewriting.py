@@ -1,0 +1,109 @@
+"""Layers and operations as other TensorFlow operators, where those of Keras would run in float or wrong.
+
+Some are two integer operators. The tensor between the two is quantized so that the second does not round: Keras rounds
+once, after the second.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from tensorflow_quantization.export.litert.constants import Step, fake_quantize_range, limits_of
+from tensorflow_quantization.export.onnx.emission import to_numpy
+from tensorflow_quantization.model.activations import Activation, activation_of
+from tensorflow_quantization.model.graph import Call
+from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
+from tensorflow_quantization.quantizers import ActivationQuantizer
+
+
+def rewritten(call: Call, output: ActivationQuantizer | None) -> Step | None:
+    """A function that computes `call` with operators that suit LiteRT; `None` if those of Keras do.
+
+    Args:
+        call: the call of a layer without wrapper, or of an operation.
+        output: the quantizer of its output.
+    """
+    if activation_of(call.operation) is Activation.HARD_SIGMOID and output is not None and output.scheme.fixed:
+        return _hard_sigmoid
+    if is_one_of(call, ("Average",)) and len(call.inputs) == 2 and output is not None:
+        return _average(output)
+    if Trait.DIVIDES in traits(call):
+        return _divide
+    if is_one_of(call, ("OneHot", "CategoryEncoding")) and len(call.inputs) == 1:
+        return _encode(call)
+    if is_one_of(call, ("UpSampling2D",)) and None in call.inputs[0].shape[1:]:
+        return _upsample(call)
+    return None
+
+
+def _hard_sigmoid(x: Any, **kwargs: Any) -> Any:
+    import tensorflow as tf
+
+    # The integers of [0, 6] are those of the output, [0, 1].
+    return fake_quantize_range(0.0, 6.0)(tf.nn.relu6(x + 3.0)) * np.float32(1 / 6)
+
+
+def _average(output: ActivationQuantizer) -> Step:
+    low, high = limits_of(output)
+
+    def step(tensors: Any, **kwargs: Any) -> Any:
+        first, second = tensors
+        return fake_quantize_range(2 * low, 2 * high)(first + second) * np.float32(0.5)
+
+    return step
+
+
+def _divide(x: Any, y: Any, **kwargs: Any) -> Any:
+    """A quotient without the operator DIV, whose integer kernel is wrong by up to half of its range."""
+    import tensorflow as tf
+
+    if keras.ops.is_tensor(y):
+        return x * tf.pow(y, -1.0)  # both in float
+    return x * (1.0 / to_numpy(y, "float32"))
+
+
+def _encode(call: Call) -> Step:
+    """Numbers of classes as rows of the identity matrix: the converter cannot quantize the operator ONE_HOT."""
+    layer, shape = call.operation, call.outputs[0].shape
+    classes = getattr(layer, "num_classes", None) or layer.num_tokens
+    table = np.concatenate([np.eye(classes), np.zeros((1, classes))]).astype(np.float32)
+    mode = getattr(layer, "output_mode", "one_hot")
+
+    def step(x: Any, **kwargs: Any) -> Any:
+        import tensorflow as tf
+
+        index = tf.cast(x, "int32")
+        index = tf.where(tf.logical_and(index >= 0, index < classes), index, classes)  # else a row of zeros
+        y = tf.gather(table, index)
+        if mode == "multi_hot":
+            return tf.reduce_max(y, axis=-2)
+        if mode == "count":
+            return tf.reduce_sum(fake_quantize_range(0.0, 1.0)(y), axis=-2)
+        if call.is_layer:  # may drop an axis of one element
+            return tf.reshape(y, [-1, *shape[1:]])
+        return y if layer.axis == -1 else keras.ops.moveaxis(y, -1, layer.axis)
+
+    return step
+
+
+def _upsample(call: Call) -> Step:
+    """UpSampling2D of a size that is known when the file runs: Keras would need it now."""
+    layer = call.operation
+    first = layer.data_format == "channels_first"
+
+    def step(x: Any, **kwargs: Any) -> Any:
+        import tensorflow as tf
+
+        image = tf.transpose(x, (0, 2, 3, 1)) if first else x
+        size = tf.shape(image)[1:3] * tf.constant(layer.size)
+        if layer.interpolation == "nearest":
+            y = tf.raw_ops.ResizeNearestNeighbor(images=image, size=size)
+        else:
+            y = tf.image.resize(image, size, method=layer.interpolation)
+        y = tf.ensure_shape(y, [None, None, None, image.shape[-1]])
+        return tf.transpose(y, (0, 3, 1, 2)) if first else y
+
+    return step

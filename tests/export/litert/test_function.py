@@ -1,0 +1,100 @@
+import keras
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from keras import layers, ops
+from litert_files import assert_agrees, functional, quantized
+from small_models import randomize
+
+
+def _conv(x, filters=4, **kwargs):
+    return layers.Conv2D(filters, 3, padding="same", **kwargs)(x)
+
+
+def _two_halves(x):
+    return ops.split(_conv(x), 2, axis=-1)
+
+
+def _csp_block(x, activation=None):
+    """The C2f block of YOLO: two halves of a convolution, and their sum after another convolution."""
+    a, b = ops.split(_conv(x, activation=activation), 2, axis=-1)
+    return _conv(layers.Concatenate()([a, b, a + _conv(b, 2, activation=activation)]))
+
+
+def _with_a_sum(x):
+    a, b = _conv(x, activation="relu"), _conv(x, activation="relu")
+    return layers.Concatenate()([a, a + b])
+
+
+#: Functions of the input whose tensors share integers: an operator of LiteRT only moves, joins or selects them.
+SHARING = {
+    "halves": lambda x: [_conv(y) for y in _two_halves(x)],
+    "halves that are outputs": _two_halves,
+    "sum of halves": lambda x: ops.add(*_two_halves(x)),
+    "channels": lambda x: ops.stack(ops.unstack(_conv(x), axis=-1)[:2], axis=1),
+    "block of YOLO": _csp_block,
+    "block of YOLO with an activation": lambda x: _csp_block(x, "silu"),
+    "concatenation with a sum of its part": _with_a_sum,
+    "maximum": lambda x: layers.Maximum()([_conv(x), _conv(x)]),
+    "maximum of three": lambda x: _conv(ops.maximum(ops.maximum(_conv(x), _conv(x)), x)),
+    "minimum of a tensor that another layer reads": lambda x: (
+        lambda y: [_conv(layers.Minimum()([y, _conv(x)])), _conv(y)]
+    )(_conv(x)),
+    "maximum with a number": lambda x: ops.maximum(_conv(x), 0.1),
+    "limits": lambda x: ops.clip(_conv(x), -0.5, 0.5),
+    "choice": lambda x: ops.where(x[..., :1] > 0.0, _conv(x), 0.0),
+    "largest of each channel": lambda x: layers.Dense(3)(layers.GlobalMaxPooling2D()(_conv(x))),
+    "largest, as an operation": lambda x: _conv(ops.max(_conv(x), axis=(1, 2), keepdims=True)),
+    "resizing": lambda x: layers.Resizing(12, 12)(_conv(x)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize("name", SHARING)
+def test_operators_that_share_integers(tmp_path, name):
+    inputs = keras.Input((8, 8, 4))
+    model = quantized(randomize(keras.Model(inputs, SHARING[name](inputs))))
+    if name == "choice":  # the comparison is computed in float
+        from tensorflow_quantization.export.litert import export_litert
+
+        export_litert(model, tmp_path / "m.tflite", verify_with=np.random.default_rng(0).normal(size=(4, 8, 8, 4)))
+    else:
+        assert_agrees(model, tmp_path / "m.tflite")
+
+
+#: What takes some tensors to one of the same shape.
+_STEPS = {
+    "conv": lambda a, b: _conv(a),
+    "sum": lambda a, b: a + b,
+    "maximum": lambda a, b: ops.maximum(a, b),
+    "average": lambda a, b: layers.Average()([a, b]),
+    "halves": lambda a, b: ops.concatenate(ops.split(a, 2, axis=-1)[::-1], axis=-1),
+    "concatenation": lambda a, b: _conv(layers.Concatenate()([a, b])),
+    "half of each": lambda a, b: layers.Concatenate()([a[..., :2], ops.split(b, 2, axis=-1)[1]]),
+    "relu": lambda a, b: layers.ReLU()(a),
+    "sigmoid": lambda a, b: layers.Activation("hard_sigmoid")(a),
+    "scaling": lambda a, b: a / 2.0 - 0.25,
+}
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(_STEPS)), st.integers(0, 3), st.integers(0, 3)), min_size=3, max_size=7)
+)
+def test_random_graphs_agree(tmp_path_factory, steps):
+    inputs = keras.Input((6, 6, 4))
+    tensors = [_conv(inputs)]
+    for name, i, j in steps:
+        tensors.append(_STEPS[name](tensors[-1 - i % len(tensors)], tensors[-1 - j % len(tensors)]))
+    model = quantized(randomize(keras.Model(inputs, [tensors[-1], tensors[-2]])))
+    assert_agrees(model, tmp_path_factory.mktemp("random") / "m.tflite")
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
+@pytest.mark.parametrize("size", [2, (4, 1)])
+def test_upsampling_of_an_unknown_size(tmp_path, interpolation, size):
+    up = layers.UpSampling2D(size, interpolation=interpolation)
+    model = functional(layers.Conv2D(4, 3), up, layers.Conv2D(2, 3), shape=(None, None, 3))
+    x = np.random.default_rng(0).normal(size=(4, 9, 7, 3)).astype("float32")
+    assert_agrees(quantized(model, x), tmp_path / "m.tflite", x)
