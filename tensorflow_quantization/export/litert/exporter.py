@@ -14,6 +14,7 @@ from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.file import float_operators
 from tensorflow_quantization.export.litert.function import make_function
+from tensorflow_quantization.export.litert.ranges import check_ranges
 from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.export.onnx.writing import replacing
 from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify
@@ -62,7 +63,8 @@ def export_litert(
         OSError: `path` cannot be written.
         ExportError: Keras runs on another backend; the model is not quantized for LiteRT, computes in half precision,
             has quantizers with other than 8 bits, quantizes the inside of attention layers, has recurrent layers that
-            are not unrolled, or has weights or ranges that are not finite; or the converter rejects the model.
+            are not unrolled, has weights or ranges that are not finite, or has ranges that LiteRT cannot compute
+            with; or the converter rejects the model.
         VerificationError: the file disagrees with the Keras model. After this error, and after each error above, an
             existing file is unchanged.
         ImportError: TensorFlow is not installed, or `verify_with` is given and `ai-edge-litert` is not installed.
@@ -87,6 +89,7 @@ def export_litert(
     _check_bits(graph)
     _check_precision(graph)
     validation.check_finite(graph)
+    check_ranges(graph)
     validation.warn_unseen(graph)
     data = convert(make_function(graph), io_dtype)
     _warn_floats(float_operators(data, [plain_name(call.path) for call in graph.calls]))
@@ -167,9 +170,15 @@ def _check_bits(graph: LayerGraph) -> None:
 
 
 def _check_precision(graph: LayerGraph) -> None:
+    for tensor in graph.inputs:
+        if keras.backend.is_float_dtype(tensor.dtype) and tensor.dtype != "float32":
+            raise ExportError(
+                f"Input {tensor.name!r} is {tensor.dtype}, and LiteRT quantizes float32 only. Load the weights into a "
+                'model with keras.Input(..., dtype="float32") and export that model.'
+            )
     for call in graph.calls:
         dtype = getattr(call.operation, "compute_dtype", "float32")
-        if call.is_layer and dtype in ("float16", "bfloat16"):
+        if call.is_layer and dtype in ("float16", "bfloat16", "float64"):
             raise ExportError(
                 f"Layer {call.path!r} computes in {dtype}, and so would the file. Load the weights into a model built "
                 'with keras.config.set_dtype_policy("float32") and export that model.'

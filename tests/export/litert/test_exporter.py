@@ -342,6 +342,29 @@ def test_outputs_have_their_keys(tmp_path):
     assert {name: y.shape for name, y in found.items()} == {"class": (8, 3), "box": (8, 2)}
 
 
+def test_input_of_half_precision_is_refused(tmp_path):
+    inputs = keras.Input((8, 8, 3), dtype="float16", name="image")
+    model = quantized(keras.Model(inputs, layers.Conv2D(4, 3)(inputs)))
+    with pytest.raises(ExportError, match="Input 'image' is float16"):
+        export_litert(model, tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+class Deciding(layers.Layer):
+    """A layer that TensorFlow cannot trace."""
+
+    def call(self, x):
+        return x if x[0, 0, 0, 0] > 0 else -x
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def test_layer_that_cannot_be_traced_is_named(tmp_path):
+    with pytest.raises(ExportError, match=r"cannot compute layer '\w*deciding' \(Deciding\).*symbolic"):
+        export_litert(quantized(functional(layers.Conv2D(4, 3), Deciding())), tmp_path / "m.tflite")
+
+
 def test_other_backends_are_refused(tmp_path, cnn, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ExportError, match="KERAS_BACKEND=tensorflow"):
