@@ -26,12 +26,14 @@ class Unsupported:
         class_name: name of the layer's class.
         reason: a clause that says why; empty if the class has no emitter.
         attempts: a clause that says what was tried instead of an emitter, and why it failed; empty if nothing was.
+        converter_failed: whether tf2onnx was among the attempts. Default: `False`.
     """
 
     path: str
     class_name: str
     reason: str = ""
     attempts: str = ""
+    converter_failed: bool = False
 
     def __str__(self) -> str:
         reason = self.reason or "its class has no emitter"
@@ -62,9 +64,10 @@ class UnsupportedLayerError(ExportError):
                 "    from tensorflow_quantization.export import emitter\n\n"
                 f"    @emitter({name})\n"
                 f"    def emit(e, layer, x):\n"
-                '        return e.op("Relu", x)  # the ONNX operators that compute the layer\n\n'
-                "or, with the TensorFlow backend, `pip install tf2onnx`: it then converts these layers."
+                '        return e.op("Relu", x)  # the ONNX operators that compute the layer'
             )
+            if not all(x.converter_failed for x in without):
+                message += "\n\nor, with the TensorFlow backend, `pip install tf2onnx`: it then converts these layers."
         super().__init__(message)
 
 

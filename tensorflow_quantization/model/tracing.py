@@ -16,6 +16,7 @@ from keras import tree
 from tensorflow_quantization.model.functional import names_of_its_own
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.model.keras_internals import calling, global_random_state, removing_nodes
+from tensorflow_quantization.text.messages import error_in_one_line
 
 
 class UntraceableError(Exception):
@@ -28,8 +29,7 @@ def reason_of(error: Exception) -> str:
     Args:
         error: the exception that tracing raised.
     """
-    first = str(error).strip().split("\n")[0]
-    return first if isinstance(error, UntraceableError) else f"{type(error).__name__}: {first}"
+    return str(error) if isinstance(error, UntraceableError) else error_in_one_line(error)
 
 
 def trace_call(

@@ -16,7 +16,7 @@ import onnx.shape_inference
 import onnx_ir as ir
 from onnx import inliner
 
-from tensorflow_quantization.text.messages import first_line, is_path, must_be_path
+from tensorflow_quantization.text.messages import is_path, must_be_path, what_is_wrong
 from tensorflow_quantization.text.warn import muted
 
 #: Protobuf reads messages up to this size in bytes.
@@ -219,4 +219,4 @@ def _reason(error: Exception) -> str:
     """The reason of an error of the ONNX libraries, without the dump of the model that may follow."""
     while isinstance(error.__cause__, Exception):  # onnx_ir wraps an error once for each level of the model
         error = error.__cause__
-    return first_line(error)
+    return what_is_wrong(error)

@@ -57,13 +57,26 @@ def is_path(x: object) -> bool:
     return isinstance(x, str | os.PathLike)
 
 
-def first_line(error: BaseException) -> str:
-    """Returns the first line of an error's message that says what happened, without Keras' frame and colours.
+def error_in_one_line(error: Exception) -> str:
+    """Returns the class of an error and what is wrong, in one line.
+
+    Keras writes what is wrong in bold, between the name of the layer and its arguments. TensorFlow writes it after a
+    traceback, in a line that starts with the class of the error. Otherwise it is the first line.
+    """
+    message = str(error).strip()
+    bold = re.search(r"\x1b\[1m(.+?)\x1b\[0m", message, re.DOTALL)
+    if bold:
+        return f"{type(error).__name__}: {' '.join(bold[1].split())}"
+    lines = [line.strip() for line in f"{type(error).__name__}: {message}".split("\n")]
+    named = [line for line in lines[1:] if re.match(r"\w+Error: ", line)]
+    return named[0] if named and lines[0].endswith("in user code:") else lines[0]
+
+
+def what_is_wrong(error: Exception) -> str:
+    """Returns what is wrong in one line, without the class of the error.
 
     Example:
-        >>> first_line(ValueError("Exception encountered when calling Dense.call().\\n\\nwrong shape\\nArguments ..."))
+        >>> what_is_wrong(ValueError("Exception when calling Dense.call().\\n\\n\\x1b[1mwrong shape\\x1b[0m"))
         'wrong shape'
     """
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in lines if not line.startswith("Exception encountered when calling")), repr(error))
+    return error_in_one_line(error).partition(": ")[2] or type(error).__name__

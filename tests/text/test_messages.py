@@ -1,4 +1,4 @@
-from tensorflow_quantization.text.messages import did_you_mean, first_line, must_be_one_of
+from tensorflow_quantization.text.messages import did_you_mean, error_in_one_line, must_be_one_of, what_is_wrong
 
 
 def test_nothing_close_gives_no_hint():
@@ -13,9 +13,10 @@ def test_choice_of_names():
     )
 
 
-def test_first_line_leaves_out_the_frame_and_the_colours():
+def test_what_is_wrong_leaves_out_the_frame_and_the_colours():
     error = ValueError(
         "Exception encountered when calling Dense.call().\n\n\x1b[1mwrong shape\x1b[0m\n\nArguments: ..."
     )
-    assert first_line(error) == "wrong shape"
-    assert first_line(KeyError()) == "KeyError()"
+    assert what_is_wrong(error) == "wrong shape"
+    assert error_in_one_line(error) == "ValueError: wrong shape"
+    assert what_is_wrong(KeyError()) == "KeyError"

@@ -7,7 +7,7 @@ import warnings
 
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.function import Function
-from tensorflow_quantization.text.messages import first_line
+from tensorflow_quantization.text.messages import what_is_wrong
 from tensorflow_quantization.text.warn import muted
 
 
@@ -33,4 +33,4 @@ def convert(function: Function, io_dtype: str = "float32") -> bytes:
             warnings.filterwarnings("ignore", module="tensorflow")
             return converter.convert()
     except Exception as error:
-        raise ExportError(f"TensorFlow's converter cannot convert the model: {first_line(error)}") from error
+        raise ExportError(f"TensorFlow's converter cannot convert the model: {what_is_wrong(error)}") from error

@@ -37,7 +37,7 @@ from tensorflow_quantization.model.interpreter import Interpreter
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.litert import FUSION
-from tensorflow_quantization.text.messages import first_line
+from tensorflow_quantization.text.messages import what_is_wrong
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
@@ -90,8 +90,8 @@ def make_function(graph: LayerGraph, expose: bool = False) -> Function:
             except Exception as error:
                 name = type(inner_layer(call.operation)).__name__
                 raise ExportError(
-                    f"TensorFlow cannot compute layer {call.path!r} ({name}) in a function: {first_line(error)} If a "
-                    "size is unknown, give the model a keras.Input with this size."
+                    f"TensorFlow cannot compute layer {call.path!r} ({name}) in a function: {what_is_wrong(error)} "
+                    "If a size is unknown, give the model a keras.Input with this size."
                 ) from error
 
     def run(*inputs):

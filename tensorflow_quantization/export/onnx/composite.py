@@ -95,6 +95,11 @@ def _trace(call: Call, reasons: dict[str, str]) -> tuple[LayerGraph, list[int]] 
         return traced.flatten(), positions
     except Exception as error:
         reasons[call.path] = f"Keras cannot trace its `call`: {reason_of(error)}"
+        if any(None in tensor.shape[1:] for tensor in call.inputs):
+            reasons[call.path] += (
+                ". An input has axes of unknown size, so `keras.ops.shape` returns None for them: export a model with "
+                "the same weights whose keras.Input has known sizes"
+            )
         return None
 
 

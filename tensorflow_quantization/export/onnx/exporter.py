@@ -110,7 +110,7 @@ def export_onnx(
     if unsupported:
         raise UnsupportedLayerError(unsupported)
     validation.warn_unseen(graph)
-    lowered = lower(graph, opset, input_layout, output_names, runtime)
+    lowered = lower(graph, opset, input_layout, output_names, runtime, untraceable)
     run_passes(lowered.builder, runtime, precision)
     onnx_model = to_model(finish(lowered), runtime)
     with replacing(path) as temporary:

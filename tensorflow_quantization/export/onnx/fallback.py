@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +25,7 @@ from tensorflow_quantization.model.graph import Call
 from tensorflow_quantization.model.interpreter import arguments_at_inference, compute
 from tensorflow_quantization.model.precision import computing_in_float32
 from tensorflow_quantization.model.tracing import changed_variables, changes
+from tensorflow_quantization.text.messages import error_in_one_line
 from tensorflow_quantization.text.warn import muted
 from tensorflow_quantization.wrappers import activation_quantizers, wrappers_in
 
@@ -69,17 +69,9 @@ def convert_call(e: Emission, call: Call, inputs: Sequence[Value], compare: bool
     try:
         model = _converted(call, list(values), list(values.values()), compare)
     except Exception as error:
-        raise NoEmitterError(f"tf2onnx cannot convert it: {_reason(error)}") from error
+        raise NoEmitterError(f"tf2onnx cannot convert it: {error_in_one_line(error)}") from error
     results = _inline(e, model.graph, [e.arrange(value).onnx for value in values.values()])
     return [Value(y, t.shape, t.dtype) for y, t in zip(results, call.outputs, strict=True)]
-
-
-def _reason(error: Exception) -> str:
-    """The line of the message that says what is wrong. TensorFlow puts a traceback before this line."""
-    message = f"{type(error).__name__}: {str(error).strip()}"
-    lines = [line.strip() for line in message.split("\n")]
-    named = [line for line in lines[1:] if re.match(r"\w+Error: ", line)]
-    return named[0] if named and lines[0].endswith("in user code:") else lines[0]
 
 
 def _converted(call: Call, keys: list[int], values: list[Value], compare: bool) -> ir.Model:

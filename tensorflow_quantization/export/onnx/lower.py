@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +70,12 @@ class Lowered:
 
 
 def lower(
-    graph: LayerGraph, opset: int | None, input_layout: str, output_names: Sequence[str], target: str | None = None
+    graph: LayerGraph,
+    opset: int | None,
+    input_layout: str,
+    output_names: Sequence[str],
+    target: str | None = None,
+    untraceable: Mapping[str, str] | None = None,
 ) -> Lowered:
     """Write every call of a flat `graph` as ONNX.
 
@@ -81,6 +86,7 @@ def lower(
             ...) unless the model has `data_format="channels_first"`.
         output_names: names of the outputs, see `names_of_outputs`. A number is appended to a name that is in use.
         target: the runtime that the file is for; `None` (default) for any runtime.
+        untraceable: the reasons why layers could not be traced, by path. Default: none.
 
     Raises:
         UnsupportedLayerError: some layers cannot be written; the message names all of them.
@@ -106,7 +112,9 @@ def lower(
         try:
             return _emit(lowered, call, args, kwargs, masks)
         except NoEmitterError as error:
-            unsupported.append(Unsupported(call.path, call.class_name, attempts=str(error)))
+            traced = (untraceable or {}).get(call.path)
+            attempts = str(error) if traced is None else f"{traced}; {error}"
+            unsupported.append(Unsupported(call.path, call.class_name, "", attempts, converter_failed=True))
         except NotExpressibleError as error:
             unsupported.append(Unsupported(call.path, call.class_name, str(error)))
         return _missing(call)

@@ -115,6 +115,26 @@ def test_what_tf2onnx_cannot_convert_is_named(tmp_path):
         export_onnx(keras.Model(inputs, Numpy(name="odd")(inputs)), tmp_path / "m.onnx")
 
 
+@needs_tf2onnx
+def test_refusal_has_the_whole_reason_and_does_not_recommend_what_failed(tmp_path):
+    class ToSizeOf(layers.Layer):
+        def call(self, inputs, other):
+            return keras.ops.image.resize(inputs, keras.ops.shape(other)[1:3])
+
+        def compute_output_shape(self, inputs_shape, other_shape):
+            return (*other_shape[:3], inputs_shape[3])
+
+    inputs = keras.Input((None, None, 3))
+    model = keras.Model(inputs, ToSizeOf(name="resize")(layers.Conv2D(3, 3, strides=2)(inputs), inputs))
+    with pytest.raises(UnsupportedLayerError) as found:
+        export_onnx(model, tmp_path / "m.onnx")
+    message = str(found.value)
+    assert "cannot trace its `call`: TypeError: '<=' not supported between" in message
+    assert "whose keras.Input has known sizes" in message
+    assert "tf2onnx cannot convert it: " in message and "symbolic" in message
+    assert "pip install" not in message
+
+
 def test_without_it_the_error_says_what_helps(tmp_path, monkeypatch):
     monkeypatch.setattr(fallback, "PACKAGE", "a_package_that_is_not_installed")
     inputs = keras.Input((4,))
