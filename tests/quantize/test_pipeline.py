@@ -421,7 +421,7 @@ def test_unknown_name_is_warned_of_at_the_line_of_the_user(cnn):
 def test_wrong_index_is_warned_of_at_the_line_of_the_user(residual):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        quantize_model(residual, quantization_spec=spec_of("add", quantization_index=[7]))
+        quantize_model(residual, quantization_spec=spec_of("ad*", quantization_index=[0, 7]))
     (warning,) = [w for w in caught if "quantization_index" in str(w.message)]
     assert warning.filename == __file__
 
