@@ -161,7 +161,7 @@ def _wrong_axes(graph: QdqGraph, operators: frozenset[str]) -> Iterator[Violatio
             if source.dequantize is None or source.passed:
                 continue
             q, shape = Quantization.of(source.dequantize), _shape(source.dequantize.inputs[0])
-            if not q.per_channel or q.block_size or q.scale is None or shape is None:
+            if not q.per_channel or q.block_size or q.scale is None or not shape:
                 continue
             axis, expected = q.axis % len(shape), _channel_axis(weighted, len(shape))
             if axis != expected:
