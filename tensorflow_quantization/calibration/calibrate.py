@@ -23,6 +23,7 @@ from tensorflow_quantization.model.weights import mode_of_keras
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of
+from tensorflow_quantization.text.warn import converting
 
 ESTIMATORS: dict[str, type[RangeEstimator]] = {"minmax": MinMax, "percentile": Percentile, "mse": MSE}
 
@@ -178,7 +179,8 @@ class _Checked:
     def __call__(self, tensor: Any) -> Any:
         """Observes a batch, and returns it unquantized."""
         # NumPy cannot reduce bfloat16.
-        x = ops.convert_to_numpy(ops.cast(tensor, "float32"))
+        with converting():
+            x = ops.convert_to_numpy(ops.cast(tensor, "float32"))
         if x.size == 0:
             return tensor
         if not np.isfinite(x).all():

@@ -17,6 +17,7 @@ from tensorflow_quantization.targets import DEFAULT
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.text.tables import markdown_table, text_table
+from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_name
 
 
@@ -257,7 +258,8 @@ def _input_name(wrapper: BaseQuantizeWrapper, index: int) -> str:
 
 def _describe_activation(quantizer: ActivationQuantizer, what: str) -> QuantizerDescription:
     scale, zero_point = quantizer.parameters()
-    low, high = (float(v) for v in quantizer.range.numpy())
+    with converting():
+        low, high = (float(v) for v in quantizer.range.numpy())
     scheme = quantizer.scheme
     if quantizer.learns or scheme.fixed is not None:  # then `range` is at most the start of the scale
         low, high = (float(scale) * (q - int(zero_point)) for q in (scheme.qmin, scheme.qmax))

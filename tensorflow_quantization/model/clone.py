@@ -16,7 +16,7 @@ from tensorflow_quantization.model.keras_internals import (
     compile_arguments,
     sublayers,
 )
-from tensorflow_quantization.text.warn import warn_user
+from tensorflow_quantization.text.warn import converting, warn_user
 
 _TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss")
 
@@ -154,7 +154,8 @@ class _Rebuilder:
                 )
             for source, target in zip(old.variables, new.variables, strict=True):
                 # Copied: a backend that donates buffers in training would destroy weights that both models share.
-                target.assign(np.array(source.numpy()))
+                with converting():
+                    target.assign(np.array(source.numpy()))
             for layer in (new, *sublayers(new)):
                 if isinstance(layer, keras.layers.Normalization):
                     layer.finalize_state()  # the layer computes with tensors that this derives from its variables

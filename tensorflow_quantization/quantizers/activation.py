@@ -15,6 +15,7 @@ from tensorflow_quantization.quantizers.fake_quantize import fake_quantize, fake
 from tensorflow_quantization.quantizers.observers import OBSERVERS
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme
 from tensorflow_quantization.text.messages import must_be_one_of
+from tensorflow_quantization.text.warn import converting
 
 RANGES = (*OBSERVERS, "learned")
 #: A quantizer that never saw data has the range from minus this to plus this.
@@ -181,10 +182,12 @@ class ActivationQuantizer(keras.layers.Layer):
         Returns:
             (scale, zero point): a float32 scalar, and a scalar in the dtype of the scheme.
         """
-        low, high = self.range.numpy()
+        with converting():
+            low, high = self.range.numpy()
+            change = self.step_change.numpy() if self.learns else None
         scale, zero_point = numerics.scale_from_range(low, high, self.scheme, np)
         if self.learns:
-            scale = _learned_scale(scale, self.step_change.numpy(), np)
+            scale = _learned_scale(scale, change, np)
         return np.asarray(scale, np.float32), np.asarray(zero_point).astype(self.scheme.dtype)
 
     def compute_output_shape(self, input_shape):

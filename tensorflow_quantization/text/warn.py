@@ -1,4 +1,4 @@
-"""Show our warnings at the user's line, and mute the log of other libraries."""
+"""Show our warnings at the user's line, and mute the logs and warnings of other libraries."""
 
 from __future__ import annotations
 
@@ -27,3 +27,14 @@ def muted(logger: str, level: int) -> Iterator[None]:
         yield
     finally:
         other.setLevel(before)
+
+
+@contextlib.contextmanager
+def converting() -> Iterator[None]:
+    """Mutes a warning of NumPy that Keras causes when it converts its variables, and PyTorch's tensors, to arrays.
+
+    To be entered around the conversion only: Python's filters belong to the whole process.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
+        yield

@@ -20,6 +20,7 @@ from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.interpreter import Interpreter
 from tensorflow_quantization.model.weights import merged_array
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
+from tensorflow_quantization.text.warn import converting
 
 
 class Emission:
@@ -330,7 +331,8 @@ def to_numpy(x: Any, dtype: str) -> np.ndarray:
     if isinstance(x, np.ndarray | np.generic | int | float | bool | list | tuple):
         array = np.asarray(x)
     else:
-        array = keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(x))
+        with converting():
+            array = keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(x))
     return array.astype(array_dtype(dtype), copy=False)
 
 

@@ -23,6 +23,7 @@ from tensorflow_quantization.model.interpreter import Interpreter, compute
 from tensorflow_quantization.model.precision import HALVES, computing_in_float32, in_float32
 from tensorflow_quantization.model.weights import merged_array, substitutes
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
+from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers, wrappers_in
 
 #: From a call, one of its quantizers and the float32 values in Keras to the integers of the file at this quantizer.
@@ -84,12 +85,14 @@ def run_with_integers(graph: LayerGraph, inputs: Sequence[np.ndarray], integers:
 
     with computing_in_float32([graph.model, *(call.operation for call in graph.calls)]):
         outputs = tree.flatten(Interpreter(graph).run(in_float32(inputs), with_integers))
-    return [keras.ops.convert_to_numpy(y) for y in outputs]
+    with converting():
+        return [keras.ops.convert_to_numpy(y) for y in outputs]
 
 
 def _exchange(integers: Integers, call: Call, quantizer: ActivationQuantizer, x: Any) -> Any:
     """The dequantized integers of the file at a quantizer, as a tensor like `x`."""
-    exact = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
+    with converting():
+        exact = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
     found = integers(call, quantizer, exact).reshape(exact.shape).astype(np.float32)
     dequantized = numerics.dequantize(found, *(p.astype(np.float32) for p in quantizer.parameters()))
     return keras.ops.cast(keras.ops.convert_to_tensor(dequantized), x.dtype)
