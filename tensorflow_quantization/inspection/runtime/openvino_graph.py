@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pathlib
+import subprocess
+import sys
 from typing import Any
 
 from tensorflow_quantization.inspection.checks.openvino import MATRIX_AXIS
@@ -15,6 +17,9 @@ _LAYOUT = {"Convert", "Reorder", "Transpose"}
 _PASSIVE = {"Const", "Input", "Output"}
 
 _INTEGERS = ("i8", "u8")
+
+#: Compiles the file in the first argument.
+_COMPILE = "import sys, openvino; openvino.Core().compile_model(sys.argv[1], 'CPU', {'INFERENCE_NUM_THREADS': 1})"
 
 #: Rules of `check_onnx` whose violation crashes the process: such a file is not compiled.
 REFUSED = (MATRIX_AXIS,)
@@ -44,6 +49,10 @@ def executed(path: pathlib.Path) -> list[Kernel]:
     """
     import openvino
 
+    # OpenVINO ends the process at some damaged files, so another process compiles first.
+    tried = subprocess.run([sys.executable, "-c", _COMPILE, str(path)], capture_output=True)
+    if tried.returncode < 0:
+        raise RuntimeError(f"it ended the process that compiled the file, with signal {-tried.returncode}")
     try:
         compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_NUM_THREADS": 1})
     except Exception as error:  # its exceptions have no common base
