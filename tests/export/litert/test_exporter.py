@@ -350,21 +350,6 @@ def test_input_of_half_precision_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-class Deciding(layers.Layer):
-    """A layer that TensorFlow cannot trace."""
-
-    def call(self, x):
-        return x if x[0, 0, 0, 0] > 0 else -x
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-
-def test_layer_that_cannot_be_traced_is_named(tmp_path):
-    with pytest.raises(ExportError, match=r"cannot compute layer '\w*deciding' \(Deciding\).*symbolic"):
-        export_litert(quantized(functional(layers.Conv2D(4, 3), Deciding())), tmp_path / "m.tflite")
-
-
 def test_other_backends_are_refused(tmp_path, cnn, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ExportError, match="KERAS_BACKEND=tensorflow"):

@@ -1,8 +1,6 @@
 import keras
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from keras import layers, ops
 from litert_files import assert_agrees, functional, quantized
 from small_models import randomize
@@ -61,34 +59,6 @@ def test_operators_that_share_integers(tmp_path, name):
         export_litert(model, tmp_path / "m.tflite", verify_with=np.random.default_rng(0).normal(size=(4, 8, 8, 4)))
     else:
         assert_agrees(model, tmp_path / "m.tflite")
-
-
-#: What takes some tensors to one of the same shape.
-_STEPS = {
-    "conv": lambda a, b: _conv(a),
-    "sum": lambda a, b: a + b,
-    "maximum": lambda a, b: ops.maximum(a, b),
-    "average": lambda a, b: layers.Average()([a, b]),
-    "halves": lambda a, b: ops.concatenate(ops.split(a, 2, axis=-1)[::-1], axis=-1),
-    "concatenation": lambda a, b: _conv(layers.Concatenate()([a, b])),
-    "half of each": lambda a, b: layers.Concatenate()([a[..., :2], ops.split(b, 2, axis=-1)[1]]),
-    "relu": lambda a, b: layers.ReLU()(a),
-    "sigmoid": lambda a, b: layers.Activation("hard_sigmoid")(a),
-    "scaling": lambda a, b: a / 2.0 - 0.25,
-}
-
-
-@settings(max_examples=8, deadline=None)
-@given(
-    st.lists(st.tuples(st.sampled_from(sorted(_STEPS)), st.integers(0, 3), st.integers(0, 3)), min_size=3, max_size=7)
-)
-def test_random_graphs_agree(tmp_path_factory, steps):
-    inputs = keras.Input((6, 6, 4))
-    tensors = [_conv(inputs)]
-    for name, i, j in steps:
-        tensors.append(_STEPS[name](tensors[-1 - i % len(tensors)], tensors[-1 - j % len(tensors)]))
-    model = quantized(randomize(keras.Model(inputs, [tensors[-1], tensors[-2]])))
-    assert_agrees(model, tmp_path_factory.mktemp("random") / "m.tflite")
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
