@@ -146,19 +146,33 @@ class _Rebuilder:
 
     def copy_variables(self) -> None:
         for old, new, path in self.copies:
-            _copy_low_rank_factors(old, new)
-            if [v.shape for v in old.variables] != [v.shape for v in new.variables]:
-                raise ValueError(
-                    f"Layer {path!r} ({type(old).__name__}) has {len(old.variables)} variables, but a copy made from "
-                    f"its config has {len(new.variables)}, or other shapes. Complete its get_config()."
-                )
-            for source, target in zip(old.variables, new.variables, strict=True):
-                # Copied: a backend that donates buffers in training would destroy weights that both models share.
-                with converting():
-                    target.assign(np.array(source.numpy()))
-            for layer in (new, *sublayers(new)):
-                if isinstance(layer, keras.layers.Normalization):
-                    layer.finalize_state()  # the layer computes with tensors that this derives from its variables
+            copy_variables(old, new, path)
+
+
+def copy_variables(old: Any, new: Any, path: str) -> None:
+    """Copies the values of all variables of a layer to a built copy of it.
+
+    Args:
+        old: the layer.
+        new: the copy.
+        path: the path of the layer, for the error message.
+
+    Raises:
+        ValueError: the copy has other variables.
+    """
+    _copy_low_rank_factors(old, new)
+    if [v.shape for v in old.variables] != [v.shape for v in new.variables]:
+        raise ValueError(
+            f"Layer {path!r} ({type(old).__name__}) has {len(old.variables)} variables, but a copy made from "
+            f"its config has {len(new.variables)}, or other shapes. Complete its get_config()."
+        )
+    for source, target in zip(old.variables, new.variables, strict=True):
+        # Copied: a backend that donates buffers in training would destroy weights that both models share.
+        with converting():
+            target.assign(np.array(source.numpy()))
+    for layer in (new, *sublayers(new)):
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # the layer computes with tensors that this derives from its variables
 
 
 def _copy_low_rank_factors(old: Any, new: Any) -> None:

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 
 from tensorflow_quantization.model.activations import Activation, activation_of
+from tensorflow_quantization.model.clone import copy_variables
+from tensorflow_quantization.model.copying import copy_of
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.model.keras_classes import computes_like, is_of_keras
 from tensorflow_quantization.model.keras_internals import ReshapeOperation, sublayers
@@ -94,11 +95,10 @@ class _Opener:
         """A copy of the inner layer with the name of its TimeDistributed layer."""
         layer: Any = call.operation
         if id(layer) not in self.layers:
-            inner = layer.layer
-            copy = type(inner).from_config({**inner.get_config(), "name": layer.name})
+            copy: Any = copy_of(layer.layer)
+            copy.name = layer.name
             copy(keras.Input(batch_shape=shape, dtype=call.inputs[0].dtype))  # builds it
-            for source, variable in zip(inner.variables, copy.variables, strict=True):
-                variable.assign(np.array(source.numpy()))
+            copy_variables(layer.layer, copy, call.path)
             self.layers[id(layer)] = copy
         return self.layers[id(layer)]
 

@@ -1,14 +1,10 @@
 """Keras wrapper layers that quantize the inputs, the weights and the output of a layer."""
 
 from tensorflow_quantization.wrappers import attention, layers
-from tensorflow_quantization.wrappers.base import (
-    BaseQuantizeWrapper,
-    NonWeightedBaseQuantizeWrapper,
-    WeightedBaseQuantizeWrapper,
-    float_name,
-    quantized_name,
-)
+from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper, float_name, quantized_name
+from tensorflow_quantization.wrappers.non_weighted import NonWeightedBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.queries import activation_quantizers, find_wrapper, inner_layer, wrappers_in
+from tensorflow_quantization.wrappers.weighted import WeightedBaseQuantizeWrapper
 
 __all__ = [
     "BaseQuantizeWrapper",

@@ -1,10 +1,7 @@
-"""`BaseQuantizeWrapper` and its subclasses for layers with and without a kernel. Custom wrappers extend these."""
+"""`BaseQuantizeWrapper`: what all wrappers share."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-import types
 from typing import ClassVar
 
 import keras
@@ -23,7 +20,8 @@ from tensorflow_quantization.wrappers.refusing import refuse_keras_quantize
 
 #: A wrapper is named after the class of layers that it wraps, and this.
 SUFFIX = "QuantizeWrapper"
-_PACKAGE = "tensorflow_quantization"
+#: The package under which Keras registers the wrappers.
+PACKAGE = "tensorflow_quantization"
 
 _PREFIX = "quant_"
 
@@ -110,7 +108,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         if not registers:
             return
         if is_of_package(cls):
-            keras.saving.register_keras_serializable(package=_PACKAGE)(cls)
+            keras.saving.register_keras_serializable(package=PACKAGE)(cls)
         else:
             keras.saving.register_keras_serializable()(cls)
         if not cls.__name__.endswith(f"Base{SUFFIX}"):
@@ -352,90 +350,3 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             reasons={path: dict(reason) for path, reason in self.reasons.items()},
         )
         return config
-
-
-class WeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
-    """Base class of wrappers for layers with a kernel: fake-quantizes the inputs, and the kernel per-channel.
-
-    Example:
-        >>> class ChannelGain(keras.layers.Layer):
-        ...     def build(self, input_shape):
-        ...         self.gain = self.add_weight(shape=(input_shape[-1],), initializer="ones")
-        ...     def call(self, inputs):
-        ...         return inputs * self.gain
-        >>> class ChannelGainQuantizeWrapper(WeightedBaseQuantizeWrapper):
-        ...     def __init__(self, layer, **kwargs):
-        ...         super().__init__(layer, kernel_type="gain", **kwargs)
-        >>> wrapper = ChannelGainQuantizeWrapper(ChannelGain())
-        >>> wrapper(np.ones((1, 3), "float32")).shape == (1, 3)
-        True
-        >>> wrapper.kernels, wrapper.channel_axis
-        (('gain',), -1)
-
-    Args:
-        layer: the `keras.layers.Layer` to wrap, built or not.
-        kernel_type: str, the attribute of the layer that holds the kernel; a tuple of str for several kernels. Default
-            "kernel".
-        **kwargs: arguments of `BaseQuantizeWrapper`.
-
-    Attributes:
-        channel_axis: int, or tuple of ints: the kernel's axis, or axes, of the output channels. The kernel has one
-            scale for each index of them. The default is right for every Keras layer and is -1 for custom layers; a
-            subclass can set another axis before or after `super().__init__`.
-    """
-
-    def __init__(self, layer: keras.layers.Layer, kernel_type: str | tuple[str, ...] = "kernel", **kwargs):
-        super().__init__(layer, **kwargs)
-        self.kernel_type = kernel_type
-        if self.channel_axis is None:
-            axis = output_channel_axis(layer, self.kernels[0])
-            self.channel_axis = axis[0] if len(axis) == 1 else axis
-
-    def get_config(self):
-        config = super().get_config()
-        # `from_config` passes it to `__init__`, and a subclass may fix the kernel instead of taking it.
-        if "kernel_type" in inspect.signature(type(self).__init__).parameters:
-            config["kernel_type"] = self.kernel_type
-        return config
-
-
-class NonWeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
-    """Base class of wrappers for layers without a kernel: fake-quantizes the inputs, and the output if asked.
-
-    Used directly, it wraps a layer whose class has no wrapper. `model.summary()` then shows the wrapper as
-    `<LayerClass>QuantizeWrapper`, but a saved model loads this class.
-
-    Example:
-        >>> wrapper = NonWeightedBaseQuantizeWrapper(keras.layers.Subtract(), quantize_specific_input_indices=[1])
-        >>> a, b = np.ones((2, 1, 3), "float32")
-        >>> wrapper([a, b]).shape == (1, 3)
-        True
-        >>> type(wrapper).__name__, len(wrapper.activation_quantizers)
-        ('SubtractQuantizeWrapper', 1)
-
-    Args:
-        layer: the `keras.layers.Layer` to wrap, built or not.
-        **kwargs: arguments of `BaseQuantizeWrapper`; `quantize_weights` has no effect.
-    """
-
-    def __new__(cls, layer, *args, **kwargs):
-        if cls is NonWeightedBaseQuantizeWrapper:
-            cls = _named_after(type(layer).__name__)
-        return super().__new__(cls, layer, *args, **kwargs)
-
-    def __init__(self, layer: keras.layers.Layer, **kwargs):
-        kwargs["quantize_weights"] = False
-        super().__init__(layer, **kwargs)
-
-
-@functools.cache
-def _named_after(layer_class: str) -> type[NonWeightedBaseQuantizeWrapper]:
-    """Returns a subclass of `NonWeightedBaseQuantizeWrapper` that differs in its name only."""
-    base = NonWeightedBaseQuantizeWrapper
-    named = types.new_class(f"{layer_class}{SUFFIX}", (base,), {"registers": False})
-    named.__module__ = base.__module__
-    # A process that loads the model does not have the new class. So both classes get the registered name of the base
-    # class: Keras saves either under this name, and loads the class that was registered last, which is the base.
-    for cls in (named, base):
-        keras.saving.register_keras_serializable(package=_PACKAGE, name=base.__name__)(cls)
-    return named

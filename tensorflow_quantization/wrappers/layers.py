@@ -10,8 +10,9 @@ from keras import ops
 
 from tensorflow_quantization.model.keras_internals import without_autocast
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
-from tensorflow_quantization.wrappers.base import NonWeightedBaseQuantizeWrapper, WeightedBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.bias import add_to_channels, integer_bias
+from tensorflow_quantization.wrappers.non_weighted import NonWeightedBaseQuantizeWrapper
+from tensorflow_quantization.wrappers.weighted import WeightedBaseQuantizeWrapper
 
 _DEPTHWISE = "depthwise_kernel"
 _SEPARABLE = (_DEPTHWISE, "pointwise_kernel")

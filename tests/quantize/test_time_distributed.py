@@ -45,6 +45,19 @@ def spec_of(name, **settings):
     return spec
 
 
+def relu(x):
+    """Named like Keras' function, and another one."""
+    return keras.ops.tanh(x)
+
+
+def test_inner_layer_keeps_a_function_of_the_user():
+    model = video(("conv", layers.Conv2D(4, 3, activation=relu)))
+    quantized = calibrate(quantize_model(model), frames(), verbose=0)
+    y = predict(model, frames())
+    assert y.min() < -0.5  # Keras' relu has no such output
+    np.testing.assert_allclose(predict(quantized, frames()), y, atol=0.05)
+
+
 @pytest.mark.parametrize("target", EVERY)
 def test_inner_layers_are_quantized_and_the_output_keeps_its_shape(target):
     model = network()
