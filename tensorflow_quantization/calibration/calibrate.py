@@ -54,7 +54,7 @@ def calibrate(
     Example:
         >>> quantized = quantize_model(model, target="onnxruntime")
         >>> quantized = calibrate(quantized, images, method="percentile", verbose=0)
-        >>> all(quantizer.frozen for layer in describe(quantized) for quantizer in layer.quantizers if quantizer.scale)
+        >>> all(quantizer.frozen for layer in describe(quantized) for quantizer in layer.quantizers if quantizer.range)
         True
 
     Args:

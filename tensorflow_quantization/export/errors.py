@@ -87,6 +87,10 @@ class NotExpressibleError(Exception):
     """
 
 
+class RuntimeLimitError(NotExpressibleError):
+    """The runtime that the file is for cannot compute the layer, so another converter would not help."""
+
+
 class NoEmitterError(NotExpressibleError):
     """The layer has no emitter, and the conversion by tf2onnx failed; the message is a clause that says why."""
 

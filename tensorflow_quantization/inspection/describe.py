@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.weights import merged_array
 from tensorflow_quantization.quantize.planner import make_plan
 from tensorflow_quantization.quantize.stored_reasons import ReasonsOfFloat, stored_reasons
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
@@ -243,7 +245,7 @@ def _quantizers(wrapper: BaseQuantizeWrapper) -> Iterator[QuantizerDescription]:
         if quantizer is not None:
             yield _describe_activation(quantizer, _input_name(wrapper, index))
     for kernel, weight_quantizer in wrapper.weight_quantizers.items():
-        yield _describe_weight(weight_quantizer, kernel, getattr(wrapper.layer, kernel))
+        yield _describe_weight(weight_quantizer, kernel, merged_array(wrapper.layer, kernel))
     for name, part in wrapper.parts.items():
         yield from (dataclasses.replace(quantizer, what=f"{name} {quantizer.what}") for quantizer in _quantizers(part))
     described = [*wrapper.input_quantizers, *(q for part in wrapper.parts.values() for q in part.activation_quantizers)]
@@ -276,9 +278,9 @@ def _describe_activation(quantizer: ActivationQuantizer, what: str) -> Quantizer
     )
 
 
-def _describe_weight(quantizer: WeightQuantizer, kernel: str, weight: Any) -> QuantizerDescription:
+def _describe_weight(quantizer: WeightQuantizer, kernel: str, weight: np.ndarray) -> QuantizerDescription:
     scheme = quantizer.scheme
-    scales = tuple(quantizer.parameters(keras.ops.convert_to_numpy(weight))[0].ravel().tolist())
+    scales = tuple(quantizer.parameters(weight)[0].ravel().tolist())
     return QuantizerDescription(
         kernel, scheme.bits, scheme.dtype, axis=scheme.axis, scale=scales[0] if scheme.axis is None else scales
     )

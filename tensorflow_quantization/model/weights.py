@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from tensorflow_quantization.model.keras_internals import lora_variables, sublayers
+from tensorflow_quantization.text.warn import converting
 
 #: Attributes of Keras' layers that can have low-rank factors.
 _WITH_FACTORS = ("kernel", "embeddings")
@@ -41,10 +42,16 @@ def merged(layer: keras.layers.Layer, name: str) -> Any:
     return base + layer.lora_alpha / layer.lora_rank * ops.matmul(a, b)
 
 
+def float32_array(x: Any) -> np.ndarray:
+    """Returns a variable or tensor of any backend as a float32 array."""
+    with converting():
+        return ops.convert_to_numpy(ops.convert_to_tensor(x)).astype(np.float32, copy=False)
+
+
 def merged_array(layer: keras.layers.Layer, name: str) -> np.ndarray:
     """Returns the value of a weight, a float32 array that is computed alike on every backend."""
     variables = lora_variables(layer, name) or (getattr(layer, name),)
-    base, *factors = (ops.convert_to_numpy(ops.convert_to_tensor(v)).astype(np.float32, copy=False) for v in variables)
+    base, *factors = map(float32_array, variables)
     if not factors:
         return base
     return base + np.float32(layer.lora_alpha / layer.lora_rank) * np.matmul(*factors)

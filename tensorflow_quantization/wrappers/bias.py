@@ -20,7 +20,7 @@ import numpy as np
 from keras import ops
 
 from tensorflow_quantization.model.keras_internals import nodes_of, origin, reading_nodes
-from tensorflow_quantization.model.weights import merged, merged_array
+from tensorflow_quantization.model.weights import float32_array, merged, merged_array
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
 #: From this many steps on, float32 resolves half a step at best, so there is nothing to round.
@@ -140,4 +140,4 @@ def _offset(normalization: keras.layers.BatchNormalization | None, xp: Any) -> A
 
 def _float32(x: Any, xp: Any) -> Any:
     """Returns a variable or tensor in float32: a NumPy array if `xp` is NumPy, a tensor otherwise."""
-    return ops.convert_to_numpy(ops.convert_to_tensor(x)).astype("float32") if xp is np else ops.cast(x, "float32")
+    return float32_array(x) if xp is np else ops.cast(x, "float32")

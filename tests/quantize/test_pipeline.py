@@ -262,7 +262,7 @@ def not_built():
 @pytest.mark.parametrize(
     ("model", "arguments", "error", "message"),
     [
-        (lambda: "model", {}, TypeError, r"Expected a keras\.Model, got builtins\.str"),
+        (lambda: "m.keras", {}, TypeError, r"Expected a keras\.Model, got the path 'm\.keras'\. Load it"),
         (lambda: None, {}, TypeError, r"Expected a keras\.Model"),
         (lambda: layers.Dense(2), {}, TypeError, r"Expected a keras\.Model"),
         (not_built, {}, ValueError, "is not built.*Call it once on a batch of data"),

@@ -14,6 +14,7 @@ from tensorflow_quantization.export.errors import (
     NoEmitterError,
     NotExpressibleError,
     OpsetError,
+    RuntimeLimitError,
     Unsupported,
     UnsupportedLayerError,
 )
@@ -213,7 +214,7 @@ def _emit(
         result = emission.run(entry, args, kwargs)
     except NotExpressibleError as error:
         # tf2onnx would not see the masks. A pass removes the nodes that the emitter wrote before its error.
-        if found or not can_replace_emitter(call):
+        if found or isinstance(error, RuntimeLimitError) or not can_replace_emitter(call):
             raise
         result = _convert_refused(emission, call, inputs, error)
     masks.follow(emission, call, inputs)

@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from tensorflow_quantization.export.errors import NotExpressibleError
+from tensorflow_quantization.export.errors import RuntimeLimitError
 from tensorflow_quantization.export.onnx.emission import Emission
 from tensorflow_quantization.export.onnx.emitters._masking import boolean, unsqueeze
 from tensorflow_quantization.export.onnx.emitters._recurrence import Recurrence
@@ -60,12 +60,12 @@ class MaskedSequences:
         self._steps = e.op("CumSum", ones, np.int64(0))
 
     def check(self, recurrences: Iterable[Recurrence], with_states: bool) -> None:
-        """Raises: NotExpressibleError: the runtime of the file cannot compute the second state of an operator."""
+        """Raises: RuntimeLimitError: the runtime of the file cannot compute the second state of an operator."""
         for recurrence in recurrences:
             beyond = with_states and recurrence.states > 1
             if beyond and self._e.builder.target == "openvino" and not recurrence.gates_saturate:
                 name = recurrence.activations[0].__name__
-                raise NotExpressibleError(
+                raise RuntimeLimitError(
                     f"skips masked steps and returns its state, which OpenVINO cannot compute with the "
                     f"recurrent_activation {name!r}, only with 'sigmoid'"
                 )

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import onnx_ir as ir
 
-from tensorflow_quantization.export.errors import NotExpressibleError
+from tensorflow_quantization.export.errors import NotExpressibleError, RuntimeLimitError
 from tensorflow_quantization.export.onnx.emission import Emission, to_numpy
 from tensorflow_quantization.export.onnx.values import Value
 
@@ -81,7 +81,7 @@ class Recurrence:
         others = [function for function in recurrence.activations if function not in _OPENVINO]
         if target == "openvino" and others:
             known = ", ".join(function.__name__ for function in _OPENVINO)
-            raise NotExpressibleError(
+            raise RuntimeLimitError(
                 f"has the activation {others[0].__name__!r}; OpenVINO's {recurrence.op_type} has {known}"
             )
         return recurrence

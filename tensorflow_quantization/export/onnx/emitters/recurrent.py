@@ -67,7 +67,7 @@ def run_layer(
             masked.check(recurrences, layer.return_state)
     except NotExpressibleError as error:
         if x.shape[1] is None:
-            raise NotExpressibleError(
+            raise type(error)(
                 f"{error}; to write other cells step by step, build the model for a fixed number of steps"
             ) from error
         return _run_steps(e, layer, x, initial_state, None if masked is None else masked.mask, inner)
