@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -9,12 +6,9 @@ from small_models import assert_same_arrays
 
 from tensorflow_quantization import (
     BaseQuantizeWrapper,
-    NonWeightedBaseQuantizeWrapper,
-    WeightedBaseQuantizeWrapper,
 )
 from tensorflow_quantization.model.keras_internals import keras_mask
 from tensorflow_quantization.quantizers import QuantizationScheme
-from tensorflow_quantization.wrappers import find_wrapper
 from tensorflow_quantization.wrappers.layers import (
     AddQuantizeWrapper,
     AveragePooling2DQuantizeWrapper,
@@ -288,44 +282,6 @@ def test_documented_attributes(x):
 def test_base_classes_register_nothing():
     assert not [name for name in BaseQuantizeWrapper.CHILD_WRAPPERS if name.endswith("BaseQuantizeWrapper")]
     assert "BaseQuantizeWrapper" not in BaseQuantizeWrapper.CHILD_WRAPPERS
-
-
-def test_wrapper_of_the_nearest_base_class_is_found():
-    class MyDense(layers.Dense):
-        pass
-
-    assert find_wrapper(MyDense(2)) is DenseQuantizeWrapper
-
-    class MyDenseQuantizeWrapper(WeightedBaseQuantizeWrapper):
-        pass
-
-    assert find_wrapper(MyDense(2)) is MyDenseQuantizeWrapper
-    assert find_wrapper(layers.ReLU()) is None
-
-
-def test_wrapper_of_a_class_without_one_is_named_after_it(x, tmp_path):
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, NonWeightedBaseQuantizeWrapper(layers.ReLU(name="relu"))(inputs))
-    lines = []
-    model.summary(print_fn=lines.append, line_length=100)
-    assert "quant_relu (ReLUQuantizeWrapper)" in "".join(lines)
-    assert find_wrapper(layers.ReLU()) is None
-    model.save(tmp_path / "model.keras")
-    for copy in (keras.models.load_model(tmp_path / "model.keras"), keras.models.clone_model(model)):
-        assert type(copy.layers[-1]) is type(model.layers[-1])
-
-
-def test_wrapper_named_after_its_layer_loads_in_a_new_process(tmp_path):
-    inputs = keras.Input((4,))
-    keras.Model(inputs, NonWeightedBaseQuantizeWrapper(layers.ReLU(name="relu"))(inputs)).save(tmp_path / "m.keras")
-    code = (
-        "import sys, keras, tensorflow_quantization\n"
-        "print(type(keras.models.load_model(sys.argv[1]).layers[-1]).__name__)"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "m.keras"], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.split() == ["ReLUQuantizeWrapper"]
 
 
 def test_unknown_ranges_are_refused():
