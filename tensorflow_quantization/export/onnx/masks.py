@@ -19,7 +19,7 @@ from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.onnx.emission import Emission
 from tensorflow_quantization.export.onnx.values import Value
 from tensorflow_quantization.model.graph import Call, Tensor
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper, inner_layer
+from tensorflow_quantization.wrappers import inner_layer
 
 _layers = keras.layers
 _ATTENTION = (_layers.Attention, _layers.AdditiveAttention)
@@ -67,11 +67,14 @@ class Masks:
         layer = call.operation
         if not call.is_layer:
             return
-        made = _made(e, layer, call, inputs)
+        inner = inner_layer(layer)
+        made = _made(e, inner, call, inputs)
         before = [self._of(t) for t in _first_tensors(call)]
         if made is None and any(m is not None for m in before) and layer.supports_masking:
-            made = _handed_on(e, layer, before, _first_tensors(call))
-        if isinstance(inner_layer(layer), _layers.MultiHeadAttention):
+            made = _handed_on(e, inner, before, _first_tensors(call))
+            if inner is not layer and (not made or None in made):
+                made = before  # its layer passes no mask, and `compute_mask` of a wrapper is the default
+        if isinstance(inner, _layers.MultiHeadAttention):
             for tensor in call.inputs:  # Keras removes the masks from its inputs, for later layers too
                 self._masks.pop(id(tensor), None)
         if made is not None:
@@ -115,8 +118,6 @@ def steps_that_count(e: Emission, layer: Any, x: Value, keepdims: bool) -> ir.Va
 
 def _handed_on(e: Emission, layer: Any, before: list[Value | None], tensors: list[Tensor]) -> list[Value | None]:
     """The masks of the outputs, as Keras' `compute_mask` returns them for each layer."""
-    if isinstance(layer, BaseQuantizeWrapper):
-        return before  # `compute_mask` of a wrapper is the default: the masks of the inputs
     if isinstance(layer, _layers.RNN | _layers.Bidirectional):
         one = before[0] if layer.return_sequences else None
         return [one, one] if isinstance(layer, _layers.Bidirectional) and layer.merge_mode is None else [one]

@@ -5,6 +5,7 @@ from keras import layers, ops
 from onnx_models import assert_agrees, export
 from small_models import randomize
 
+from tensorflow_quantization import QuantizationSpec, calibrate, quantize_model
 from tensorflow_quantization.export import UnsupportedLayerError
 
 TOKENS = np.asarray([[1, 2, 3, 4, 5], [3, 1, 0, 0, 0], [0, 2, 0, 1, 0]], "int32")
@@ -12,40 +13,54 @@ TOKENS = np.asarray([[1, 2, 3, 4, 5], [3, 1, 0, 0, 0], [0, 2, 0, 1, 0]], "int32"
 
 def tokens_model(function, **arguments):
     inputs = keras.Input((5,), dtype="int32")
-    x = layers.Embedding(7, 4, mask_zero=True, **arguments)(inputs)
+    x = layers.Embedding(7, 4, mask_zero=True, name="embedding", **arguments)(inputs)
     return randomize(keras.Model(inputs, keras.tree.flatten(function(x))))
 
 
-@pytest.mark.parametrize(
-    "function",
-    [
-        lambda x: x,
-        lambda x: layers.Dense(3)(x),
-        lambda x: layers.LSTM(3)(x),
-        lambda x: layers.GRU(3, return_sequences=True)(layers.Dropout(0.1)(layers.Dense(3)(x))),
-        lambda x: layers.SimpleRNN(2)(layers.LSTM(3, return_sequences=True)(x)),
-        lambda x: layers.Bidirectional(layers.LSTM(3))(x),
-        lambda x: layers.LSTM(2)(layers.Bidirectional(layers.LSTM(3, return_sequences=True))(x)),
-        lambda x: layers.GlobalAveragePooling1D()(x),
-        lambda x: layers.GlobalAveragePooling1D(keepdims=True)(x),
-        lambda x: layers.MultiHeadAttention(2, 3)(x, x),
-        lambda x: layers.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True),
-        lambda x: layers.MultiHeadAttention(2, 3)(x, x, return_attention_scores=True),
-        lambda x: layers.GroupQueryAttention(3, 4, 2)(x, x),
-        lambda x: layers.Attention()([x, x]),
-        lambda x: layers.AdditiveAttention()([x, x]),
-        lambda x: layers.LSTM(3)(layers.Attention()([x, x])),
-        lambda x: layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 3)(x, x)),
-        lambda x: layers.LSTM(3)(layers.Add()([x, layers.Dense(4)(x)])),
-        lambda x: layers.LSTM(3)(layers.Concatenate()([x, layers.Dense(4)(x)])),
-        lambda x: layers.LSTM(3)(layers.Add()([x, ops.relu(x)])),
-        lambda x: layers.LSTM(3)(layers.TimeDistributed(layers.Dense(2))(x)),
-        lambda x: layers.LSTM(3)(layers.LayerNormalization()(x)),
-        lambda x: layers.Attention()([layers.Add()([x, layers.Dense(4)(x)]), x]),
-    ],
-)
+FUNCTIONS = [
+    lambda x: x,
+    lambda x: layers.Dense(3)(x),
+    lambda x: layers.LSTM(3)(x),
+    lambda x: layers.GRU(3, return_sequences=True)(layers.Dropout(0.1)(layers.Dense(3)(x))),
+    lambda x: layers.SimpleRNN(2)(layers.LSTM(3, return_sequences=True)(x)),
+    lambda x: layers.Bidirectional(layers.LSTM(3))(x),
+    lambda x: layers.LSTM(2)(layers.Bidirectional(layers.LSTM(3, return_sequences=True))(x)),
+    lambda x: layers.GlobalAveragePooling1D()(x),
+    lambda x: layers.GlobalAveragePooling1D(keepdims=True)(x),
+    lambda x: layers.MultiHeadAttention(2, 3)(x, x),
+    lambda x: layers.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True),
+    lambda x: layers.MultiHeadAttention(2, 3)(x, x, return_attention_scores=True),
+    lambda x: layers.GroupQueryAttention(3, 4, 2)(x, x),
+    lambda x: layers.Attention()([x, x]),
+    lambda x: layers.AdditiveAttention()([x, x]),
+    lambda x: layers.LSTM(3)(layers.Attention()([x, x])),
+    lambda x: layers.GlobalAveragePooling1D()(layers.MultiHeadAttention(2, 3)(x, x)),
+    lambda x: layers.LSTM(3)(layers.Add()([x, layers.Dense(4)(x)])),
+    lambda x: layers.LSTM(3)(layers.Concatenate()([x, layers.Dense(4)(x)])),
+    lambda x: layers.LSTM(3)(layers.Add()([x, ops.relu(x)])),
+    lambda x: layers.LSTM(3)(layers.TimeDistributed(layers.Dense(2))(x)),
+    lambda x: layers.LSTM(3)(layers.LayerNormalization()(x)),
+    lambda x: layers.Attention()([layers.Add()([x, layers.Dense(4)(x)]), x]),
+]
+
+
+def quantize_everything(model, target):
+    """Quantized, and at least the output of the embedding, which makes the mask."""
+    spec = QuantizationSpec()
+    spec.add("embedding", quantize_input=False, quantize_output=True)
+    return quantize_model(model, target=target, quantization_spec=spec)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
 def test_masks_of_tokens(tmp_path, function):
     assert_agrees(tokens_model(function), tmp_path / "m.onnx", [TOKENS])
+
+
+@pytest.mark.parametrize("target", [None, "onnxruntime"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_masks_in_quantized_models(tmp_path, function, target):
+    model = calibrate(quantize_everything(tokens_model(function), target), TOKENS, verbose=0)
+    export(model, tmp_path / "m.onnx", verify_with=TOKENS, verify_runtime="onnxruntime")
 
 
 def test_layers_behind_multi_head_attention_see_no_mask_of_its_input(tmp_path):
