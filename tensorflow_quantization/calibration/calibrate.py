@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import tree
 
 from tensorflow_quantization.calibration.estimator import RangeEstimator
 from tensorflow_quantization.calibration.input_scale import warn_of_scale
@@ -19,11 +19,10 @@ from tensorflow_quantization.calibration.percentile import Percentile
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import input_batches
 from tensorflow_quantization.model.keras_internals import data_adapter, sublayers
-from tensorflow_quantization.model.weights import mode_of_keras
+from tensorflow_quantization.model.weights import float32_array, mode_of_keras
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of
-from tensorflow_quantization.text.warn import converting
 
 ESTIMATORS: dict[str, type[RangeEstimator]] = {"minmax": MinMax, "percentile": Percentile, "mse": MSE}
 
@@ -95,7 +94,7 @@ def calibrate(
     ranged = [quantizer for quantizer in quantizers if quantizer.has_own_range]
     estimators = [_Checked(_made_by(make_estimator), paths[id(quantizer)]) for quantizer in ranged]
     with _observing(model, quantizers, dict(zip(ranged, estimators, strict=True))):
-        _run(model, data, steps, batch_size, verbose)
+        _run(model, quantizers, data, steps, batch_size, verbose)
     _set_ranges(ranged, estimators)
     for quantizer in quantizers:
         quantizer.frozen = quantizer.ranges != "learned"
@@ -178,9 +177,7 @@ class _Checked:
 
     def __call__(self, tensor: Any) -> Any:
         """Observes a batch, and returns it unquantized."""
-        # NumPy cannot reduce bfloat16.
-        with converting():
-            x = ops.convert_to_numpy(ops.cast(tensor, "float32"))
+        x = float32_array(tensor)
         if x.size == 0:
             return tensor
         if not np.isfinite(x).all():
@@ -199,24 +196,20 @@ def _observing(model, quantizers, estimators: dict) -> Iterator[None]:
     eagerly = model.run_eagerly
     model.run_eagerly = True
     _forget_compiled_functions(model)
-    for quantizer in quantizers:
-        quantizer.observer = estimators.get(quantizer, _passing)
     try:
-        yield
+        with _observers(quantizers, estimators):
+            yield
     finally:
-        for quantizer in quantizers:
-            quantizer.observer = None
         model.run_eagerly = eagerly
         _forget_compiled_functions(model)
 
 
 @contextlib.contextmanager
-def _observing_nothing(model: keras.Model) -> Iterator[None]:
-    """Makes all quantizers return their inputs for the time of the context, without an observer."""
-    quantizers = _activation_quantizers(model)
+def _observers(quantizers, estimators: dict) -> Iterator[None]:
+    """Makes all quantizers return their inputs for the time of the context, after their estimator, if any, saw them."""
     before = [quantizer.observer for quantizer in quantizers]
     for quantizer in quantizers:
-        quantizer.observer = _passing
+        quantizer.observer = estimators.get(quantizer, _passing)
     try:
         yield
     finally:
@@ -233,7 +226,7 @@ def _forget_compiled_functions(model: keras.Model) -> None:
     model.train_function = model.test_function = model.predict_function = None
 
 
-def _run(model, data, steps, batch_size, verbose) -> None:
+def _run(model, quantizers, data, steps, batch_size, verbose) -> None:
     total, batches = _batches(model, data, batch_size)
     if steps is not None:
         total = steps if total is None else min(steps, total)
@@ -242,7 +235,7 @@ def _run(model, data, steps, batch_size, verbose) -> None:
     for x in batches:
         model.predict_on_batch(x)
         if done == 0:
-            with _observing_nothing(model):
+            with _observers(quantizers, {}):
                 warn_of_scale(model, x)
         done += 1
         bar.update(done, finalize=done == total)

@@ -11,10 +11,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
 
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.interpreter import Interpreter, input_tensors
+from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.text.warn import warn_user
 
 #: Data is suspicious if the mean of ((x - moving mean) / moving deviation)**2 over a batch exceeds this in half or more
@@ -52,7 +52,7 @@ def warn_of_scale(model: keras.Model, batch: Any) -> None:
 
 
 def _normalization(call: Call) -> Any:
-    return getattr(call.operation, "layer", call.operation)
+    return getattr(call.operation, "layer", call.operation)  # this room does not know the wrappers
 
 
 def _first_normalizations(graph: LayerGraph) -> Iterator[Call]:
@@ -74,12 +74,12 @@ def _is_trained(layer: keras.layers.BatchNormalization) -> bool:
 
 
 def _statistics(layer: keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
-    return tuple(ops.convert_to_numpy(ops.cast(v, "float32")) for v in (layer.moving_mean, layer.moving_variance))
+    return float32_array(layer.moving_mean), float32_array(layer.moving_variance)
 
 
 def _far(layer: keras.layers.BatchNormalization, tensor: Any) -> str | None:
     """Returns what the layer got and what it has seen in training, in the median channel; `None` if both fit."""
-    x = np.moveaxis(ops.convert_to_numpy(ops.cast(tensor, "float32")), layer.axis, -1)
+    x = np.moveaxis(float32_array(tensor), layer.axis, -1)
     x = x.reshape(-1, x.shape[-1]).astype(np.float64)
     mean, variance = _statistics(layer)
     if not x.size:

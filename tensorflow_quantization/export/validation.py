@@ -17,10 +17,11 @@ from tensorflow_quantization.export.verification.onnx import TOLERANCES
 from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.weights import mode_of_keras
+from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets import TARGETS
 from tensorflow_quantization.text.messages import is_path, must_be_one_of, must_be_path
 from tensorflow_quantization.text.warn import warn_user
-from tensorflow_quantization.wrappers import activation_quantizers
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 
 #: Suffixes of files that Keras and this package write, and what writes them.
 _WRITERS = {
@@ -111,6 +112,12 @@ def check_target(target: str | None) -> None:
         raise ExportError(must_be_one_of("target", TARGETS, target))
 
 
+def targets_of(graph: LayerGraph) -> list[str | None]:
+    """The targets that the wrappers and quantizers of a flat graph are for, in the order of their calls."""
+    quantizing = (BaseQuantizeWrapper, ActivationQuantizer)
+    return [call.operation.target for call in graph.calls if isinstance(call.operation, quantizing)]
+
+
 def check_no_keras_quantization(graph: LayerGraph) -> None:
     """Raises: ExportError: Keras' own `quantize` changed a layer; the message names the layer."""
     for call in graph.calls:
@@ -118,7 +125,7 @@ def check_no_keras_quantization(graph: LayerGraph) -> None:
         if mode is not None:
             raise ExportError(
                 f"Layer {call.path!r} ({call.class_name}) is quantized by Keras' own model.quantize({mode!r}), so its "
-                "weights are not those of quantize_model. Export a model without that call."
+                "weights changed after quantize_model. Export a model without that call."
             )
 
 

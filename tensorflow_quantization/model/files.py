@@ -8,9 +8,11 @@ import zipfile
 
 import keras
 
+from tensorflow_quantization.text.messages import error_in_one_line
+
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
-#: A longer first line holds a config.
+#: A longer reason holds a config.
 _LONGEST = 300
 
 #: How the config of a Lambda layer with code marks the code, in `.keras` and in older files.
@@ -74,6 +76,4 @@ def _holds_code(path: pathlib.Path) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of the message: Keras adds whole configs."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:_LONGEST]}" if lines else type(error).__name__
+    return error_in_one_line(error)[:_LONGEST]

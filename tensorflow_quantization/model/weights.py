@@ -43,9 +43,9 @@ def merged(layer: keras.layers.Layer, name: str) -> Any:
 
 
 def float32_array(x: Any) -> np.ndarray:
-    """Returns a variable or tensor of any backend as a float32 array."""
+    """Returns a variable or tensor of any backend as a float32 array: NumPy cannot reduce bfloat16."""
     with converting():
-        return ops.convert_to_numpy(ops.convert_to_tensor(x)).astype(np.float32, copy=False)
+        return ops.convert_to_numpy(ops.cast(ops.convert_to_tensor(x), "float32"))
 
 
 def merged_array(layer: keras.layers.Layer, name: str) -> np.ndarray:

@@ -75,11 +75,7 @@ class _Scales:
             return f"{call.name}/{inside}" if inside is not None else None
         layer = self.plan[call.path]
         if layer.output:
-            return (
-                quantized_name(f"{call.name}_activation")
-                if layer.placement.pre_activation
-                else quantized_name(call.name)
-            )
+            return quantized_name(f"{call.name}_activation" if layer.placement.pre_activation else call.name)
         if layer.placement.pre_activation or Trait.MOVES_DATA not in traits(call) or len(call.inputs) != 1:
             return None
         if layer.inputs:

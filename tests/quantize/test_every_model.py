@@ -216,9 +216,10 @@ def test_any_tensor_can_be_an_output(name, target):
     feat = keras.Input((8, 8, 4), name="feat")
     model = randomize(keras.Model(feat, OUTPUTS[name](feat)))
     result = quantize_model(model, target=target)
-    x = 0.2 * data_for(model)  # within the range of quantizers that saw no data
+    x = data_for(model)
+    result(x, training=True)  # the ranges of this batch
     found, wanted = keras.tree.flatten(result(x)), keras.tree.flatten(model(x))
     for is_input, y, reference in zip([output is feat for output in model.outputs], found, wanted, strict=True):
         y, reference = ops.convert_to_numpy(y), ops.convert_to_numpy(reference)
-        np.testing.assert_allclose(y, reference, atol=0 if is_input else 0.3)
+        np.testing.assert_allclose(y, reference, atol=0 if is_input else 0.03 * np.abs(reference).max())
     assert isinstance(describe(result).to_dict(), dict)

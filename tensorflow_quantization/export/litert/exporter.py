@@ -21,13 +21,12 @@ from tensorflow_quantization.export.verification.keras_with_integers import inpu
 from tensorflow_quantization.export.verification.litert import require_installed, verify_litert
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.keras_internals import sublayers
-from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets import DEFAULT, TARGETS
 from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of
 from tensorflow_quantization.text.warn import warn_user
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
+from tensorflow_quantization.wrappers import activation_quantizers
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 
 IO_DTYPES = ("float32", "int8")
@@ -118,8 +117,7 @@ def _check_backend() -> None:
 def _check_quantized(graph: LayerGraph) -> None:
     if not any(activation_quantizers(call.operation) for call in graph.calls):
         raise ExportError(f"Model {graph.model.name!r} has no activation quantizers. {_ADVICE}")
-    quantizing = (BaseQuantizeWrapper, ActivationQuantizer)
-    targets = {call.operation.target for call in graph.calls if isinstance(call.operation, quantizing)}
+    targets = set(validation.targets_of(graph))
     others = targets & {target.name for target in (DEFAULT, *TARGETS.values()) if target is not LITERT}
     if others and targets == others:  # a custom target may suit LiteRT
         raise ExportError(

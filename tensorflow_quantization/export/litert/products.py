@@ -88,7 +88,7 @@ def _image_kernel(kernel: Any) -> Any:
 
 
 def _dilations(layer: Any) -> list[int]:
-    """The dilations of a sequence are those of the columns of its only row."""
+    """The dilations of an image; a sequence is its only row."""
     return [1, 1 if layer.rank == 1 else layer.dilation_rate[0], layer.dilation_rate[-1], 1]
 
 

@@ -1,4 +1,4 @@
-"""Layers and operations as other TensorFlow operators, where those of Keras would run in float or wrong.
+"""Layers and operations as other TensorFlow operators, where Keras' operators would run in float or wrong.
 
 Some are two integer operators. The tensor between the two is quantized so that the second does not round: Keras rounds
 once, after the second.
@@ -20,7 +20,7 @@ from tensorflow_quantization.quantizers import ActivationQuantizer
 
 
 def rewritten(call: Call, output: ActivationQuantizer | None) -> Step | None:
-    """A function that computes `call` with operators that suit LiteRT; `None` if those of Keras do.
+    """A function that computes `call` with operators that suit LiteRT; `None` if Keras' operators do.
 
     Args:
         call: the call of a layer without wrapper, or of an operation.
@@ -42,7 +42,7 @@ def rewritten(call: Call, output: ActivationQuantizer | None) -> Step | None:
 def _hard_sigmoid(x: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
-    # The integers of [0, 6] are those of the output, [0, 1].
+    # [0, 6] and the output's [0, 1] have the same integers.
     return fake_quantize_range(0.0, 6.0)(tf.nn.relu6(x + 3.0)) * np.float32(1 / 6)
 
 

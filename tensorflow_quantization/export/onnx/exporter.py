@@ -20,9 +20,7 @@ from tensorflow_quantization.export.verification.keras_with_integers import inpu
 from tensorflow_quantization.export.verification.onnx import TOLERANCES, verify_onnx, verify_where_possible
 from tensorflow_quantization.export.verification.onnx_runtimes import require_installed, runtime_for
 from tensorflow_quantization.model.graph import LayerGraph
-from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.text.arguments import suggests_arguments
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 
 @suggests_arguments
@@ -124,7 +122,5 @@ def export_onnx(
 
 
 def _target(graph: LayerGraph) -> str | None:
-    """The name of the target that the model was quantized for; `None` for a float model. What quantizes stores it."""
-    quantizing = (BaseQuantizeWrapper, ActivationQuantizer)
-    targets = (call.operation.target for call in graph.calls if isinstance(call.operation, quantizing))
-    return next((target for target in targets if target is not None), None)
+    """The name of the target that the model was quantized for; `None` for a float model."""
+    return next((target for target in validation.targets_of(graph) if target is not None), None)

@@ -21,7 +21,7 @@ from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.inputs import input_batches
 from tensorflow_quantization.model.interpreter import Interpreter, compute
 from tensorflow_quantization.model.precision import HALVES, computing_in_float32, in_float32
-from tensorflow_quantization.model.weights import merged_array, substitutes
+from tensorflow_quantization.model.weights import float32_array, merged_array, substitutes
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers, wrappers_in
@@ -91,8 +91,7 @@ def run_with_integers(graph: LayerGraph, inputs: Sequence[np.ndarray], integers:
 
 def _exchange(integers: Integers, call: Call, quantizer: ActivationQuantizer, x: Any) -> Any:
     """The dequantized integers of the file at a quantizer, as a tensor like `x`."""
-    with converting():
-        exact = keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
+    exact = float32_array(x)
     found = integers(call, quantizer, exact).reshape(exact.shape).astype(np.float32)
     dequantized = numerics.dequantize(found, *(p.astype(np.float32) for p in quantizer.parameters()))
     return keras.ops.cast(keras.ops.convert_to_tensor(dequantized), x.dtype)

@@ -125,15 +125,15 @@ def verify_where_possible(
 ) -> None:
     """Compare the file at `path` with the Keras model, in ONNX Runtime if `runtime` saturates on this processor.
 
-    Arguments and errors are those of `verify_onnx`. A warning says why ONNX Runtime is used.
+    A warning says why ONNX Runtime is used. It takes the arguments of `verify_onnx` and raises the same errors; `x` is
+    read twice, so it is the result of `inputs_to_verify`.
     """
-    batches = inputs_to_verify(graph, x)
     try:
-        verify_onnx(path, graph, lowered, batches, tolerance, runtime)
+        verify_onnx(path, graph, lowered, x, tolerance, runtime)
     except VerificationError:
         if not (_saturated(lowered, runtime) and is_installed(DEFAULT_RUNTIME)):
             raise
-        verify_onnx(path, graph, lowered, batches, tolerance, DEFAULT_RUNTIME)
+        verify_onnx(path, graph, lowered, x, tolerance, DEFAULT_RUNTIME)
         title = RUNTIMES[runtime].title
         warn_user(
             f"The file was verified in {RUNTIMES[DEFAULT_RUNTIME].title}: this processor has no VNNI, so {title} adds "

@@ -2,7 +2,7 @@
 
 Keras skips masked steps. So the unmasked steps are moved to the front, in the order in which the layer runs over them,
 and the operator runs forwards. Its outputs are moved back to the unmasked steps; a masked step repeats the output
-before it. The last output and the last states are those of the last unmasked step.
+before it. The last output and states belong to the last unmasked step.
 
     steps    a - b c -      forwards    a b c - - -      backwards    c b a - - -
 
