@@ -50,7 +50,7 @@ def calibrate(
     are enough. A warning names the first BatchNormalization whose moving statistics the data does not fit: images of 0
     to 255 in a network that was trained on 0 to 1.
 
-    Example:
+    Examples:
         >>> quantized = quantize_model(model, target="onnxruntime")
         >>> quantized = calibrate(quantized, images, method="percentile", verbose=0)
         >>> all(quantizer.frozen for layer in describe(quantized) for quantizer in layer.quantizers if quantizer.range)

@@ -15,7 +15,7 @@ class RangeEstimator(ABC):
     `calibrate` makes one estimator for each quantizer. An estimator should need constant memory, however many batches
     the calibration set has.
 
-    Example:
+    Examples:
         >>> class Doubled(RangeEstimator):
         ...     def __init__(self):
         ...         self.largest = 0.0

@@ -18,7 +18,7 @@ class Histogram(RangeEstimator):
 
     If a value exceeds the limit, the limit doubles as often as needed, and neighbouring bins merge in pairs.
 
-    Example:
+    Examples:
         >>> class Median(Histogram):
         ...     def range(self, scheme):
         ...         median = self.centers[np.searchsorted(np.cumsum(self.counts), self.counts.sum() / 2)]

@@ -12,7 +12,7 @@ class MinMax(RangeEstimator):
 
     No value of the calibration set is clipped. One outlier widens the range, and with it the step of all other values.
 
-    Example:
+    Examples:
         >>> estimator = MinMax()
         >>> estimator.update(np.array([-1.0, 0.5, 3.0]))
         >>> estimator.range(QuantizationScheme())

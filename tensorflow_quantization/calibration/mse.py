@@ -17,7 +17,7 @@ class MSE(Histogram):
     A narrower range clips more values and has a finer step. 91 fractions of the min/max range are compared, from 0.1
     to 1. For asymmetric schemes, the upper end and then the lower end are also compared alone.
 
-    Example:
+    Examples:
         >>> estimator = MSE()
         >>> estimator.update(np.append(np.linspace(-1.0, 1.0, 999), 4.0))  # one outlier
         >>> low, high = estimator.range(QuantizationScheme(bits=2))

@@ -14,7 +14,7 @@ class Percentile(Histogram):
     is taken at each end of the distribution: the range starts above the lowest, and ends below the highest,
     100 - `percentile` percent of the values.
 
-    Example:
+    Examples:
         >>> estimator = Percentile(99.0)
         >>> estimator.update(np.append(np.linspace(-1.0, 1.0, 999), 50.0))  # one outlier
         >>> low, high = estimator.range(QuantizationScheme())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 class ExportError(ValueError):
     """The model cannot be exported with these arguments. A file that exists at the path is unchanged.
 
-    Example:
+    Examples:
         >>> try:
         ...     export_onnx(model, "other.onnx", precision="int4")
         ... except ExportError as error:
@@ -46,7 +46,7 @@ class UnsupportedLayerError(ExportError):
     Attributes:
         layers: list of `Unsupported`, one for each such layer of the model.
 
-    Example:
+    Examples:
         >>> error = UnsupportedLayerError([Unsupported("backbone/my_layer", "MyLayer")])
         >>> print(error.layers[0])
         backbone/my_layer (MyLayer): its class has no emitter
@@ -77,7 +77,7 @@ class NotExpressibleError(Exception):
     The message is a clause without a subject, such as "uses bicubic interpolation". The export collects the errors of
     all layers, puts the name of the layer in front of each, and raises one `UnsupportedLayerError`.
 
-    Example:
+    Examples:
         >>> from tensorflow_quantization.export import emitter
         >>> @emitter(MyLayer)
         ... def emit_my_layer(e, layer, x):
@@ -98,7 +98,7 @@ class NoEmitterError(NotExpressibleError):
 class OpsetError(ExportError):
     """The ONNX opset is unknown, or older than an operator of the model.
 
-    Example:
+    Examples:
         >>> try:
         ...     export_onnx(model, "other.onnx", opset=11)
         ... except OpsetError as error:
@@ -112,7 +112,7 @@ class VerificationError(ExportError):
 
     A file that exists at the path is unchanged. The message names the tensor that differs most, and by how much.
 
-    Example:
+    Examples:
         >>> try:
         ...     path = export_onnx(model, "other.onnx", verify_with=images)
         ... except VerificationError as error:

@@ -27,7 +27,7 @@ from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_name
 class QuantizerDescription:
     """One quantizer of a layer.
 
-    Example:
+    Examples:
         >>> kernel = describe(quantize_model(model))["conv"].quantizers[1]
         >>> kernel.what, kernel.bits, kernel.dtype, kernel.axis
         ('kernel', 8, 'int8', (-1,))
@@ -76,7 +76,7 @@ class QuantizerDescription:
 class LayerDescription:
     """One layer of a model: its quantizers, and the reason why it is quantized or not.
 
-    Example:
+    Examples:
         >>> layer = describe(quantize_model(model))["conv"]
         >>> layer.name, layer.class_name, layer.quantized, layer.code.value
         ('quant_conv', 'Conv2D', True, 'default')
@@ -103,7 +103,7 @@ class LayerDescription:
 class ModelDescription:
     """The layers of a model as a table. Print it, iterate over it, or look a layer up by its path.
 
-    Example:
+    Examples:
         >>> description = describe(quantize_model(model))
         >>> [layer.name for layer in description]
         ['quant_conv', 'quant_pool', 'quant_scores']
@@ -171,7 +171,7 @@ def describe(model: keras.Model) -> ModelDescription:
     `quantize_model` stores the reasons in the model, and a saved file keeps them. In a model without stored reasons, a
     float layer has the reason of the default table.
 
-    Example:
+    Examples:
         >>> quantized = quantize_model(model)
         >>> description = describe(quantized)
         >>> print(description["scores"].quantizers[1])

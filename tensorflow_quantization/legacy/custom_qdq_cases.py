@@ -40,7 +40,7 @@ __all__ = [
 def check_is_quantizable_by_layer_name(qspec: QuantizationSpec | None, layer_name: str) -> bool:
     """Return whether a case may decide on a layer: no entry of the spec matches its name.
 
-    Example:
+    Examples:
         >>> spec = QuantizationSpec()
         >>> spec.add("add")
         >>> check_is_quantizable_by_layer_name(spec, "add"), check_is_quantizable_by_layer_name(spec, "add_1")
@@ -91,7 +91,7 @@ class BNQDQCase(_StructureCase):
     A pre-activation ResNet has such normalizations. A normalization after a convolution or Dense is folded into the
     weights.
 
-    Example:
+    Examples:
         >>> inputs = keras.Input((8, 8, 3))
         >>> outputs = keras.layers.BatchNormalization(name="bn")(keras.layers.MaxPooling2D()(inputs))
         >>> quantized = quantize_model(keras.Model(inputs, outputs), custom_qdq_cases=[BNQDQCase()])
@@ -105,7 +105,7 @@ class BNQDQCase(_StructureCase):
 class MaxPoolQDQCase(_StructureCase):
     """Quantizes the input of each MaxPooling2D.
 
-    Example:
+    Examples:
         >>> inputs = keras.Input((8, 8, 3))
         >>> model = keras.Model(inputs, keras.layers.MaxPooling2D(name="pool")(inputs))
         >>> [layer.name for layer in describe(quantize_model(model, custom_qdq_cases=[MaxPoolQDQCase()]))]
@@ -121,7 +121,7 @@ class ResidualConnectionQDQCase(_StructureCase):
     A convolution fuses the Add if only this Add reads its output, maybe after BatchNormalization, activation and
     dropout. If several inputs come from such convolutions, the last convolution fuses the Add.
 
-    Example:
+    Examples:
         >>> inputs = keras.Input((8, 8, 3))
         >>> x = keras.layers.Conv2D(3, 3, padding="same")(inputs)
         >>> model = keras.Model(inputs, keras.layers.Add(name="add")([inputs, x]))
@@ -136,7 +136,7 @@ class ResidualConnectionQDQCase(_StructureCase):
 class ResNetV1QDQCase(_StructureCase):
     """The case for ResNet v1: residual sums, as `ResidualConnectionQDQCase`.
 
-    Example:
+    Examples:
         >>> quantized = quantize_model(model, custom_qdq_cases=[ResNetV1QDQCase()])
     """
 
@@ -148,7 +148,7 @@ class ResNetV2QDQCase(_StructureCase):
 
     It combines `ResidualConnectionQDQCase`, `BNQDQCase` and `MaxPoolQDQCase`.
 
-    Example:
+    Examples:
         >>> quantized = quantize_model(model, custom_qdq_cases=[ResNetV2QDQCase()])
     """
 
@@ -158,7 +158,7 @@ class ResNetV2QDQCase(_StructureCase):
 class EfficientNetQDQCase(_StructureCase):
     """The case for EfficientNet: residual sums, and all inputs of each Multiply (squeeze-and-excite).
 
-    Example:
+    Examples:
         >>> quantized = quantize_model(model, custom_qdq_cases=[EfficientNetQDQCase()])
     """
 
@@ -168,7 +168,7 @@ class EfficientNetQDQCase(_StructureCase):
 class MobileNetQDQCase(_StructureCase):
     """The case for MobileNet: residual sums, as `ResidualConnectionQDQCase`.
 
-    Example:
+    Examples:
         >>> quantized = quantize_model(model, custom_qdq_cases=[MobileNetQDQCase()])
     """
 
@@ -178,7 +178,7 @@ class MobileNetQDQCase(_StructureCase):
 class InceptionQDQCase(_StructureCase):
     """The case for Inception: max pooling, as `MaxPoolQDQCase`.
 
-    Example:
+    Examples:
         >>> quantized = quantize_model(model, custom_qdq_cases=[InceptionQDQCase()])
     """
 

@@ -29,7 +29,7 @@ __all__ = [
 def ensure_and_clean_dir(path: str | os.PathLike, do_clean_dir: bool = True) -> None:
     """Create a directory and its parents.
 
-    Example:
+    Examples:
         >>> ensure_and_clean_dir("experiments/first")
         >>> os.listdir("experiments")
         ['first']
@@ -65,7 +65,7 @@ class _Assets:
 class CreateAssetsFolders:
     """Create folders for experiments, with fixed file names for models. Existing files are kept.
 
-    Example:
+    Examples:
         >>> assets = CreateAssetsFolders("toolkit_basics")
         >>> assets.add_folder("example")
         >>> assets.example.fp32_saved_model
@@ -109,7 +109,7 @@ def convert_keras_model_to_onnx(
 ) -> None:
     """Write a Keras model, quantized or float, as an ONNX file: `export_onnx` under its name in NVIDIA's toolkit.
 
-    Example:
+    Examples:
         >>> convert_keras_model_to_onnx(model, "converted.onnx")
         >>> os.path.exists("converted.onnx")
         True
@@ -132,7 +132,7 @@ def convert_saved_model_to_onnx(
 ) -> None:
     """Write a saved Keras model as an ONNX file.
 
-    Example:
+    Examples:
         >>> model.save("saved_model.keras")
         >>> convert_saved_model_to_onnx("saved_model.keras", "saved_model.onnx")
         >>> os.path.exists("saved_model.onnx")
@@ -171,7 +171,7 @@ class KerasModelTraveller:
     Pass the model to the constructor, or to each method as in NVIDIA's toolkit:
     `KerasModelTraveller().get_layer_names(model)`.
 
-    Example:
+    Examples:
         >>> KerasModelTraveller(model).get_layer_names()
         ['image', 'conv', 'pool', 'scores']
         >>> KerasModelTraveller(model).get_layer_names(filter_by_class="Dense")
@@ -249,7 +249,7 @@ def _is_of_class(layer: keras.layers.Layer, wanted: str | type | None) -> bool:
 def find_my_predecessors(model: keras.Model, layer_name: str) -> list[dict[str, Any]]:
     """Return the layers whose outputs a layer reads.
 
-    Example:
+    Examples:
         >>> [layer["name"] for layer in find_my_predecessors(model, "pool")]
         ['conv']
 
@@ -272,7 +272,7 @@ def find_my_predecessors(model: keras.Model, layer_name: str) -> list[dict[str, 
 def find_my_successors(model: keras.Model, layer_name: str) -> list[dict[str, Any]]:
     """Return the layers that read the output of a layer.
 
-    Example:
+    Examples:
         >>> [layer["name"] for layer in find_my_successors(model, "pool")]
         ['scores']
 

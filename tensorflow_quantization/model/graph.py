@@ -25,7 +25,7 @@ from tensorflow_quantization.text.messages import did_you_mean, is_path
 class Tensor:
     """One tensor of a `LayerGraph`. Two tensors are equal only if they are the same object.
 
-    Example:
+    Examples:
         >>> graph = LayerGraph.trace(model)
         >>> graph.inputs[0]
         Tensor(shape=(None, 8, 8, 3), dtype='float32', name='image', index=0)
@@ -51,7 +51,7 @@ class Tensor:
 class Call:
     """One call of a layer or of an operation of `keras.ops`. A layer that is called twice has two calls.
 
-    Example:
+    Examples:
         >>> (call,) = LayerGraph.trace(model).find("conv")
         >>> call.path, call.class_name, call.inputs[0].name, call.outputs[0].shape
         ('conv', 'Conv2D', 'image', (None, 6, 6, 4))
@@ -122,7 +122,7 @@ class Call:
 class LayerGraph:
     """The calls of a model in topological order. Create it with `LayerGraph.trace`.
 
-    Example:
+    Examples:
         >>> graph = LayerGraph.trace(model)
         >>> [call.name for call in graph.calls]
         ['conv', 'pool', 'scores']

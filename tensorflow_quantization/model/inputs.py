@@ -31,7 +31,7 @@ def model_inputs(graph: LayerGraph, x: Any, name: str = "x") -> list[np.ndarray]
     Raises:
         ValueError: an array is missing or empty, or its shape differs from its input's.
 
-    Example:
+    Examples:
 
     >>> import keras
     >>> import numpy as np
@@ -95,7 +95,7 @@ def input_batches(graph: LayerGraph, data: Any, batch_size: int | None = None, n
         ValueError: the data does not fit the inputs of the model, see `model_inputs`; or its samples do not fill the
             batches of a model with a fixed batch size. For data that yields batches, the iteration raises it.
 
-    Example:
+    Examples:
 
     >>> import keras
     >>> import numpy as np

@@ -87,7 +87,7 @@ class Interpreter:
         read_arguments: the arguments that a call gets: `arguments_at_inference` (default), or `arguments_as_written` to
             rebuild the call.
 
-    Example:
+    Examples:
 
     >>> import keras
     >>> import numpy as np

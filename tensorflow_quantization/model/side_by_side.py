@@ -56,7 +56,7 @@ class SideBySide:
     Raises:
         ValueError: a call is in two pairs, or in the wrong graph.
 
-    Example:
+    Examples:
 
     >>> import keras
     >>> import numpy as np

@@ -14,7 +14,7 @@ class CustomQDQInsertionCase(ABC):
 
     Pass instances to `quantize_model(..., custom_qdq_cases=[...])`.
 
-    Example:
+    Examples:
         >>> class FourBitDense(CustomQDQInsertionCase):
         ...     def case(self, keras_model, qspec):
         ...         spec = QuantizationSpec()

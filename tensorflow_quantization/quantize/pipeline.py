@@ -53,7 +53,7 @@ def quantize_model(
     point 0) and go from -127 to 127. A `target` and the bit arguments change the integers. So do the module globals
     `G_NUM_BITS`, `G_NARROW_RANGE` and `G_SYMMETRIC`, but only without a `target`, whose integers are its own.
 
-    Example:
+    Examples:
         >>> quantized = quantize_model(model, target="onnxruntime")
         >>> describe(quantized)["conv"].quantized
         True

@@ -43,7 +43,7 @@ class LayerConfig:
 
     Attributes can be assigned; each assignment is checked like the constructor's arguments.
 
-    Example:
+    Examples:
         >>> entry = LayerConfig("conv*", weight_bits=4)
         >>> entry.matches("conv1"), entry.matches("dense")
         (True, False)
@@ -146,7 +146,7 @@ class QuantizationSpec:
     If several entries match a layer, an exact name wins over a glob pattern, and a glob pattern wins over a class.
     Among entries of the same kind, the last added wins; among classes, the nearest base class of the layer.
 
-    Example:
+    Examples:
         >>> spec = QuantizationSpec()
         >>> spec.add("Conv2D", is_keras_class=True, weight_bits=4)
         >>> spec.add("scores", quantize_input=False, quantize_weight=False)

@@ -29,7 +29,7 @@ class ActivationQuantizer(keras.layers.Layer):
     The range starts at ±6. `calibrate` sets it. In training it follows the batches, see `ranges`, unless the quantizer
     is `frozen`, or is not `trainable` and has a range from data.
 
-    Example:
+    Examples:
         >>> quantizer = ActivationQuantizer(QuantizationScheme())
         >>> quantizer.set_range(-1.0, 2.54)
         >>> scale, zero_point = quantizer.parameters()

@@ -32,7 +32,7 @@ def scale_from_range(low: Array, high: Array, scheme: QuantizationScheme, xp=ker
     Asymmetric schemes first widen the range to contain zero (arXiv:1712.05877, section 2.1; ONNX'
     DynamicQuantizeLinear). The scale of a range of zeros is 2**-7.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> scheme = QuantizationScheme(signed=False, symmetric=False, narrow_range=False)
         >>> scale, zero_point = scale_from_range(np.float32(-1.0), np.float32(1.55), scheme, np)
@@ -68,7 +68,7 @@ def scale_from_range(low: Array, high: Array, scheme: QuantizationScheme, xp=ker
 def weight_range(weight: Array, scheme: QuantizationScheme, xp=keras.ops) -> tuple[Array, Array]:
     """Returns the least and the greatest value of a weight, per-channel if the scheme has an axis.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> kernel = np.array([[1.0, 0.1], [-0.5, 0.02]], "float32")
         >>> low, high = weight_range(kernel, QuantizationScheme(axis=-1), np)
@@ -90,7 +90,7 @@ def weight_range(weight: Array, scheme: QuantizationScheme, xp=keras.ops) -> tup
 def reduced_axes(rank: int, scheme: QuantizationScheme) -> tuple[int, ...]:
     """Returns the axes over which a weight shares one scale: all axes but `scheme.axis`.
 
-    Example:
+    Examples:
         >>> reduced_axes(4, QuantizationScheme(axis=-1))
         (0, 1, 2)
 
@@ -108,7 +108,7 @@ def reduced_axes(rank: int, scheme: QuantizationScheme) -> tuple[int, ...]:
 def quantize(x: Array, scale: Array, zero_point: Array, scheme: QuantizationScheme, xp=keras.ops) -> Array:
     """Returns clip(round(x / scale) + zero_point, qmin, qmax), as ONNX' QuantizeLinear does.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> quantize(np.array([-1.0, 0.26, 99.0]), 0.5, 0.0, QuantizationScheme(bits=4), np)
         array([-2.,  1.,  7.])
@@ -129,7 +129,7 @@ def quantize(x: Array, scale: Array, zero_point: Array, scheme: QuantizationSche
 def dequantize(q: Array, scale: Array, zero_point: Array) -> Array:
     """Returns (q - zero_point) * scale, as ONNX' DequantizeLinear does.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> dequantize(np.array([-2.0, 1.0, 7.0]), 0.5, 0.0)
         array([-1. ,  0.5,  3.5])

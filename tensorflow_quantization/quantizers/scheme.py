@@ -29,7 +29,7 @@ class QuantizationScheme:
 
     The scale is also the step: the real distance between two neighbouring integers (arXiv:1712.05877, section 2.1).
 
-    Example:
+    Examples:
         >>> scheme = QuantizationScheme(bits=4, signed=False, symmetric=False, narrow_range=False)
         >>> scheme.qmin, scheme.qmax, scheme.dtype
         (0, 15, 'uint8')

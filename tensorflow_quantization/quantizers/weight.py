@@ -17,7 +17,7 @@ class WeightQuantizer(keras.layers.Layer):
     The range is the least and the greatest value of the weight, per-channel if the scheme has an axis. It is computed
     in each call, so there is nothing to store or calibrate.
 
-    Example:
+    Examples:
         >>> quantizer = WeightQuantizer(QuantizationScheme(axis=-1))
         >>> quantizer.integers(np.array([[1.0, 0.1], [-0.5, 0.02]]))  # a column is an output channel
         array([[127, 127],

@@ -18,7 +18,7 @@ TARGETS = {target.name: target for target in (TENSORRT, ONNXRUNTIME, OPENVINO, L
 def find_target(target: str | Target | None) -> Target:
     """Return the target with a name.
 
-    Example:
+    Examples:
         >>> find_target("onnxruntime").activations.dtype
         'uint8'
         >>> find_target(None).name

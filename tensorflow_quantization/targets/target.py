@@ -24,7 +24,7 @@ class MatmulOperand(Enum):
 class Placement:
     """The quantizers of one layer, operation or model input. It is false if there are none.
 
-    Example:
+    Examples:
         >>> bool(Placement(inputs=(0,), weights=True)), bool(Placement())
         (True, False)
 
@@ -81,7 +81,7 @@ PlacementRule = Callable[[LayerGraph, SwitchedOff], dict[str, Placement]]
 class Target:
     """The integers of a runtime, and the rule that places its quantizers.
 
-    Example:
+    Examples:
         >>> from dataclasses import replace
         >>> from tensorflow_quantization.targets import find_target
         >>> target = replace(find_target("onnxruntime"), name="four_bits", weights=QuantizationScheme(bits=4))

@@ -75,7 +75,7 @@ def error_in_one_line(error: Exception) -> str:
 def what_is_wrong(error: Exception) -> str:
     """Returns what is wrong in one line, without the class of the error.
 
-    Example:
+    Examples:
         >>> what_is_wrong(ValueError("Exception when calling Dense.call().\\n\\n\\x1b[1mwrong shape\\x1b[0m"))
         'wrong shape'
     """

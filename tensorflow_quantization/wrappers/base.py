@@ -50,7 +50,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
     Extend `WeightedBaseQuantizeWrapper` for a layer with a kernel, and `NonWeightedBaseQuantizeWrapper` for a layer
     without.
 
-    Example:
+    Examples:
         >>> wrapper_class = BaseQuantizeWrapper.CHILD_WRAPPERS["DenseQuantizeWrapper"]
         >>> wrapper = wrapper_class(keras.layers.Dense(2, name="dense"), ranges="last")
         >>> wrapper(np.ones((1, 3), "float32")).shape == (1, 2)

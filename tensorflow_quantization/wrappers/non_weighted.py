@@ -16,7 +16,7 @@ class NonWeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
     Used directly, it wraps a layer whose class has no wrapper. `model.summary()` then shows the wrapper as
     `<LayerClass>QuantizeWrapper`, but a saved model loads this class.
 
-    Example:
+    Examples:
         >>> wrapper = NonWeightedBaseQuantizeWrapper(keras.layers.Subtract(), quantize_specific_input_indices=[1])
         >>> a, b = np.ones((2, 1, 3), "float32")
         >>> wrapper([a, b]).shape == (1, 3)

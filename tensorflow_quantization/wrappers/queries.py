@@ -20,7 +20,7 @@ def find_wrapper(layer: Any) -> type[BaseQuantizeWrapper] | None:
     wrapper is for any class of its name, or for its `layer_class`. If a module has both a wrapper and a custom layer of
     its name, the wrapper is for this layer and not for the Keras class of the same name.
 
-    Example:
+    Examples:
         >>> import keras
         >>> find_wrapper(keras.layers.Dense(2)).__name__
         'DenseQuantizeWrapper'

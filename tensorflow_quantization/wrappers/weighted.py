@@ -13,7 +13,7 @@ from tensorflow_quantization.wrappers.channels import output_channel_axis
 class WeightedBaseQuantizeWrapper(BaseQuantizeWrapper):
     """Base class of wrappers for layers with a kernel: fake-quantizes the inputs, and the kernel per-channel.
 
-    Example:
+    Examples:
         >>> class ChannelGain(keras.layers.Layer):
         ...     def build(self, input_shape):
         ...         self.gain = self.add_weight(shape=(input_shape[-1],), initializer="ones")

@@ -68,7 +68,7 @@ def export_litert(
             existing file is unchanged.
         ImportError: TensorFlow is not installed, or `verify_with` is given and `ai-edge-litert` is not installed.
 
-    Example:
+    Examples:
         >>> quantized = quantize_model(model, target="litert")
         >>> quantized = calibrate(quantized, images, verbose=0)
         >>> if keras.backend.backend() == "tensorflow":

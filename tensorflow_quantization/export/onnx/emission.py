@@ -38,7 +38,7 @@ class Emission:
         stand_ins: what is emitted for a sublayer, by the sublayer's id: its wrapper. Default: the sublayers themselves.
         within: functions for tensors inside the layer, by name, see `apply`. Default: none.
 
-    Example:
+    Examples:
         >>> output = keras.KerasTensor((None, 3))
         >>> e = Emission(Builder(), "double", keras.layers.Identity(), [output])
         >>> x = e.builder.input("x", (None, 3), "float32")

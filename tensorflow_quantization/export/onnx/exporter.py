@@ -82,7 +82,7 @@ def export_onnx(
             an existing file is unchanged.
         ImportError: `verify_with` is given, and neither `verify_runtime` nor ONNX Runtime is installed.
 
-    Example:
+    Examples:
         >>> quantized = quantize_model(model, target="onnxruntime")
         >>> quantized = calibrate(quantized, images, verbose=0)
         >>> export_onnx(quantized, "small.onnx", verify_with=images).name

@@ -77,7 +77,7 @@ def emitter(*keys: Any, layout: str | LayoutRule = "keras", structural: bool = F
     Raises:
         ValueError: `layout` is unknown.
 
-    Example:
+    Examples:
         >>> @emitter(MyLayer)
         ... def emit_my_layer(e, layer, x):
         ...     return e.op("Mul", x, e.weight("gain"))

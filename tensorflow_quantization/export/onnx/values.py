@@ -32,7 +32,7 @@ class Value:
             shape and order of that image. Its elements have another order than in Keras, and the Dense layer that
             reads them permutes the rows of its kernel. Default: `None`.
 
-    Example:
+    Examples:
         >>> image = Value(ir.Value(name="image"), (None, 32, 24, 3), order=(0, 3, 1, 2))
         >>> image.stored_shape
         (None, 3, 32, 24)

@@ -32,7 +32,7 @@ def check_onnx(path: str | os.PathLike, target: str | None = None) -> Report:
     Any tool may have written the file. `check_onnx` executes nothing and needs no runtime installed; `runtime_report`
     loads the file in a runtime and shows which kernels run.
 
-    Example:
+    Examples:
         >>> report = check_onnx("model.onnx", target="onnxruntime")
         >>> print(report)
         model.onnx for onnxruntime: no findings

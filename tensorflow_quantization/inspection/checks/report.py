@@ -18,7 +18,7 @@ _SHOWN = 10
 class Finding:
     """One place where a file breaks a rule of a runtime.
 
-    Example:
+    Examples:
         >>> finding = check_onnx("model.onnx", target="tensorrt").errors[0]
         >>> finding.rule, finding.nodes
         ('dtype', ('quant_image/output/QuantizeLinear',))
@@ -64,7 +64,7 @@ class Report:
     Iterate over a report to get its findings, or print it. `len(report)` is the number of findings. A report is
     true even without findings: ask for `.ok`.
 
-    Example:
+    Examples:
         >>> report = check_onnx("model.onnx", target="tensorrt")
         >>> report.ok
         False

@@ -51,7 +51,7 @@ _UNEXPLAINED = {
 class NodeReport:
     """How a runtime executes one node of a file.
 
-    Example:
+    Examples:
         >>> node = runtime_report("model.onnx")["quant_conv/Conv"]
         >>> node.op_type, node.ran, node.kernel
         ('Conv', 'integer', 'QLinearConv (8-bit)')
@@ -84,7 +84,7 @@ class RuntimeReport:
 
     Iterate over a report to get its nodes, or index it with the name of a node. Print it for a summary.
 
-    Example:
+    Examples:
         >>> report = runtime_report("model.onnx")
         >>> report.integer_share
         1.0
@@ -222,7 +222,7 @@ def runtime_report(
     Conv, ConvTranspose, Gemm, MatMul and their integer forms; the body of a Loop counts once. Recurrent and attention
     operators are not counted.
 
-    Example:
+    Examples:
         >>> report = runtime_report("model.onnx", runtime="onnxruntime")
         >>> report.integer_share
         1.0
