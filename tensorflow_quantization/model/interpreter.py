@@ -199,10 +199,14 @@ class Run:
         """Whether all calls are computed."""
         return self._done == len(self._graph.calls)
 
+    def arguments(self) -> Arguments:
+        """Returns the arguments and keyword arguments of the next call, which is not computed."""
+        return self._interpreter.read_arguments(self._graph.calls[self._done], self._read)
+
     def step(self) -> Computed:
         """Computes and returns the next call, and frees the tensors that no later call reads."""
         call = self._graph.calls[self._done]
-        args, kwargs = self._interpreter.read_arguments(call, self._read)
+        args, kwargs = self.arguments()
         outputs = _flatten(self._call_function(call, args, kwargs))
         if len(outputs) != len(call.outputs):
             raise ValueError(

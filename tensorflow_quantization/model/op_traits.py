@@ -51,6 +51,8 @@ class Trait(Flag):
     ATTENDS = auto()
     #: Attention that first projects its inputs by matrices.
     PROJECTS = auto()
+    #: Computes each channel alone, and a positive factor of a channel is a factor of its output.
+    KEEPS_CHANNEL_FACTORS = auto()
 
 
 NO_TRAITS = Trait(0)
@@ -86,11 +88,18 @@ _TRAITS: dict[str, Trait] = {
     **_named("Clip Where", Trait.SELECTS),
     **_named(
         "ActivityRegularization AlphaDropout Dropout GaussianDropout GaussianNoise Identity",
-        Trait.IS_IDENTITY | Trait.MOVES_DATA,
+        Trait.IS_IDENTITY | Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS,
     ),
-    **_by_rank((1, 2, 3), "SpatialDropout#D", Trait.IS_IDENTITY | Trait.MOVES_DATA),
-    **_by_rank((1, 2), "Cropping#D", Trait.MOVES_DATA),
-    **_by_rank((1, 2, 3), "MaxPooling#D ZeroPadding#D", Trait.MOVES_DATA),
+    **_by_rank(
+        (1, 2, 3), "SpatialDropout#D", Trait.IS_IDENTITY | Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS
+    ),
+    **_by_rank((1, 2, 3), "Cropping#D", Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS),
+    **_by_rank((1, 2, 3), "MaxPooling#D ZeroPadding#D", Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS),
+    **_by_rank(
+        (1, 2, 3),
+        "AveragePooling#D GlobalAveragePooling#D GlobalMaxPooling#D UpSampling#D",
+        Trait.KEEPS_CHANNEL_FACTORS,
+    ),
     **_named("ExpandDims Flatten GetItem Moveaxis Permute Repeat RepeatVector Reshape", Trait.MOVES_DATA),
     **_named("Split Squeeze Swapaxes Transpose Unstack", Trait.MOVES_DATA),
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import keras
 from keras import ops, tree
@@ -172,6 +173,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         self.output_quantizer: ActivationQuantizer | None = None
         # Wrappers of the layers within the layer, by name; `build` of a subclass adds them.
         self.parts: dict[str, BaseQuantizeWrapper] = {}
+        # Gets this wrapper, the name of a kernel and the tensor that the kernel multiplies, if set.
+        self.product_observer: Callable[[BaseQuantizeWrapper, str, Any], None] | None = None
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -298,6 +301,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         """
         if not self.weight_quantizers:
             return self.layer(inputs, **kwargs)
+        if len(self.kernels) == 1:
+            self._show_product(self.kernels[0], inputs)
         with without_autocast():  # a StatelessScope needs values in the dtype of the variables
             values = {id(v): ops.convert_to_tensor(v) for v in self.layer.variables}
             bias = None if training else integer_bias(self)
@@ -324,6 +329,11 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             # Not `add_loss`: the layers that added these losses still hold them, so they would count twice.
             outer.losses.extend(scope.losses)
         return outputs if bias is None or own_bias is not None else add_to_channels(self, outputs, bias)
+
+    def _show_product(self, kernel: str, inputs) -> None:
+        """Shows the observer, if any, what a kernel multiplies."""
+        if self.product_observer is not None:
+            self.product_observer(self, kernel, inputs)
 
     def compute_output_spec(self, inputs, training=None, **kwargs):
         """Returns the layer's output spec: quantization changes neither shape nor dtype."""

@@ -91,13 +91,16 @@ class SeparableBaseQuantizeWrapper(WeightedBaseQuantizeWrapper):
         return [self.inner_quantizer] if self.inner_quantizer is not None else []
 
     def _call_layer(self, inputs, training, **kwargs):
-        if self.inner_quantizer is None:
+        if self.inner_quantizer is None and (self.product_observer is None or not self.divides(self.layer)):
             return super()._call_layer(inputs, training, **kwargs)
         layer = self.layer
         depthwise, pointwise = (ops.cast(self._kernel(name), inputs.dtype) for name in self.kernels)
         form = {"data_format": layer.data_format, "dilation_rate": layer.dilation_rate}
+        self._show_product(self.kernels[0], inputs)
         x = ops.depthwise_conv(inputs, depthwise, layer.strides, layer.padding, **form)
-        x = self.inner_quantizer(x, training=training)
+        if self.inner_quantizer is not None:
+            x = self.inner_quantizer(x, training=training)
+        self._show_product(self.kernels[1], x)
         x = ops.conv(x, pointwise, data_format=layer.data_format)
         bias = None if training else integer_bias(self)
         if layer.use_bias:

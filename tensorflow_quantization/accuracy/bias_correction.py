@@ -1,0 +1,117 @@
+"""`correct_biases`: shifts each bias so that the mean of its channel is as in the float model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+
+from tensorflow_quantization.accuracy.layer_by_layer import Step, layer_by_layer
+from tensorflow_quantization.model.graph import Call
+from tensorflow_quantization.model.interpreter import Arguments, infer
+from tensorflow_quantization.model.weights import float32_array
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers.bias import following_normalization
+
+
+def correct_biases(model: keras.Model, quantized: keras.Model, data: Any) -> keras.Model:
+    """Shifts each bias so that the mean of its channel over the data is as in the float model.
+
+    Layer by layer from the inputs on, each with the layers before it quantized and corrected (arXiv:1906.04721,
+    section 4.2). The shift goes into the bias, or, without one, into the moving mean of the BatchNormalization that is
+    folded into the layer.
+
+    Args:
+        model: the float model.
+        quantized: the result of `quantize_model` of it, calibrated; changed in place.
+        data: the calibration set as `calibrate` takes it.
+
+    Returns:
+        `quantized`.
+    """
+    layer_by_layer(quantized, data, [BiasCorrection()], model)
+    return quantized
+
+
+class BiasCorrection:
+    """The method of `correct_biases` for one layer at a time, see `layer_by_layer`."""
+
+    title = "biases corrected"
+
+    def improve(self, step: Step) -> None:
+        wrapper = step.call.operation
+        if step.reference is None or not wrapper.weight_quantizers and not wrapper.parts:
+            return
+        holder = wrapper.parts.get("output", wrapper)
+        bias = getattr(holder.layer, "bias", None)
+        normalization = following_normalization(wrapper) if bias is None else None
+        if bias is None and normalization is None:
+            return
+        axes = _channel_axes(holder, step.call, normalization)
+        if axes is None:
+            return
+        expected = _mean(step.reference.operation, step.reference_arguments, axes)
+        with _unquantized_output(wrapper):
+            got = _mean(wrapper, step.arguments, axes)
+        variable, shift = (bias, expected - got) if bias is not None else (normalization.moving_mean, got - expected)
+        if not np.isfinite(shift).all():
+            raise ValueError(
+                f"The outputs of {step.call.path!r} are NaN or infinite. Check the data, and the weights of the layers "
+                "before it."
+            )
+        variable.assign(float32_array(variable) + shift.reshape(variable.shape))
+
+
+def _channel_axes(holder: BaseQuantizeWrapper, call: Call, normalization: Any) -> tuple[int, ...] | None:
+    """Returns the axes of the output that the bias has, counted from 0."""
+    rank = len(call.outputs[0].shape)
+    if normalization is not None:
+        return (normalization.axis % rank,)
+    layer = holder.layer
+    if isinstance(layer, keras.layers.EinsumDense):
+        kept = [i - len(layer.bias.shape) for i, size in enumerate(layer.bias.shape) if size != 1]
+        return tuple(rank + axis for axis in kept)
+    return (1,) if getattr(layer, "data_format", None) == "channels_first" else (rank - 1,)
+
+
+def _mean(layer: keras.layers.Layer, arguments: list[Arguments], axes: tuple[int, ...]) -> np.ndarray:
+    """Returns the mean of a layer's output before its activation, over all axes but `axes`."""
+    total, count = np.zeros(()), 0
+    with _linear(getattr(layer, "layer", layer)):
+        for args, kwargs in arguments:
+            outputs = infer(layer, *args, **kwargs)
+            y = float32_array(outputs[0] if isinstance(outputs, tuple | list) else outputs)
+            others = tuple(a for a in range(y.ndim) if a not in axes)
+            total = total + y.sum(axis=others, dtype=np.float64)
+            count += int(np.prod([y.shape[a] for a in others]))
+    return total / count
+
+
+@contextlib.contextmanager
+def _linear(layer: keras.layers.Layer) -> Iterator[None]:
+    """Leaves out the activation of a layer for the time of the context."""
+    activation = getattr(layer, "activation", None)
+    if activation is None:
+        yield
+        return
+    layer.activation = keras.activations.linear
+    try:
+        yield
+    finally:
+        layer.activation = activation
+
+
+@contextlib.contextmanager
+def _unquantized_output(wrapper: BaseQuantizeWrapper) -> Iterator[None]:
+    quantizer = wrapper.output_quantizer
+    if quantizer is None:
+        yield
+        return
+    quantizer.observer = lambda x: x
+    try:
+        yield
+    finally:
+        quantizer.observer = None

@@ -1,0 +1,173 @@
+"""`equalize`: rescales channels so that one scale suits all of them, without changing the network's function."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from tensorflow_quantization.accuracy.channel_factors import (
+    Rescaling,
+    divide_source,
+    multiply_reader,
+    reading_kernels,
+    rescalings,
+)
+from tensorflow_quantization.model.clone import rewrite
+from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.inputs import input_batches
+from tensorflow_quantization.model.interpreter import Computed, Interpreter
+from tensorflow_quantization.model.weights import float32_array
+
+#: Samples in a batch of arrays.
+_BATCH_SIZE = 32
+#: How much of the channels' differences the activations lose: 1 makes all their ranges equal, 0 those of the kernels.
+_SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
+
+
+def equalize(model: keras.Model, data: Any, *, weight_bits: int = 8, activation_bits: int = 8) -> keras.Model:
+    """Returns a copy of a float model whose channels are rescaled so that one scale suits all of them.
+
+    An activation has one scale. If one of its channels is a hundred times larger than the others, these get a
+    hundredth of the integers. A factor of a channel can move through ReLU into the next kernel (cross-layer
+    equalization, arXiv:1906.04721, section 4.1), and from a LayerNormalization into the matrices after it (SmoothQuant,
+    arXiv:2211.10438). The factors are (range of the channel) ** share / (range of its weights) ** (1 - share), where
+    the share is the one with the least expected error of the next product.
+
+    Channels are not rescaled where that would change the function: before ReLU6, swish and any other activation that
+    does not keep factors, at outputs, sums and concatenations, and for layers that are called several times.
+
+    Args:
+        model: the float model; unchanged.
+        data: the calibration set as `calibrate` takes it.
+        weight_bits, activation_bits: int, the bits that the model will be quantized to; default 8.
+
+    Returns:
+        The copy, a `keras.Model` with the same layers and names.
+    """
+    original = LayerGraph.trace(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of methods that a copy loses: `quantize_model` warns of the same
+        copy = rewrite(original, lambda call, layer: [layer])
+    graph = LayerGraph.trace(copy).flatten()
+    places = list(rescalings(graph))
+    statistics = _channel_statistics(graph, places, data)
+    for place in places:
+        factors = _factors(place, statistics[id(place.tensor)], weight_bits, activation_bits)
+        divide_source(place.source, factors)
+        for call in place.readers:
+            for kernel, axis in reading_kernels(call, place.tensor):
+                multiply_reader(kernel, axis, getattr(call.operation, "groups", 1), factors[place.index])
+    return copy
+
+
+class _Statistics:
+    """The range and the mean square of each channel of a tensor.
+
+    Attributes:
+        low, high: (channels,), zero included.
+    """
+
+    def __init__(self, axis: int):
+        self.low: Any = 0.0
+        self.high: Any = 0.0
+        self._axis, self._squares, self._count = axis, np.zeros(()), 0
+
+    def update(self, x: np.ndarray) -> None:
+        others = tuple(a for a in range(x.ndim) if a != self._axis)
+        self.low = np.minimum(self.low, x.min(axis=others))
+        self.high = np.maximum(self.high, x.max(axis=others))
+        self._squares = self._squares + (x**2).sum(axis=others, dtype=np.float64)
+        self._count += x.size // x.shape[self._axis]
+
+    @property
+    def magnitude(self) -> np.ndarray:
+        return np.maximum(self.high, -self.low)
+
+    @property
+    def squares(self) -> np.ndarray:
+        return self._squares / self._count
+
+
+def _channel_statistics(graph: LayerGraph, places: list[Rescaling], data: Any) -> dict[int, _Statistics]:
+    """Returns the statistics of the tensor of each place, by its id."""
+    statistics = {id(place.tensor): _Statistics(place.axis) for place in places}
+
+    def watch(computed: Computed) -> None:
+        for tensor, value in zip(computed.call.outputs, computed.outputs, strict=True):
+            if id(tensor) in statistics:
+                statistics[id(tensor)].update(float32_array(value))
+
+    Interpreter(graph).run_batches(input_batches(graph, data, _BATCH_SIZE, "data"), watch=watch)
+    return statistics
+
+
+def _factors(place: Rescaling, seen: _Statistics, weight_bits: int, activation_bits: int) -> np.ndarray:
+    """Returns the factor of each channel of the source."""
+    channels = place.index.max() + 1
+    range_ = _by_channel(place.index, seen.magnitude, channels, np.maximum.at)
+    kernels = [_ReadingKernel.of(call, *found, place) for call in place.readers for found in reading_kernels(call, place.tensor)]
+    largest = np.max([kernel.rows.max(axis=(1, 2)) for kernel in kernels], axis=0)
+    weight = _by_channel(place.index, largest, channels, np.maximum.at)
+    usable = (range_ > 0) & (weight > 0)
+    if not usable.any():
+        return np.ones(channels, np.float32)
+    candidates = [np.ones(channels)]
+    for share in _SHARES:
+        factor = np.where(usable, range_, 1.0) ** share / np.where(usable, weight, 1.0) ** (1 - share)
+        factor /= np.exp(np.log(factor[usable]).mean())
+        candidates.append(np.where(usable, factor, 1.0))
+    error = [_expected_error(f[place.index], seen, kernels, weight_bits, activation_bits) for f in candidates]
+    return candidates[int(np.argmin(error))].astype(np.float32)
+
+
+def _expected_error(factors, seen: _Statistics, kernels, weight_bits: int, activation_bits: int) -> float:
+    """Returns the mean square error of the next products, up to a constant.
+
+    A step h adds the error h**2 / 12. The step of the activation is the largest range over its levels, and the step of
+    each output channel is its largest weight over its levels.
+    """
+    step = (np.max(seen.high / factors) - np.min(seen.low / factors)) / 2.0**activation_bits
+    total = 0.0
+    for kernel in kernels:
+        scaled = kernel.rows * factors[:, None, None]
+        of_activation = step**2 * np.sum(scaled**2)
+        steps = scaled.max(axis=1 if kernel.depthwise else (0, 1), keepdims=True) / 2.0 ** (weight_bits - 1)
+        of_weights = np.sum(steps**2 * (seen.squares / factors**2)[:, None, None]) * scaled.shape[1]
+        total += of_activation + of_weights
+    return float(total)
+
+
+@dataclass(frozen=True)
+class _ReadingKernel:
+    """The magnitudes of a kernel by input channel.
+
+    Attributes:
+        rows: (input channels, taps, output channels).
+        depthwise: whether each input channel has output channels, and scales, of its own.
+    """
+
+    rows: np.ndarray
+    depthwise: bool
+
+    @classmethod
+    def of(cls, call: Call, variable: keras.Variable, axis: int, place: Rescaling) -> _ReadingKernel:
+        kernel, channels = np.abs(float32_array(variable)), len(place.index)
+        groups = getattr(call.operation, "groups", 1)
+        if kernel.shape[axis] != channels:  # (..., inputs of a group, outputs): each group reads its own inputs
+            by_group = kernel.reshape(-1, kernel.shape[-2], groups, kernel.shape[-1] // groups)
+            return cls(by_group.transpose(2, 1, 0, 3).reshape(channels, -1, by_group.shape[-1]), False)
+        outputs = variable.shape[-2] if axis % kernel.ndim == kernel.ndim - 1 else variable.shape[-1]
+        depthwise = any("DepthwiseConv" in name for name in call.class_names) or variable is getattr(
+            call.operation, "depthwise_kernel", None
+        )
+        return cls(np.moveaxis(kernel, axis, 0).reshape(channels, -1, outputs), depthwise)
+
+
+def _by_channel(index: np.ndarray, values: np.ndarray, channels: int, combine) -> np.ndarray:
+    result = np.zeros(channels)
+    combine(result, index, values)
+    return result

@@ -1,0 +1,128 @@
+"""`layer_by_layer`: shows each layer of a quantized model, with what it really reads, to methods that improve it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import keras
+
+from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.inputs import input_batches
+from tensorflow_quantization.model.interpreter import Arguments, Interpreter, infer, input_tensors
+from tensorflow_quantization.model.keras_internals import sublayers
+from tensorflow_quantization.model.side_by_side import pair_calls
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, quantized_name
+
+#: Samples in a batch of arrays.
+_BATCH_SIZE = 32
+
+
+@dataclass
+class Step:
+    """One layer of a quantized model, before it is computed.
+
+    Attributes:
+        call: the call of the quantized model.
+        arguments: for each batch, what the call reads: everything before it is quantized, and improved.
+        reference: the call of the float model; `None` if there is none, or no float model was given.
+        reference_arguments: for each batch, what it reads.
+    """
+
+    call: Call
+    arguments: list[Arguments]
+    reference: Call | None
+    reference_arguments: list[Arguments]
+
+    def observe_products(self, observer: Callable[[BaseQuantizeWrapper, str, Any], None]) -> None:
+        """Calls the layer with each batch; `observer` gets each wrapper in it, its kernel's name, and what it multiplies."""
+        wrappers = [w for w in (self.call.operation, *sublayers(self.call.operation)) if isinstance(w, BaseQuantizeWrapper)]
+        for wrapper in wrappers:
+            wrapper.product_observer = observer
+        try:
+            for args, kwargs in self.arguments:
+                infer(self.call.operation, *args, **kwargs)
+        finally:
+            for wrapper in wrappers:
+                wrapper.product_observer = None
+
+
+class Method(Protocol):
+    """What improves one layer at a time."""
+
+    title: str
+
+    def improve(self, step: Step) -> None:
+        """Changes the layer of a step in place."""
+
+
+def layer_by_layer(
+    quantized: keras.Model, data: Any, methods: Sequence[Method], model: keras.Model | None = None
+) -> None:
+    """Runs a quantized model on all batches at once, a layer at a time, and lets methods improve each before it runs.
+
+    So a method sees inputs that carry the errors of all layers before, after their improvement. The memory is the
+    largest that the tensors of all samples, which are still needed, take at one point of the model.
+
+    Args:
+        quantized: the model to improve; changed in place. If a method fails or is interrupted, it is as before.
+        data: the samples, see `input_batches`.
+        methods: each gets every layer that is quantized.
+        model: the float model that `quantized` was made from, for methods that compare. Default: none.
+    """
+    graph = LayerGraph.trace(quantized).flatten()
+    float_graph = LayerGraph.trace(model).flatten() if model is not None else None
+    pairs = pair_calls(float_graph, graph, quantized_name("")) if float_graph is not None else []
+    partners = {id(call): partner for partner, call in pairs}
+    batches = [input_tensors(graph, x) for x in input_batches(graph, data, _BATCH_SIZE, "data")]
+    runs = [Interpreter(graph).start(x, _compute) for x in batches]
+    reference = _Reference(float_graph, batches) if float_graph is not None else None
+    del batches
+    seen: set[int] = set()
+    with unchanged_on_error(quantized):
+        for call in graph.calls:
+            if isinstance(call.operation, BaseQuantizeWrapper) and id(call.operation) not in seen:
+                seen.add(id(call.operation))
+                partner = partners.get(id(call))
+                expected = reference.arguments(partner) if reference is not None and partner is not None else []
+                step = Step(call, [run.arguments() for run in runs], partner, expected)
+                for method in methods:
+                    method.improve(step)
+                del step, expected
+            for run in runs:
+                run.step()
+
+
+class _Reference:
+    """The float model on all batches; advances on demand."""
+
+    def __init__(self, graph: LayerGraph, batches: list[Any]):
+        self._runs = [Interpreter(graph).start(x, _compute) for x in batches]
+        self._index = {id(call): index for index, call in enumerate(graph.calls)}
+        self._done = 0
+
+    def arguments(self, call: Call) -> list[Arguments]:
+        """Returns what a call reads, for each batch; the calls must be asked for in the order of the graph."""
+        while self._done < self._index[id(call)]:
+            for run in self._runs:
+                run.step()
+            self._done += 1
+        return [run.arguments() for run in self._runs]
+
+
+def _compute(call: Call, args, kwargs):
+    return infer(call.operation, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def unchanged_on_error(model: keras.Model) -> Iterator[None]:
+    """Gives a model back the weights that it has now if the context raises, or is interrupted."""
+    before = [keras.ops.convert_to_numpy(w.value) for w in model.weights]
+    try:
+        yield
+    except BaseException:
+        for weight, value in zip(model.weights, before, strict=True):
+            weight.assign(value)
+        raise
