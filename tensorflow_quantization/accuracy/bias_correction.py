@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tensorflow_quantization.accuracy.kernels import check_quantized
 from tensorflow_quantization.accuracy.layer_by_layer import Step, layer_by_layer
 from tensorflow_quantization.model.graph import Call
 from tensorflow_quantization.model.interpreter import Arguments, infer
@@ -27,11 +28,22 @@ def correct_biases(model: keras.Model, quantized: keras.Model, data: Any) -> ker
     Args:
         model: the float model.
         quantized: the result of `quantize_model` of it, calibrated; changed in place.
-        data: the calibration set as `calibrate` takes it.
+        data: the calibration set as `calibrate` takes it. All samples are in memory at once: a few hundred are enough.
 
     Returns:
-        `quantized`.
+        `quantized`. A layer with neither a bias nor a folded BatchNormalization is unchanged.
+
+    Raises:
+        TypeError: `model` or `quantized` is no `keras.Model`.
+        ValueError: `quantized` has no quantized kernels, is not calibrated, or was not made from `model`; the data does
+            not fit its inputs, or a tensor is NaN or infinite. The model is as before then.
+
+    Examples:
+        >>> quantized = quantize_model(model)
+        >>> quantized = calibrate(quantized, images, verbose=0)
+        >>> quantized = correct_biases(model, quantized, images)
     """
+    check_quantized(quantized, calibrated=True)
     layer_by_layer(quantized, data, [BiasCorrection()], model)
     return quantized
 
@@ -43,7 +55,7 @@ class BiasCorrection:
 
     def improve(self, step: Step) -> None:
         wrapper = step.call.operation
-        if step.reference is None or not wrapper.weight_quantizers and not wrapper.parts:
+        if step.reference is None or (not wrapper.weight_quantizers and not wrapper.parts):
             return
         holder = wrapper.parts.get("output", wrapper)
         bias = getattr(holder.layer, "bias", None)

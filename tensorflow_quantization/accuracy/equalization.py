@@ -47,6 +47,14 @@ def equalize(model: keras.Model, data: Any, *, weight_bits: int = 8, activation_
 
     Returns:
         The copy, a `keras.Model` with the same layers and names.
+
+    Raises:
+        ValueError: the model cannot be traced, the data does not fit its inputs, or a tensor is NaN or infinite.
+
+    Examples:
+        >>> rescaled = equalize(model, images)
+        >>> bool(np.allclose(rescaled.predict(images, verbose=0), model.predict(images, verbose=0), atol=1e-5))
+        True
     """
     original = LayerGraph.trace(model)
     with warnings.catch_warnings():
@@ -99,7 +107,12 @@ def _channel_statistics(graph: LayerGraph, places: list[Rescaling], data: Any) -
     def watch(computed: Computed) -> None:
         for tensor, value in zip(computed.call.outputs, computed.outputs, strict=True):
             if id(tensor) in statistics:
-                statistics[id(tensor)].update(float32_array(value))
+                x = float32_array(value)
+                if not np.isfinite(x).all():
+                    raise ValueError(
+                        f"{computed.call.path!r} returned values that are NaN or infinite. Check the data."
+                    )
+                statistics[id(tensor)].update(x)
 
     Interpreter(graph).run_batches(input_batches(graph, data, _BATCH_SIZE, "data"), watch=watch)
     return statistics
@@ -109,7 +122,11 @@ def _factors(place: Rescaling, seen: _Statistics, weight_bits: int, activation_b
     """Returns the factor of each channel of the source."""
     channels = place.index.max() + 1
     range_ = _by_channel(place.index, seen.magnitude, channels, np.maximum.at)
-    kernels = [_ReadingKernel.of(call, *found, place) for call in place.readers for found in reading_kernels(call, place.tensor)]
+    kernels = [
+        _ReadingKernel.of(call, variable, axis, place)
+        for call in place.readers
+        for variable, axis in reading_kernels(call, place.tensor)
+    ]
     largest = np.max([kernel.rows.max(axis=(1, 2)) for kernel in kernels], axis=0)
     weight = _by_channel(place.index, largest, channels, np.maximum.at)
     usable = (range_ > 0) & (weight > 0)
@@ -118,8 +135,9 @@ def _factors(place: Rescaling, seen: _Statistics, weight_bits: int, activation_b
     candidates = [np.ones(channels)]
     for share in _SHARES:
         factor = np.where(usable, range_, 1.0) ** share / np.where(usable, weight, 1.0) ** (1 - share)
-        factor /= np.exp(np.log(factor[usable]).mean())
-        candidates.append(np.where(usable, factor, 1.0))
+        # Nothing reads a channel whose weights are zero: its range should not widen the scale.
+        unread = range_ / np.max(range_[usable] / factor[usable])
+        candidates.append(np.where(usable, factor, np.where(range_ > 0, unread, 1.0)))
     error = [_expected_error(f[place.index], seen, kernels, weight_bits, activation_bits) for f in candidates]
     return candidates[int(np.argmin(error))].astype(np.float32)
 

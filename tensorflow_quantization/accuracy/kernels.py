@@ -7,6 +7,7 @@ needs to be saved: a copy, a file and later training all start from them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -45,10 +46,21 @@ class Kernel:
         """Returns the weight, the scale and whether the scale needs the weight as it is, each (G, K, M)."""
         weight = self.value
         scale, _ = self.quantizer.parameters(weight)
+        return (
+            self.form.matrix(weight),
+            self.form.matrix(np.broadcast_to(scale, weight.shape)),
+            self.form.matrix(self._pinned(weight)),
+        )
+
+    def _pinned(self, weight: np.ndarray) -> np.ndarray:
+        """Returns what scales come from: the first greatest weight of a channel, and all of a channel of zeros."""
         axes = numerics.reduced_axes(weight.ndim, self.quantizer.scheme)
-        magnitude = np.abs(weight)
-        pinned = magnitude >= np.max(magnitude, axis=axes, keepdims=True)  # also all of a channel of zeros
-        return tuple(self.form.matrix(x) for x in (weight, np.broadcast_to(scale, weight.shape), pinned))  # type: ignore[return-value]
+        kept = [a for a in range(weight.ndim) if a not in axes]
+        by_channel = np.abs(weight).transpose(*kept, *axes)
+        rows = by_channel.reshape(math.prod(by_channel.shape[: len(kept)]), -1)
+        pinned = rows.max(axis=1, keepdims=True) <= numerics.SMALLEST_SCALE * self.quantizer.scheme.qmax
+        pinned = pinned | (np.arange(rows.shape[1]) == rows.argmax(axis=1)[:, None])
+        return pinned.reshape(by_channel.shape).transpose(np.argsort([*kept, *axes]))
 
     def assign(self, matrix: np.ndarray) -> None:
         """Sets the kernel to a weight (G, K, M)."""
@@ -65,3 +77,23 @@ def kernels_of(layer: keras.layers.Layer) -> Iterator[Kernel]:
                 form = product_form(wrapper.layer, name, tuple(variable_of(wrapper.layer, name).shape))
                 if form is not None and quantizer.scheme.symmetric and quantizer.scheme.signed:
                     yield Kernel(wrapper, name, quantizer, form)
+
+
+def check_quantized(model: keras.Model, calibrated: bool) -> None:
+    """Raises an error unless a model is the result of `quantize_model` and, on demand, calibrated.
+
+    Raises:
+        TypeError: it is no `keras.Model`.
+        ValueError: no kernel is quantized, or an activation range is not set.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"Expected the result of quantize_model, got {type(model).__name__}.")
+    if not any(True for _ in kernels_of(model)):
+        raise ValueError(f"Model {model.name!r} has no quantized kernels. Pass the result of quantize_model(model).")
+    if not calibrated:
+        return
+    for wrapper in sublayers(model):
+        if isinstance(wrapper, BaseQuantizeWrapper) and not all(q.seen for q in wrapper.activation_quantizers):
+            raise ValueError(
+                f"The activation ranges of {wrapper.name!r} are not set yet. Call calibrate(quantized, data) first."
+            )

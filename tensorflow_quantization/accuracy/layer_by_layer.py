@@ -37,8 +37,9 @@ class Step:
     reference_arguments: list[Arguments]
 
     def observe_products(self, observer: Callable[[BaseQuantizeWrapper, str, Any], None]) -> None:
-        """Calls the layer with each batch; `observer` gets each wrapper in it, its kernel's name, and what it multiplies."""
-        wrappers = [w for w in (self.call.operation, *sublayers(self.call.operation)) if isinstance(w, BaseQuantizeWrapper)]
+        """Calls the layer with each batch; `observer` gets each wrapper in it, a kernel's name, and what that multiplies."""
+        layers = (self.call.operation, *sublayers(self.call.operation))
+        wrappers = [layer for layer in layers if isinstance(layer, BaseQuantizeWrapper)]
         for wrapper in wrappers:
             wrapper.product_observer = observer
         try:
@@ -71,11 +72,13 @@ def layer_by_layer(
         data: the samples, see `input_batches`.
         methods: each gets every layer that is quantized.
         model: the float model that `quantized` was made from, for methods that compare. Default: none.
+
+    Raises:
+        ValueError: the data does not fit the inputs of the model, or `quantized` was not made from `model`.
     """
     graph = LayerGraph.trace(quantized).flatten()
     float_graph = LayerGraph.trace(model).flatten() if model is not None else None
-    pairs = pair_calls(float_graph, graph, quantized_name("")) if float_graph is not None else []
-    partners = {id(call): partner for partner, call in pairs}
+    partners = _partners(float_graph, graph) if float_graph is not None else {}
     batches = [input_tensors(graph, x) for x in input_batches(graph, data, _BATCH_SIZE, "data")]
     runs = [Interpreter(graph).start(x, _compute) for x in batches]
     reference = _Reference(float_graph, batches) if float_graph is not None else None
@@ -93,6 +96,24 @@ def layer_by_layer(
                 del step, expected
             for run in runs:
                 run.step()
+
+
+def _partners(float_graph: LayerGraph, graph: LayerGraph) -> dict[int, Call]:
+    """Returns the call of the float model for each call of the quantized one, by its id."""
+    pairs = pair_calls(float_graph, graph, quantized_name(""))
+    wrapped = [(call, copy) for call, copy in pairs if isinstance(copy.operation, BaseQuantizeWrapper)]
+    other = next((copy for call, copy in wrapped if _shapes(call.operation) != _shapes(copy.operation.layer)), None)
+    if other is not None or not wrapped:
+        what = "it has no layer of these names" if other is None else f"the weights of {other.path!r} have other shapes"
+        raise ValueError(
+            f"Model {graph.model.name!r} was not made from {float_graph.model.name!r}: {what}. Pass the model that "
+            "quantize_model got."
+        )
+    return {id(call): partner for partner, call in pairs}
+
+
+def _shapes(layer: keras.Operation) -> list[tuple[int, ...]]:
+    return [tuple(v.shape) for v in layer.weights] if isinstance(layer, keras.layers.Layer) else []
 
 
 class _Reference:

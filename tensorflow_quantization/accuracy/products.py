@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
@@ -80,7 +79,7 @@ def _matrix_product(shape) -> ProductForm:
 
 
 def _einsum(layer, shape) -> ProductForm | None:
-    equation = Equation.parse(layer.equation, len(layer.input_spec.shape) if layer.input_spec.shape else layer.input_spec.ndim)
+    equation = Equation.parse(layer.equation, layer.input_spec.ndim)
     if not equation.is_product:
         return None
     order = equation.summed + equation.made
@@ -138,7 +137,7 @@ def _pointwise(layer, shape) -> ProductForm:
 
 
 def _transposed(layer, shape) -> ProductForm:
-    """A transposed convolution is a convolution of the input with zeros between its values, with the kernel reversed."""
+    """A transposed convolution: a convolution of the input with zeros between its values, and the kernel reversed."""
     *size, outputs, channels = shape
     rank, taps = len(size), int(np.prod(size))
     reverse = (slice(None, None, -1),) * rank
@@ -146,7 +145,9 @@ def _transposed(layer, shape) -> ProductForm:
     def rows(x, choose):
         x = _channels_last(layer, x)
         strides = _tuple(layer.strides, rank)
-        stuffed = np.zeros((len(x), *((n - 1) * s + 1 for n, s in zip(x.shape[1:-1], strides, strict=True)), channels), x.dtype)
+        stuffed = np.zeros(
+            (len(x), *((n - 1) * s + 1 for n, s in zip(x.shape[1:-1], strides, strict=True)), channels), x.dtype
+        )
         stuffed[(slice(None), *(slice(None, None, s) for s in strides))] = x
         dilation = _tuple(layer.dilation_rate, rank)
         margins = [(d * (k - 1),) * 2 for k, d in zip(size, dilation, strict=True)]
@@ -182,7 +183,9 @@ def _strided_windows(x: Array, size, strides, dilation, choose) -> Array:
     rank = len(size)
     spans = tuple((k - 1) * d + 1 for k, d in zip(size, dilation, strict=True))
     windows = np.lib.stride_tricks.sliding_window_view(x, spans, tuple(range(1, rank + 1)))
-    windows = windows[(slice(None), *(slice(None, None, s) for s in strides))]  # (samples, *positions, channels, *spans)
+    windows = windows[
+        (slice(None), *(slice(None, None, s) for s in strides))
+    ]  # (samples, *positions, channels, *spans)
     positions = windows.shape[1 : rank + 1]
     chosen = choose(len(x), int(np.prod(positions)))
     at = np.unravel_index(chosen[:, 1], positions)

@@ -7,9 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from tensorflow_quantization.accuracy.kernels import Kernel, kernels_of
+from tensorflow_quantization.accuracy.kernels import Kernel, check_quantized, kernels_of
 from tensorflow_quantization.accuracy.layer_by_layer import Step, layer_by_layer
 from tensorflow_quantization.accuracy.second_moment import SecondMoment, unknown_data
+from tensorflow_quantization.model.weights import float32_array
 
 #: Positions of each sample that are taken as rows.
 _POSITIONS = 32
@@ -35,15 +36,21 @@ def round_weights(quantized: keras.Model, data: Any = None) -> keras.Model:
         >>> weights = quantized.get_layer("quant_conv").layer.kernel.numpy()
 
     Args:
-        quantized: the result of `quantize_model`; changed in place.
-        data: the calibration set as `calibrate` takes it, for the moments of what each kernel multiplies; the model is
-            calibrated. `None` (default): inputs are taken as independent, with deviation equal to the mean, and each
-            output channel keeps the sum of its weights.
+        quantized: the result of `quantize_model`; changed in place. With data, it is calibrated.
+        data: the calibration set as `calibrate` takes it, for the moments of what each kernel multiplies. All samples
+            are in memory at once: a few hundred are enough. `None` (default): inputs are taken as independent, with
+            deviation equal to the mean, and each output channel keeps the sum of its weights.
 
     Returns:
         `quantized`. A kernel holds the chosen integers times their scale, so saving, exporting and training start from
-        them.
+        them. Kernels of custom layers keep the nearest integers.
+
+    Raises:
+        TypeError: `quantized` is no `keras.Model`.
+        ValueError: it has no quantized kernels, or is not calibrated; the data does not fit its inputs, or a tensor is
+            NaN or infinite. The model is as before then.
     """
+    check_quantized(quantized, calibrated=data is not None)
     if data is None:
         for kernel in kernels_of(quantized):
             _choose(kernel, [unknown_data(*part.shape[:2]) for part in _parts(kernel.matrices()[0])])
@@ -68,7 +75,9 @@ class WeightRounding:
             kernel = kernels.get((id(wrapper), name))
             if kernel is None:
                 return
-            rows = kernel.form.rows(keras.ops.convert_to_numpy(inputs), self._positions)
+            rows = kernel.form.rows(float32_array(inputs), self._positions)
+            if not np.isfinite(rows).all():
+                raise ValueError(f"{step.call.path!r} got values that are NaN or infinite. Check the data.")
             parts = _parts(rows, axis=2)
             found = moments.setdefault((id(wrapper), name), [SecondMoment() for _ in parts])
             for moment, part in zip(found, parts, strict=True):

@@ -21,8 +21,8 @@ class SecondMoment:
         >>> moment = SecondMoment()
         >>> moment.update(np.array([[[1.0, 0.0], [1.0, 2.0]]]))
         >>> moment.estimate().round(2)
-        array([[[1.  , 1.  ],
-                [1.  , 2.  ]]])
+        array([[[1., 1.],
+                [1., 2.]]])
     """
 
     def __init__(self) -> None:

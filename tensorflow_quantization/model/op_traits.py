@@ -90,9 +90,7 @@ _TRAITS: dict[str, Trait] = {
         "ActivityRegularization AlphaDropout Dropout GaussianDropout GaussianNoise Identity",
         Trait.IS_IDENTITY | Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS,
     ),
-    **_by_rank(
-        (1, 2, 3), "SpatialDropout#D", Trait.IS_IDENTITY | Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS
-    ),
+    **_by_rank((1, 2, 3), "SpatialDropout#D", Trait.IS_IDENTITY | Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS),
     **_by_rank((1, 2, 3), "Cropping#D", Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS),
     **_by_rank((1, 2, 3), "MaxPooling#D ZeroPadding#D", Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS),
     **_by_rank(

@@ -1,0 +1,117 @@
+import itertools
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from accuracy_networks import decibels, depthwise, images, outputs, quantized
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tensorflow_quantization import export_onnx, quantize_model
+from tensorflow_quantization.accuracy import round_weights
+from tensorflow_quantization.accuracy.kernels import kernels_of
+from tensorflow_quantization.accuracy.rounding import rounded_to_moment
+
+
+def problem(seed, groups=2, size=6, channels=3, heavy=False):
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_t(2, (groups, size, channels)) if heavy else rng.standard_normal((groups, size, channels))
+    scale = np.broadcast_to(np.abs(weight).max(axis=1, keepdims=True) / 7, weight.shape)
+    x = rng.standard_normal((groups, 20, size)) + rng.uniform(0, 2, (groups, 1, size))
+    moment = np.swapaxes(x, 1, 2) @ x / 20
+    return weight, scale, np.zeros(weight.shape, bool), moment
+
+
+def cost(integers, weight, scale, moment):
+    """The mean square of the output's error, for each output channel, one sum after the other."""
+    error = integers * scale - weight
+    return np.array(
+        [
+            [sum(e[i] * m[i, j] * e[j] for i in range(len(e)) for j in range(len(e))) for e in group.T]
+            for group, m in zip(error, moment, strict=True)
+        ]
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**16), heavy=st.booleans(), blocks=st.booleans())
+def test_no_other_integer_of_one_weight_is_better(seed, heavy, blocks):
+    weight, scale, pinned, moment = problem(seed, size=70 if blocks else 5, heavy=heavy)
+    chosen = rounded_to_moment(weight, scale, pinned, moment, -7, 7)
+    nearest = np.clip(np.round(weight / scale), -7, 7)
+    least = np.einsum("gkm,gkl,glm->gm", chosen * scale - weight, moment, chosen * scale - weight)
+    assert (
+        least <= np.einsum("gkm,gkl,glm->gm", nearest * scale - weight, moment, nearest * scale - weight) + 1e-9
+    ).all()
+    assert np.abs(chosen).max() <= 7
+    if blocks:
+        return
+    for k, step in itertools.product(range(weight.shape[1]), (-1, 1)):
+        other = chosen.copy()
+        other[:, k] = np.clip(other[:, k] + step, -7, 7)
+        assert (cost(other, weight, scale, moment) >= cost(chosen, weight, scale, moment) - 1e-9).all()
+
+
+def test_pinned_weights_keep_the_nearest_integer():
+    weight, scale, _, moment = problem(0)
+    pinned = np.random.default_rng(1).random(weight.shape) < 0.5
+    chosen = rounded_to_moment(weight, scale, pinned, moment, -7, 7)
+    assert np.array_equal(chosen[pinned], np.round(weight / scale)[pinned])
+
+
+def test_without_correlations_the_nearest_integers_are_best():
+    weight, scale, pinned, _ = problem(0)
+    moment = np.broadcast_to(np.eye(6), (2, 6, 6))
+    assert np.array_equal(rounded_to_moment(weight, scale, pinned, moment, -7, 7), np.round(weight / scale))
+
+
+def test_without_data_each_channel_keeps_its_sum():
+    model = depthwise()
+    quantized_model = round_weights(quantize_model(model, target="onnxruntime"))
+    for kernel in kernels_of(quantized_model):
+        name = kernel.wrapper.layer.name
+        before = kernel.form.matrix(keras.ops.convert_to_numpy(model.get_layer(name).kernel.value))
+        after, scale, _ = kernel.matrices()
+        shift = (after - before).sum(axis=1) / scale[:, 0]
+        nearest = (np.round(before / scale) - before / scale).sum(axis=1)
+        assert np.abs(shift).max() <= 1 and np.mean(shift**2) < np.mean(nearest**2) / 3, name
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_rounding_with_data_is_better_than_to_nearest(bits):
+    model = depthwise()
+    expected = outputs(model, images(seed=5))
+    nearest = quantized(model, target="onnxruntime", weight_bits=bits)
+    before = decibels(expected, outputs(nearest, images(seed=5)))
+    after = decibels(expected, outputs(round_weights(nearest, images()), images(seed=5)))
+    assert after > before + 3
+
+
+def test_the_integers_are_saved_exported_and_trained_from(tmp_path):
+    model = round_weights(quantized(depthwise(), target="onnxruntime", weight_bits=7), images())
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for one, other in zip(kernels_of(model), kernels_of(loaded), strict=True):
+        assert np.array_equal(one.quantizer.integers(one.value), other.quantizer.integers(other.value))
+    export_onnx(model, tmp_path / "model.onnx", verify_with=images(4))
+    file = onnx.load(tmp_path / "model.onnx")
+    stored = {tuple(np.sort(onnx.numpy_helper.to_array(t).ravel())) for t in file.graph.initializer}
+    pointwise = next(k for k in kernels_of(model) if k.wrapper.layer.name == "pointwise_0")
+    assert tuple(np.sort(pointwise.quantizer.integers(pointwise.value).ravel())) in stored
+    model.compile("sgd", "mse")
+    model.fit(images(8), np.zeros((8, 10)), verbose=0)
+
+
+def test_it_is_deterministic():
+    first, second = (round_weights(quantized(depthwise()), images()) for _ in range(2))
+    for one, other in zip(kernels_of(first), kernels_of(second), strict=True):
+        assert np.array_equal(one.value, other.value)
+
+
+def test_values_that_are_nan_are_an_error_and_nothing_changes():
+    model = quantized(depthwise())
+    before = [kernel.value for kernel in kernels_of(model)]
+    with pytest.raises(ValueError, match="'quant_stem' got values that are NaN"):
+        round_weights(model, np.full((4, 16, 16, 3), np.nan, "float32"))
+    assert all(np.array_equal(a, k.value) for a, k in zip(before, kernels_of(model), strict=True))
