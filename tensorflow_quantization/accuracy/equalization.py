@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -35,7 +34,8 @@ def equalize(model: keras.Model, data: Any, *, weight_bits: int = 8, activation_
     hundredth of the integers. A factor of a channel can move through ReLU into the next kernel (cross-layer
     equalization, arXiv:1906.04721, section 4.1), and from a LayerNormalization into the matrices after it (SmoothQuant,
     arXiv:2211.10438). The factors are (range of the channel) ** share / (range of its weights) ** (1 - share), where
-    the share is the one with the least expected error of the next product.
+    the share is the one with the least expected error of the next product. So a network's factors from before do not
+    matter: networks that differ by them only become the same network.
 
     Channels are not rescaled where that would change the function: before ReLU6, swish and any other activation that
     does not keep factors, at outputs, sums and concatenations, and for layers that are called several times.
@@ -123,16 +123,16 @@ def _factors(place: Rescaling, seen: _Statistics, weight_bits: int, activation_b
     channels = place.index.max() + 1
     range_ = _by_channel(place.index, seen.magnitude, channels, np.maximum.at)
     kernels = [
-        _ReadingKernel.of(call, variable, axis, place)
+        _magnitudes(call, variable, axis, len(place.index))
         for call in place.readers
         for variable, axis in reading_kernels(call, place.tensor)
     ]
-    largest = np.max([kernel.rows.max(axis=(1, 2)) for kernel in kernels], axis=0)
+    largest = np.max([kernel.max(axis=(2, 3)).ravel() for kernel in kernels], axis=0)
     weight = _by_channel(place.index, largest, channels, np.maximum.at)
     usable = (range_ > 0) & (weight > 0)
     if not usable.any():
         return np.ones(channels, np.float32)
-    candidates = [np.ones(channels)]
+    candidates = []
     for share in _SHARES:
         factor = np.where(usable, range_, 1.0) ** share / np.where(usable, weight, 1.0) ** (1 - share)
         # Nothing reads a channel whose weights are zero: its range should not widen the scale.
@@ -143,46 +143,43 @@ def _factors(place: Rescaling, seen: _Statistics, weight_bits: int, activation_b
 
 
 def _expected_error(factors, seen: _Statistics, kernels, weight_bits: int, activation_bits: int) -> float:
-    """Returns the mean square error of the next products, up to a constant.
+    """Returns the noise of the next products over their signal, summed up over their output channels.
 
-    A step h adds the error h**2 / 12. The step of the activation is the largest range over its levels, and the step of
-    each output channel is its largest weight over its levels.
+    A step h adds the mean square h**2 / 12, which is left out as a constant. The step of the activation is its whole
+    range over the levels, the step of an output channel its greatest weight over the levels. Inputs are taken as
+    independent.
     """
     step = (np.max(seen.high / factors) - np.min(seen.low / factors)) / 2.0**activation_bits
     total = 0.0
-    for kernel in kernels:
-        scaled = kernel.rows * factors[:, None, None]
-        of_activation = step**2 * np.sum(scaled**2)
-        steps = scaled.max(axis=1 if kernel.depthwise else (0, 1), keepdims=True) / 2.0 ** (weight_bits - 1)
-        of_weights = np.sum(steps**2 * (seen.squares / factors**2)[:, None, None]) * scaled.shape[1]
-        total += of_activation + of_weights
-    return float(total)
+    for kernel in kernels:  # (groups, inputs of a group, taps, outputs of a group)
+        by_input = (kernel.shape[0], -1, 1, 1)
+        squares, factor = seen.squares.reshape(by_input), factors.reshape(by_input)
+        of_activation = step**2 * np.sum((kernel * factor) ** 2, axis=(1, 2))
+        steps = np.max(kernel * factor, axis=(1, 2)) / 2.0 ** (weight_bits - 1)
+        of_weights = steps**2 * np.sum(squares / factor**2, axis=(1, 2)) * kernel.shape[2]
+        signal = np.sum(kernel**2 * squares, axis=(1, 2))
+        read = signal > 0
+        total += float(np.sum((of_activation + of_weights)[read] / signal[read]))
+    return total
 
 
-@dataclass(frozen=True)
-class _ReadingKernel:
-    """The magnitudes of a kernel by input channel.
-
-    Attributes:
-        rows: (input channels, taps, output channels).
-        depthwise: whether each input channel has output channels, and scales, of its own.
-    """
-
-    rows: np.ndarray
-    depthwise: bool
-
-    @classmethod
-    def of(cls, call: Call, variable: keras.Variable, axis: int, place: Rescaling) -> _ReadingKernel:
-        kernel, channels = np.abs(float32_array(variable)), len(place.index)
+def _magnitudes(call: Call, variable: keras.Variable, axis: int, channels: int) -> np.ndarray:
+    """Returns the magnitudes of a kernel, (groups, inputs of a group, taps, outputs of a group)."""
+    kernel = np.abs(float32_array(variable))
+    if any("DepthwiseConv" in name for name in call.class_names) or variable is getattr(
+        call.operation, "depthwise_kernel", None
+    ):
+        groups = channels
+    else:
         groups = getattr(call.operation, "groups", 1)
-        if kernel.shape[axis] != channels:  # (..., inputs of a group, outputs): each group reads its own inputs
-            by_group = kernel.reshape(-1, kernel.shape[-2], groups, kernel.shape[-1] // groups)
-            return cls(by_group.transpose(2, 1, 0, 3).reshape(channels, -1, by_group.shape[-1]), False)
-        outputs = variable.shape[-2] if axis % kernel.ndim == kernel.ndim - 1 else variable.shape[-1]
-        depthwise = any("DepthwiseConv" in name for name in call.class_names) or variable is getattr(
-            call.operation, "depthwise_kernel", None
-        )
-        return cls(np.moveaxis(kernel, axis, 0).reshape(channels, -1, outputs), depthwise)
+    kernel = np.moveaxis(kernel, axis, 0)  # the outputs of all groups are last, but for a transposed convolution
+    kernel = kernel.reshape(kernel.shape[0], -1, kernel.shape[-1])
+    if groups == 1:
+        return kernel[None]
+    if groups == channels == kernel.shape[0]:
+        return kernel[:, None]
+    by_group = kernel.reshape(*kernel.shape[:2], groups, -1)
+    return by_group.transpose(2, 0, 1, 3)
 
 
 def _by_channel(index: np.ndarray, values: np.ndarray, channels: int, combine) -> np.ndarray:

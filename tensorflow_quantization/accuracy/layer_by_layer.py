@@ -37,7 +37,7 @@ class Step:
     reference_arguments: list[Arguments]
 
     def observe_products(self, observer: Callable[[BaseQuantizeWrapper, str, Any], None]) -> None:
-        """Calls the layer with each batch; `observer` gets each wrapper in it, a kernel's name, and what that multiplies."""
+        """Calls the layer with each batch; `observer` gets each wrapper in it, a kernel's name and its input."""
         layers = (self.call.operation, *sublayers(self.call.operation))
         wrappers = [layer for layer in layers if isinstance(layer, BaseQuantizeWrapper)]
         for wrapper in wrappers:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tensorflow_quantization.accuracy.kernels import Kernel, check_quantized, kernels_of
 from tensorflow_quantization.accuracy.layer_by_layer import Step, layer_by_layer
-from tensorflow_quantization.accuracy.second_moment import SecondMoment, unknown_data
+from tensorflow_quantization.accuracy.second_moment import SecondMoment
 from tensorflow_quantization.model.weights import float32_array
 
 #: Positions of each sample that are taken as rows.
@@ -38,8 +38,8 @@ def round_weights(quantized: keras.Model, data: Any = None) -> keras.Model:
     Args:
         quantized: the result of `quantize_model`; changed in place. With data, it is calibrated.
         data: the calibration set as `calibrate` takes it, for the moments of what each kernel multiplies. All samples
-            are in memory at once: a few hundred are enough. `None` (default): inputs are taken as independent, with
-            deviation equal to the mean, and each output channel keeps the sum of its weights.
+            are in memory at once: a few hundred are enough. `None` (default): nothing is known of the inputs, and each
+            output channel keeps the sum of its weights.
 
     Returns:
         `quantized`. A kernel holds the chosen integers times their scale, so saving, exporting and training start from
@@ -53,7 +53,10 @@ def round_weights(quantized: keras.Model, data: Any = None) -> keras.Model:
     check_quantized(quantized, calibrated=data is not None)
     if data is None:
         for kernel in kernels_of(quantized):
-            _choose(kernel, [unknown_data(*part.shape[:2]) for part in _parts(kernel.matrices()[0])])
+            weight, scale, pinned = kernel.matrices()
+            scheme = kernel.quantizer.scheme
+            integers = rounded_to_sums(weight, scale, pinned, scheme.qmin, scheme.qmax)
+            kernel.assign(np.where(pinned, weight, integers * scale))
         return quantized
     layer_by_layer(quantized, data, [WeightRounding()])
     return quantized
@@ -106,6 +109,31 @@ def _choose(kernel: Kernel, moments: list[np.ndarray]) -> None:
         for w, s, p, moment in zip(_parts(weight), _parts(scale), _parts(pinned), moments, strict=True)
     ]
     kernel.assign(np.where(pinned, weight, np.concatenate(rounded, axis=1) * scale))
+
+
+def rounded_to_sums(weight, scale, pinned, qmin: int, qmax: int) -> np.ndarray:
+    """Returns the integers whose sum, for each output channel, is nearest to the sum of the weights.
+
+    As many of the nearest integers go one up, or down, as the sum lacks: the ones that were rounded down, or up, most.
+
+    Args:
+        weight: float, (G, K, M).
+        scale: float, in the same shape; positive, one value for each output channel.
+        pinned: bool, in the same shape; these keep the nearest integer.
+        qmin, qmax: the lowest and the highest integer.
+
+    Returns:
+        Whole numbers, float, (G, K, M).
+    """
+    exact = weight / scale
+    integers = np.clip(np.round(exact), qmin, qmax)
+    lacking = (exact - integers).sum(axis=1, keepdims=True)
+    direction = np.where(lacking > 0, 1.0, -1.0)
+    moved = integers + direction
+    free = ~pinned & (moved >= qmin) & (moved <= qmax)
+    rounded_off = np.where(free, (exact - integers) * direction, -np.inf)
+    rank = np.argsort(np.argsort(-rounded_off, axis=1, kind="stable"), axis=1, kind="stable")
+    return np.where(free & (rank < np.round(np.abs(lacking))), moved, integers)
 
 
 def rounded_to_moment(weight, scale, pinned, moment, qmin: int, qmax: int) -> np.ndarray:

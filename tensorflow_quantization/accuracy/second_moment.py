@@ -49,11 +49,3 @@ class SecondMoment:
         squares = variance + of_means[:, diagonal, diagonal]
         moment[:, diagonal, diagonal] = squares + _LEAST * squares.mean(axis=1, keepdims=True)
         return moment
-
-
-def unknown_data(groups: int, size: int) -> np.ndarray:
-    """Returns the moment (G, K, K) of inputs of which nothing is known: independent, with deviation equal to the mean.
-
-    Values after a ReLU are about so. What a rounding then keeps is the sum of the weights of each output channel.
-    """
-    return np.broadcast_to(np.ones((size, size)) + np.eye(size), (groups, size, size))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import small_models
-from accuracy_networks import depthwise, images, quantized
+from accuracy_networks import branches, depthwise, images, quantized
 
 from tensorflow_quantization import calibrate, quantize_model
 from tensorflow_quantization.accuracy import correct_biases
@@ -69,4 +69,4 @@ def test_an_interruption_leaves_the_model_as_it_was():
 
 def test_models_that_do_not_belong_together_are_an_error():
     with pytest.raises(ValueError, match="was not made from"):
-        correct_biases(small_models.cnn(), quantized(depthwise()), images(4))
+        correct_biases(branches(), quantized(depthwise()), images(4))
