@@ -162,15 +162,7 @@ class LayerGraph:
             TypeError: `model` is no `keras.Model`.
             ValueError: the input shape is unknown, since the model is not built, or `call` cannot be traced.
         """
-        if is_path(model):
-            raise TypeError(
-                f"Expected a keras.Model, got the path {str(model)!r}. Load it: keras.saving.load_model(path)."
-            )
-        if not isinstance(model, keras.Model):
-            raise TypeError(
-                f"Expected a keras.Model, got {type(model).__module__}.{type(model).__name__}. "
-                "Rebuild a model of Keras 2 (tf_keras) with Keras 3."
-            )
+        check_is_model(model)
         return _Tracer().trace(model, prefix)
 
     @classmethod
@@ -366,3 +358,23 @@ def _output_specs(call: Call, inlined: Call) -> list[tuple[int | None, ...]]:
 
     specs = call.operation.compute_output_spec(*substitute(inlined.args, spec), **substitute(inlined.kwargs, spec))
     return [tuple(x.shape) for x in tree.flatten(specs)]
+
+
+def check_is_model(model: object) -> None:
+    """Raises: TypeError: `model` is no `keras.Model`; the message says what it is."""
+    if isinstance(model, keras.Model):
+        return
+    cls = type(model)
+    hint = ""
+    if is_path(model):
+        got, hint = f"the path {str(model)!r}", " Load it: keras.saving.load_model(path)."
+    elif isinstance(model, type):
+        got, hint = f"the class {model.__name__}", f" Pass an instance: {model.__name__}(...)."
+    elif isinstance(model, keras.layers.Layer):
+        got = f"the layer {model.name!r} ({cls.__name__})"
+        hint = " Make a model of it: keras.Sequential([keras.Input(shape), layer])."
+    elif cls.__module__.partition(".")[0] in ("tf_keras", "tensorflow"):
+        got, hint = f"{cls.__module__}.{cls.__name__}", " Rebuild a model of Keras 2 (tf_keras) with Keras 3."
+    else:
+        got = cls.__name__
+    raise TypeError(f"Expected a keras.Model, got {got}.{hint}")

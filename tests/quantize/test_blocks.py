@@ -368,7 +368,7 @@ def test_a_block_that_a_model_of_its_layers_cannot_stand_for_stays_in_float(bloc
 def test_a_block_that_is_called_in_several_ways_stays_in_float():
     encoder = Encoder(name="block")
     x, padding = keras.Input((6, 8)), keras.Input((6,), dtype="bool")
-    model = keras.Model([x, padding], encoder(encoder(x), padding=padding))
+    model = keras.Model([x, padding], layers.Dense(2)(encoder(encoder(x), padding=padding)))
     why = "its layers stay in float: its calls differ in arguments, shapes or dtypes"
     assert reason(quantize_model(model), "block") == why
 

@@ -24,7 +24,7 @@ from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.file import is_integer
 from tensorflow_quantization.export.litert.function import make_function
 from tensorflow_quantization.export.onnx.emission import plain_name
-from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify, run_with_integers
+from tensorflow_quantization.export.verification.keras_with_integers import advice, inputs_to_verify, run_with_integers
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 
@@ -95,7 +95,7 @@ def verify_litert(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
             if is_integer(data) and not np.array_equal(output, results[name]):
                 raise VerificationError(
                     f"Output {name!r} of the file changes when all quantized tensors are outputs. No file was written. "
-                    "Please report this with the model's configuration."
+                    + advice(graph, batches)
                 )
         values = {(id(c), id(q)): results[f"quantized_{i}"] for i, (c, q) in enumerate(function.quantized)}
         found.append(Agreement())
@@ -107,8 +107,7 @@ def verify_litert(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
         rest = f" {len(wrong) - 1} more tensors deviate." if len(wrong) > 1 else ""
         raise VerificationError(
             f"LiteRT and Keras disagree, most at {path!r}: {share:.2%} of its integers differ, by up to {distance:.3g} "
-            f"steps (allowed: {ONE_QUANTUM}).{rest} No file was written. Please report this with the model's "
-            "configuration."
+            f"steps (allowed: {ONE_QUANTUM}).{rest} No file was written. {advice(graph, batches)}"
         )
     return agreement
 
