@@ -207,6 +207,7 @@ OUTPUTS = {
     "an intermediate": lambda x: (lambda y: [y, layers.ReLU(name="relu")(y)])(_conv(x, "conv")),
     "a tensor twice": lambda x: [_conv(x, "conv")] * 2,
     "two outputs of an operation": lambda x: ops.split(_conv(x, "conv"), 2, axis=-1),
+    "the sum, an intermediate and the input": lambda x: (lambda y: [ops.relu(y + x), y, x])(_conv(x, "conv")),
     "an operation": lambda x: (lambda y: [y, _conv(y, "last")])(_conv(x, "a") + _conv(x, "b")),
     "a layer with two arguments": lambda x: (lambda y: [y, _conv(y, "last")])(Product()(_conv(x, "a"), _conv(x, "b"))),
 }
@@ -225,3 +226,4 @@ def test_any_tensor_can_be_an_output(name, target):
         y, reference = ops.convert_to_numpy(y), ops.convert_to_numpy(reference)
         np.testing.assert_allclose(y, reference, atol=0 if is_input else 0.03 * np.abs(reference).max())
     assert isinstance(describe(result).to_dict(), dict)
+    assert result.output_names == model.output_names
