@@ -27,9 +27,13 @@ from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.export.verification.keras_with_integers import advice, inputs_to_verify, run_with_integers
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
+from tensorflow_quantization.text.warn import without_note
 
 #: Largest distance of an integer from the value in Keras, in steps: one step, and a margin for float rounding.
 ONE_QUANTUM = 1.01
+
+#: LiteRT writes this to stderr once in a process, whatever its options and the log levels are.
+_DELEGATE_NOTE = "INFO: Created TensorFlow Lite XNNPACK delegate"
 
 
 @dataclass
@@ -134,7 +138,10 @@ def run_file(data: bytes, graph: LayerGraph, inputs: list[np.ndarray]) -> dict[s
     require_installed()
     from ai_edge_litert.interpreter import Interpreter
 
-    runner = Interpreter(model_content=data).get_signature_runner()
+    interpreter = Interpreter(model_content=data)
+    with without_note(_DELEGATE_NOTE):
+        interpreter.allocate_tensors()
+    runner = interpreter.get_signature_runner()
     details = runner.get_input_details()
     feeds = {}
     for tensor, array in zip(graph.inputs, inputs, strict=True):
