@@ -124,7 +124,7 @@ class _Rebuilder:
 
         def output(tensor: Tensor, y: Any) -> Any:
             returned = _passed_through(tensor)
-            if returned.producer is None:
+            if returned.producer is None or tensor.producer is None:
                 return inputs[id(returned)]
             name = tensor.producer.name
             if not named or names.count(name) > 1 or name in taken:
