@@ -136,7 +136,7 @@ class _Steps:
             return lambda *args, **kwargs: output(attend(*args, **kwargs))
         inputs = [
             self._requantize(call, tensor, quantizer)
-            for tensor, quantizer in zip(call.inputs, operation.input_quantizers, strict=True)
+            for tensor, quantizer in zip(call.operands, operation.input_quantizers, strict=True)
         ]
         inner = self._inner_step(call)
         output = self._fake_quantize(call, operation.output_quantizer)
