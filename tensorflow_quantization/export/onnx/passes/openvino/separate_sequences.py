@@ -3,8 +3,8 @@
     x ─┬─ LSTM    →    x ─┬─ LSTM
        └─ LSTM            └─ Pad(one more feature, zero) ── LSTM
 
-OpenVINO 2026.4 puts a Transpose before each recurrent operator, and merges equal Transposes. Then it replaces the
-Transpose before one operator by a Reshape, for all readers of the Transpose: the others read the steps in a wrong order.
+OpenVINO 2026.4 puts a Transpose before each recurrent operator, and merges equal Transposes. Then it replaces one by a
+Reshape for the sake of one operator: all others that read the Transpose get the steps in a wrong order.
 Tensors with different numbers of features stay apart. The pass runs for files without a target, too: they may run in
 OpenVINO.
 """
