@@ -105,10 +105,14 @@ class Call:
     @property
     def arguments(self) -> dict[str, list[Tensor]]:
         """The operands by the parameter of `call` that takes them, in the order of the call; masks are left out."""
-        bound = inspect.signature(self.operation.call).bind(*self.args, **self.kwargs).arguments
+        bound = inspect.signature(self.operation.call).bind(*self.args, **self.kwargs)
+        given = bound.arguments
+        for parameter in bound.signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                given.update(given.pop(parameter.name, {}))
         named = {
             name: [x for x in tree.flatten(argument) if isinstance(x, Tensor)]
-            for name, argument in bound.items()
+            for name, argument in given.items()
             if not name.endswith("mask")
         }
         return {name: tensors for name, tensors in named.items() if tensors}

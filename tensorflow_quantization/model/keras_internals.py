@@ -353,6 +353,26 @@ def remove_keras_mask(tensor: Any) -> None:
 # Training, data and saving.
 
 
+def keeping_mask(before: Any, after: Any) -> Any:
+    """Returns `after`, with the mask of `before` if that tensor has one.
+
+    Why: an operation between two layers hides the mask that Keras attached to a tensor.
+    """
+    if (mask := get_keras_mask(before)) is not None:
+        set_keras_mask(after, mask)
+    return after
+
+
+def hand_on_masks(layer: keras.layers.Layer, inputs: Any, outputs: Any) -> None:
+    """Attaches the masks that `layer` computes from the masks of its inputs to its outputs, as calling it does.
+
+    Why: a function that computes a layer in its place has to do the same.
+    """
+    masks = keras.tree.map_structure(get_keras_mask, inputs)
+    if layer.supports_masking and any(mask is not None for mask in keras.tree.flatten(masks)):
+        layer._set_mask_metadata(inputs, outputs, masks)
+
+
 def compile_arguments(model: keras.Model) -> dict[str, Any] | None:
     """Returns the arguments of `compile` as objects; `None` if the model is not compiled, or Keras did not keep them.
 
