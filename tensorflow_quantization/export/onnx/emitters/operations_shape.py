@@ -193,10 +193,10 @@ def rotate(e: Emission, operation, x: Value) -> Value:
 
 
 @emitter("BroadcastTo")
-def broadcast_to(e: Emission, operation, x: Value) -> Value:
+def broadcast_to(e: Emission, operation, x: Any) -> Value:
     # An axis of unknown size is already in the tensor. The size 1 leaves it unchanged.
-    dims = [1 if d is None or d < 0 else int(d) for d in operation.shape]
-    return e.output(e.op("Expand", x, _int64(*dims)))
+    dims = [1 if d is None or (isinstance(d, int) and d < 0) else d for d in operation.shape]
+    return e.output(e.op("Expand", e.value(x, e.outputs[0].dtype), e.sizes(dims)))
 
 
 @emitter("Tril", "Triu", layout="keras")
