@@ -23,7 +23,7 @@ from tensorflow_quantization.model.tracing import UntraceableError, trace_call
 from tensorflow_quantization.text.warn import converting
 
 #: Operations of `keras.ops` that can get sizes known only at run time.
-SIZED = frozenset({"BroadcastTo", "GetItem", "Reshape", "Resize"})
+SIZED = frozenset({"BroadcastTo", "GetItem", "Reshape", "Resize", "Tile"})
 
 #: Sizes of axes in the samples. They differ in parity and in the remainders of small divisors, and their range is wide,
 #: so that two formulas rarely agree on all of them.
@@ -55,17 +55,39 @@ def trace_with_sizes(
     plain = None
     with contextlib.suppress(Exception):  # the code of the layer may raise anything, for `None` in a shape
         plain = trace()
-        if not _has_unknown_size(plain[0]) and not any(None in t.shape[1:] for t in call.inputs):
-            return plain
     try:
-        samples = _accepted(call, trace)
+        first, others = _accepted(call, trace)
+        if plain is not None and not _differ(plain[0], first[0]):
+            return plain
+        return _Merger([first[0], *(trace(shapes)[0] for shapes in others)]).merged(), first[1]
+    except UntraceableError:
+        raise
     except Exception:
         if plain is not None and not _has_unknown_size(plain[0]):
             return plain
         raise
-    merger = _Merger([graph for graph, _ in samples])
-    merged = merger.merged()
-    return (merged if merger.known or plain is None or _has_unknown_size(plain[0]) else plain[0]), samples[0][1]
+
+
+def _differ(plain: LayerGraph, sample: LayerGraph) -> bool:
+    """Whether the code of a layer read a size: a number that it had in the sample was not known without."""
+    if len(plain.calls) != len(sample.calls):
+        return True
+    found: list[bool] = []
+
+    def note(place: Place, values: Sequence[Any]) -> None:
+        if not isinstance(values[0], Tensor):
+            found.append(not _equal(values))
+
+    for calls in zip(plain.calls, sample.calls, strict=True):
+        sizes_in([(c.args, c.kwargs) for c in calls], (), note)
+        if not calls[0].is_layer:
+            sizes_in([_attributes(c.operation) for c in calls], (), note)
+    return any(found)
+
+
+def _attributes(operation: keras.Operation) -> dict[str, Any]:
+    """The arguments that an operation was made with, by the names of its attributes."""
+    return {name: value for name, value in vars(operation).items() if not name.startswith("_") and name != "name"}
 
 
 def _has_unknown_size(graph: LayerGraph) -> bool:
@@ -82,18 +104,18 @@ def _has_unknown_size(graph: LayerGraph) -> bool:
     )
 
 
-def _accepted(call: Call, trace: Callable[[Shapes], Any]) -> list[Any]:
-    """The traces for the first set of samples of input shapes that the layer takes."""
-    first: Exception | None = None
-    for samples in _samples([t.shape for t in call.inputs]):
+def _accepted(call: Call, trace: Callable[[Shapes], Any]) -> tuple[Any, list[Shapes]]:
+    """The trace for one sample of the first set of samples that the layer takes, and the other samples."""
+    error: Exception | None = None
+    for first, *others in _samples([t.shape for t in call.inputs]):
         try:
-            return [trace(shapes) for shapes in samples]
+            return trace(first), others
         except UntraceableError:
             raise
-        except Exception as error:  # the code of the layer may raise anything
-            first = first or error
-    assert first is not None
-    raise first
+        except Exception as raised:  # the code of the layer may raise anything
+            error = error or raised
+    assert error is not None
+    raise error
 
 
 def _samples(shapes: Sequence[tuple[int | None, ...]]) -> Iterator[list[Shapes]]:
@@ -195,9 +217,7 @@ class _Merger:
             return self._computed(call, values)
 
         if not call.is_layer:
-            for name in vars(call.operation):
-                if not name.startswith("_") and name != "name":
-                    sizes_in([getattr(o, name) for o in operations], (name,), in_operation)
+            sizes_in([_attributes(o) for o in operations], (), in_operation)
         call.args = sizes_in([c.args for c in calls], (), in_arguments)
         call.kwargs = sizes_in([c.kwargs for c in calls], (), in_arguments)
         self._add([c.outputs for c in calls])

@@ -240,7 +240,7 @@ def sizes_in(values: Sequence[Any], place: Place, found: Callable[[Place, Sequen
     same_kind = all(type(v) is type(first) for v in values)
     if isinstance(first, slice) and same_kind:
         return slice(*(sizes_in([getattr(v, k) for v in values], (*place, k), found) for k in _SLICE))
-    if isinstance(first, dict) and all(v.keys() == first.keys() for v in values):
+    if isinstance(first, dict) and same_kind and all(v.keys() == first.keys() for v in values):
         return {k: sizes_in([v[k] for v in values], (*place, k), found) for k in first}
     if isinstance(first, list | tuple) and same_kind and all(len(v) == len(first) for v in values):
         return type(first)([sizes_in(each, (*place, i), found) for i, each in enumerate(zip(*values, strict=True))])

@@ -105,12 +105,12 @@ def unstack(e: Emission, operation, x: Value) -> list[Value]:
 
 @emitter("Tile")
 def tile(e: Emission, operation, x: Value) -> Value:
-    repeats = [int(r) for r in np.atleast_1d(operation.repeats)]
+    repeats = operation.repeats if isinstance(operation.repeats, list | tuple) else [operation.repeats]
     onnx: Any = x
     if len(repeats) > x.rank:
         onnx = e.op("Unsqueeze", x, np.arange(len(repeats) - x.rank, dtype=np.int64))
-    repeats = [1] * (x.rank - len(repeats)) + repeats
-    return e.output(e.op("Tile", onnx, _int64(*repeats)))
+    repeats = [1] * (x.rank - len(repeats)) + list(repeats)
+    return e.output(e.op("Tile", onnx, e.sizes(repeats)))
 
 
 @emitter("Repeat")
