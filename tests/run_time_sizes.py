@@ -5,6 +5,7 @@ from keras import Input, Model, layers, ops
 from small_models import randomize
 
 
+@keras.saving.register_keras_serializable("tests")
 class Like(layers.Layer):
     """Resizes a map to the size of another."""
 
@@ -19,6 +20,7 @@ class Like(layers.Layer):
         return (*other_shape[:3], x_shape[3])
 
 
+@keras.saving.register_keras_serializable("tests")
 class Merge(layers.Layer):
     """A block: a lateral convolution, and the sum with a map of another size."""
 
@@ -36,6 +38,7 @@ class Merge(layers.Layer):
         return (*fine_shape[:3], self.filters)
 
 
+@keras.saving.register_keras_serializable("tests")
 class ClassToken(layers.Layer):
     """Puts a learned token before the tokens of each sample."""
 
@@ -51,6 +54,7 @@ class ClassToken(layers.Layer):
         return (batch, None if steps is None else steps + 1, channels)
 
 
+@keras.saving.register_keras_serializable("tests")
 class Tokens(layers.Layer):
     """An image as a sequence of tokens."""
 
@@ -59,6 +63,7 @@ class Tokens(layers.Layer):
         return ops.reshape(x, (batch, height * width, channels))
 
 
+@keras.saving.register_keras_serializable("tests")
 class Heads(layers.Layer):
     """A block: self-attention written with Dense layers and reshapes."""
 

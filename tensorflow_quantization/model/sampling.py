@@ -55,17 +55,21 @@ def trace_with_sizes(
     plain = None
     with contextlib.suppress(Exception):  # the code of the layer may raise anything, for `None` in a shape
         plain = trace()
-    try:
-        first, others = _accepted(call, trace)
-        if plain is not None and not _differ(plain[0], first[0]):
-            return plain
-        return _Merger([first[0], *(trace(shapes)[0] for shapes in others)]).merged(), first[1]
-    except UntraceableError:
-        raise
-    except Exception:
-        if plain is not None and not _has_unknown_size(plain[0]):
-            return plain
-        raise
+    error: Exception | None = None
+    for first, *others in _samples([t.shape for t in call.inputs]):
+        try:
+            sample, positions = trace(first)
+            if plain is not None and not _differ(plain[0], sample):
+                return plain
+            return _Merger([sample, *(trace(shapes)[0] for shapes in others)]).merged(), positions
+        except UntraceableError:
+            raise
+        except Exception as raised:  # the layer may take only other sizes
+            error = error or raised
+    if plain is None or _has_unknown_size(plain[0]):
+        assert error is not None
+        raise error
+    return plain
 
 
 def _differ(plain: LayerGraph, sample: LayerGraph) -> bool:
@@ -102,20 +106,6 @@ def _has_unknown_size(graph: LayerGraph) -> bool:
         if not call.is_layer
         for value in [*vars(call.operation).values(), *call.args, *call.kwargs.values()]
     )
-
-
-def _accepted(call: Call, trace: Callable[[Shapes], Any]) -> tuple[Any, list[Shapes]]:
-    """The trace for one sample of the first set of samples that the layer takes, and the other samples."""
-    error: Exception | None = None
-    for first, *others in _samples([t.shape for t in call.inputs]):
-        try:
-            return trace(first), others
-        except UntraceableError:
-            raise
-        except Exception as raised:  # the code of the layer may raise anything
-            error = error or raised
-    assert error is not None
-    raise error
 
 
 def _samples(shapes: Sequence[tuple[int | None, ...]]) -> Iterator[list[Shapes]]:
@@ -167,8 +157,10 @@ class _Merger:
             self._merge(calls)
         for outputs in zip(*(sample.outputs for sample in self.samples), strict=True):
             self._place(outputs)
+        made, read = ({id(t) for t in ts} for ts in (self.known.values(), (t for c in self.calls for t in c.inputs)))
+        calls = [c for c in self.calls if id(c.outputs[0]) in read or id(c.outputs[0]) not in made]
         return LayerGraph(
-            graph.model, graph.inputs, graph.outputs, graph.input_structure, graph.output_structure, self.calls
+            graph.model, graph.inputs, graph.outputs, graph.input_structure, graph.output_structure, calls
         )
 
     def _add(self, samples: Sequence[Sequence[Tensor]]) -> None:
@@ -265,10 +257,9 @@ class _Merger:
             return self._size(call, arrays, dtype)
         if all(a.ndim == arrays[0].ndim for a in arrays):
             shapes = np.asarray([a.shape for a in arrays])
-            if all(a.ndim == 1 and np.array_equal(a, np.arange(len(a))) for a in arrays):
-                size = self._size(call, shapes[:, 0])
-                return self._append((size.name, dtype), lambda n: Positions(dtype, name=n), [size], (None,))
             varying = [axis for axis in range(arrays[0].ndim) if np.ptp(shapes[:, axis])]
+            if len(varying) == 1 and all(np.array_equal(a.ravel(), np.arange(a.shape[varying[0]])) for a in arrays):
+                return self._positions(call, dtype, shapes, varying[0])
             base = arrays[0][tuple(slice(1) if axis in varying else slice(None) for axis in range(arrays[0].ndim))]
             if varying and all(np.array_equal(a, np.broadcast_to(base, a.shape)) for a in arrays):
                 return self._broadcast(call, base, dtype, shapes, varying)
@@ -276,6 +267,16 @@ class _Merger:
             f"its {call.class_name} gets an array that depends on sizes known only at run time, {arrays[0].shape} and "
             f"{arrays[1].shape} for example. Compute the array from tensors: Keras computes it while it traces"
         )
+
+    def _positions(self, call: Call, dtype: str, shapes: np.ndarray, axis: int) -> Tensor:
+        size = self._size(call, shapes[:, axis])
+        positions = self._append((size.name, dtype), lambda n: Positions(dtype, name=n), [size], (None,), dtype)
+        if shapes.shape[1] == 1:
+            return positions
+        shape = tuple(None if a == axis else 1 for a in range(shapes.shape[1]))
+        newshape = tuple(-1 if d is None else d for d in shape)
+        key = (positions.name, newshape)
+        return self._append(key, lambda n: ReshapeOperation(newshape, name=n), [positions], shape, dtype)
 
     def _broadcast(self, call: Call, base: Any, dtype: str, shapes: np.ndarray, varying: list[int]) -> Tensor:
         sizes = [self._size(call, shapes[:, axis]) for axis in varying]

@@ -130,7 +130,7 @@ def test_refusal_has_the_whole_reason_and_does_not_recommend_what_failed(tmp_pat
     with pytest.raises(UnsupportedLayerError) as found:
         export_onnx(model, tmp_path / "m.onnx")
     message = str(found.value)
-    assert "square (ToSquare): Keras cannot trace its `call`: its Resize needs a number that is known only at" in message
+    assert "cannot trace its `call`: its Resize needs a number that is known only at run time" in message
     assert "is no simple formula of the sizes of a tensor: " in message
     assert "whose keras.Input has known sizes" in message
     assert "tf2onnx cannot convert it: " in message
