@@ -18,7 +18,7 @@ from keras import tree
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.keras_internals import BroadcastToOperation, ReshapeOperation
-from tensorflow_quantization.model.sizes import Formula, Place, Positions, Size, Sized, find_formula, sizes_in
+from tensorflow_quantization.model.sizes import Place, Positions, Size, Sized, find_formula, sizes_in
 from tensorflow_quantization.model.tracing import UntraceableError, trace_call
 from tensorflow_quantization.text.warn import converting
 
@@ -61,11 +61,13 @@ def trace_with_sizes(
             sample, positions = trace(first)
             if plain is not None and not _differ(plain[0], sample):
                 return plain
-            return _Merger([sample, *(trace(shapes)[0] for shapes in others)]).merged(), positions
+            graphs = [sample, *(trace(shapes)[0] for shapes in others)]
         except UntraceableError:
             raise
         except Exception as raised:  # the layer may take only other sizes
             error = error or raised
+        else:
+            return _Merger(graphs).merged(), positions
     if plain is None or _has_unknown_size(plain[0]):
         assert error is not None
         raise error
@@ -260,7 +262,8 @@ class _Merger:
             varying = [axis for axis in range(arrays[0].ndim) if np.ptp(shapes[:, axis])]
             if len(varying) == 1 and all(np.array_equal(a.ravel(), np.arange(a.shape[varying[0]])) for a in arrays):
                 return self._positions(call, dtype, shapes, varying[0])
-            base = arrays[0][tuple(slice(1) if axis in varying else slice(None) for axis in range(arrays[0].ndim))]
+            largest = max(arrays, key=lambda a: a.size)  # a size can be 0
+            base = largest[tuple(slice(1) if axis in varying else slice(None) for axis in range(largest.ndim))]
             if varying and all(np.array_equal(a, np.broadcast_to(base, a.shape)) for a in arrays):
                 return self._broadcast(call, base, dtype, shapes, varying)
         raise UntraceableError(

@@ -123,7 +123,9 @@ class Size(keras.Operation):
 
     def __init__(self, formula: Formula | dict[str, Any], dtype: str | None = None, *, name: str | None = None):
         super().__init__(name=name)
-        self.formula = formula if isinstance(formula, Formula) else Formula(**{**formula, "axes": tuple(formula["axes"])})
+        self.formula = (
+            formula if isinstance(formula, Formula) else Formula(**{**formula, "axes": tuple(formula["axes"])})
+        )
         self.dtype = dtype
 
     def call(self, x: Any) -> Any:
