@@ -105,7 +105,7 @@ class Call:
 
     @property
     def arguments(self) -> dict[str, list[Tensor]]:
-        """The operands by the parameter of `call` that takes them, in the order of the call, without masks and sizes."""
+        """The operands by the parameter of `call` that takes them, in the order of the call; no masks and sizes."""
         bound = inspect.signature(self.operation.call).bind(*self.args, **self.kwargs).arguments
         named = {
             name: [x for x in tree.flatten(argument) if isinstance(x, Tensor)]

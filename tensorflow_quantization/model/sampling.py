@@ -155,11 +155,12 @@ class _Merger:
         self._add([sample.inputs for sample in self.samples])
         if len({len(sample.calls) for sample in self.samples}) > 1:
             raise UntraceableError("it computes something else for other sizes")
-        for calls in zip(*(sample.calls for sample in self.samples), strict=True):
-            self._merge(calls)
+        for same in zip(*(sample.calls for sample in self.samples), strict=True):
+            self._merge(same)
         for outputs in zip(*(sample.outputs for sample in self.samples), strict=True):
             self._place(outputs)
-        made, read = ({id(t) for t in ts} for ts in (self.known.values(), (t for c in self.calls for t in c.inputs)))
+        made = {id(t) for t in self.known.values()}
+        read = {id(t) for c in self.calls for t in c.inputs}
         calls = [c for c in self.calls if id(c.outputs[0]) in read or id(c.outputs[0]) not in made]
         return LayerGraph(
             graph.model, graph.inputs, graph.outputs, graph.input_structure, graph.output_structure, calls
@@ -231,7 +232,7 @@ class _Merger:
         call.args = (sizes, *call.args, *call.kwargs.values())
         call.kwargs = {}
 
-    def _size(self, call: Call, values: Sequence[Any], dtype: str | None = None) -> Tensor:
+    def _size(self, call: Call, values: Any, dtype: str | None = None) -> Tensor:
         """The tensor of a size, which has these values in the samples."""
         sizes = np.asarray(values)
         found = None

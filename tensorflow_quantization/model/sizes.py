@@ -38,7 +38,7 @@ class Formula:
     divisor: int = 1
     modulo: int = 0
 
-    def of(self, shape: Sequence[Any]) -> Any:
+    def of(self, shape: Any) -> Any:
         """Returns the size for a shape, whose sizes are ints, scalar tensors or arrays."""
         size = shape[self.axes[0]]
         for axis in self.axes[1:]:
@@ -123,9 +123,9 @@ class Size(keras.Operation):
 
     def __init__(self, formula: Formula | dict[str, Any], dtype: str | None = None, *, name: str | None = None):
         super().__init__(name=name)
-        self.formula = (
-            formula if isinstance(formula, Formula) else Formula(**{**formula, "axes": tuple(formula["axes"])})
-        )
+        if isinstance(formula, dict):
+            formula = Formula(**{**formula, "axes": tuple(formula["axes"])})
+        self.formula = formula
         self.dtype = dtype
 
     def call(self, x: Any) -> Any:
@@ -197,8 +197,8 @@ class Sized(keras.Operation):
         return operation, args
 
     def call(self, sizes: Sequence[Any], *args: Any) -> Any:
-        operation, args = self.with_sizes(sizes, args)
-        return operation.call(*args)
+        operation, filled = self.with_sizes(sizes, args)
+        return operation.call(*filled)
 
     def compute_output_spec(self, sizes: Sequence[Any], x: Any, *args: Any) -> keras.KerasTensor:
         return keras.KerasTensor(self.shape, keras.backend.standardize_dtype(x.dtype))

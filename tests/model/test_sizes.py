@@ -34,9 +34,7 @@ def test_size_of_the_first_tensor_that_has_it():
     assert find_formula(WIDTH, [SHAPES[:, :2], SHAPES, SHAPES]) == (1, Formula((2,)))
 
 
-@pytest.mark.parametrize(
-    "sizes", [HEIGHT**2, HEIGHT + WIDTH, np.minimum(HEIGHT, 100), np.array([3, 1, 4, 1, 5])], ids=str
-)
+@pytest.mark.parametrize("sizes", [HEIGHT**2, HEIGHT + WIDTH, np.minimum(HEIGHT, 100), np.array([3, 1, 4, 1, 5])])
 def test_what_no_formula_computes(sizes):
     assert find_formula(sizes, [SHAPES]) is None
 

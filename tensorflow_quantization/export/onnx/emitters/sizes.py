@@ -41,5 +41,5 @@ def positions(e: Emission, operation: Positions, count: Value) -> Value:
 
 @emitter(Sized, layout=lambda operation, values: None)
 def sized(e: Emission, operation: Sized, sizes: Sequence[Value], *args: Any) -> Value | list[Value]:
-    inner, args = operation.with_sizes(sizes, args)
-    return e.emit(inner, *args, outputs=e.outputs)
+    inner, filled = operation.with_sizes(sizes, args)
+    return e.emit(inner, *filled, outputs=e.outputs)
