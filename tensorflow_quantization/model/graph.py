@@ -18,6 +18,7 @@ from keras import tree
 from tensorflow_quantization.model.functional import as_functional
 from tensorflow_quantization.model.keras_classes import class_names_in_spec, keras_class_names
 from tensorflow_quantization.model.keras_internals import nodes_in_order, origin
+from tensorflow_quantization.model.sizes import essence
 from tensorflow_quantization.text.messages import did_you_mean, is_path
 
 
@@ -82,7 +83,7 @@ class Call:
     @property
     def class_name(self) -> str:
         """The name of the class of the operation."""
-        return type(self.operation).__name__
+        return type(essence(self.operation)).__name__
 
     @property
     def class_names(self) -> list[str]:
@@ -90,7 +91,7 @@ class Call:
 
         Custom classes are left out, see `model.keras_classes`.
         """
-        return keras_class_names(type(self.operation))
+        return keras_class_names(type(essence(self.operation)))
 
     @property
     def class_names_in_spec(self) -> list[str]:
@@ -104,7 +105,7 @@ class Call:
 
     @property
     def arguments(self) -> dict[str, list[Tensor]]:
-        """The operands by the parameter of `call` that takes them, in the order of the call; masks are left out."""
+        """The operands by the parameter of `call` that takes them, in the order of the call; no masks and sizes."""
         bound = inspect.signature(self.operation.call).bind(*self.args, **self.kwargs)
         given = bound.arguments
         for parameter in bound.signature.parameters.values():
@@ -113,13 +114,13 @@ class Call:
         named = {
             name: [x for x in tree.flatten(argument) if isinstance(x, Tensor)]
             for name, argument in given.items()
-            if not name.endswith("mask")
+            if not name.endswith("mask") and name != "sizes"
         }
         return {name: tensors for name, tensors in named.items() if tensors}
 
     @property
     def operands(self) -> list[Tensor]:
-        """The operands, which are the tensors among the arguments without the masks, as one list."""
+        """The operands, the tensors of `arguments`, as one list."""
         return [tensor for tensors in self.arguments.values() for tensor in tensors]
 
 

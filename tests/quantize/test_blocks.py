@@ -318,9 +318,9 @@ class AddsLoss(Closed):
         return x
 
 
-class Tiles(Closed):
+class Rolls(Closed):
     def call(self, inputs):
-        return self.conv(inputs) + ops.tile(inputs, (ops.shape(inputs)[0], 1, 1, 1))
+        return self.conv(inputs) + ops.roll(inputs, ops.shape(inputs)[0], axis=1)
 
 
 class HandsOn(Closed):
@@ -345,7 +345,7 @@ class Unused(Closed):
         (MaskOfItsOwn, "it overrides compute_mask"),
         (AddsLoss, "ValueError: `add_loss()` can only be called"),
         pytest.param(
-            *(Tiles, "its Tile needs a size that is known only at run time"),
+            *(Rolls, "its Roll needs a size that is known only at run time"),
             marks=pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras cannot compute its shape"),
         ),
         (HandsOn, "it returns an input unchanged"),

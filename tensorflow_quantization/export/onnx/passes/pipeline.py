@@ -32,6 +32,7 @@ from tensorflow_quantization.export.onnx.passes.openvino.drop_repeated_quantizer
 from tensorflow_quantization.export.onnx.passes.openvino.integer_convolution_bias import integer_convolution_bias
 from tensorflow_quantization.export.onnx.passes.openvino.quantize_before_reshape import quantize_before_reshape
 from tensorflow_quantization.export.onnx.passes.openvino.separate_sequences import separate_sequences
+from tensorflow_quantization.export.onnx.passes.openvino.shape_barriers import shape_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.strided_pointwise import strided_pointwise
 from tensorflow_quantization.targets import DEFAULT
 
@@ -80,6 +81,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         integer_padding,
         integer_convolution_bias,
         separate_sequences,
+        shape_barriers,
         remove_dead_code,  # the next pass looks at all readers of a tensor
         bounded_sums,
     ),

@@ -36,6 +36,9 @@ def quantize_before_reshape(builder: Builder) -> int:
 def _why_not(reshape: ir.Node, source: ir.Value | None, dequantize: ir.Node | None) -> str | None:
     if producer(source) is None:
         return "the Reshape reads a model input"
+    shape = reshape.outputs[0].shape
+    if shape is None or sum(not isinstance(size, int) for size in list(shape)[1:]) > 1:
+        return "the Reshape has sizes known only at run time"
     if not is_private(reshape.outputs[0]):
         return "something else reads the output of the Reshape"
     return "the integers have readers other than one DequantizeLinear" if dequantize is None else None
