@@ -106,6 +106,27 @@ def test_options_of_onnx_do_not_apply_to_tflite(quantized, capsys):
     assert "--opset" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("command", "name", "message"),
+    [
+        ("check", "m.keras", "is a file of Keras. Write its model as an .onnx file first"),
+        ("report", "m.keras", "is a file of Keras"),
+        ("check", "zip.onnx", "is a file of Keras"),
+        ("check", "lite.onnx", "is a LiteRT file"),
+        ("describe", "m.onnx", "is not a saved Keras model: expected a .keras or .h5 file. An .onnx file is read by"),
+        ("describe", "m.tflite", "A .tflite file is written from a Keras model"),
+        ("export", "m.onnx", "is not a saved Keras model"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(quantized, capsys, command, name, message):
+    (quantized / "m.tflite").write_bytes(b"\x1c\0\0\0TFL3")
+    (quantized / "lite.onnx").write_bytes(b"\x1c\0\0\0TFL3")
+    (quantized / "zip.onnx").write_bytes((quantized / "m.keras").read_bytes())
+    output = [str(quantized / "m2.onnx")] if command == "export" else []
+    assert main([command, str(quantized / name), *output]) == 2
+    assert message in capsys.readouterr().err
+
+
 MUTATIONS = 16
 
 

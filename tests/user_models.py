@@ -31,6 +31,18 @@ def _stages(x):
     return _joined(a, b, a + layers.Dense(CHANNELS // 2)(b))
 
 
+class _Points(layers.Layer):
+    """Computes with the points of an image in one axis; its code reads the sizes of the image."""
+
+    def call(self, x):
+        batch, height, width, channels = ops.shape(x)
+        points = ops.reshape(x, (batch, height * width, channels))
+        return ops.reshape(points - ops.mean(points, axis=1, keepdims=True), (batch, height, width, channels))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
 #: What takes a tensor (batch, ..., channels) to one of the same shape, whatever its rank.
 ANY = {
     "dense": lambda x: layers.Dense(CHANNELS)(x),
@@ -58,6 +70,7 @@ IMAGES = {
     "max_pool": lambda x: layers.MaxPooling2D(3, 1, padding="same")(x),
     "average_pool": lambda x: layers.AveragePooling2D(3, 1, padding="same")(x),
     "there_and_back": lambda x: layers.AveragePooling2D(2)(layers.UpSampling2D(2)(x)),
+    "points": lambda x: _Points()(x),
     "gate": lambda x: x * ops.sigmoid(layers.Dense(CHANNELS)(ops.mean(x, axis=(1, 2), keepdims=True))),
 }
 SEQUENCES = {

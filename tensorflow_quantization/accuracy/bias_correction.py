@@ -68,13 +68,17 @@ class BiasCorrection:
         expected = _mean(step.reference.operation, step.reference_arguments, axes)
         with _unquantized_output(wrapper):
             got = _mean(wrapper, step.arguments, axes)
-        variable, shift = (bias, expected - got) if bias is not None else (normalization.moving_mean, got - expected)
+        shift = expected - got
         if not np.isfinite(shift).all():
             raise ValueError(
                 f"The outputs of {step.call.path!r} are NaN or infinite. Check the data, and the weights of the layers "
                 "before it."
             )
-        variable.assign(float32_array(variable) + shift.reshape(variable.shape))
+        if normalization is None:
+            bias.assign(float32_array(bias) + shift.reshape(bias.shape))
+        else:  # the normalization subtracts the mean
+            mean = normalization.moving_mean
+            mean.assign(float32_array(mean) - shift.reshape(mean.shape))
 
 
 def _channel_axes(holder: BaseQuantizeWrapper, call: Call, normalization: Any) -> tuple[int, ...] | None:

@@ -79,7 +79,9 @@ def _source_axis(call: Call) -> int | None:
 
 def _follow(graph: LayerGraph, source: Call, axis: int) -> Rescaling | None:
     tensor = source.outputs[0]
-    index = np.arange(tensor.shape[axis])
+    channels = tensor.shape[axis]
+    assert channels is not None  # else the call is no source
+    index = np.arange(channels)
     while True:
         readers = graph.consumers(tensor)
         if graph.is_output(tensor) or not readers:
@@ -90,12 +92,12 @@ def _follow(graph: LayerGraph, source: Call, axis: int) -> Rescaling | None:
             return None
         (call,) = readers
         if "Flatten" in call.class_names:
-            positions = [d for a, d in enumerate(tensor.shape) if a not in (0, axis)]
-            if None in positions or getattr(call.operation, "data_format", "channels_last") != "channels_last":
+            sizes = [size for size in tensor.shape[1:] if size is not None]
+            if len(sizes) < len(tensor.shape) - 1 or getattr(call.operation, "data_format", None) == "channels_first":
                 return None
-            shape = [1] * (len(tensor.shape) - 1)
+            shape = [1] * len(sizes)
             shape[axis - 1] = len(index)
-            index = np.broadcast_to(index.reshape(shape), tensor.shape[1:]).ravel()
+            index = np.broadcast_to(index.reshape(shape), sizes).ravel()
             axis = 1
         elif _keeps_factors(call) and call.inputs == [tensor]:
             same_rank = len(call.outputs[0].shape) == len(tensor.shape)
@@ -140,8 +142,8 @@ def reading_kernels(call: Call, tensor: Tensor) -> list[tuple[keras.Variable, in
     """Returns the kernels that multiply `tensor` in a reader, each with the axis of its input channels."""
     layer = call.operation
     if Trait.PROJECTS in traits(call):
-        names = [name for name in ("query", "key", "value") if projection(layer, name) is not None]
-        return [(projection(layer, name).kernel, 0) for name in names]
+        projections = [projection(layer, name) for name in ("query", "key", "value")]
+        return [(dense.kernel, 0) for dense in projections if dense is not None]
     if isinstance(layer, keras.layers.EinsumDense):
         axis = _einsum_axis(layer, len(tensor.shape))
         assert axis is not None  # else the call is no reader

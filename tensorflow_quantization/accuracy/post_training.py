@@ -1,8 +1,7 @@
-"""`post_training_quantize`: a float model in, a quantized model out, as accurate as it gets without training."""
+"""`post_training_quantize`: a float model in, a quantized model out, without training and without labels."""
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import keras
@@ -18,11 +17,13 @@ from tensorflow_quantization.calibration import calibrate
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import input_batches
 from tensorflow_quantization.model.weights import float32_array
-from tensorflow_quantization.quantize import quantize_model
+from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
 from tensorflow_quantization.text.arguments import suggests_arguments
 
-#: Samples that the methods see, and those of them that the signal-to-noise is measured on.
-_SAMPLES, _MEASURED = 256, 64
+#: Samples that are used. The statistics of more are the same, and all are in memory at once.
+_SAMPLES = 256
+#: Samples in a batch of arrays.
+_BATCH_SIZE = 32
 
 
 @suggests_arguments
@@ -33,57 +34,83 @@ def post_training_quantize(
     target: str | None = None,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
+    quantization_spec: QuantizationSpec | None = None,
     method: str = "mse",
     verbose: int = 1,
-    **kwargs: Any,
 ) -> keras.Model:
-    """Quantizes a float model without training and without labels.
+    """Quantizes a float model without training and without labels, as accurately as the methods of this package can.
 
-    `equalize`, `quantize_model`, `calibrate`, `clip_weights`, `round_weights` and `correct_biases`, in this order.
+    In this order: `equalize` the channels, `quantize_model`, `calibrate`, `clip_weights` below 8 bits, and, for one
+    layer after the other, `round_weights` and `correct_biases`. Each is also a function of its own.
+
+    Examples:
+        >>> quantized = post_training_quantize(model, images, target="onnxruntime", verbose=0)
+        >>> quantized.name == model.name
+        True
+
+    Args:
+        model: the float model; unchanged.
+        data: the calibration set as `calibrate` takes it, without labels. The first 256 samples are used, all of them
+            in memory at once.
+        target: the runtime, as in `quantize_model`; default `None`.
+        weight_bits, activation_bits: int, 2 to 8; default `None`, which is 8.
+        quantization_spec: `QuantizationSpec` of single layers, as in `quantize_model`; default `None`.
+        method: how ranges are estimated, as in `calibrate`; default "mse".
+        verbose: 1 (default) prints the signal-to-noise ratio of the outputs after each stage, 0 nothing.
+
+    Returns:
+        The quantized model, calibrated. It trains, saves and exports as the result of `quantize_model` does.
+
+    Raises:
+        TypeError, ValueError: as `quantize_model` and `calibrate`.
     """
-    batches = _first(model, data, _SAMPLES)
-    quantizing = dict(target=target, weight_bits=weight_bits, activation_bits=activation_bits, **kwargs)
-    progress = _Progress(model, batches, verbose)
-    equalized = equalize(model, batches, weight_bits=weight_bits or 8, activation_bits=activation_bits or 8)
-    quantized = quantize_model(equalized, **quantizing)
+    batches = _samples(model, data)
+    progress = _Progress(model, batches) if verbose else None
+    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
+    plain = {name: 8 if value is None else value for name, value in bits.items()}
+    equalized = equalize(model, batches, **plain)
+    quantized = quantize_model(equalized, target=target, quantization_spec=quantization_spec, **bits)
     calibrate(quantized, batches, method=method, verbose=0)
-    progress.report("equalized, calibrated", quantized)
-    clip_weights(quantized)
-    progress.report("weights clipped", quantized)
+    _report(progress, quantized, "equalized, quantized, calibrated")
+    if plain["weight_bits"] < 8:
+        clip_weights(quantized)
+        _report(progress, quantized, "weights clipped")
     layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], equalized)
-    progress.report("weights rounded, biases corrected", quantized)
+    _report(progress, quantized, "weights rounded, biases corrected")
     return quantized
 
 
-class _Progress:
-    """Tells what each stage gained."""
-
-    def __init__(self, model: keras.Model, batches: list[Any], verbose: int):
-        self.verbose = verbose
-        self.batches = list(itertools.takewhile(lambda _: True, batches[-2:]))
-        self.expected = [self._outputs(model, x) for x in self.batches] if verbose else []
-
-    def report(self, stage: str, quantized: keras.Model) -> None:
-        if not self.verbose:
-            return
-        ratio = SignalToNoise()
-        for expected, x in zip(self.expected, self.batches, strict=True):
-            for e, y in zip(expected, self._outputs(quantized, x), strict=True):
-                ratio.update(e, y)
-        print(f"{ratio.decibels:6.1f} dB  {stage}")
-
-    @staticmethod
-    def _outputs(model, x):
-        return [float32_array(y) for y in tree.flatten(model(x, training=False))]
-
-
-def _first(model: keras.Model, data: Any, samples: int) -> list[Any]:
-    """Returns the first samples as batches in the structure of the model's inputs."""
+def _samples(model: keras.Model, data: Any) -> list[Any]:
+    """Returns the first samples as batches, in the structure of the model's inputs."""
     graph = LayerGraph.trace(model)
-    found, count = [], 0
-    for arrays in input_batches(graph, data, 32, "data"):
+    found: list[Any] = []
+    count = 0
+    for arrays in input_batches(graph, data, _BATCH_SIZE, "The calibration data"):
         found.append(tree.pack_sequence_as(graph.input_structure, arrays))
         count += len(arrays[0])
-        if count >= samples:
+        if count >= _SAMPLES:
             break
     return found
+
+
+class _Progress:
+    """The outputs of the float model for one batch, to measure each stage against."""
+
+    def __init__(self, model: keras.Model, batches: list[Any]):
+        self._batch = batches[-1]
+        self._expected = self._outputs(model)
+
+    def decibels(self, quantized: keras.Model) -> float:
+        """Returns the signal-to-noise ratio of the outputs, in decibels."""
+        ratio = SignalToNoise()
+        for expected, got in zip(self._expected, self._outputs(quantized), strict=True):
+            ratio.update(expected, got)
+        return ratio.decibels
+
+    def _outputs(self, model: keras.Model) -> list[Any]:
+        return [float32_array(y) for y in tree.flatten(model(self._batch, training=False))]
+
+
+def _report(progress: _Progress | None, quantized: keras.Model, stage: str) -> None:
+    if progress is not None:
+        print(f"{progress.decibels(quantized):6.1f} dB  {stage}")

@@ -16,13 +16,13 @@ from tensorflow_quantization.calibration.input_scale import warn_of_scale
 from tensorflow_quantization.calibration.min_max import MinMax
 from tensorflow_quantization.calibration.mse import MSE
 from tensorflow_quantization.calibration.percentile import Percentile
-from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.graph import LayerGraph, check_is_model
 from tensorflow_quantization.model.inputs import input_batches
 from tensorflow_quantization.model.keras_internals import data_adapter, sublayers
 from tensorflow_quantization.model.weights import float32_array, mode_of_keras
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.text.arguments import suggests_arguments
-from tensorflow_quantization.text.messages import must_be_one_of
+from tensorflow_quantization.text.messages import must_be_one_of, plain_errors
 
 ESTIMATORS: dict[str, type[RangeEstimator]] = {"minmax": MinMax, "percentile": Percentile, "mse": MSE}
 
@@ -92,9 +92,10 @@ def calibrate(
     _check_count("batch_size", batch_size)
     paths = _paths(model)
     ranged = [quantizer for quantizer in quantizers if quantizer.has_own_range]
-    estimators = [_Checked(_made_by(make_estimator), paths[id(quantizer)]) for quantizer in ranged]
+    not_finite: list[str] = []
+    estimators = [_Checked(_made_by(make_estimator), paths[id(quantizer)], not_finite) for quantizer in ranged]
     with _observing(model, quantizers, dict(zip(ranged, estimators, strict=True))):
-        _run(model, quantizers, data, steps, batch_size, verbose)
+        _run(model, quantizers, data, steps, batch_size, verbose, not_finite)
     _set_ranges(ranged, estimators)
     for quantizer in quantizers:
         quantizer.frozen = quantizer.ranges != "learned"
@@ -102,8 +103,7 @@ def calibrate(
 
 
 def _activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected a keras.Model, got {type(model).__name__}.")
+    check_is_model(model)
     mode = mode_of_keras(model)
     if mode is not None:
         raise ValueError(
@@ -170,10 +170,13 @@ def _estimator(method):
 
 
 class _Checked:
-    """The observer of one quantizer: checks that batches are finite, and updates an estimator with them."""
+    """The observer of one quantizer: checks that batches are finite, and updates an estimator with them.
 
-    def __init__(self, estimator: RangeEstimator, path: str):
-        self.estimator, self.path, self.seen = estimator, path, False
+    It appends its path to `not_finite` and raises nothing: Keras would wrap an error that is raised in a call.
+    """
+
+    def __init__(self, estimator: RangeEstimator, path: str, not_finite: list[str]):
+        self.estimator, self.path, self.not_finite, self.seen = estimator, path, not_finite, False
 
     def __call__(self, tensor: Any) -> Any:
         """Observes a batch, and returns it unquantized."""
@@ -181,10 +184,8 @@ class _Checked:
         if x.size == 0:
             return tensor
         if not np.isfinite(x).all():
-            raise ValueError(
-                f"{self.path!r} got values that are NaN or infinite. Check the calibration data, and the weights of "
-                "the layers before this quantizer."
-            )
+            self.not_finite.append(self.path)
+            return tensor
         self.estimator.update(x)
         self.seen = True
         return tensor
@@ -226,14 +227,20 @@ def _forget_compiled_functions(model: keras.Model) -> None:
     model.train_function = model.test_function = model.predict_function = None
 
 
-def _run(model, quantizers, data, steps, batch_size, verbose) -> None:
+def _run(model, quantizers, data, steps, batch_size, verbose, not_finite: list[str]) -> None:
     total, batches = _batches(model, data, batch_size)
     if steps is not None:
         total = steps if total is None else min(steps, total)
     bar = keras.utils.Progbar(total, verbose=verbose, unit_name="batch")
     done = 0
     for x in batches:
-        model.predict_on_batch(x)
+        with plain_errors():
+            model.predict_on_batch(x)
+        if not_finite:
+            raise ValueError(
+                f"{not_finite[0]!r} got values that are NaN or infinite. Check the calibration data, and the weights "
+                "of the layers before this quantizer."
+            )
         if done == 0:
             with _observers(quantizers, {}):
                 warn_of_scale(model, x)

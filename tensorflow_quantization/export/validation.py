@@ -53,8 +53,8 @@ def check_path(path: str | os.PathLike, suffix: str = ".onnx") -> Path:
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; give the name of a file in it, {path / f'model{suffix}'}.")
     if path.suffix != suffix:
-        other = _WRITERS.get(path.suffix)
-        right = path.with_suffix(suffix) if other else path.with_name(path.name + suffix)
+        known, other = path.suffix.lower() in _WRITERS, _WRITERS.get(path.suffix)
+        right = path.with_suffix(suffix) if known else path.with_name(path.name + suffix)
         raise ExportError(
             f"{path} does not end in {suffix}"
             + (f", and {other} writes {path.suffix} files" if other else "")

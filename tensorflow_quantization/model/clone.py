@@ -52,6 +52,9 @@ def rewrite(
     """
     rebuilder = _Rebuilder(graph, replace, after_input, before)
     model = rebuilder.rebuild(graph)
+    if hasattr(graph.model, "output_names"):  # a Sequential has none
+        # Losses may be given by these names. Keras does not save them: a loaded model has the names of its layers.
+        model.output_names = list(graph.model.output_names)
     rebuilder.copy_variables()
     _copy_compile_state(graph.model, model)
     return model
@@ -112,16 +115,17 @@ class _Rebuilder:
     def _outputs(self, graph: LayerGraph, inputs: dict[int, Any], outputs: Any) -> Any:
         """Returns the outputs of the new model: an input that the model returns is returned unchanged.
 
-        Several outputs keep their names, which losses and metrics may use, except a name that an operation still has:
-        an operation that is followed by a quantizer of its output.
+        A layer has the name of each of several outputs, also in a saved model, except a name that an operation still
+        has: an operation that is followed by a quantizer of its output.
         """
         names = [tensor.producer.name for tensor in graph.outputs if tensor.producer is not None]
         named = graph is self.graph and len(graph.outputs) > 1 and not isinstance(graph.output_structure, dict)
         taken = {operation.name for call in graph.calls for operation in self._operations(call)}
 
         def output(tensor: Tensor, y: Any) -> Any:
-            if tensor.producer is None:
-                return inputs[id(tensor)]
+            returned = _passed_through(tensor)
+            if returned.producer is None or tensor.producer is None:
+                return inputs[id(returned)]
             name = tensor.producer.name
             if not named or names.count(name) > 1 or name in taken:
                 return y
@@ -187,6 +191,17 @@ def _copy_low_rank_factors(old: Any, new: Any) -> None:
         if not target.lora_enabled:
             target.enable_lora(source.lora_rank)
         target.lora_alpha = source.lora_alpha
+
+
+def _passed_through(tensor: Tensor) -> Tensor:
+    """Returns the tensor that nested models pass through as `tensor`; `tensor` itself if a layer computes it."""
+    call = tensor.producer
+    if call is None or call.subgraph is None:
+        return tensor
+    inner = _passed_through(call.subgraph.outputs[tensor.index])
+    if inner.producer is not None:
+        return tensor
+    return _passed_through(call.inputs[[id(t) for t in call.subgraph.inputs].index(id(inner))])
 
 
 def _chain(operations: Sequence[keras.Operation], x):

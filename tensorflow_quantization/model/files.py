@@ -12,6 +12,12 @@ from tensorflow_quantization.text.messages import error_in_one_line
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
 
+#: What to do with files of other kinds.
+_OTHER_FILES = {
+    ".onnx": " An .onnx file is read by check_onnx and runtime_report, or the commands `check` and `report`.",
+    ".tflite": " A .tflite file is written from a Keras model, and cannot be read back.",
+}
+
 #: A longer reason holds a config.
 _LONGEST = 300
 
@@ -37,7 +43,8 @@ def load_model(path: str | os.PathLike, *, trusted: bool = False) -> keras.Model
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"{path} is not a saved Keras model: expected a .keras or .h5 file.")
+        hint = _OTHER_FILES.get(path.suffix.lower(), "")
+        raise ValueError(f"{path} is not a saved Keras model: expected a .keras or .h5 file.{hint}")
     if path.suffix == ".keras":
         _check_archive(path)
     try:

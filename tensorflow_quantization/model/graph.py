@@ -18,6 +18,7 @@ from keras import tree
 from tensorflow_quantization.model.functional import as_functional
 from tensorflow_quantization.model.keras_classes import class_names_in_spec, keras_class_names
 from tensorflow_quantization.model.keras_internals import nodes_in_order, origin
+from tensorflow_quantization.model.sizes import essence
 from tensorflow_quantization.text.messages import did_you_mean, is_path
 
 
@@ -82,7 +83,7 @@ class Call:
     @property
     def class_name(self) -> str:
         """The name of the class of the operation."""
-        return type(self.operation).__name__
+        return type(essence(self.operation)).__name__
 
     @property
     def class_names(self) -> list[str]:
@@ -90,7 +91,7 @@ class Call:
 
         Custom classes are left out, see `model.keras_classes`.
         """
-        return keras_class_names(type(self.operation))
+        return keras_class_names(type(essence(self.operation)))
 
     @property
     def class_names_in_spec(self) -> list[str]:
@@ -104,18 +105,22 @@ class Call:
 
     @property
     def arguments(self) -> dict[str, list[Tensor]]:
-        """The operands by the parameter of `call` that takes them, in the order of the call; masks are left out."""
-        bound = inspect.signature(self.operation.call).bind(*self.args, **self.kwargs).arguments
+        """The operands by the parameter of `call` that takes them, in the order of the call; no masks and sizes."""
+        bound = inspect.signature(self.operation.call).bind(*self.args, **self.kwargs)
+        given = bound.arguments
+        for parameter in bound.signature.parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                given.update(given.pop(parameter.name, {}))
         named = {
             name: [x for x in tree.flatten(argument) if isinstance(x, Tensor)]
-            for name, argument in bound.items()
-            if not name.endswith("mask")
+            for name, argument in given.items()
+            if not name.endswith("mask") and name != "sizes"
         }
         return {name: tensors for name, tensors in named.items() if tensors}
 
     @property
     def operands(self) -> list[Tensor]:
-        """The operands, which are the tensors among the arguments without the masks, as one list."""
+        """The operands, the tensors of `arguments`, as one list."""
         return [tensor for tensors in self.arguments.values() for tensor in tensors]
 
 
@@ -162,15 +167,7 @@ class LayerGraph:
             TypeError: `model` is no `keras.Model`.
             ValueError: the input shape is unknown, since the model is not built, or `call` cannot be traced.
         """
-        if is_path(model):
-            raise TypeError(
-                f"Expected a keras.Model, got the path {str(model)!r}. Load it: keras.saving.load_model(path)."
-            )
-        if not isinstance(model, keras.Model):
-            raise TypeError(
-                f"Expected a keras.Model, got {type(model).__module__}.{type(model).__name__}. "
-                "Rebuild a model of Keras 2 (tf_keras) with Keras 3."
-            )
+        check_is_model(model)
         return _Tracer().trace(model, prefix)
 
     @classmethod
@@ -366,3 +363,23 @@ def _output_specs(call: Call, inlined: Call) -> list[tuple[int | None, ...]]:
 
     specs = call.operation.compute_output_spec(*substitute(inlined.args, spec), **substitute(inlined.kwargs, spec))
     return [tuple(x.shape) for x in tree.flatten(specs)]
+
+
+def check_is_model(model: object) -> None:
+    """Raises: TypeError: `model` is no `keras.Model`; the message says what it is."""
+    if isinstance(model, keras.Model):
+        return
+    cls = type(model)
+    hint = ""
+    if is_path(model):
+        got, hint = f"the path {str(model)!r}", " Load it: keras.saving.load_model(path)."
+    elif isinstance(model, type):
+        got, hint = f"the class {model.__name__}", f" Pass an instance: {model.__name__}(...)."
+    elif isinstance(model, keras.layers.Layer):
+        got = f"the layer {model.name!r} ({cls.__name__})"
+        hint = " Make a model of it: keras.Sequential([keras.Input(shape), layer])."
+    elif cls.__module__.partition(".")[0] in ("tf_keras", "tensorflow"):
+        got, hint = f"{cls.__module__}.{cls.__name__}", " Rebuild a model of Keras 2 (tf_keras) with Keras 3."
+    else:
+        got = cls.__name__
+    raise TypeError(f"Expected a keras.Model, got {got}.{hint}")

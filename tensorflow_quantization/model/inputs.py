@@ -13,6 +13,7 @@ from keras.utils import PyDataset
 
 from tensorflow_quantization.model.graph import LayerGraph, Tensor
 from tensorflow_quantization.model.keras_internals import data_adapter
+from tensorflow_quantization.text.messages import did_you_mean
 
 #: The number of shapes that an error shows.
 _SHOWN = 8
@@ -29,7 +30,7 @@ def model_inputs(graph: LayerGraph, x: Any, name: str = "x") -> list[np.ndarray]
         name: str, the name of `x` in the error message; default "x".
 
     Raises:
-        ValueError: an array is missing or empty, or its shape differs from its input's.
+        ValueError: an array is missing or empty, or its shape differs from its input's; or `x` holds no arrays.
 
     Examples:
 
@@ -42,14 +43,11 @@ def model_inputs(graph: LayerGraph, x: Any, name: str = "x") -> list[np.ndarray]
     [1.0, 0.0]
     """
     arrays = _arrays(graph, x)
-    shapes: list[Any] = [None if a is None else a.shape for a in arrays[:_SHOWN]]
-    shapes += ["..."] * (len(arrays) > _SHOWN)
     fitting = _fitting(graph, arrays)
     if fitting is None:
         wanted = ", ".join(f"{t.name} {t.shape}" for t in graph.inputs)
-        raise ValueError(
-            f"{name} must hold one array for each input ({wanted}), got shapes {shapes}.{_hint(graph, arrays)}"
-        )
+        raise ValueError(f"{name} must hold one array for each input ({wanted}), got {_got(graph, x, arrays)}")
+    shapes = _shapes(arrays)
     if any(0 in a.shape for a in fitting):
         raise ValueError(f"{name} holds no data: shapes {shapes}. Pass at least one sample.")
     if _batched(graph) and len({len(a) for a in fitting}) > 1:
@@ -121,14 +119,19 @@ def input_batches(graph: LayerGraph, data: Any, batch_size: int | None = None, n
 def _arrays(graph: LayerGraph, x: Any) -> list[np.ndarray | None]:
     """The arrays in `x`, for a dict in the order of the inputs; `None` for an input without an array."""
     if isinstance(x, dict):
-        if isinstance(graph.input_structure, dict):
-            x = {key: x.get(key) for key in graph.input_structure}
-        else:
-            x = [x.get(tensor.name) for tensor in graph.inputs]
+        found = [x.get(key) for key in _keys(graph)]
+        x = dict(zip(_keys(graph), found, strict=True)) if isinstance(graph.input_structure, dict) else found
     leaves = tree.flatten(x)
     if isinstance(x, list | tuple) and leaves and all(isinstance(leaf, int | float) for leaf in leaves):
         leaves = list(x) if len(graph.inputs) > 1 else [x]  # lists of numbers
     return [None if a is None else _to_numpy(a) for a in leaves]
+
+
+def _keys(graph: LayerGraph) -> list[str]:
+    """The keys of a dict of arrays."""
+    if isinstance(graph.input_structure, dict):
+        return list(graph.input_structure)
+    return [tensor.name for tensor in graph.inputs]
 
 
 def _to_numpy(x: Any) -> np.ndarray:
@@ -161,13 +164,48 @@ def _same(shape: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
     return len(shape) == len(wanted) and all(b in (None, a) for a, b in zip(shape, wanted, strict=True))
 
 
+def _shapes(arrays: list[np.ndarray | None]) -> list[Any]:
+    """The shapes that an error shows."""
+    return [None if a is None else a.shape for a in arrays[:_SHOWN]] + ["..."] * (len(arrays) > _SHOWN)
+
+
+def _got(graph: LayerGraph, x: Any, arrays: list[np.ndarray | None]) -> str:
+    """What was passed instead of arrays that fit, and what is probably wrong: the end of an error message."""
+    if isinstance(x, dict):
+        wanted = _keys(graph)
+        unknown, missing = ([k for k in one if k not in other] for one, other in ((x, wanted), (wanted, x)))
+        if missing:
+            hints = [f" There is no input {key!r}.{did_you_mean(str(key), missing)}" for key in unknown[:_SHOWN]]
+            return f"the keys {list(x)[:_SHOWN]}, without {missing}.{''.join(hints)}"
+    if not any(t.dtype == "string" for t in graph.inputs):
+        odd = [kind for leaf in tree.flatten(x) if (kind := _odd_kind(leaf))]
+        if odd:
+            return f"{', '.join(dict.fromkeys(odd[:_SHOWN]))}. Pass arrays of numbers."
+    return f"shapes {_shapes(arrays)}.{_hint(graph, arrays)}"
+
+
+def _odd_kind(leaf: Any) -> str:
+    """The type of a leaf that is no array of numbers, from which NumPy makes an array of text or objects; else ""."""
+    if leaf is None or isinstance(leaf, bool):
+        return "" if leaf is None else "bool"
+    array = _to_numpy(leaf)
+    if array.dtype.kind not in "OSU":
+        return ""
+    return f"an array of {array.dtype}" if isinstance(leaf, np.ndarray) else type(leaf).__name__
+
+
 def _hint(graph: LayerGraph, arrays: list[np.ndarray | None]) -> str:
     """What is probably missing in arrays that do not fit."""
-    samples = len(arrays) == len(graph.inputs) and all(
-        a is not None and _same(a.shape, t.shape[1:]) for a, t in zip(arrays, graph.inputs, strict=True)
-    )
-    if not samples:
+    count = len(graph.inputs)
+    if not arrays or len(arrays) % count:
         return ""
+    wanted = itertools.cycle(t.shape[1:] for t in graph.inputs)
+    if not all(a is not None and _same(a.shape, shape) for a, shape in zip(arrays, wanted, strict=False)):
+        return ""
+    if len(arrays) > count:
+        return f" These are {len(arrays) // count} samples without a batch axis: pass one array, np.stack(samples)" + (
+            ", for each input." if count > 1 else "."
+        )
     return " The batch axis is missing: did you forget .batch() of a dataset, or the axis of a single sample, x[None]?"
 
 

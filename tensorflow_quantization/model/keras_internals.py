@@ -18,7 +18,7 @@ from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.layers.layer import CallContext
 from keras.src.models.functional import Functional
-from keras.src.ops.numpy import Reshape
+from keras.src.ops.numpy import BroadcastTo, Reshape
 from keras.src.random.seed_generator import global_seed_generator
 from keras.src.saving.serialization_lib import SafeModeScope
 from keras.src.trainers.data_adapters import get_data_adapter
@@ -134,10 +134,10 @@ def global_random_state() -> keras.Variable:
     return global_seed_generator().state
 
 
-#: The operation class of `keras.ops.reshape`.
+#: The operation classes of `keras.ops.broadcast_to` and `keras.ops.reshape`.
 #:
-#: Why: tracing corrects the shape in it. Only the function is public; public operation classes would do.
-ReshapeOperation = Reshape
+#: Why: tracing sets the shapes in them. Only the functions are public; public operation classes would do.
+BroadcastToOperation, ReshapeOperation = BroadcastTo, Reshape
 
 
 # Layers.
@@ -351,6 +351,26 @@ def remove_keras_mask(tensor: Any) -> None:
 
 
 # Training, data and saving.
+
+
+def keeping_mask(before: Any, after: Any) -> Any:
+    """Returns `after`, with the mask of `before` if that tensor has one.
+
+    Why: an operation between two layers hides the mask that Keras attached to a tensor.
+    """
+    if (mask := get_keras_mask(before)) is not None:
+        set_keras_mask(after, mask)
+    return after
+
+
+def hand_on_masks(layer: keras.layers.Layer, inputs: Any, outputs: Any) -> None:
+    """Attaches the masks that `layer` computes from the masks of its inputs to its outputs, as calling it does.
+
+    Why: a function that computes a layer in its place has to do the same.
+    """
+    masks = keras.tree.map_structure(get_keras_mask, inputs)
+    if layer.supports_masking and any(mask is not None for mask in keras.tree.flatten(masks)):
+        layer._set_mask_metadata(inputs, outputs, masks)
 
 
 def compile_arguments(model: keras.Model) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ import keras
 
 from tensorflow_quantization.model.graph import Call, Tensor
 from tensorflow_quantization.model.keras_classes import computes_differently, is_of_keras
+from tensorflow_quantization.model.sizes import essence
 
 
 class Trait(Flag):
@@ -110,7 +111,7 @@ def traits(call: Call) -> Trait:
 
 def operation_traits(operation: keras.Operation) -> Trait:
     """Returns the traits of a layer or operation; none for a custom class that does not compute as its Keras base."""
-    return _class_traits(operation.__class__)
+    return _class_traits(essence(operation).__class__)
 
 
 @cache

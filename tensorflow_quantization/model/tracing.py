@@ -7,7 +7,7 @@ assigns to a variable when it runs, its random state for example, cannot be trac
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -36,7 +36,7 @@ def trace_call(
     call: Call,
     training: bool | None = False,
     scope: keras.StatelessScope | None = None,
-    batch: int | None = None,
+    shapes: Sequence[tuple[int | None, ...]] | None = None,
 ) -> tuple[LayerGraph, list[int]]:
     """Returns the graph of a layer's `call`, and the indices of the inputs that it reads.
 
@@ -44,7 +44,7 @@ def trace_call(
         call: the call of a layer.
         training: the `training` argument of the layer and its sublayers; `None` leaves it open. Default `False`.
         scope: see `trace_layer`.
-        batch: int, the batch size that replaces a dynamic batch size; default `None` keeps it dynamic.
+        shapes: a shape for each of `call.inputs`; default `None`, their own shapes.
 
     Returns:
         (graph, indices): input i of the graph is `call.inputs[indices[i]]`.
@@ -54,11 +54,11 @@ def trace_call(
     """
     layer: Any = call.operation
     known: dict[int, keras.KerasTensor] = {}
+    given = {id(t): shape for t, shape in zip(call.inputs, shapes or [t.shape for t in call.inputs], strict=True)}
 
     def as_input(t: Tensor) -> keras.KerasTensor:
         if id(t) not in known:
-            size = batch if t.shape[0] is None else t.shape[0]
-            known[id(t)] = keras.Input(batch_shape=(size, *t.shape[1:]), dtype=t.dtype)
+            known[id(t)] = keras.Input(batch_shape=given[id(t)], dtype=t.dtype)
         return known[id(t)]
 
     args = substitute(call.args, as_input)

@@ -46,8 +46,7 @@ def read_onnx(path: str | os.PathLike) -> onnx.ModelProto:
         raise ValueError(f"{path} is a directory; pass the path of an .onnx file.")
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    if path.suffix == ".tflite":
-        raise ValueError(f"{path} is a LiteRT file; pass the path of an .onnx file.")
+    _check_kind(path)
     size = path.stat().st_size
     if size > _LARGEST_MESSAGE:
         raise ValueError(
@@ -69,6 +68,20 @@ def read_onnx(path: str | os.PathLike) -> onnx.ModelProto:
         raise ValueError(f"{path} is not a valid ONNX model: {_reason(error)}\n{_DAMAGED}") from error
     _check_constants(to_ir(inlined, path), path)
     return inlined
+
+
+def _check_kind(path: pathlib.Path) -> None:
+    """Raises: ValueError: the file is of another kind, as its first bytes or its suffix say."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start[4:] == b"TFL3" or path.suffix == ".tflite":
+        raise ValueError(f"{path} is a LiteRT file; pass the path of an .onnx file.")
+    # A .keras file is a zip archive, an .h5 file is in HDF5.
+    if start.startswith((b"PK\x03\x04", b"\x89HDF")) or path.suffix in (".keras", ".h5", ".hdf5"):
+        raise ValueError(
+            f"{path} is a file of Keras. Write its model as an .onnx file first, with export_onnx(model, path) or "
+            "`tensorflow-quantization export model.keras model.onnx`."
+        )
 
 
 def check_is_path(path: object) -> None:

@@ -16,8 +16,9 @@ from keras import tree
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.model.keras_classes import is_of_keras
-from tensorflow_quantization.model.keras_internals import ReshapeOperation, own_variables, sublayers
-from tensorflow_quantization.model.tracing import UntraceableError, reason_of, trace_call
+from tensorflow_quantization.model.keras_internals import own_variables, sublayers
+from tensorflow_quantization.model.sampling import trace_with_sizes
+from tensorflow_quantization.model.tracing import UntraceableError, reason_of
 from tensorflow_quantization.quantize.plan import QuantizationPlan
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, find_wrapper
@@ -152,7 +153,6 @@ def _open(calls: list[Call]) -> tuple[Block, LayerGraph]:
         while_training, _ = _trace(call, True)
         if _structure(while_training) != _structure(inner):
             raise UntraceableError("it computes something else in training")
-    _settle_shapes(call, explicit, inner)
     _check_inner(layer, inner)
     inner.model = layer
     if len(inner.inputs) == 1:
@@ -194,7 +194,7 @@ def _signature(call: Call) -> str:
 def _trace(call: Call, training: bool | None) -> tuple[LayerGraph, list[int]]:
     """The graph of a block, and for each of its inputs the index among the inputs of the call."""
     scope = _WatchingScope()
-    traced = trace_call(call, training, scope)
+    traced = trace_with_sizes(call, training, scope)
     if scope.read:
         raise UntraceableError(f"its code reads the variable {scope.read[0]!r}")
     return traced
@@ -217,22 +217,6 @@ def _structure(graph: LayerGraph) -> tuple[Any, ...]:
     return rows, [place(t) for t in graph.outputs]
 
 
-def _settle_shapes(call: Call, training: bool | None, inner: LayerGraph) -> None:
-    """Replace the unknown sizes of reshapes to `(ops.shape(x)[0], ...)`.
-
-    An axis whose size is the same for two batch sizes is static; an axis whose size differs becomes -1.
-    """
-    if not any(isinstance(c.operation, ReshapeOperation) and None in c.operation.newshape for c in inner.calls):
-        return
-    traces = [trace_call(call, training, batch=size)[0].calls for size in (2, 3)]
-    for c, *samples in zip(inner.calls, *traces, strict=True):
-        for tensor, *outputs in zip(c.outputs, *(sample.outputs for sample in samples), strict=True):
-            tensor.shape = tuple(a if a == b else None for a, b in zip(*(t.shape for t in outputs), strict=True))
-        if isinstance(c.operation, ReshapeOperation) and c.outputs[0].shape.count(None) <= 1:
-            newshape = tuple(-1 if size is None else size for size in c.outputs[0].shape)
-            c.operation = ReshapeOperation(newshape, name=c.name)
-
-
 def _check_inner(layer: Any, graph: LayerGraph) -> None:
     """Check that a model can be built from the calls of a block.
 
@@ -243,8 +227,6 @@ def _check_inner(layer: Any, graph: LayerGraph) -> None:
         for x in tree.flatten((call.args, call.kwargs)):
             if isinstance(x, keras.Variable):
                 raise UntraceableError(f"its code reads the variable {x.path!r}")
-        if not call.is_layer and _needs_unknown_size(call):
-            raise UntraceableError(f"its {call.class_name} needs a size that is known only at run time")
     layers = [call.operation for call in graph.calls if call.is_layer]
     called = {id(inner) for operation in layers for inner in (operation, *sublayers(operation))}
     for inner in sublayers(layer):
@@ -252,12 +234,6 @@ def _check_inner(layer: Any, graph: LayerGraph) -> None:
             raise UntraceableError(f"it never calls its layer {inner.name!r}")
     if any(t is x for t in graph.outputs for x in graph.inputs):
         raise UntraceableError("it returns an input unchanged")
-
-
-def _needs_unknown_size(call: Call) -> bool:
-    """Whether an argument of an operation is a shape with `None` in it: the code used the size of a dynamic axis."""
-    values = [*vars(call.operation).values(), *call.args, *call.kwargs.values()]
-    return any(isinstance(v, tuple) and None in v and any(isinstance(size, int) for size in v) for v in values)
 
 
 def _parts_called(layer: Any, called: set[int]) -> bool:

@@ -24,12 +24,15 @@ from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import check_bits
 from tensorflow_quantization.targets import TARGETS, Target, find_target
-from tensorflow_quantization.targets.reason import Reason
+from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import did_you_mean, other_name
 from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 from tensorflow_quantization.wrappers.refusing import refuse_keras_quantize
+
+#: The number of layers that an error lists.
+_SHOWN = 8
 
 
 @suggests_arguments
@@ -82,7 +85,8 @@ def quantize_model(
         TypeError: `model`, the spec or a case has a wrong type, or a case returns a wrong type.
         ValueError: the mode, the target or `ranges` is unknown; mode "partial" with no layer named; bits are out of
             range, or the target cannot compute with them; `activation_bits` and `input_bits` differ; the model is not
-            built or is quantized already; a layer cannot be copied; a named layer cannot be wrapped.
+            built or is quantized already; a layer cannot be copied; a named layer cannot be wrapped; or mode "full"
+            finds nothing to quantize, and neither spec nor case switched a layer off.
     """
     check_ranges(ranges)
     graph, plan = _decide(
@@ -94,6 +98,7 @@ def quantize_model(
         weight_bits,
         same_bits(activation_bits, input_bits),
     )
+    _check_quantizes(model, plan, quantization_mode)
     quantized = rewrite(
         graph,
         lambda call, copy: apply_plan(plan[call.path], copy, len(call.operands), ranges),
@@ -125,7 +130,7 @@ def plan_model(
         A `QuantizationPlan` with a decision and its reason for each layer.
 
     Raises:
-        TypeError, ValueError: as `quantize_model` does.
+        TypeError, ValueError: as `quantize_model` does, except that a plan may quantize nothing.
     """
     _, plan = _decide(
         model, quantization_mode, quantization_spec, custom_qdq_cases, target, weight_bits, activation_bits
@@ -171,6 +176,19 @@ def _decide(
             "partial mode quantizes nothing else."
         )
     return graph, plan_bias_rounding(graph, plan)
+
+
+def _check_quantizes(model: keras.Model, plan: QuantizationPlan, mode: str) -> None:
+    """Raises: ValueError: full mode quantizes nothing, although nobody switched a layer off."""
+    layers = [layer for layer in plan if layer.class_name != "InputLayer"]
+    if plan.quantizes or mode == PARTIAL or any(x.reason.code == ReasonCode.SWITCHED_OFF for x in layers):
+        return
+    reasons = [f"  {layer.path} ({layer.class_name}): {layer.reason}" for layer in layers]
+    rest = [f"  and {len(reasons) - _SHOWN} more"] if len(reasons) > _SHOWN else []
+    raise ValueError(
+        "\n".join([f"Nothing is quantized in model {model.name!r}:", *reasons[:_SHOWN], *rest])
+        + "\nKeep the model in float, pass another target, or name layers in a quantization_spec."
+    )
 
 
 def _quantizes_in(plan: QuantizationPlan, path: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from tensorflow_quantization.model.keras_classes import resolve_alias
 from tensorflow_quantization.quantizers.scheme import check_bits
+from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.text.tables import text_table
 
@@ -82,6 +83,7 @@ class LayerConfig:
     activation_bits: int | None
     quantize_output: bool
 
+    @suggests_arguments
     def __init__(
         self,
         name: str,
@@ -160,6 +162,7 @@ class QuantizationSpec:
     def __init__(self):
         self.layers: list[LayerConfig] = []
 
+    @suggests_arguments
     def add(
         self,
         name: str | Sequence[str],
@@ -280,6 +283,11 @@ def _column(argument: str, value: Any, names: list[str]) -> list[Any]:
 
 
 def _string(value: Any, what: str) -> str:
+    if isinstance(value, type):
+        raise TypeError(
+            f"A layer or class name must be a string, got the class {value.__name__}. Pass its name, with "
+            f"is_keras_class=True: {value.__name__!r}."
+        )
     if not isinstance(value, str):
         raise TypeError(f"A layer or class name must be a string, got {value!r}. Pass layer.name for a layer.")
     return value

@@ -41,7 +41,7 @@ def suggests_arguments(function: Callable[P, R]) -> Callable[P, R]:
             if name not in names:
                 known = [repr(other) for other in _EXPECTED.get(name, ()) if other in names]
                 hint = f" Did you mean {' or '.join(known)}?" if known else did_you_mean(name, names)
-                raise TypeError(f"{function.__name__} has no argument {name!r}.{hint}")
+                raise TypeError(f"{function.__qualname__} has no argument {name!r}.{hint}")
         return function(*args, **kwargs)
 
     return checked

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 #: Other names of runtimes, in lower case without spaces and punctuation, to our names.
 _OTHER_NAMES = {
@@ -16,6 +17,9 @@ _OTHER_NAMES = {
     "tensorflowlite": "litert",
     "ov": "openvino",
 }
+
+#: What is wrong, in an error that Keras raises again with the layer and its arguments.
+_BOLD = re.compile(r"\x1b\[1m(.+?)\x1b\[0m", re.DOTALL)
 
 
 def did_you_mean(name: str, existing: list[str]) -> str:
@@ -63,13 +67,18 @@ def error_in_one_line(error: Exception) -> str:
     Keras writes what is wrong in bold, between the name of the layer and its arguments. TensorFlow writes it after a
     traceback, in a line that starts with the class of the error. Otherwise it is the first line.
     """
-    message = str(error).strip()
-    bold = re.search(r"\x1b\[1m(.+?)\x1b\[0m", message, re.DOTALL)
+    message = _message(error).strip()
+    bold = _BOLD.search(message)
     if bold:
         return f"{type(error).__name__}: {' '.join(bold[1].split())}"
     lines = [line.strip() for line in f"{type(error).__name__}: {message}".split("\n")]
     named = [line for line in lines[1:] if re.match(r"\w+Error: ", line)]
     return named[0] if named and lines[0].endswith("in user code:") else lines[0]
+
+
+def _message(error: Exception) -> str:
+    """The text of an error; `str` of a KeyError is the representation of a key."""
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
 
 
 def what_is_wrong(error: Exception) -> str:
@@ -80,3 +89,23 @@ def what_is_wrong(error: Exception) -> str:
         'wrong shape'
     """
     return error_in_one_line(error).partition(": ")[2] or type(error).__name__
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """In the context, an error in a layer names the call and what is wrong, without colours and a list of arguments.
+
+    The error keeps its class, if the class takes one message, and has Keras' error as its cause.
+    """
+    try:
+        yield
+    except Exception as error:
+        wrapped = re.search(r"when calling (.+?)\.\n", _message(error))
+        if not (wrapped and _BOLD.search(_message(error))):
+            raise
+        message = f"{wrapped[1]}: {what_is_wrong(error)}"
+        try:
+            plain: Exception = type(error)(message)
+        except TypeError:
+            plain = RuntimeError(message)
+        raise plain from error

@@ -5,8 +5,15 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import os
+import sys
+import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
+
+#: Two redirections at once would restore stderr to the wrong file.
+_REDIRECTING = threading.Lock()
 
 
 def warn_user(message: str) -> None:
@@ -38,3 +45,29 @@ def converting() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "__array__ implementation doesn't accept a copy", DeprecationWarning)
         yield
+
+
+@contextlib.contextmanager
+def without_note(start: str) -> Iterator[None]:
+    """Leaves out lines that native code writes to stderr in the context, if they begin with `start`.
+
+    Other lines, also of other threads, are written after the context, so it is for one short call.
+    """
+    with _REDIRECTING, tempfile.TemporaryFile() as held:
+        try:
+            stderr = os.dup(2)
+        except OSError:  # the process has no stderr
+            yield
+            return
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            for line in held:
+                if not line.startswith(start.encode()):
+                    os.write(2, line)

@@ -203,6 +203,21 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         for quantizer in self.activation_quantizers:
             quantizer.frozen = value
 
+    @property
+    def enable_lora(self) -> Callable[..., None]:
+        """The method `enable_lora` of the layer, whose kernel is then quantized with its low-rank factors.
+
+        Examples:
+            >>> quantized = quantize_model(model)
+            >>> quantized.get_layer("quant_scores").enable_lora(2)
+            >>> quantized.get_layer("quant_scores").layer.lora_rank
+            2
+
+        Raises:
+            AttributeError: the layer has no such method.
+        """
+        return self.layer.enable_lora
+
     def build(self, input_shape=None):
         """Builds the layer and its quantizers.
 

@@ -315,7 +315,7 @@ def test_model_without_quantizers_is_refused(cnn, images):
 
 
 def test_what_is_no_model_is_refused(x):
-    with pytest.raises(TypeError, match=r"Expected a keras\.Model, got str"):
+    with pytest.raises(TypeError, match=r"Expected a keras\.Model, got the path 'model'"):
         calibrate("model", x)
 
 
@@ -338,3 +338,29 @@ def test_real_images_from_float_to_int8_without_training(fashion_mnist):
         q_model = calibrate(quantize_model(model), x_train[:512], method=method, verbose=0)
         _, accuracy = q_model.evaluate(x_test, y_test, batch_size=500, verbose=0)
         assert abs(accuracy - float_accuracy) < 0.01, method
+
+
+class Picky(layers.Layer):
+    def call(self, inputs):
+        if keras.ops.max(inputs) > 1:
+            raise KeyError("values above 1")
+        return inputs
+
+
+def test_errors_are_in_one_line_without_colours():
+    inputs = keras.Input((4,))
+    model = quantize_model(keras.Model(inputs, layers.Dense(2)(inputs)))
+    with pytest.raises(ValueError, match=r"^'quant_dense\w*/input_quantizer' got values that are NaN .* quantizer\.$"):
+        calibrate(model, np.full((1, 4), np.nan), verbose=0)
+
+
+def test_an_error_of_a_layer_of_the_user_is_in_one_line_and_keeps_its_class():
+    class Network(keras.Model):
+        def predict_step(self, data):
+            return self(Picky()(data))
+
+    inputs = keras.Input((4,))
+    model = quantize_model(Network(inputs, layers.Dense(2)(inputs)))
+    with pytest.raises(KeyError) as caught:
+        calibrate(model, np.full((2, 4), 2.0), verbose=0)
+    assert caught.value.args == ("Picky.call(): values above 1",)

@@ -94,7 +94,35 @@ def test_an_input_that_the_model_returns_is_returned_unchanged():
     assert_same_arrays(computed, model(np.maximum(x, 0))[1])
 
 
-def test_an_output_is_named_unless_an_operation_still_has_the_name():
+def test_an_input_that_a_nested_model_returns_is_returned_unchanged():
+    x = np.float32([[-1.0, 2.0, -3.0, 4.0]])
+    model = None
+    for depth in range(3):  # each model returns the inputs of the model in it
+        feat = keras.Input((4,), name=f"feat{depth}")
+        inner = model([feat]) if model else [feat, layers.Dense(2, name="dense")(feat)]
+        model = keras.Model([feat], inner, name=f"model{depth}")
+    changed = rewrite(LayerGraph.trace(model), lambda call, layer: [layer], lambda tensor: [layers.ReLU(name="relu")])
+    returned, computed = changed([x])
+    assert_same_arrays(returned, x)
+    assert_same_arrays(computed, model([np.maximum(x, 0)])[1])
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_outputs_have_the_names_of_the_model(outputs):
+    x = keras.Input((4,), name="x")
+    y = layers.Dense(2, name="dense")(x) + layers.Dense(2, name="other")(x)
+    model = keras.Model(x, [y, layers.ReLU(name="relu")(y)][:outputs])
+
+    def followed(call, layer):
+        return [layer, layers.Identity(name=f"after_{layer.name}")]
+
+    changed = rewrite(LayerGraph.trace(model), followed)
+    assert changed.output_names == model.output_names
+    changed.compile("sgd", loss=dict.fromkeys(model.output_names, "mse"))
+    changed.fit(np.ones((2, 4)), [np.ones((2, 2))] * outputs, verbose=0)
+
+
+def test_a_layer_has_the_name_of_an_output_unless_an_operation_still_has_it(tmp_path):
     x = keras.Input((4,), name="x")
     model = keras.Model(x, [layers.Dense(2, name="dense")(x), layers.ReLU(name="act")(x)])
 
@@ -104,7 +132,10 @@ def test_an_output_is_named_unless_an_operation_still_has_the_name():
             return [layer]
         return [layer, layers.Identity(name="after")]
 
-    assert rewrite(LayerGraph.trace(model), followed).output_names == ["dense", "after"]
+    changed = rewrite(LayerGraph.trace(model), followed)
+    assert changed.output_names == ["dense", "act"]
+    changed.save(tmp_path / "m.keras")
+    assert keras.saving.load_model(tmp_path / "m.keras").output_names == ["dense", "after"]
 
 
 def test_trainable_flags_are_kept():

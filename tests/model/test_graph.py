@@ -4,6 +4,7 @@ import pytest
 import small_models
 from keras import layers, ops
 
+from tensorflow_quantization import QuantizationSpec, quantize_model
 from tensorflow_quantization.model.graph import LayerGraph, substitute
 from tensorflow_quantization.model.keras_internals import nodes_of, reading_nodes, sublayers
 
@@ -211,3 +212,15 @@ def test_model_that_is_not_built_is_refused_with_what_to_do(model):
 def test_what_is_no_keras_model_is_refused(thing):
     with pytest.raises(TypeError, match=r"Expected a keras\.Model, got"):
         LayerGraph.trace(thing)
+
+
+def test_a_mask_is_no_operand_of_a_wrapper():
+    tokens = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(9, 4, mask_zero=True)(tokens)
+    model = keras.Model(tokens, layers.Lambda(lambda x: x * 2.0, name="twice")(x))
+    spec = QuantizationSpec()
+    spec.add("twice")
+    quantized = quantize_model(model, quantization_spec=spec)
+    (call,) = LayerGraph.trace(quantized).find("quant_twice")
+    assert [tensor.dtype for tensor in call.inputs] == ["float32", "bool"]
+    assert call.operands == call.inputs[:1]

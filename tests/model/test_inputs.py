@@ -61,6 +61,33 @@ def test_a_last_axis_of_size_1_may_be_left_out_as_in_predict(shape, given):
     assert found.shape == (5, *shape)
 
 
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (
+            {"rigth": np.zeros((2, 8, 8, 3)), "left": 0},
+            r"without \['right'\]\. There is no input 'rigth'\. .*'right'\?$",
+        ),
+        ({"left": np.zeros((2, 8, 8, 3))}, r"got the keys \['left'\], without \['right'\]\.$"),
+        ("images", r"got str\. Pass arrays of numbers\.$"),
+        (True, r"got bool\. Pass"),
+        (object(), r"got object\. Pass"),
+        ([np.zeros((2, 8, 8, 3)), "images"], r"got str\. Pass"),
+        (np.array(["a", "b"]), r"got an array of <U1\. Pass"),
+        ([(np.zeros((8, 8, 3)), np.zeros((8, 8, 3)))] * 3, r"3 samples without a batch axis.*, for each input\.$"),
+    ],
+)
+def test_what_was_passed_instead_of_arrays_is_said(x, message):
+    with pytest.raises(ValueError, match=message):
+        model_inputs(LayerGraph.trace(small_models.siamese()), x)
+
+
+@pytest.mark.parametrize("read", [model_inputs, lambda *x: list(input_batches(*x))])
+def test_a_list_of_samples_is_to_be_stacked(cnn, read):
+    with pytest.raises(ValueError, match=r"2 samples without a batch axis: pass one array, np\.stack\(samples\)\.$"):
+        read(LayerGraph.trace(cnn), [np.zeros((8, 8, 3))] * 2)
+
+
 def test_different_numbers_of_samples():
     graph = LayerGraph.trace(small_models.siamese())
     with pytest.raises(ValueError, match="different numbers of samples"):

@@ -147,10 +147,12 @@ def test_wrappers_around_layers_are_left_untouched():
     inputs = keras.Input((5, 4))
     x = layers.TimeDistributed(layers.GRU(3), name="each")(layers.Reshape((5, 2, 2))(inputs))
     model = randomize(keras.Model(inputs, layers.Bidirectional(layers.LSTM(2), name="both")(x)))
-    q_model = quantize_model(model)
+    q_model = quantize_model(model, "partial", quantization_spec=spec_of("none"))
     assert quantized(q_model) == []
     x = data_for(model)
     assert_same_arrays(q_model(x), model(x))
+    with pytest.raises(ValueError, match=r"each \(TimeDistributed\): .*\n  both \(Bidirectional\): "):
+        quantize_model(model)
 
 
 def test_same_layer_names_in_two_nested_models():
@@ -201,10 +203,11 @@ OUTPUTS = {
     "the input": lambda x: [x, _conv(x, "conv")],
     "the input, in a dict": lambda x: {"features": x, "scores": _conv(x, "conv")},
     "the input twice": lambda x: [x, x, _conv(x, "conv")],
-    "the input and an activation": lambda x: [x, layers.ReLU(name="relu")(x)],
+    "the input and an activation": lambda x: [x, layers.ReLU(name="relu")(_conv(x, "conv"))],
     "an intermediate": lambda x: (lambda y: [y, layers.ReLU(name="relu")(y)])(_conv(x, "conv")),
     "a tensor twice": lambda x: [_conv(x, "conv")] * 2,
     "two outputs of an operation": lambda x: ops.split(_conv(x, "conv"), 2, axis=-1),
+    "the sum, an intermediate and the input": lambda x: (lambda y: [ops.relu(y + x), y, x])(_conv(x, "conv")),
     "an operation": lambda x: (lambda y: [y, _conv(y, "last")])(_conv(x, "a") + _conv(x, "b")),
     "a layer with two arguments": lambda x: (lambda y: [y, _conv(y, "last")])(Product()(_conv(x, "a"), _conv(x, "b"))),
 }
@@ -223,3 +226,4 @@ def test_any_tensor_can_be_an_output(name, target):
         y, reference = ops.convert_to_numpy(y), ops.convert_to_numpy(reference)
         np.testing.assert_allclose(y, reference, atol=0 if is_input else 0.03 * np.abs(reference).max())
     assert isinstance(describe(result).to_dict(), dict)
+    assert result.output_names == model.output_names

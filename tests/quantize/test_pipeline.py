@@ -14,9 +14,11 @@ from tensorflow_quantization import (
     CustomQDQInsertionCase,
     LayerConfig,
     QuantizationSpec,
+    describe,
     quantize_model,
 )
 from tensorflow_quantization.quantize import quantize_model as documented_quantize_model
+from tensorflow_quantization.quantize.pipeline import plan_model
 
 
 def test_documented_import_paths_and_globals():
@@ -255,6 +257,13 @@ class WrongType(CustomQDQInsertionCase):
         return ["add"]
 
 
+class OfKeras2:
+    """Stands for a model of the package `tf_keras`."""
+
+
+OfKeras2.__module__, OfKeras2.__name__ = "tf_keras.src", "Functional"
+
+
 def not_built():
     return keras.Sequential([layers.Dense(2)])
 
@@ -263,8 +272,10 @@ def not_built():
     ("model", "arguments", "error", "message"),
     [
         (lambda: "m.keras", {}, TypeError, r"Expected a keras\.Model, got the path 'm\.keras'\. Load it"),
-        (lambda: None, {}, TypeError, r"Expected a keras\.Model"),
-        (lambda: layers.Dense(2), {}, TypeError, r"Expected a keras\.Model"),
+        (lambda: None, {}, TypeError, r"Expected a keras\.Model, got NoneType\.$"),
+        (lambda: layers.Dense(2, name="fc"), {}, TypeError, r"Expected a keras\.Model, got the layer 'fc' \(Dense\)\."),
+        (lambda: keras.Sequential, {}, TypeError, r"got the class Sequential\. Pass an instance"),
+        (OfKeras2, {}, TypeError, r"got tf_keras\.src\.Functional\. Rebuild a model of Keras 2"),
         (not_built, {}, ValueError, "is not built.*Call it once on a batch of data"),
         (small_models.cnn, {"quantization_mode": "ful"}, ValueError, "must be 'full' or 'partial', got 'ful'.*'full'"),
         (small_models.cnn, {"quantization_mode": None}, ValueError, "must be 'full' or 'partial', got None"),
@@ -325,3 +336,24 @@ def test_refused_model_is_left_as_it_was(cnn):
     with pytest.raises(TypeError):
         quantize_model(cnn, custom_qdq_cases=[WrongType()])
     assert_same_snapshot(snapshot(cnn), before)
+
+
+def only_softmax():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Softmax(name="softmax")(inputs), name="net")
+
+
+@pytest.mark.parametrize("target", [None, "onnxruntime", "openvino", "tensorrt"])
+def test_nothing_to_quantize_is_an_error_that_says_why(target):
+    message = r"Nothing is quantized in model 'net':\n  softmax \(Softmax\): \w.*\nKeep the model in float"
+    with pytest.raises(ValueError, match=message):
+        quantize_model(only_softmax(), target=target)
+    assert not plan_model(only_softmax(), target=target).quantizes
+
+
+def test_a_spec_may_leave_the_whole_model_in_float():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, layers.Dense(2, name="fc")(inputs))
+    spec = QuantizationSpec()
+    spec.add("fc", quantize_input=False, quantize_weight=False)
+    assert not describe(quantize_model(model, quantization_spec=spec))["fc"].quantized

@@ -18,6 +18,7 @@ from tensorflow_quantization import (
 )
 from tensorflow_quantization.calibration import MinMax, Percentile
 from tensorflow_quantization.calibration.histogram import Histogram
+from tensorflow_quantization.quantize.spec import LayerConfig
 from tensorflow_quantization.targets import find_target
 from tensorflow_quantization.text.arguments import suggests_arguments
 
@@ -52,6 +53,12 @@ def test_right_arguments_pass():
 def test_unknown_arguments_are_named(name, hint):
     with pytest.raises(TypeError, match=hint):
         function(1, **{name: 4})
+
+
+@pytest.mark.parametrize("made_by", [QuantizationSpec().add, LayerConfig])
+def test_unknown_arguments_of_an_entry_are_named(made_by):
+    with pytest.raises(TypeError, match=r"has no argument 'bits'. Did you mean 'weight_bits' or 'activation_bits'"):
+        made_by("conv", bits=4)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,14 @@
-from tensorflow_quantization.text.messages import did_you_mean, error_in_one_line, must_be_one_of, what_is_wrong
+import pytest
+
+from tensorflow_quantization.text.messages import (
+    did_you_mean,
+    error_in_one_line,
+    must_be_one_of,
+    plain_errors,
+    what_is_wrong,
+)
+
+FRAMED = "Exception encountered when calling Dense.call().\n\n\x1b[1mwrong shape\x1b[0m\n\nArguments: ..."
 
 
 def test_nothing_close_gives_no_hint():
@@ -14,9 +24,29 @@ def test_choice_of_names():
 
 
 def test_what_is_wrong_leaves_out_the_frame_and_the_colours():
-    error = ValueError(
-        "Exception encountered when calling Dense.call().\n\n\x1b[1mwrong shape\x1b[0m\n\nArguments: ..."
-    )
+    error = ValueError(FRAMED)
     assert what_is_wrong(error) == "wrong shape"
     assert error_in_one_line(error) == "ValueError: wrong shape"
     assert what_is_wrong(KeyError()) == "KeyError"
+
+
+class OfTwoError(Exception):
+    def __init__(self, message, node):
+        super().__init__(message)
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(KeyError(FRAMED), KeyError), (OfTwoError(FRAMED, "node"), RuntimeError)]
+)
+def test_a_plain_error_keeps_its_class_where_the_class_takes_a_message(error, raised):
+    with pytest.raises(raised) as caught, plain_errors():
+        raise error
+    assert caught.value.args == ("Dense.call(): wrong shape",)
+    assert caught.value.__cause__ is error
+
+
+def test_other_errors_are_raised_unchanged():
+    error = ValueError("wrong")
+    with pytest.raises(ValueError, match=r"^wrong$") as caught, plain_errors():
+        raise error
+    assert caught.value is error

@@ -6,6 +6,7 @@ from small_models import assert_same_arrays
 
 from tensorflow_quantization import (
     BaseQuantizeWrapper,
+    quantize_model,
 )
 from tensorflow_quantization.model.keras_internals import keras_mask
 from tensorflow_quantization.quantizers import QuantizationScheme
@@ -287,3 +288,17 @@ def test_base_classes_register_nothing():
 def test_unknown_ranges_are_refused():
     with pytest.raises(ValueError, match="ranges must be one of"):
         DenseQuantizeWrapper(layers.Dense(2), ranges="minmax")
+
+
+def test_a_wrapper_enables_lora_on_its_layer():
+    inputs = keras.Input((4,))
+    x = layers.ReLU(name="relu")(layers.Dense(3, name="dense")(inputs))
+    model = quantize_model(keras.Model(inputs, x), target="onnxruntime")
+    wrappers = [layer for layer in model.layers if hasattr(layer, "enable_lora")]
+    assert [wrapper.name for wrapper in wrappers] == ["quant_dense"]
+    wrappers[0].enable_lora(2, lora_alpha=4)
+    assert (wrappers[0].layer.lora_rank, wrappers[0].layer.lora_alpha) == (2, 4)
+    model.compile("sgd", "mse")
+    before = ops.convert_to_numpy(wrappers[0].layer.lora_kernel_b)
+    model.fit(np.ones((4, 4), "float32"), np.ones((4, 3), "float32"), verbose=0)
+    assert (ops.convert_to_numpy(wrappers[0].layer.lora_kernel_b) != before).any()

@@ -18,6 +18,7 @@ from tensorflow_quantization.export.litert.products import product_of
 from tensorflow_quantization.export.onnx.emission import to_numpy
 from tensorflow_quantization.model.graph import Tensor
 from tensorflow_quantization.model.interpreter import infer
+from tensorflow_quantization.model.keras_internals import keeping_mask
 from tensorflow_quantization.model.weights import merged_array, merged_weights, substitutes, variable_of
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
@@ -46,7 +47,7 @@ def fake_quantize_range(low: float, high: float) -> Callable[[Any], Any]:
     def quantize(x):
         import tensorflow as tf
 
-        return tf.quantization.fake_quant_with_min_max_args(x, min=low, max=high, num_bits=8)
+        return keeping_mask(x, tf.quantization.fake_quant_with_min_max_args(x, min=low, max=high, num_bits=8))
 
     return quantize
 
@@ -130,7 +131,7 @@ def scaled_channels(affine: Affine) -> Step:
 
         image = x if len(x.shape) == 4 else tf.reshape(x, (-1, 1, 1, channels))
         y = tf.nn.depthwise_conv2d(image, kernel, (1, 1, 1, 1), "VALID") + bias
-        return y if image is x else tf.reshape(y, [-1 if d is None else d for d in x.shape])
+        return keeping_mask(x, y if image is x else tf.reshape(y, [-1 if d is None else d for d in x.shape]))
 
     return step
 

@@ -90,7 +90,7 @@ def export_litert(
     validation.check_finite(graph)
     check_ranges(graph)
     validation.warn_unseen(graph)
-    data = convert(make_function(graph), io_dtype)
+    data = convert(make_function(graph, io_dtype), io_dtype)
     _warn_floats(float_operators(data, [plain_name(call.path) for call in graph.calls]))
     with replacing(path) as temporary:
         temporary.write_bytes(data)

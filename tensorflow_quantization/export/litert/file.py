@@ -51,7 +51,10 @@ def operators(data: bytes) -> list[tuple[str, str, bool]]:
             # The deprecated field has one byte, so newer operators are in the other field.
             kind = types[max(code.builtinCode, code.deprecatedBuiltinCode)]
             tensors = [graph.tensors[i] for i in (*operator.inputs, *operator.outputs) if i >= 0]
-            floats = kind not in _CONVERSIONS and any(t.type == schema.TensorType.FLOAT32 for t in tensors)
+            copies = kind == "MAXIMUM" and operator.inputs[0] in graph.inputs and operator.outputs[0] in graph.outputs
+            floats = (
+                kind not in _CONVERSIONS and not copies and any(t.type == schema.TensorType.FLOAT32 for t in tensors)
+            )
             constants = [t for t in tensors[: len(operator.inputs)] if model.buffers[t.buffer].data is not None]
             found.append((kind, _name([graph.tensors[operator.outputs[0]], *constants]), floats))
     return found

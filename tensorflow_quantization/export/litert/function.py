@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
+import numpy as np
 from keras import tree
 
 from tensorflow_quantization.export.errors import ExportError
@@ -34,6 +35,7 @@ from tensorflow_quantization.model.activations import activation_of
 from tensorflow_quantization.model.fusion import is_identity
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter
+from tensorflow_quantization.model.keras_internals import hand_on_masks
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.litert import FUSION
@@ -46,6 +48,8 @@ from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
 _NOT_ACTIVATED = ("Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "UpSampling2D")
 #: Operations of `keras.ops` whose outputs have the integers of their input in LiteRT, besides those that move data.
 _KEEPING_VALUES = ("BroadcastTo", "Flip", "Max", "MaxPool", "Min", "Roll", "Tile")
+#: If others read the output, too, the converter lets a second operator compute these with the activation.
+_COMPUTED_AGAIN = ("Dense",)
 #: The only operators that move data and can fuse an activation.
 _POOLING = ("MaxPooling1D", "MaxPooling2D")
 
@@ -66,11 +70,12 @@ class Function:
     variables: list[Any]
 
 
-def make_function(graph: LayerGraph, expose: bool = False) -> Function:
+def make_function(graph: LayerGraph, io_dtype: str = "float32", expose: bool = False) -> Function:
     """The TensorFlow function of a quantized model.
 
     Args:
         graph: the flat graph of the model.
+        io_dtype: of the inputs and outputs of the file, as in `export_litert`. Default: "float32".
         expose: whether the output of each activation quantizer is a result too. Default: `False`.
 
     Raises:
@@ -86,7 +91,10 @@ def make_function(graph: LayerGraph, expose: bool = False) -> Function:
     def compute(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with tf.name_scope(plain_name(call.path)):
             try:
-                return steps[call](*args, **kwargs)
+                outputs = steps[call](*args, **kwargs)
+                for layer in (inner_layer(call.operation), call.operation) if call.is_layer and args else ():
+                    hand_on_masks(layer, args[0], outputs)
+                return outputs
             except Exception as error:
                 name = type(inner_layer(call.operation)).__name__
                 raise ExportError(
@@ -97,6 +105,8 @@ def make_function(graph: LayerGraph, expose: bool = False) -> Function:
     def run(*inputs):
         steps.quantized.clear()
         outputs = tree.flatten(Interpreter(graph).run(inputs, compute))
+        if io_dtype == "float32":
+            outputs = [_copied(y) if any(y is x for x in inputs) else y for y in outputs]
         results = {name: tf.identity(y) for name, y in zip(names, outputs, strict=True)}
         quantized[:] = [(call, quantizer) for call, quantizer, _ in steps.quantized]
         if expose:
@@ -136,7 +146,7 @@ class _Steps:
             return lambda *args, **kwargs: output(attend(*args, **kwargs))
         inputs = [
             self._requantize(call, tensor, quantizer)
-            for tensor, quantizer in zip(call.inputs, operation.input_quantizers, strict=True)
+            for tensor, quantizer in zip(call.operands, operation.input_quantizers, strict=True)
         ]
         inner = self._inner_step(call)
         output = self._fake_quantize(call, operation.output_quantizer)
@@ -227,6 +237,13 @@ class _Steps:
         return lambda x, **kwargs: quantize(copy(x))
 
 
+def _copied(x: Any) -> Any:
+    """An input that the model returns, by an operator: of an identity, the converter would return the integers."""
+    import tensorflow as tf
+
+    return tf.maximum(x, -np.float32(np.inf)) if x.dtype.is_floating else x
+
+
 def _argument(call: Call, step: Step) -> Step:
     """`step` as a function of the arguments of `call`, one of which is a tensor."""
     position = next((i for i, x in enumerate(call.args) if x is call.inputs[0]), 0)
@@ -299,18 +316,19 @@ def _is_taken_in(graph: LayerGraph, call: Call) -> bool:
     if activation not in FUSION.activations:
         return False
     source: Call | None = call
+    alone = True
     while source is not None and (source is call or _is_transparent(source)):
         (tensor,) = source.inputs
         readers = graph.consumers(tensor)
         # The converter merges equal activations of the same tensor.
         equal = all(activation_of(inner_layer(reader.operation)) is activation for reader in readers)
-        alone = equal if source is call else len(readers) == 1
-        if not alone or graph.is_output(tensor):
-            return False
+        alone &= (equal if source is call else len(readers) == 1) and not graph.is_output(tensor)
         source = tensor.producer
     if source is None:
         return False
     source = _unwrapped(source)
+    if not alone and not is_one_of(source, _COMPUTED_AGAIN):
+        return False
     moves = Trait.MOVES_DATA in traits(source) and not is_one_of(source, _POOLING)
     return not moves and not is_one_of(source, _NOT_ACTIVATED)
 

@@ -20,7 +20,8 @@ from tensorflow_quantization.model.functional import names_of_its_own
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter, arguments_as_written
 from tensorflow_quantization.model.keras_classes import keras_class_name
-from tensorflow_quantization.model.tracing import reason_of, trace_call, unchanged
+from tensorflow_quantization.model.sampling import trace_with_sizes
+from tensorflow_quantization.model.tracing import reason_of, unchanged
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 #: Layers that hold a Python function, which may be code of the backend: they are not traced.
@@ -91,7 +92,7 @@ def _trace(call: Call, reasons: dict[str, str]) -> tuple[LayerGraph, list[int]] 
     if emitted or not call.is_layer or keras_class_name(type(operation)) in OPAQUE or refusal(operation):
         return None
     try:
-        traced, positions = trace_call(call)
+        traced, positions = trace_with_sizes(call)
         return traced.flatten(), positions
     except Exception as error:
         reasons[call.path] = f"Keras cannot trace its `call`: {reason_of(error)}"

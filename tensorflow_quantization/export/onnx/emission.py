@@ -219,6 +219,16 @@ class Emission:
         """
         return self.builder.reshape(x.onnx if isinstance(x, Value) else x, dims, self.path)
 
+    def sizes(self, sizes: Sequence[Any]) -> Any:
+        """Sizes or indices as an int64 vector: an array, or an `onnx_ir.Value` if a size is a `Value`."""
+        if not any(isinstance(size, Value) for size in sizes):
+            return np.asarray(sizes, np.int64)
+        parts = [
+            self.reshape(self.cast(size, "int64"), [1]) if isinstance(size, Value) else np.asarray([size], np.int64)
+            for size in sizes
+        ]
+        return self.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
+
     def cast(self, x: Value, dtype: str) -> Value:
         """`x` in another dtype; `x` itself if it has this dtype.
 

@@ -36,6 +36,7 @@ from tensorflow_quantization.export.onnx.lower import Lowered, QuantizedTensor
 from tensorflow_quantization.export.onnx.metadata import FOLDED_PADS, HINT, OFFSET, READ_POINTS
 from tensorflow_quantization.export.onnx.values import flattened_permutation, stored_dtype
 from tensorflow_quantization.export.verification.keras_with_integers import (
+    advice,
     inputs_to_verify,
     run_with_integers,
     still_half,
@@ -116,7 +117,7 @@ def verify_onnx(
         why = "" if half is None else f", because the model casts to {half}"
         raise VerificationError(
             f"{title} and Keras disagree, most in {problems[0][1]} (allowed: {tolerance:.3g}{why}).{rest} "
-            f"No file was written. {_advice(lowered, runtime)}"
+            f"No file was written. {_saturation(lowered, runtime) or advice(graph, batches)}"
         )
 
 
@@ -174,15 +175,15 @@ def _saturated(lowered: Lowered, runtime: str) -> bool:
     return bool(lowered.quantized) and runtime != "onnxruntime" and saturates(runtime)
 
 
-def _advice(lowered: Lowered, runtime: str) -> str:
-    """What the user can do about a disagreement."""
-    if _saturated(lowered, runtime):
-        return (
-            f"This processor has no VNNI: {RUNTIMES[runtime].title} adds products of 8-bit integers in 16 bits here, "
-            f"and saturates. Quantize with target={runtime!r} and weight_bits=7 for such processors, or verify on a "
-            "processor with VNNI."
-        )
-    return "Please report this with the model's configuration."
+def _saturation(lowered: Lowered, runtime: str) -> str:
+    """What the user can do if the runtime saturates; empty if it does not."""
+    if not _saturated(lowered, runtime):
+        return ""
+    return (
+        f"This processor has no VNNI: {RUNTIMES[runtime].title} adds products of 8-bit integers in 16 bits here, "
+        f"and saturates. Quantize with target={runtime!r} and weight_bits=7 for such processors, or verify on a "
+        "processor with VNNI."
+    )
 
 
 def _feeds(lowered: Lowered, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:

@@ -21,6 +21,9 @@ _INTEGERS = ("i8", "u8")
 #: Compiles the file in the first argument.
 _COMPILE = "import sys, openvino; openvino.Core().compile_model(sys.argv[1], 'CPU', {'INFERENCE_NUM_THREADS': 1})"
 
+#: Seconds for it: far above what a large network needs.
+_MOST_SECONDS = 600
+
 #: Rules of `check_onnx` whose violation crashes the process: such a file is not compiled.
 REFUSED = (MATRIX_AXIS,)
 
@@ -45,12 +48,16 @@ def executed(path: pathlib.Path) -> list[Kernel]:
         path: a file written by `write_tagged`.
 
     Raises:
-        RuntimeError: OpenVINO does not compile the file.
+        RuntimeError: OpenVINO does not compile the file, or not in `_MOST_SECONDS`.
     """
     import openvino
 
-    # OpenVINO ends the process at some damaged files, so another process compiles first.
-    tried = subprocess.run([sys.executable, "-c", _COMPILE, str(path)], capture_output=True)
+    # OpenVINO ends the process at some damaged files, and may compile forever, so another process compiles first.
+    command = [sys.executable, "-c", _COMPILE, str(path)]
+    try:
+        tried = subprocess.run(command, capture_output=True, timeout=_MOST_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"it did not compile the file in {_MOST_SECONDS} s, and was stopped") from error
     if tried.returncode < 0:
         raise RuntimeError(f"it ended the process that compiled the file, with signal {-tried.returncode}")
     try:

@@ -157,6 +157,12 @@ def test_quantized_output_that_only_equal_relus_read_is_kept(tmp_path):
     assert_agrees(quantized(model), tmp_path / "m.tflite")
 
 
+@pytest.mark.parametrize("kernel", [partial(layers.Dense, 4), partial(layers.Conv2D, 4, 1)])
+@pytest.mark.parametrize("join", [lambda x: x + layers.ReLU()(x), lambda x: [x, layers.ReLU(6.0)(x)]])
+def test_quantized_output_that_a_relu_and_others_read_is_kept(tmp_path, kernel, join):
+    assert_agrees(quantized(functional(layers.MaxPooling2D(1), kernel(), join)), tmp_path / "m.tflite")
+
+
 @pytest.mark.parametrize("shape", [(8, 8, 3), (5, 3)])
 def test_factors_of_ones_own_layer_have_a_scale_each(tmp_path, shape):
     model = functional(layers.Dense(3), Scaled(), layers.ReLU(), shape=shape)
@@ -267,6 +273,17 @@ def test_integers_in_and_out(tmp_path, cnn):
     x = small_models.data_for(model)
     path = export_litert(model, tmp_path / "m.tflite", io_dtype="int8", verify_with=x)
     assert not {"QUANTIZE", "DEQUANTIZE"} & set(kinds(path))
+
+
+@pytest.mark.parametrize(("io_dtype", "steps"), [("float32", 0.0), ("int8", 0.51)])
+def test_an_input_that_is_an_output_is_returned_as_given(tmp_path, io_dtype, steps):
+    model = quantized(functional(lambda x: [x, layers.Conv2D(4, 3)(x)]))
+    x = small_models.data_for(model)
+    path = export_litert(model, tmp_path / "m.tflite", io_dtype=io_dtype, verify_with=x)
+    assert set(kinds(path)) <= {"QUANTIZE", "MAXIMUM", "CONV_2D", "DEQUANTIZE"}
+    step = model.get_layer("quant_image").parameters()[0]
+    found = run_file(path.read_bytes(), LayerGraph.trace(model), [x])
+    np.testing.assert_allclose(found["output_0"], x, rtol=0, atol=steps * step)
 
 
 def test_same_weights_give_the_same_file(tmp_path, cnn):

@@ -5,6 +5,8 @@ from keras import layers, ops
 from litert_files import assert_agrees, functional, quantized
 from small_models import randomize
 
+from tensorflow_quantization.export.litert import export_litert
+
 
 def _conv(x, filters=4, **kwargs):
     return layers.Conv2D(filters, 3, padding="same", **kwargs)(x)
@@ -68,3 +70,27 @@ def test_upsampling_of_an_unknown_size(tmp_path, interpolation, size):
     model = functional(layers.Conv2D(4, 3), up, layers.Conv2D(2, 3), shape=(None, None, 3))
     x = np.random.default_rng(0).normal(size=(4, 9, 7, 3)).astype("float32")
     assert_agrees(quantized(model, x), tmp_path / "m.tflite", x)
+
+
+MASKED = {
+    "attention": lambda x: (lambda y: layers.MultiHeadAttention(2, 2)(y, y))(layers.Dense(4)(x)),
+    "pooling": layers.GlobalAveragePooling1D(),
+    "a layer of the user's": layers.Lambda(lambda x: x * 1.5),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize("layer", MASKED)
+@pytest.mark.parametrize("front", ["embedding", "masking"])
+def test_masks_reach_the_layers_that_read_them(tmp_path, front, layer):
+    if front == "embedding":
+        x = inputs = keras.Input((5,), dtype="int32")
+        x = layers.Embedding(9, 4, mask_zero=True)(x)
+    else:
+        x = inputs = keras.Input((5, 4))
+        x = layers.Masking()(x)
+    model = randomize(keras.Model(inputs, layers.Dense(3)(MASKED[layer](x))))
+    data = np.random.default_rng(0).integers(1, 9, (4, *inputs.shape[1:]))
+    data[:2, 3:] = 0
+    data = data.astype(inputs.dtype)
+    export_litert(quantized(model, data), tmp_path / "m.tflite", verify_with=data)

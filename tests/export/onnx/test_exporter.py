@@ -50,6 +50,12 @@ def test_a_name_without_the_ending_is_an_error(tmp_path, cnn, name):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("name", "right"), [("m.ONNX", "m"), ("m.Onnx", "m"), ("m.Keras", "m"), ("m.v2.ONNX", "m.v2")])
+def test_an_ending_in_capitals_is_not_kept(tmp_path, cnn, name, right):
+    with pytest.raises(ExportError, match=rf"does not end in \.onnx.*pass .*/{right}\.onnx\."):
+        export_onnx(cnn, tmp_path / name)
+
+
 def test_verification_on_no_data_is_an_error(old_file, cnn, images):
     with pytest.raises(ExportError, match="holds no data"):
         export_onnx(cnn, old_file, verify_with=images[0][:0])

@@ -68,3 +68,9 @@ def test_litert_that_is_not_installed_is_named_before_any_work(tmp_path, quantiz
     with pytest.raises(ImportError, match=r"tensorflow-quantization\[litert\]"):
         export_litert(quantized, tmp_path / "m.tflite", verify_with=small_models.data_for(quantized))
     assert not list(tmp_path.iterdir())
+
+
+def test_data_of_nan_is_named(tmp_path, quantized):
+    x = np.full((2, 8, 8, 3), np.nan, "float32")
+    with pytest.raises(VerificationError, match="that are NaN or infinite: pass finite data"):
+        export_litert(quantized, tmp_path / "m.tflite", verify_with=x)

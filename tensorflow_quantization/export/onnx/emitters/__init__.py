@@ -25,6 +25,7 @@ from tensorflow_quantization.export.onnx.emitters import (
     recurrent,
     reshaping,
     resizing,
+    sizes,
     spectrogram,
     wrapping,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "recurrent",
     "reshaping",
     "resizing",
+    "sizes",
     "spectrogram",
     "wrapping",
 ]

@@ -65,8 +65,7 @@ def _positions(e: Emission, indices: Any) -> Any:
     """A vector of indices from one tensor, or from a list of numbers and scalar tensors."""
     if isinstance(indices, Value):
         return e.cast(e.arrange(indices), "int64")
-    parts = [e.reshape(e.cast(i, "int64"), [1]) if isinstance(i, Value) else _int64(int(i)) for i in indices]
-    return e.op("Concat", *parts, axis=0)
+    return e.sizes(indices)
 
 
 @emitter("OneHot")

@@ -105,12 +105,12 @@ def unstack(e: Emission, operation, x: Value) -> list[Value]:
 
 @emitter("Tile")
 def tile(e: Emission, operation, x: Value) -> Value:
-    repeats = [int(r) for r in np.atleast_1d(operation.repeats)]
+    repeats = operation.repeats if isinstance(operation.repeats, list | tuple) else [operation.repeats]
     onnx: Any = x
     if len(repeats) > x.rank:
         onnx = e.op("Unsqueeze", x, np.arange(len(repeats) - x.rank, dtype=np.int64))
-    repeats = [1] * (x.rank - len(repeats)) + repeats
-    return e.output(e.op("Tile", onnx, _int64(*repeats)))
+    repeats = [1] * (x.rank - len(repeats)) + list(repeats)
+    return e.output(e.op("Tile", onnx, e.sizes(repeats)))
 
 
 @emitter("Repeat")
@@ -193,10 +193,10 @@ def rotate(e: Emission, operation, x: Value) -> Value:
 
 
 @emitter("BroadcastTo")
-def broadcast_to(e: Emission, operation, x: Value) -> Value:
+def broadcast_to(e: Emission, operation, x: Any) -> Value:
     # An axis of unknown size is already in the tensor. The size 1 leaves it unchanged.
-    dims = [1 if d is None or d < 0 else int(d) for d in operation.shape]
-    return e.output(e.op("Expand", x, _int64(*dims)))
+    dims = [1 if d is None or (isinstance(d, int) and d < 0) else d for d in operation.shape]
+    return e.output(e.op("Expand", e.value(x, e.outputs[0].dtype), e.sizes(dims)))
 
 
 @emitter("Tril", "Triu", layout="keras")

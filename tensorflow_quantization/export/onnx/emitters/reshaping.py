@@ -40,6 +40,8 @@ def reshape(e: Emission, operation, x: Value) -> Value:
     batch = getattr(operation, "target_shape", None) is not None
     target = [0, *operation.target_shape] if batch else list(operation.newshape)
     shape = e.outputs[0].shape
+    if any(isinstance(size, Value) for size in target):
+        return e.output(e.op("Reshape", x, e.sizes(target)))
     dims = []
     for axis, size in enumerate(target):
         known = shape[axis] if axis < len(shape) else size
@@ -167,18 +169,13 @@ def _pad_symmetrically(e: Emission, x: Value, widths: Sequence[tuple[int, int]])
     return x if y is x else e.output(y, x)
 
 
-def crop(e: Emission, x: Value, bounds: dict[int, tuple[int, int]], steps: dict[int, int] | None = None) -> ir.Value:
-    """Append a Slice of Keras' axes, each with the start and the end, exclusive, in `bounds`."""
+def crop(e: Emission, x: Value, bounds: dict[int, tuple[Any, Any]], steps: dict[int, int] | None = None) -> ir.Value:
+    """Append a Slice of Keras' axes, each with the start and the end, exclusive, in `bounds`: ints or scalar values."""
     axes = sorted(bounds, key=x.position)
-
-    def numbers(values) -> np.ndarray:
-        return np.asarray(list(values), np.int64)
-
-    arguments = [numbers(bounds[a][0] for a in axes), numbers(bounds[a][1] for a in axes)]
-    arguments.append(numbers(x.position(a) for a in axes))
+    arguments = [[bounds[a][0] for a in axes], [bounds[a][1] for a in axes], [x.position(a) for a in axes]]
     if steps:
-        arguments.append(numbers(steps.get(a, 1) for a in axes))
-    return e.op("Slice", x, *arguments)
+        arguments.append([steps.get(a, 1) for a in axes])
+    return e.op("Slice", x, *map(e.sizes, arguments))
 
 
 @emitter("Cropping1D", "Cropping2D", "Cropping3D", layout="channels_first")
@@ -195,7 +192,7 @@ def cropping(e: Emission, layer, x: Value) -> Value:
 @emitter("GetItem", layout="any")
 def get_item(e: Emission, operation, x: Value, key: Any) -> Value:
     keys = list(key) if isinstance(key, tuple | list) else [key]
-    if not all(k is None or k is Ellipsis or isinstance(k, slice | int | np.integer) for k in keys):
+    if not all(k is None or k is Ellipsis or isinstance(k, slice | int | np.integer) or _is_size(k) for k in keys):
         raise NotExpressibleError("takes elements at dynamic positions")
     if Ellipsis in keys:
         at = keys.index(Ellipsis)
@@ -207,13 +204,13 @@ def get_item(e: Emission, operation, x: Value, key: Any) -> Value:
     axis = 0
     for position, k in enumerate(keys):
         if k is None:
-            new.append(position - sum(isinstance(other, int | np.integer) for other in keys[:position]))
+            new.append(position - sum(other is not None and not isinstance(other, slice) for other in keys[:position]))
             continue
         if isinstance(k, slice):
             if k != slice(None):
                 bounds[axis], steps[axis] = _slice_bounds(k)
         else:
-            bounds[axis] = (int(k), int(k) + 1 if k != -1 else _END)
+            bounds[axis] = _element_bounds(e, k)
             dropped.append(axis)
         axis += 1
     y = crop(e, x, bounds, {a: s for a, s in steps.items() if s != 1}) if bounds else x.onnx
@@ -224,7 +221,23 @@ def get_item(e: Emission, operation, x: Value, key: Any) -> Value:
     return e.output(y, x)
 
 
-def _slice_bounds(key: slice) -> tuple[tuple[int, int], int]:
+def _slice_bounds(key: slice) -> tuple[tuple[Any, Any], int]:
     step = 1 if key.step is None else int(key.step)
     start, stop = (0, _END) if step > 0 else (_END, -_END)
-    return (start if key.start is None else int(key.start), stop if key.stop is None else int(key.stop)), step
+    return (start if key.start is None else _bound(key.start), stop if key.stop is None else _bound(key.stop)), step
+
+
+def _bound(size: Any) -> Any:
+    return size if isinstance(size, Value) else int(size)
+
+
+def _element_bounds(e: Emission, index: Any) -> tuple[Any, Any]:
+    """Start and end of the slice of one element."""
+    if isinstance(index, Value):
+        return index, index.with_onnx(e.op("Add", index, np.int64(1)))
+    return int(index), int(index) + 1 if index != -1 else _END
+
+
+def _is_size(key: Any) -> bool:
+    """Whether a key is a size that is known only at run time, and not a tensor of positions."""
+    return isinstance(key, Value) and key.rank == 0

@@ -7,7 +7,7 @@ matrix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -71,7 +71,7 @@ def up_sampling(e: Emission, layer, x: Value) -> Value:
     return e.output(y, x)
 
 
-def _resize(e: Emission, layer: Any, x: Value, size: Sequence[int]) -> Value:
+def _resize(e: Emission, layer: Any, x: Value, size: Sequence[Any]) -> Value:
     """Resize a batch of images, stored channels first, with the options of a layer or operation."""
     integers = np.iinfo(x.dtype) if "int" in x.dtype else None
     x = e.cast(x, "float32")
@@ -85,19 +85,20 @@ def _resize(e: Emission, layer: Any, x: Value, size: Sequence[int]) -> Value:
         y = _by_matrices(e, x, size, layer.interpolation, antialias)
     if integers is not None:  # Keras rounds images of an integer dtype
         y = e.op("Clip", e.op("Round", y), float(integers.min), float(integers.max))
-    return e.cast(_sized(x, y, dict(zip(x.order[2:], size, strict=True))), e.outputs[0].dtype)
+    known = [None if isinstance(d, Value) else d for d in size]
+    return e.cast(_sized(x, y, dict(zip(x.order[2:], known, strict=True))), e.outputs[0].dtype)
 
 
-def _sized(like: Value, onnx: ir.Value, sizes: dict[int, int]) -> Value:
+def _sized(like: Value, onnx: ir.Value, sizes: Mapping[int, int | None]) -> Value:
     """`onnx` as a value like `like`, with other sizes for some of Keras' axes."""
     shape = tuple(sizes.get(axis, d) for axis, d in enumerate(like.shape))
     return Value(onnx, shape, like.dtype, like.order)
 
 
-def _fit(e: Emission, layer: Any, x: Value, size: Sequence[int]) -> Value:
+def _fit(e: Emission, layer: Any, x: Value, size: Sequence[Any]) -> Value:
     """Crop or pad images at the center to the aspect ratio of `size`."""
     height, width = x.stored_shape[2:]
-    if height is None or width is None:
+    if height is None or width is None or any(isinstance(d, Value) for d in size):
         raise NotExpressibleError(f"crops or pads to the aspect ratio of images of unknown size; {_ONE_SIZE}")
     wanted = int(width * size[0] / size[1]), int(height * size[1] / size[0])
     given = {x.order[2]: (height, wanted[0]), x.order[3]: (width, wanted[1])}
@@ -113,7 +114,7 @@ def _fit(e: Emission, layer: Any, x: Value, size: Sequence[int]) -> Value:
     return _sized(x, y, {axis: have + 2 * added[axis] for axis, (have, _) in given.items()})
 
 
-def _by_operator(e: Emission, x: Value, size: Sequence[int], interpolation: str) -> ir.Value:
+def _by_operator(e: Emission, x: Value, size: Sequence[Any], interpolation: str) -> ir.Value:
     """Append a Resize with half-pixel centers, as in Keras."""
     nearest = interpolation == "nearest"
     leading = e.op("Slice", e.op("Shape", x), np.asarray([0], np.int64), np.asarray([2], np.int64))
@@ -122,17 +123,17 @@ def _by_operator(e: Emission, x: Value, size: Sequence[int], interpolation: str)
         x,
         None,
         None,
-        e.op("Concat", leading, np.asarray(size, np.int64), axis=0),
+        e.op("Concat", leading, e.sizes(size), axis=0),
         mode="nearest" if nearest else "linear",
         coordinate_transformation_mode="half_pixel",
         nearest_mode="round_prefer_ceil" if nearest else None,
     )
 
 
-def _by_matrices(e: Emission, x: Value, size: Sequence[int], interpolation: str, antialias: bool) -> ir.Value:
+def _by_matrices(e: Emission, x: Value, size: Sequence[Any], interpolation: str, antialias: bool) -> ir.Value:
     """Append a matrix product for each axis whose size changes, with the weights of Keras on this backend."""
     height, width = x.stored_shape[2:]
-    if height is None or width is None:
+    if height is None or width is None or any(isinstance(d, Value) for d in size):
         how = f"interpolation={interpolation!r}" + (" and antialias=True" if antialias else "")
         raise NotExpressibleError(f"has {how}, whose weights depend on the size of the images; {_ONE_SIZE}")
 

@@ -31,6 +31,8 @@ from tensorflow_quantization.export.onnx.passes.openvino.counted_padding import 
 from tensorflow_quantization.export.onnx.passes.openvino.drop_repeated_quantizers import drop_repeated_quantizers
 from tensorflow_quantization.export.onnx.passes.openvino.integer_convolution_bias import integer_convolution_bias
 from tensorflow_quantization.export.onnx.passes.openvino.quantize_before_reshape import quantize_before_reshape
+from tensorflow_quantization.export.onnx.passes.openvino.separate_sequences import separate_sequences
+from tensorflow_quantization.export.onnx.passes.openvino.shape_barriers import shape_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.strided_pointwise import strided_pointwise
 from tensorflow_quantization.targets import DEFAULT
 
@@ -58,8 +60,8 @@ COMMON: tuple[Pass, ...] = (
 
 #: Then, for one runtime: forms that it executes faster, or without which it returns wrong results.
 BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
-    # A file without a target may run in OpenVINO, too, which returns wrong results without this pass.
-    DEFAULT.name: (clip_to_max,),
+    # A file without a target may run in OpenVINO, too, which returns wrong results without these passes.
+    DEFAULT.name: (clip_to_max, separate_sequences),
     "onnxruntime": (
         merge_quantizers,
         unsigned_activations,
@@ -78,6 +80,8 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         counted_padding,
         integer_padding,
         integer_convolution_bias,
+        separate_sequences,
+        shape_barriers,
         remove_dead_code,  # the next pass looks at all readers of a tensor
         bounded_sums,
     ),
@@ -104,7 +108,7 @@ def run_passes(builder: Builder, target: str | None, precision: str = "float32")
     """
     if precision == "float16":
         require_scales(builder)
-    passes = (*COMMON, *BY_RUNTIME.get(target or "", ()), remove_dead_code, *BY_PRECISION.get(precision, ()))
+    passes = (*COMMON, *BY_RUNTIME.get(target or DEFAULT.name, ()), remove_dead_code, *BY_PRECISION.get(precision, ()))
     changed: Counter[str] = Counter()
     for run in passes:
         if count := run(builder):

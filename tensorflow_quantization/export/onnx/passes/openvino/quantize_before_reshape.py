@@ -14,7 +14,15 @@ import onnx_ir as ir
 
 from tensorflow_quantization.export.onnx.builder import Builder
 from tensorflow_quantization.export.onnx.passes._rewriting import replace
-from tensorflow_quantization.onnx_graph.queries import chains, is_private, name_of, only_reader, operand, producer
+from tensorflow_quantization.onnx_graph.queries import (
+    chains,
+    constant,
+    is_private,
+    name_of,
+    only_reader,
+    operand,
+    producer,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +44,8 @@ def quantize_before_reshape(builder: Builder) -> int:
 def _why_not(reshape: ir.Node, source: ir.Value | None, dequantize: ir.Node | None) -> str | None:
     if producer(source) is None:
         return "the Reshape reads a model input"
+    if constant(operand(reshape, 1)) is None:
+        return "the Reshape has sizes known only at run time"
     if not is_private(reshape.outputs[0]):
         return "something else reads the output of the Reshape"
     return "the integers have readers other than one DequantizeLinear" if dequantize is None else None

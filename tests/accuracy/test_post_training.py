@@ -1,0 +1,61 @@
+import keras
+import numpy as np
+import pytest
+from accuracy_networks import branches, decibels, depthwise, images, outputs, quantized, rescale
+
+from tensorflow_quantization import export_onnx
+from tensorflow_quantization.accuracy import equalize, post_training_quantize
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("build", [depthwise, branches])
+def test_it_is_better_than_rounding_to_nearest_and_the_file_agrees(build, bits, tmp_path):
+    model, x = build(), images(seed=5)
+    expected = outputs(model, x)
+    plain = quantized(model, target="onnxruntime", weight_bits=bits)
+    better = post_training_quantize(model, images(), target="onnxruntime", weight_bits=bits, verbose=0)
+    assert decibels(expected, outputs(better, x)) > decibels(expected, outputs(plain, x)) + 3
+    export_onnx(better, tmp_path / "model.onnx", verify_with=images(4))
+
+
+def test_networks_that_differ_by_factors_of_channels_are_quantized_alike():
+    model, x = depthwise(), images(seed=5)
+    expected = outputs(model, x)
+    ruined = rescale(equalize(model, images()))
+    one, other = (post_training_quantize(m, images(), verbose=0) for m in (model, ruined))
+    assert abs(decibels(expected, outputs(one, x)) - decibels(expected, outputs(other, x))) < 1
+
+
+def test_it_tells_what_each_stage_gained(capsys):
+    post_training_quantize(depthwise(), images(40), weight_bits=4)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition("dB  ")[2] for line in lines] == [
+        "equalized, quantized, calibrated",
+        "weights clipped",
+        "weights rounded, biases corrected",
+    ]
+    assert float(lines[2].split()[0]) > float(lines[0].split()[0])
+
+
+def test_it_is_deterministic_and_leaves_the_model():
+    model = depthwise()
+    before = model.get_weights()
+    first, second = (post_training_quantize(model, images(40), verbose=0) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first.get_weights(), second.get_weights(), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_data_in_batches_of_pairs_without_end():
+    def pairs():
+        while True:
+            yield images(8), np.zeros(8)
+
+    model = post_training_quantize(depthwise(), pairs(), verbose=0)
+    assert isinstance(model, keras.Model)
+
+
+def test_errors_come_before_any_work():
+    with pytest.raises(ValueError, match="shape"):
+        post_training_quantize(depthwise(), images()[0])
+    with pytest.raises(TypeError, match="Did you mean 'weight_bits'"):
+        post_training_quantize(depthwise(), images(), weight_bit=4)
