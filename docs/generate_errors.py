@@ -35,6 +35,7 @@ _SECTIONS = (
     ("Models", "Each function that takes a Keras model reads it first, or copies it.", ("model",)),
     ("Layers and quantizers", "Wrappers and schemes that you build yourself.", ("wrappers", "quantizers")),
     ("Calibrate", "`calibrate`.", ("calibration",)),
+    ("Accuracy", "`post_training_quantize` and the methods of `tensorflow_quantization.accuracy`.", ("accuracy",)),
     ("Export", "`export_onnx`, `export_litert` and emitters.", ("export",)),
     ("Verify", "`verify_with` of an export.", ("export/verification",)),
     ("Reports", "`check_onnx`, `runtime_report` and `describe`.", ("inspection",)),

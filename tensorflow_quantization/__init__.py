@@ -22,6 +22,7 @@ from tensorflow_quantization.wrappers import (
 )
 
 if TYPE_CHECKING:
+    from tensorflow_quantization.accuracy import post_training_quantize
     from tensorflow_quantization.export import export_onnx
     from tensorflow_quantization.export.litert import export_litert
     from tensorflow_quantization.inspection.checks import check_onnx
@@ -44,6 +45,7 @@ __all__ = [
     "export_litert",
     "export_onnx",
     "legacy",
+    "post_training_quantize",
     "quantize_model",
     "runtime_report",
     "utils",
@@ -60,6 +62,7 @@ _LAZY = {
     "check_onnx": "inspection.checks",
     "export_litert": "export.litert",
     "export_onnx": "export",
+    "post_training_quantize": "accuracy",
     "runtime_report": "inspection.runtime",
 }
 

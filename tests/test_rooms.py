@@ -19,6 +19,7 @@ ROOMS = {
     "targets": {"text", "model", "quantizers"},
     "quantize": {"text", "model", "quantizers", "wrappers", "targets"},
     "calibration": {"text", "model", "quantizers"},
+    "accuracy": {"text", "model", "quantizers", "wrappers", "quantize", "calibration"},
     "inspection": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "quantize"},
     # A model quantized for one runtime and exported for another is checked against the rules of the latter.
     "export": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "inspection"},
@@ -27,7 +28,7 @@ ROOMS = {
 #: Modules of other libraries that a room knows nothing of.
 FORBIDDEN = {
     room: {"onnx", "onnx_ir", "onnxruntime", "openvino"}
-    for room in ("text", "model", "quantizers", "wrappers", "targets", "quantize", "calibration", "legacy")
+    for room in ("text", "model", "quantizers", "wrappers", "targets", "quantize", "calibration", "accuracy", "legacy")
 }
 BACKENDS = {"tensorflow", "jax", "torch"}
 

@@ -74,9 +74,9 @@ class BiasCorrection:
                 f"The outputs of {step.call.path!r} are NaN or infinite. Check the data, and the weights of the layers "
                 "before it."
             )
-        if normalization is None:
+        if bias is not None:
             bias.assign(float32_array(bias) + shift.reshape(bias.shape))
-        else:  # the normalization subtracts the mean
+        elif normalization is not None:  # it subtracts the mean
             mean = normalization.moving_mean
             mean.assign(float32_array(mean) - shift.reshape(mean.shape))
 

@@ -66,13 +66,18 @@ def post_training_quantize(
     """
     batches = _samples(model, data)
     progress = _Progress(model, batches) if verbose else None
-    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits}
-    plain = {name: 8 if value is None else value for name, value in bits.items()}
-    equalized = equalize(model, batches, **plain)
-    quantized = quantize_model(equalized, target=target, quantization_spec=quantization_spec, **bits)
+    bits = 8 if weight_bits is None else weight_bits
+    equalized = equalize(model, batches, weight_bits=bits, activation_bits=activation_bits or 8)
+    quantized = quantize_model(
+        equalized,
+        target=target,
+        quantization_spec=quantization_spec,
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+    )
     calibrate(quantized, batches, method=method, verbose=0)
     _report(progress, quantized, "equalized, quantized, calibrated")
-    if plain["weight_bits"] < 8:
+    if bits < 8:
         clip_weights(quantized)
         _report(progress, quantized, "weights clipped")
     layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], equalized)
