@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pretrained.fashion import NETWORKS, fashion_network
 from pretrained.fer import fer_network
 from pretrained.hed import hed_network
+from pretrained.magika import magika_network
 from pretrained.network import TrainedNetwork, UnavailableError
 from pretrained.upscaler import upscaler_network
 
@@ -24,6 +25,7 @@ __all__ = ["NAMES", "TrainedNetwork", "UnavailableError", "trained_network"]
 _LOADERS: dict[str, Callable[[int], TrainedNetwork]] = {
     "fer": lambda seed: fer_network(),
     "upscaler": lambda seed: upscaler_network(),
+    "magika": lambda seed: magika_network(),
     "hed": lambda seed: hed_network(),
     **{name: functools.partial(fashion_network, name) for name in NETWORKS},
 }

@@ -11,7 +11,7 @@ from keras import layers
 
 from models import small_vit
 
-from .network import CACHE, TrainedNetwork, UnavailableError
+from .network import CACHE, TrainedNetwork, UnavailableError, written_whole
 
 sys.path.append(str(pathlib.Path(__file__).parents[2] / "examples"))
 
@@ -136,7 +136,8 @@ def fashion_network(name: str, seed: int) -> TrainedNetwork:
         model.load_weights(weights)
     else:
         train(model, x_train, y_train, epochs)
-        save(model, weights)
+        with written_whole(weights) as partial:
+            model.save_weights(partial)
     return TrainedNetwork(name, model, x_train[:256], x_test, y_test)
 
 
@@ -147,11 +148,3 @@ def train(model: keras.Model, images: np.ndarray, labels: np.ndarray, epochs: in
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"], jit_compile=False)
     model.fit(images[: epoch * batch_size], labels[: epoch * batch_size], batch_size, epochs, verbose=2)
-
-
-def save(model: keras.Model, path: pathlib.Path) -> None:
-    """Written beside and renamed: a file of this name is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"partial-{path.name}")
-    model.save_weights(partial)
-    partial.rename(path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -14,6 +16,15 @@ CACHE = pathlib.Path(__file__).parents[2] / ".cache" / "trained"
 
 class UnavailableError(Exception):
     """The weights or the data of a network cannot be had on this machine; the message says why."""
+
+
+@contextlib.contextmanager
+def written_whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path beside to write to, renamed at the end: a file of the right name is never half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"partial-{path.name}")
+    yield partial
+    partial.rename(path)
 
 
 @dataclasses.dataclass
