@@ -44,7 +44,11 @@ def magika_network() -> TrainedNetwork:
 
 
 def magika_model() -> keras.Model:
-    """The ONNX file's network; its one-hot bytes times a matrix are an Embedding, and its softmax is left out."""
+    """The ONNX file's network; its one-hot bytes times a matrix are an Embedding, and its softmax is left out.
+
+    Its probabilities are within 2e-6 of float64's. The ONNX file's own are within 1.4e-4 in ONNX Runtime: it computes
+    the variance as E[x²] - E[x]², which cancels.
+    """
     inputs = keras.Input((2 * END,), dtype="int32", name="bytes")
     x = layers.Embedding(PADDING + 1, 64, name="Dense_0")(inputs)
     x = layers.Reshape((512, 256))(layers.Activation(gelu)(x))

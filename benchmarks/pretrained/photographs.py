@@ -11,12 +11,26 @@ from .packages import debian
 
 #: Photographs by package. None is for calibration and for evaluation: crops of one photograph are alike.
 CALIBRATION = {
-    "mate-backgrounds": ("Aqua", "Dune", "Garden", "LadyBird", "Storm", "Wood"),
-    "lomiri-wallpapers-20.04": ("Fossa_by_Jasper_Roks",),
+    "mate-backgrounds": ("Aqua", "Dune", "GreenMeadow", "LadyBird", "Storm", "TwoWings"),
+    "lomiri-wallpapers-16.04": (
+        "Bridge_by_Sander_Klootwijk",
+        "Picture_0B_by_freespace",
+        "Wine_by_Jakkub_Mede",
+        "aitzgorri_by_Aitzol_Berasategi",
+        "free_by_Peter_Nerlich",
+        "life_by_Aitzol_Berasategi",
+    ),
 }
 EVALUATION = {
-    "mate-backgrounds": ("Blinds", "FreshFlower", "GreenMeadow", "RainDrops", "TwoWings", "YellowFlower"),
-    "lomiri-wallpapers-20.04": ("Infinite-Sea_by_Aury88", "Kleiber_by_Lukas_Baubkus"),
+    "mate-backgrounds": ("Blinds", "FreshFlower", "Garden", "RainDrops", "Wood", "YellowFlower"),
+    "lomiri-wallpapers-16.04": (
+        "Dragonfly_by_Bolly",
+        "Picture_1A_by_freespace",
+        "friends_by_Aitzol_Berasategi",
+        "greentock_by_Peter_Nerlich",
+        "picosdeeuropa_by_Aitzol_Berasategi",
+        "seeding_by_Clements_Engelhardt",
+    ),
 }
 
 
