@@ -44,8 +44,9 @@ def _folder(name: str, download: list[str], pattern: str, unpack: Callable) -> p
         except FileNotFoundError as error:
             raise UnavailableError(f"`{download[0]}` is not installed, which downloads {download[-1]}") from error
         except subprocess.CalledProcessError as error:
-            reason = (error.stderr.strip() or "no reason given").splitlines()[-1]
-            raise UnavailableError(f"`{' '.join(download)}` failed: {reason}") from error
+            starts = ("e: ", "error", "npm err")
+            reasons = [line for line in error.stderr.splitlines() if line.lower().startswith(starts)]
+            raise UnavailableError(f"`{' '.join(download)}` failed: {' '.join(reasons)[:300]}") from error
         (package,) = pathlib.Path(partial).glob(pattern)
         unpack(package, contents)
         contents.rename(folder)
