@@ -109,7 +109,7 @@ def vit() -> keras.Model:
     return small_vit(28, 10, channels=1, dim=60, depth=3, patch=4)
 
 
-#: By name: the builder, and the epochs that take two to four minutes on one core.
+#: By name: the builder, and the epochs of the training: resnet took four minutes of one core.
 NETWORKS = {
     "resnet": (resnet, 3),
     "resnet_v2": (resnet_v2, 3),
