@@ -17,15 +17,21 @@ class PositionEmbedding(layers.Layer):
         return x + self.positions
 
 
-def small_vit(image_size: int = 224, classes: int = 1000) -> keras.Model:
-    """DeiT-tiny (arXiv:2012.12877, table 1), with the mean of the tokens in the place of the class token; logits.
+def small_vit(
+    image_size: int = 224, classes: int = 1000, channels: int = 3, dim: int = 192, depth: int = 12, patch: int = 16
+) -> keras.Model:
+    """DeiT-tiny (arXiv:2012.12877, table 1) by default, with the mean of the tokens as the class token; logits.
 
     Args:
-        image_size: a multiple of the patches' 16 pixels.
+        image_size: a multiple of `patch`.
         classes: of the output.
+        channels: of the image.
+        dim: features of a token; `MultiHeadAttention` has three heads.
+        depth: number of blocks.
+        patch: pixels of a patch's side.
     """
-    dim, depth, heads, patch = 192, 12, 3, 16
-    inputs = keras.Input((image_size, image_size, 3), name="image")
+    heads = 3
+    inputs = keras.Input((image_size, image_size, channels), name="image")
     x = layers.Conv2D(dim, patch, patch, name="patches")(inputs)
     x = PositionEmbedding(name="positions")(layers.Reshape((-1, dim), name="tokens")(x))
     for block in range(depth):

@@ -1,0 +1,66 @@
+"""Networks with trained weights, and real inputs, on which accuracy is measured.
+
+    python benchmarks/trained.py NAME ... [--seed SEED]
+
+prints the parameters and the accuracy of each. Packages and weights stay in `.cache/trained/`: what is there is neither
+downloaded nor trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Callable
+
+from pretrained.fashion import NETWORKS, fashion_network
+from pretrained.fer import fer_network
+from pretrained.hed import hed_network
+from pretrained.magika import magika_network
+from pretrained.network import TrainedNetwork, UnavailableError
+from pretrained.upscaler import upscaler_network
+
+__all__ = ["NAMES", "TrainedNetwork", "UnavailableError", "trained_network"]
+
+#: By name: a function of the seed.
+_LOADERS: dict[str, Callable[[int], TrainedNetwork]] = {
+    "fer": lambda seed: fer_network(),
+    "upscaler": lambda seed: upscaler_network(),
+    "magika": lambda seed: magika_network(),
+    "hed": lambda seed: hed_network(),
+    **{name: functools.partial(fashion_network, name) for name in NETWORKS},
+}
+NAMES: tuple[str, ...] = tuple(_LOADERS)
+
+
+def trained_network(name: str, seed: int = 0) -> TrainedNetwork:
+    """The network of this name with its inputs.
+
+    Args:
+        name: one of `NAMES`.
+        seed: of the training on Fashion-MNIST; the other networks come trained.
+
+    Raises:
+        ValueError: there is no network of this name.
+        UnavailableError: its weights or data cannot be had here; the message says why.
+    """
+    if name not in _LOADERS:
+        raise ValueError(f"No trained network {name!r}; there are {', '.join(NAMES)}")
+    return _LOADERS[name](seed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--seed", type=int, default=0, help="of the training on Fashion-MNIST")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        try:
+            network = trained_network(name, arguments.seed)
+        except UnavailableError as error:
+            print(f"{name}: skipped: {error}")
+        else:
+            print(f"{name}: {network.model.count_params():,} parameters, accuracy {network.accuracy()}")
+
+
+if __name__ == "__main__":
+    main()
