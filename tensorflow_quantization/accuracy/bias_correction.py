@@ -31,7 +31,8 @@ def correct_biases(model: keras.Model, quantized: keras.Model, data: Any) -> ker
         data: the calibration set as `calibrate` takes it. All samples are in memory at once: a few hundred are enough.
 
     Returns:
-        `quantized`. A layer with neither a bias nor a folded BatchNormalization is unchanged.
+        `quantized`. A layer with neither a bias nor a folded BatchNormalization, or one that is called several times,
+        is unchanged.
 
     Raises:
         TypeError: `model` or `quantized` is no `keras.Model`.

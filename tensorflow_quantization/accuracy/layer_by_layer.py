@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -64,13 +65,14 @@ def layer_by_layer(
 ) -> None:
     """Runs a quantized model on all batches at once, a layer at a time, and lets methods improve each before it runs.
 
-    So a method sees inputs that carry the errors of all layers before, after their improvement. The memory is the
-    largest that the tensors of all samples, which are still needed, take at one point of the model.
+    So a method sees inputs that carry the errors of all layers before, after their improvement. A layer that is called
+    several times is left out: what is best for one call may be bad for another. The memory is the largest that the
+    tensors of all samples, which are still needed, take at one point of the model.
 
     Args:
         quantized: the model to improve; changed in place. If a method fails or is interrupted, it is as before.
         data: the samples, see `input_batches`.
-        methods: each gets every layer that is quantized.
+        methods: each gets every quantized layer that is called once.
         model: the float model that `quantized` was made from, for methods that compare. Default: none.
 
     Raises:
@@ -83,11 +85,10 @@ def layer_by_layer(
     runs = [Interpreter(graph).start(x, _compute) for x in batches]
     reference = _Reference(float_graph, batches) if float_graph is not None else None
     del batches
-    seen: set[int] = set()
+    called = Counter(id(call.operation) for call in graph.calls)
     with unchanged_on_error(quantized):
         for call in graph.calls:
-            if isinstance(call.operation, BaseQuantizeWrapper) and id(call.operation) not in seen:
-                seen.add(id(call.operation))
+            if isinstance(call.operation, BaseQuantizeWrapper) and called[id(call.operation)] == 1:
                 partner = partners.get(id(call))
                 expected = reference.arguments(partner) if reference is not None and partner is not None else []
                 step = Step(call, [run.arguments() for run in runs], partner, expected)

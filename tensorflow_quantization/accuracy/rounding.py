@@ -43,7 +43,8 @@ def round_weights(quantized: keras.Model, data: Any = None) -> keras.Model:
 
     Returns:
         `quantized`. A kernel holds the chosen integers times their scale, so saving, exporting and training start from
-        them. Kernels of custom layers keep the nearest integers.
+        them. Kernels of custom layers keep the nearest integers; with data, kernels of layers that are called several
+        times do, too.
 
     Raises:
         TypeError: `quantized` is no `keras.Model`.
