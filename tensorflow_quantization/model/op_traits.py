@@ -92,7 +92,7 @@ _TRAITS: dict[str, Trait] = {
         Trait.IS_IDENTITY | Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS,
     ),
     **_by_rank((1, 2, 3), "SpatialDropout#D", Trait.IS_IDENTITY | Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS),
-    **_by_rank((1, 2, 3), "Cropping#D", Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS),
+    **_by_rank((1, 2), "Cropping#D", Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS),
     **_by_rank((1, 2, 3), "MaxPooling#D ZeroPadding#D", Trait.MOVES_DATA | Trait.KEEPS_CHANNEL_FACTORS),
     **_by_rank(
         (1, 2, 3),

@@ -100,7 +100,8 @@ class Draft:
         if (why := self.rules.why_float(call)) is not None:
             return why
         # A runtime may fuse an activation, or compute other simple operations in integers where no rule is about them.
-        unknown = not traits(call) and activation_of(call.operation) is None and not self.rules.is_integer(call)
+        known = traits(call) & ~Trait.KEEPS_CHANNEL_FACTORS or activation_of(call.operation) is not None
+        unknown = not known and not self.rules.is_integer(call)
         return "not known to run in integers" if unknown else None
 
     def _update(self, path: str, reason: Reason, changes: dict[str, Any]) -> None:
