@@ -141,16 +141,14 @@ def run_file(data: bytes, graph: LayerGraph, inputs: list[np.ndarray]) -> dict[s
     require_installed()
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(model_content=data)
-    with without_note(_DELEGATE_NOTE):
-        interpreter.allocate_tensors()
-    runner = interpreter.get_signature_runner()
+    runner = Interpreter(model_content=data).get_signature_runner()
     details = runner.get_input_details()
     feeds = {}
     for tensor, array in zip(graph.inputs, inputs, strict=True):
         name = plain_name(tensor.name)
         feeds[name] = _quantized(array, details[name])
-    results = runner(**feeds)
+    with without_note(_DELEGATE_NOTE):
+        results = runner(**feeds)
     return {name: _dequantized(results[name], detail) for name, detail in runner.get_output_details().items()}
 
 
