@@ -50,8 +50,8 @@ def test_a_tensor_that_is_given_twice_is_one_input():
     assert len(graph.inputs) == 1 and positions == [0]
 
 
-def test_the_batch_size_can_be_known():
-    graph, _ = trace_call(call_of(Gate(), keras.Input((4,)), keras.Input((4,))), batch=3)
+def test_the_sizes_of_the_inputs_can_be_given():
+    graph, _ = trace_call(call_of(Gate(), keras.Input((4,)), keras.Input((4,))), shapes=[(3, 4), (3, 4)])
     assert graph.outputs[0].shape == (3, 4)
 
 
