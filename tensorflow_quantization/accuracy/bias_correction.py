@@ -52,8 +52,6 @@ def correct_biases(model: keras.Model, quantized: keras.Model, data: Any) -> ker
 class BiasCorrection:
     """The method of `correct_biases` for one layer at a time, see `layer_by_layer`."""
 
-    title = "biases corrected"
-
     def improve(self, step: Step) -> None:
         wrapper = step.call.operation
         if step.reference is None or (not wrapper.weight_quantizers and not wrapper.parts):

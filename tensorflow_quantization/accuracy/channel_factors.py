@@ -14,12 +14,13 @@ import keras
 import numpy as np
 
 from tensorflow_quantization.model.activations import Activation, activation_of, own_activation
+from tensorflow_quantization.model.equation import Equation
 from tensorflow_quantization.model.fusion import channel_axis
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
-from tensorflow_quantization.model.keras_classes import keras_class_names
 from tensorflow_quantization.model.keras_internals import projection
 from tensorflow_quantization.model.op_traits import Trait, traits
 from tensorflow_quantization.model.weights import float32_array, merged_weights
+from tensorflow_quantization.wrappers.channels import output_channel_axis
 
 #: Activations f with f(c * x) = c * f(x) for each c > 0.
 _HOMOGENEOUS = {Activation.LINEAR, Activation.RELU, Activation.LEAKY_RELU, Activation.PRELU}
@@ -132,10 +133,9 @@ def _can_multiply(call: Call, tensor: Tensor, axis: int) -> bool:
 
 def _einsum_axis(layer: keras.layers.EinsumDense, rank: int) -> int | None:
     """Returns the axis of the kernel that meets the last axis of the input."""
-    inputs, _, rest = layer.equation.replace(" ", "").partition(",")
-    kernel, output = rest.split("->")
-    letter = inputs[-1]
-    return kernel.index(letter) if kernel.count(letter) == 1 and letter not in output else None
+    equation = Equation.parse(layer.equation, rank)
+    last = equation.inputs[-1]
+    return equation.kernel.index(last) if equation.is_product and last in equation.summed else None
 
 
 def reading_kernels(call: Call, tensor: Tensor) -> list[tuple[keras.Variable, int]]:
@@ -150,7 +150,7 @@ def reading_kernels(call: Call, tensor: Tensor) -> list[tuple[keras.Variable, in
         return [(layer.kernel, axis)]
     if Trait.HAS_INNER_PRODUCT in traits(call):
         return [(layer.depthwise_kernel, -2)]
-    transposed = any("Transpose" in name for name in keras_class_names(type(layer)))
+    transposed = output_channel_axis(layer, "kernel") == (-2,)
     return [(layer.kernel, -1 if transposed else -2)]
 
 
@@ -162,14 +162,9 @@ def divide_source(call: Call, factors: np.ndarray) -> None:
             variable.assign(float32_array(variable) / factors.reshape(variable.shape))
         return
     kernel = float32_array(layer.kernel)
-    names = keras_class_names(type(layer))
-    if any("DepthwiseConv" in name for name in names):
-        divided = kernel / factors.reshape(kernel.shape[-2:])
-    elif any("Transpose" in name for name in names):
-        divided = kernel / factors[:, None]
-    else:
-        divided = kernel / factors
-    layer.kernel.assign(divided)
+    axes = [axis % kernel.ndim for axis in output_channel_axis(layer, "kernel")]
+    divisor = factors.reshape([size if axis in axes else 1 for axis, size in enumerate(kernel.shape)])
+    layer.kernel.assign(kernel / divisor)
     if layer.bias is not None:
         layer.bias.assign(float32_array(layer.bias) / factors.reshape(layer.bias.shape))
 

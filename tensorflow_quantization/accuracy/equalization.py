@@ -17,13 +17,13 @@ from tensorflow_quantization.accuracy.channel_factors import (
 )
 from tensorflow_quantization.model.clone import rewrite
 from tensorflow_quantization.model.graph import Call, LayerGraph
-from tensorflow_quantization.model.inputs import input_batches
+from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.interpreter import Computed, Interpreter
 from tensorflow_quantization.model.weights import float32_array
+from tensorflow_quantization.wrappers.channels import is_depthwise
 
-#: Samples in a batch of arrays.
-_BATCH_SIZE = 32
-#: How much of the channels' differences the activations lose: 1 makes all their ranges equal, 0 those of the kernels.
+#: How much of the differences between channels moves into the kernels: 1 makes the ranges of the activations equal, 0
+#: the ranges of the kernels.
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
 
 
@@ -114,7 +114,7 @@ def _channel_statistics(graph: LayerGraph, places: list[Rescaling], data: Any) -
                     )
                 statistics[id(tensor)].update(x)
 
-    Interpreter(graph).run_batches(input_batches(graph, data, _BATCH_SIZE, "data"), watch=watch)
+    Interpreter(graph).run_batches(input_batches(graph, data, BATCH_SIZE, "data"), watch=watch)
     return statistics
 
 
@@ -166,12 +166,8 @@ def _expected_error(factors, seen: _Statistics, kernels, weight_bits: int, activ
 def _magnitudes(call: Call, variable: keras.Variable, axis: int, channels: int) -> np.ndarray:
     """Returns the magnitudes of a kernel, (groups, inputs of a group, taps, outputs of a group)."""
     kernel = np.abs(float32_array(variable))
-    if any("DepthwiseConv" in name for name in call.class_names) or variable is getattr(
-        call.operation, "depthwise_kernel", None
-    ):
-        groups = channels
-    else:
-        groups = getattr(call.operation, "groups", 1)
+    depthwise = is_depthwise(call.operation) or variable is getattr(call.operation, "depthwise_kernel", None)
+    groups = channels if depthwise else getattr(call.operation, "groups", 1)
     kernel = np.moveaxis(kernel, axis, 0)  # the outputs of all groups are last, but for a transposed convolution
     kernel = kernel.reshape(kernel.shape[0], -1, kernel.shape[-1])
     if groups == 1:

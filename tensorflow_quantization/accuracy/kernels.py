@@ -15,10 +15,9 @@ import keras
 import numpy as np
 
 from tensorflow_quantization.accuracy.products import ProductForm, product_form
-from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.model.weights import float32_array, merged_array, variable_of
 from tensorflow_quantization.quantizers import WeightQuantizer, numerics
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, wrappers_in
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,11 @@ class Kernel:
 
 def kernels_of(layer: keras.layers.Layer) -> Iterator[Kernel]:
     """Yields the quantized kernels in a layer or a model, each once."""
-    for wrapper in (layer, *sublayers(layer)):
-        if isinstance(wrapper, BaseQuantizeWrapper):
-            for name, quantizer in wrapper.weight_quantizers.items():
-                form = product_form(wrapper.layer, name, tuple(variable_of(wrapper.layer, name).shape))
-                if form is not None and quantizer.scheme.symmetric and quantizer.scheme.signed:
-                    yield Kernel(wrapper, name, quantizer, form)
+    for wrapper in wrappers_in(layer):
+        for name, quantizer in wrapper.weight_quantizers.items():
+            form = product_form(wrapper.layer, name, tuple(variable_of(wrapper.layer, name).shape))
+            if form is not None and quantizer.scheme.symmetric and quantizer.scheme.signed:
+                yield Kernel(wrapper, name, quantizer, form)
 
 
 def check_quantized(model: keras.Model, calibrated: bool) -> None:
@@ -92,8 +90,8 @@ def check_quantized(model: keras.Model, calibrated: bool) -> None:
         raise ValueError(f"Model {model.name!r} has no quantized kernels. Pass the result of quantize_model(model).")
     if not calibrated:
         return
-    for wrapper in sublayers(model):
-        if isinstance(wrapper, BaseQuantizeWrapper) and not all(q.seen for q in wrapper.activation_quantizers):
+    for wrapper in wrappers_in(model):
+        if not all(quantizer.seen for quantizer in wrapper.activation_quantizers):
             raise ValueError(
                 f"The activation ranges of {wrapper.name!r} are not set yet. Call calibrate(quantized, data) first."
             )

@@ -11,14 +11,10 @@ from typing import Any, Protocol
 import keras
 
 from tensorflow_quantization.model.graph import Call, LayerGraph
-from tensorflow_quantization.model.inputs import input_batches
+from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.interpreter import Arguments, Interpreter, infer, input_tensors
-from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.model.side_by_side import pair_calls
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper, quantized_name
-
-#: Samples in a batch of arrays.
-_BATCH_SIZE = 32
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, quantized_name, wrappers_in
 
 
 @dataclass
@@ -39,8 +35,7 @@ class Step:
 
     def observe_products(self, observer: Callable[[BaseQuantizeWrapper, str, Any], None]) -> None:
         """Calls the layer with each batch; `observer` gets each wrapper in it, a kernel's name and its input."""
-        layers = (self.call.operation, *sublayers(self.call.operation))
-        wrappers = [layer for layer in layers if isinstance(layer, BaseQuantizeWrapper)]
+        wrappers = wrappers_in(self.call.operation)
         for wrapper in wrappers:
             wrapper.product_observer = observer
         try:
@@ -53,8 +48,6 @@ class Step:
 
 class Method(Protocol):
     """What improves one layer at a time."""
-
-    title: str
 
     def improve(self, step: Step) -> None:
         """Changes the layer of a step in place."""
@@ -81,8 +74,8 @@ def layer_by_layer(
     graph = LayerGraph.trace(quantized).flatten()
     float_graph = LayerGraph.trace(model).flatten() if model is not None else None
     partners = _partners(float_graph, graph) if float_graph is not None else {}
-    batches = [input_tensors(graph, x) for x in input_batches(graph, data, _BATCH_SIZE, "data")]
-    runs = [Interpreter(graph).start(x, _compute) for x in batches]
+    batches = [input_tensors(graph, x) for x in input_batches(graph, data, BATCH_SIZE, "data")]
+    runs = [Interpreter(graph).start(x) for x in batches]
     reference = _Reference(float_graph, batches) if float_graph is not None else None
     del batches
     called = Counter(id(call.operation) for call in graph.calls)
@@ -121,7 +114,7 @@ class _Reference:
     """The float model on all batches; advances on demand."""
 
     def __init__(self, graph: LayerGraph, batches: list[Any]):
-        self._runs = [Interpreter(graph).start(x, _compute) for x in batches]
+        self._runs = [Interpreter(graph).start(x) for x in batches]
         self._index = {id(call): index for index, call in enumerate(graph.calls)}
         self._done = 0
 
@@ -132,10 +125,6 @@ class _Reference:
                 run.step()
             self._done += 1
         return [run.arguments() for run in self._runs]
-
-
-def _compute(call: Call, args, kwargs):
-    return infer(call.operation, *args, **kwargs)
 
 
 @contextlib.contextmanager

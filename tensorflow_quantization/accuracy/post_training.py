@@ -15,15 +15,14 @@ from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
 from tensorflow_quantization.accuracy.weight_ranges import clip_weights
 from tensorflow_quantization.calibration import calibrate
 from tensorflow_quantization.model.graph import LayerGraph
-from tensorflow_quantization.model.inputs import input_batches
+from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
+from tensorflow_quantization.quantize.pipeline import plan_model
 from tensorflow_quantization.text.arguments import suggests_arguments
 
 #: Samples that are used. The statistics of more are the same, and all are in memory at once.
 _SAMPLES = 256
-#: Samples in a batch of arrays.
-_BATCH_SIZE = 32
 
 
 @suggests_arguments
@@ -65,16 +64,17 @@ def post_training_quantize(
         TypeError, ValueError: as `quantize_model` and `calibrate`.
     """
     batches = _samples(model, data)
+    arguments: dict[str, Any] = {
+        "target": target,
+        "quantization_spec": quantization_spec,
+        "weight_bits": weight_bits,
+        "activation_bits": activation_bits,
+    }
+    plan_model(model, **arguments)  # raises what `quantize_model` would raise, before any work
     progress = _Progress(model, batches) if verbose else None
     bits = 8 if weight_bits is None else weight_bits
     equalized = equalize(model, batches, weight_bits=bits, activation_bits=activation_bits or 8)
-    quantized = quantize_model(
-        equalized,
-        target=target,
-        quantization_spec=quantization_spec,
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
-    )
+    quantized = quantize_model(equalized, **arguments)
     calibrate(quantized, batches, method=method, verbose=0)
     _report(progress, quantized, "equalized, quantized, calibrated")
     if bits < 8:
@@ -90,11 +90,13 @@ def _samples(model: keras.Model, data: Any) -> list[Any]:
     graph = LayerGraph.trace(model)
     found: list[Any] = []
     count = 0
-    for arrays in input_batches(graph, data, _BATCH_SIZE, "The calibration data"):
+    for arrays in input_batches(graph, data, BATCH_SIZE, "The calibration data"):
         found.append(tree.pack_sequence_as(graph.input_structure, arrays))
         count += len(arrays[0])
         if count >= _SAMPLES:
             break
+    if not found:
+        raise ValueError("The calibration data is empty: it has no batch.")
     return found
 
 

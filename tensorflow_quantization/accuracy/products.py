@@ -15,6 +15,7 @@ import numpy as np
 
 from tensorflow_quantization.model.equation import Equation
 from tensorflow_quantization.model.keras_classes import keras_class_names
+from tensorflow_quantization.wrappers.channels import is_depthwise
 
 Array = np.ndarray
 
@@ -55,7 +56,7 @@ def product_form(layer: keras.layers.Layer, name: str, shape: tuple[int, ...]) -
         return _matrix_product(shape)
     if name == "pointwise_kernel":
         return _pointwise(layer, shape)
-    if name == "depthwise_kernel" or any("DepthwiseConv" in n for n in names):
+    if name == "depthwise_kernel" or is_depthwise(layer):
         return _depthwise(layer, shape)
     if any("Transpose" in n for n in names):
         return _transposed(layer, shape)

@@ -66,8 +66,6 @@ def round_weights(quantized: keras.Model, data: Any = None) -> keras.Model:
 class WeightRounding:
     """The method of `round_weights` for one layer at a time, see `layer_by_layer`."""
 
-    title = "weights rounded"
-
     def __init__(self) -> None:
         self._random = np.random.default_rng(0)
 

@@ -17,7 +17,7 @@ from tensorflow_quantization.calibration.min_max import MinMax
 from tensorflow_quantization.calibration.mse import MSE
 from tensorflow_quantization.calibration.percentile import Percentile
 from tensorflow_quantization.model.graph import LayerGraph, check_is_model
-from tensorflow_quantization.model.inputs import input_batches
+from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.keras_internals import data_adapter, sublayers
 from tensorflow_quantization.model.weights import float32_array, mode_of_keras
 from tensorflow_quantization.quantizers import ActivationQuantizer
@@ -25,9 +25,6 @@ from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of, plain_errors
 
 ESTIMATORS: dict[str, type[RangeEstimator]] = {"minmax": MinMax, "percentile": Percentile, "mse": MSE}
-
-#: Samples in a batch of arrays, as in `keras.Model.predict`.
-_BATCH_SIZE = 32
 
 #: Former name of a method to its name today.
 _OLDER_NAMES = {"max": "minmax"}
@@ -261,7 +258,7 @@ def _batches(model, data, batch_size) -> tuple[int | None, Iterator[Any]]:
         pairs = map(keras.utils.unpack_x_y_sample_weight, adapter.get_numpy_iterator())
         return adapter.num_batches, (x for x, _, _ in pairs)
     graph = LayerGraph.trace(model)
-    batches = input_batches(graph, data, batch_size or _BATCH_SIZE, "The calibration data")
+    batches = input_batches(graph, data, batch_size or BATCH_SIZE, "The calibration data")
     return batches.count, (tree.pack_sequence_as(graph.input_structure, arrays) for arrays in batches)
 
 

@@ -18,7 +18,7 @@ from keras import tree
 from tensorflow_quantization.model.functional import as_functional
 from tensorflow_quantization.model.keras_classes import class_names_in_spec, keras_class_names
 from tensorflow_quantization.model.keras_internals import nodes_in_order, origin
-from tensorflow_quantization.model.sizes import essence
+from tensorflow_quantization.model.sizes import Sized, essence
 from tensorflow_quantization.text.messages import did_you_mean, is_path
 
 
@@ -114,7 +114,7 @@ class Call:
         named = {
             name: [x for x in tree.flatten(argument) if isinstance(x, Tensor)]
             for name, argument in given.items()
-            if not name.endswith("mask") and name != "sizes"
+            if not name.endswith("mask") and not (name == "sizes" and isinstance(self.operation, Sized))
         }
         return {name: tensors for name, tensors in named.items() if tensors}
 

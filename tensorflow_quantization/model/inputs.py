@@ -15,6 +15,8 @@ from tensorflow_quantization.model.graph import LayerGraph, Tensor
 from tensorflow_quantization.model.keras_internals import data_adapter
 from tensorflow_quantization.text.messages import did_you_mean
 
+#: Samples in a batch of arrays, as in `keras.Model.predict`.
+BATCH_SIZE = 32
 #: The number of shapes that an error shows.
 _SHOWN = 8
 

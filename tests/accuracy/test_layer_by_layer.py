@@ -12,8 +12,6 @@ from tensorflow_quantization.model.weights import float32_array
 class Watch:
     """A method that changes nothing but remembers, and may be interrupted."""
 
-    title = "watched"
-
     def __init__(self, interrupted_at=None):
         self.seen, self.interrupted_at = [], interrupted_at
 
@@ -40,8 +38,6 @@ def test_a_layer_that_is_called_twice_is_left_out():
 
 def test_layers_are_shown_what_improved_layers_return():
     class Zero:
-        title = "zeros"
-
         def __init__(self):
             self.largest = {}
 

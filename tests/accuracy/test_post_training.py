@@ -57,5 +57,9 @@ def test_data_in_batches_of_pairs_without_end():
 def test_errors_come_before_any_work():
     with pytest.raises(ValueError, match="shape"):
         post_training_quantize(depthwise(), images()[0])
+    with pytest.raises(ValueError, match="computes in 8 bits only"):
+        post_training_quantize(depthwise(), images(), target="litert", weight_bits=4)
+    with pytest.raises(ValueError, match="calibration data is empty"):
+        post_training_quantize(depthwise(), iter([]))
     with pytest.raises(TypeError, match="Did you mean 'weight_bits'"):
         post_training_quantize(depthwise(), images(), weight_bit=4)
