@@ -1,8 +1,11 @@
 """Random small graphs of layers and operations, in both data formats."""
 
+from hypothesis import reject
 from hypothesis import strategies as st
 from keras import Input, Model, layers, ops
 from small_models import randomize
+
+from tensorflow_quantization import quantize_model
 
 SIZE, CHANNELS = 6, 4
 
@@ -69,6 +72,16 @@ def build(data_format, steps, head):
         else:
             tensors.append(BINARY[name](first, second, data_format, axis))
     return randomize(Model(inputs, HEADS[head](tensors[-1], data_format)))
+
+
+def quantized(model, **arguments):
+    """The quantized model. A graph of which nothing can be quantized is no case of the test."""
+    try:
+        return quantize_model(model, **arguments)
+    except ValueError as error:
+        if not str(error).startswith("Nothing is quantized"):
+            raise
+        reject()
 
 
 #: The arguments of `build`, for Hypothesis.

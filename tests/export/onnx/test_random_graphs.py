@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from keras import ops
 from onnx_models import assert_agrees
 from processor import EXACT_WEIGHT_BITS
-from random_graphs import GRAPHS, build
+from random_graphs import GRAPHS, build, quantized
 
-from tensorflow_quantization import calibrate, quantize_model
+from tensorflow_quantization import calibrate
 from tensorflow_quantization.export import export_onnx
 from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.quantizers import ActivationQuantizer
@@ -27,7 +27,7 @@ def test_float(tmp_path_factory, data_format, steps, head):
 @given(**GRAPHS, target=st.sampled_from([None, "tensorrt", "onnxruntime", "openvino"]))
 def test_quantized(tmp_path_factory, data_format, steps, head, target):
     keras.utils.clear_session(free_memory=False)
-    model = quantize_model(build(data_format, steps, head), target=target)
+    model = quantized(build(data_format, steps, head), target=target)
     data = np.random.default_rng(0).normal(size=(4, *model.inputs[0].shape[1:])).astype("float32")
     model(data, training=True)
     export_onnx(model, tmp_path_factory.mktemp("quantized") / "m.onnx", verify_with=data)
@@ -51,7 +51,7 @@ def test_integer_kernels_of_a_stock_runtime(tmp_path_factory, data_format, steps
     # OpenVINO 2026.4 crashes where the quantized parts of a tensor are joined again.
     assume(target != "openvino" or "shift" not in dict.fromkeys(name for name, _, _ in steps))
     keras.utils.clear_session(free_memory=False)
-    model = quantize_model(build(data_format, steps, head), target=target, weight_bits=EXACT_WEIGHT_BITS)
+    model = quantized(build(data_format, steps, head), target=target, weight_bits=EXACT_WEIGHT_BITS)
     quantizers = [layer for layer in sublayers(model) if isinstance(layer, ActivationQuantizer)]
     assume(quantizers)
     data = np.random.default_rng(0).normal(size=(16, *model.inputs[0].shape[1:])).astype("float32")

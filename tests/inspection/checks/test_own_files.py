@@ -6,20 +6,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from keras import layers
-from random_graphs import GRAPHS, build
+from random_graphs import GRAPHS, build, quantized
 from small_models import randomize
 
-from tensorflow_quantization import check_onnx, export_onnx, quantize_model
+from tensorflow_quantization import check_onnx, export_onnx
 
 TARGETS = ["tensorrt", "onnxruntime", "openvino"]
 
 
 def findings(model, target, path):
     """The errors and warnings of the file of a model, for the target that the file records."""
-    quantized = quantize_model(model, target=target)
+    copy = quantized(model, target=target)
     data = np.random.default_rng(0).normal(size=(4, *model.inputs[0].shape[1:])).astype("float32")
-    quantized(data, training=True)
-    report = check_onnx(export_onnx(quantized, path))
+    copy(data, training=True)
+    report = check_onnx(export_onnx(copy, path))
     assert report.target == target
     return [str(finding) for finding in report if finding.severity != "info"]
 
