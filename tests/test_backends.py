@@ -144,7 +144,7 @@ def transformer():
 def recurrent():
     inputs = keras.Input((None, 6))
     x = layers.Bidirectional(layers.LSTM(4, return_sequences=True))(inputs)
-    return keras.Model(inputs, layers.GRU(3)(x))
+    return keras.Model(inputs, layers.Dense(2)(layers.GRU(3)(x)))
 
 
 builders = {

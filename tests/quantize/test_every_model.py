@@ -226,4 +226,4 @@ def test_any_tensor_can_be_an_output(name, target):
         y, reference = ops.convert_to_numpy(y), ops.convert_to_numpy(reference)
         np.testing.assert_allclose(y, reference, atol=0 if is_input else 0.03 * np.abs(reference).max())
     assert isinstance(describe(result).to_dict(), dict)
-    assert result.output_names == model.output_names
+    assert list(result.output_names) == list(model.output_names)
