@@ -6,6 +6,7 @@ from tensorflow_quantization.calibration.estimator import MergeableEstimator, Ra
 from tensorflow_quantization.calibration.min_max import Max, MinMax
 from tensorflow_quantization.calibration.mse import MSE
 from tensorflow_quantization.calibration.percentile import Percentile
+from tensorflow_quantization.calibration.results import load_calibration, merge_calibrations, save_calibration
 
 __all__ = [
     "ESTIMATORS",
@@ -17,4 +18,7 @@ __all__ = [
     "Percentile",
     "RangeEstimator",
     "calibrate",
+    "load_calibration",
+    "merge_calibrations",
+    "save_calibration",
 ]
