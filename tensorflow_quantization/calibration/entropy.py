@@ -41,28 +41,37 @@ class Entropy(Histogram):
         counts[0] = counts[1]
         levels = 2 ** (scheme.bits - 1)
         sizes = np.arange(levels, 1 + max(levels, int(np.max(np.flatnonzero(counts), initial=0)) + 1))
-        best = sizes[np.argmin([_divergence(counts, size, levels) for size in sizes])]
+        best = sizes[np.argmin(_divergences(counts, sizes, levels))]
         limit = best * self.limit / _BINS
         return max(self.low, -limit), min(self.high, limit)
 
 
-def _divergence(counts: np.ndarray, size: int, levels: int) -> float:
-    """Returns the divergence of Q from P, infinite if a value of P has no probability in Q.
+def _divergences(counts: np.ndarray, sizes: np.ndarray, levels: int) -> np.ndarray:
+    """Returns the divergence of Q from P for each number of bins; infinite if a value of P has no probability in Q.
 
-    Within a level Q is constant, so the sum over its bins is a sum over levels.
+    Q is constant within a level, so the sum over bins is a sum over levels, from differences of cumulative sums.
     """
-    inside = counts[:size]
-    p = inside.copy()
-    p[-1] += counts[size:].sum()
-    total, total_inside = p.sum(), inside.sum()
+    ends = np.arange(levels + 1) * sizes[:, None] // levels
+    in_q, bins = (np.diff(_cumulative(x)[ends]) for x in (counts, counts > 0))
+    inside = _cumulative(counts)[sizes]
+    total = counts.sum()
+    last = counts[sizes - 1] + total - inside  # in P
+    in_p = in_q.copy()
+    in_p[:, -1] += total - inside
+    bins[:, -1] += (counts[sizes - 1] == 0) & (last > 0)
+    entropy = _cumulative(_x_log(counts, counts))[sizes - 1] + _x_log(last, last)  # of P, not normalized
     if total == 0:
-        return 0.0
-    starts = np.arange(levels) * size // levels
-    in_p, in_q = np.add.reduceat(p, starts), np.add.reduceat(inside, starts)
-    bins = np.add.reduceat((p > 0).astype(np.float64), starts)
-    used = in_p > 0
-    if (in_q[used] == 0).any():
-        return np.inf
-    entropy = np.sum(p[p > 0] * np.log(p[p > 0] / total))
-    cross = np.sum(in_p[used] * np.log(in_q[used] / bins[used] / total_inside))
-    return float(entropy - cross) / total
+        return np.zeros(len(sizes))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cross = _x_log(in_p, in_q / bins).sum(axis=1)
+        return np.where(inside > 0, (entropy - cross) / total + np.log(inside / total), np.inf)
+
+
+def _cumulative(x: np.ndarray) -> np.ndarray:
+    """Returns the sums of the first 0, 1, 2, ... values."""
+    return np.concatenate([[0.0], np.cumsum(x, dtype=np.float64)])
+
+
+def _x_log(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Returns x * log(y), 0 where x is."""
+    return np.where(x > 0, x * np.log(np.where(x > 0, y, 1.0)), 0.0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
 from tensorflow_quantization.calibration.estimator import MergeableEstimator, RangeEstimator
 from tensorflow_quantization.model.weights import float32_array
@@ -89,7 +89,7 @@ class Observation:
         result = self._predict_step(*args)
         # Keras merges and sorts outputs by structure: names of quantizers would do as keys, but may be there twice.
         statistics = {
-            str(index): {name: ops.concatenate([each[name] for each in found]) for name in found[0]}
+            str(index): found[0] if len(found) == 1 else tree.map_structure(lambda *x: ops.concatenate(x), *found)
             for index, found in self._collected.items()
         }
         self._collected.clear()

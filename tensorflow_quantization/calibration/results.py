@@ -36,8 +36,8 @@ def save_calibration(model: keras.Model, path: Path) -> None:
 
     Examples:
         >>> quantized = calibrate(quantize_model(model), images, verbose=0)
-        >>> save_calibration(quantized, folder / "ranges.json")
-        >>> another = load_calibration(quantize_model(model), folder / "ranges.json")
+        >>> save_calibration(quantized, "ranges.json")
+        >>> another = load_calibration(quantize_model(model), "ranges.json")
         >>> bool((another.predict(images, verbose=0) == quantized.predict(images, verbose=0)).all())
         True
 
@@ -98,9 +98,9 @@ def merge_calibrations(paths: Sequence[Path], path: Path) -> None:
     Examples:
         >>> for part in (0, 1):
         ...     quantized = calibrate(quantize_model(model), images[part::2], verbose=0)
-        ...     save_calibration(quantized, folder / f"part{part}.json")
-        >>> merge_calibrations([folder / "part0.json", folder / "part1.json"], folder / "ranges.json")
-        >>> quantized = load_calibration(quantize_model(model), folder / "ranges.json")
+        ...     save_calibration(quantized, f"part{part}.json")
+        >>> merge_calibrations(["part0.json", "part1.json"], "ranges.json")
+        >>> quantized = load_calibration(quantize_model(model), "ranges.json")
 
     Args:
         paths: the files of `save_calibration`, at least one.
