@@ -3,8 +3,8 @@
     python benchmarks/calibrate_time.py [--quick]
 
 Contenders take turns in one process, with the same data in batches of 32, and each method of both toolkits. "cold"
-includes what Keras compiles, which `calibrate` does at each call and `predict` at the first. "warm" is the time that
-one more batch takes, from two runs of different length. ONNX Runtime's `quantize_static` has the methods minmax,
+includes what Keras compiles, which `calibrate` does at each call and `predict` at the first. "warm" is the time from
+batch to batch. ONNX Runtime's `quantize_static` has the methods minmax,
 percentile and entropy; only its calibration is timed.
 """
 
@@ -15,7 +15,7 @@ import functools
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -65,16 +65,17 @@ def onnxruntime_calibration(path: pathlib.Path, method: str, data: np.ndarray) -
         calibrator.compute_data()
 
 
-def per_batch(call: Callable[[np.ndarray], object], data: np.ndarray, more: int) -> float:
-    """Returns the seconds of one more batch: a run of `more` batches after one of a single batch."""
+def per_batch(call: Callable[[Iterator[tuple[np.ndarray]]], object], batch: np.ndarray, count: int) -> float:
+    """Returns the median seconds from batch to batch, in the second half of `count` batches."""
+    stamps = []
 
-    def seconds(x):
-        start = time.perf_counter()
-        call(x)
-        return time.perf_counter() - start
+    def batches():
+        for _ in range(count):
+            stamps.append(time.perf_counter())
+            yield (batch,)
 
-    one = seconds(data[:BATCH])
-    return (seconds(np.tile(data[:BATCH], (more + 1, 1, 1, 1))) - one) / more
+    call(batches())
+    return float(np.median(np.diff(stamps)[count // 2 :]))
 
 
 def main() -> None:
@@ -82,14 +83,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small network, one round: does it run, not how fast")
     arguments = parser.parse_args()
 
-    images, rounds, more = (32, 1, 2) if arguments.quick else (64, 3, 20)
+    images, rounds, count = (32, 1, 8) if arguments.quick else (64, 3, 20)
     model = mobilenet(32 if arguments.quick else 96)
     quantized = quantize_model(model, target="onnxruntime")
     data = np.random.default_rng(0).random((images, *model.input_shape[1:]), "float32")
-    calibrations = {
-        method: functools.partial(calibrate, quantized, batch_size=BATCH, method=method, verbose=0)
-        for method in ESTIMATORS
-    }
+    calibrations = {method: functools.partial(calibrate, quantized, method=method, verbose=0) for method in ESTIMATORS}
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder, "float.onnx")
         export_onnx(model, path)
@@ -101,11 +99,11 @@ def main() -> None:
             **{f"ONNX Runtime, {m}": functools.partial(onnxruntime_calibration, path, m, data) for m in peer},
         }
         cold = summary(interleaved(contenders, rounds, warmup=0))
-    predict = functools.partial(model.predict, batch_size=BATCH, verbose=0)
+    predict = functools.partial(model.predict, verbose=0)
     rates = []
     for _ in range(rounds):  # each with a `predict` of its own beside it: the machine may be busy
         for method, call in calibrations.items():
-            rates.append((method, per_batch(call, data, more) / per_batch(predict, data, more)))
+            rates.append((method, per_batch(call, data[:BATCH], count) / per_batch(predict, data[:BATCH], count)))
 
     print(f"{model.name}, {images} images, {keras.backend.backend()}, {rounds} rounds, medians\n")
     print(markdown_table(["cold", "ms", "against predict"], [(n, f"{ms:.0f}", f"{r:.2f}") for n, ms, r in cold]))
