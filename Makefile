@@ -52,8 +52,9 @@ types: $(VENV)/installed ## Check types
 docs: $(VENV)/installed ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
 
-benchmark: $(VENV)/installed ## Measure what training and quantize_model cost
+benchmark: $(VENV)/installed ## Measure what training, quantize_model and calibrate cost
 	@$(BIN)/python scripts/quietly benchmarks/quantize_time.py
+	@$(BIN)/python scripts/quietly benchmarks/calibrate_time.py
 	@$(BIN)/python scripts/quietly benchmarks/qat_overhead.py
 
 latency: $(VENV)/installed ## Measure the files in their runtimes beside the peers', for the documentation

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from tensorflow_quantization import _command_line, legacy  # noqa: F401  (the former answers `--help`)
 from tensorflow_quantization._version import __version__
-from tensorflow_quantization.calibration import calibrate
+from tensorflow_quantization.calibration import calibrate, load_calibration, merge_calibrations, save_calibration
 from tensorflow_quantization.inspection import describe
 from tensorflow_quantization.legacy import utils
 from tensorflow_quantization.legacy.utils import (
@@ -45,9 +45,12 @@ __all__ = [
     "export_litert",
     "export_onnx",
     "legacy",
+    "load_calibration",
+    "merge_calibrations",
     "post_training_quantize",
     "quantize_model",
     "runtime_report",
+    "save_calibration",
     "utils",
 ]
 

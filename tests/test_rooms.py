@@ -18,7 +18,7 @@ ROOMS = {
     "wrappers": {"text", "model", "quantizers"},
     "targets": {"text", "model", "quantizers"},
     "quantize": {"text", "model", "quantizers", "wrappers", "targets"},
-    "calibration": {"text", "model", "quantizers"},
+    "calibration": {"text", "model", "quantizers", "wrappers"},
     "accuracy": {"text", "model", "quantizers", "wrappers", "quantize", "calibration"},
     "inspection": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "quantize"},
     # A model quantized for one runtime and exported for another is checked against the rules of the latter.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -11,20 +10,27 @@ import keras
 import numpy as np
 from keras import tree
 
-from tensorflow_quantization.calibration.estimator import RangeEstimator
+from tensorflow_quantization.calibration.entropy import Entropy
+from tensorflow_quantization.calibration.estimator import MergeableEstimator, RangeEstimator
 from tensorflow_quantization.calibration.input_scale import warn_of_scale
 from tensorflow_quantization.calibration.min_max import MinMax
 from tensorflow_quantization.calibration.mse import MSE
+from tensorflow_quantization.calibration.observing import Observation, Observed, observing, passing
 from tensorflow_quantization.calibration.percentile import Percentile
 from tensorflow_quantization.model.graph import LayerGraph, check_is_model
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.keras_internals import data_adapter, sublayers
-from tensorflow_quantization.model.weights import float32_array, mode_of_keras
+from tensorflow_quantization.model.weights import mode_of_keras
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of, plain_errors
 
-ESTIMATORS: dict[str, type[RangeEstimator]] = {"minmax": MinMax, "percentile": Percentile, "mse": MSE}
+ESTIMATORS: dict[str, type[MergeableEstimator]] = {
+    "minmax": MinMax,
+    "percentile": Percentile,
+    "mse": MSE,
+    "entropy": Entropy,
+}
 
 #: Former name of a method to its name today.
 _OLDER_NAMES = {"max": "minmax"}
@@ -43,9 +49,10 @@ def calibrate(
     """Sets the activation ranges of a quantized model from a calibration set, and freezes them.
 
     The model runs in inference mode with quantized weights and float activations, and each quantizer observes its
-    tensor. Later training keeps the ranges; with `ranges="learned"` it continues from them. A hundred batches or fewer
-    are enough. A warning names the first BatchNormalization whose moving statistics the data does not fit: images of 0
-    to 255 in a network that was trained on 0 to 1.
+    tensor inside the compiled model; what cannot be compiled runs eagerly. Later training keeps the ranges; with
+    `ranges="learned"` it continues from them. A hundred batches or fewer are enough. `save_calibration` writes the
+    result. A warning names the first BatchNormalization whose moving statistics the data does not fit: images of 0 to
+    255 in a network that was trained on 0 to 1.
 
     Examples:
         >>> quantized = quantize_model(model, target="onnxruntime")
@@ -63,6 +70,7 @@ def calibrate(
             - "minmax" (default): from the least value to the greatest. "max" is a former name.
             - "percentile": 99.99 % of the values.
             - "mse": the least mean squared quantization error.
+            - "entropy": the least Kullback-Leibler divergence, as in TensorRT.
             - a function without arguments that returns a `RangeEstimator`: `lambda: Percentile(99.9)`.
         steps: int, the greatest number of batches; `None` (default) is all. A generator that never ends needs it.
         batch_size: int, samples in a batch of arrays; `None` (default) is 32, or the batch size of the model if it has
@@ -81,25 +89,34 @@ def calibrate(
     """
     if isinstance(data, keras.Model):
         raise TypeError("data is a model. Pass the model first: calibrate(model, data).")
-    quantizers = _activation_quantizers(model)
+    quantizers = activation_quantizers(model)
     make_estimator = _estimator(method)
     if data is None:
         raise TypeError("data is None. Pass a calibration set, such as an array of inputs.")
     _check_count("steps", steps)
     _check_count("batch_size", batch_size)
-    paths = _paths(model)
-    ranged = [quantizer for quantizer in quantizers if quantizer.has_own_range]
-    not_finite: list[str] = []
-    estimators = [_Checked(_made_by(make_estimator), paths[id(quantizer)], not_finite) for quantizer in ranged]
-    with _observing(model, quantizers, dict(zip(ranged, estimators, strict=True))):
-        _run(model, quantizers, data, steps, batch_size, verbose, not_finite)
-    _set_ranges(ranged, estimators)
+    paths = layer_paths(model)
+    observed = [
+        Observed(quantizer, paths[id(quantizer)], _made_by(make_estimator))
+        for quantizer in quantizers
+        if quantizer.has_own_range
+    ]
+    with observing(model, quantizers, observed) as observation:
+        _run(model, observation, quantizers, data, steps, batch_size, verbose)
+    _set_ranges(observed)
     for quantizer in quantizers:
         quantizer.frozen = quantizer.ranges != "learned"
+    model.train_function = None  # one that was compiled before moves the ranges
     return model
 
 
-def _activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
+def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
+    """Returns the activation quantizers of a model.
+
+    Raises:
+        TypeError: `model` is no `keras.Model`.
+        ValueError: it has none.
+    """
     check_is_model(model)
     mode = mode_of_keras(model)
     if mode is not None:
@@ -115,7 +132,7 @@ def _activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
     return quantizers
 
 
-def _paths(model: keras.Model) -> dict[int, str]:
+def layer_paths(model: keras.Model) -> dict[int, str]:
     """Returns the path of each layer in a model, by id. Keras knows no path of a layer that is built from the start."""
     paths: dict[int, str] = {}
 
@@ -166,65 +183,7 @@ def _estimator(method):
     return ESTIMATORS[name]
 
 
-class _Checked:
-    """The observer of one quantizer: checks that batches are finite, and updates an estimator with them.
-
-    It appends its path to `not_finite` and raises nothing: Keras would wrap an error that is raised in a call.
-    """
-
-    def __init__(self, estimator: RangeEstimator, path: str, not_finite: list[str]):
-        self.estimator, self.path, self.not_finite, self.seen = estimator, path, not_finite, False
-
-    def __call__(self, tensor: Any) -> Any:
-        """Observes a batch, and returns it unquantized."""
-        x = float32_array(tensor)
-        if x.size == 0:
-            return tensor
-        if not np.isfinite(x).all():
-            self.not_finite.append(self.path)
-            return tensor
-        self.estimator.update(x)
-        self.seen = True
-        return tensor
-
-
-@contextlib.contextmanager
-def _observing(model, quantizers, estimators: dict) -> Iterator[None]:
-    """Sets the observers for the time of the context. The model runs eagerly then: observers need values."""
-    eagerly = model.run_eagerly
-    model.run_eagerly = True
-    _forget_compiled_functions(model)
-    try:
-        with _observers(quantizers, estimators):
-            yield
-    finally:
-        model.run_eagerly = eagerly
-        _forget_compiled_functions(model)
-
-
-@contextlib.contextmanager
-def _observers(quantizers, estimators: dict) -> Iterator[None]:
-    """Makes all quantizers return their inputs for the time of the context, after their estimator, if any, saw them."""
-    before = [quantizer.observer for quantizer in quantizers]
-    for quantizer in quantizers:
-        quantizer.observer = estimators.get(quantizer, _passing)
-    try:
-        yield
-    finally:
-        for quantizer, observer in zip(quantizers, before, strict=True):
-            quantizer.observer = observer
-
-
-def _passing(tensor: Any) -> Any:
-    return tensor
-
-
-def _forget_compiled_functions(model: keras.Model) -> None:
-    """Makes the next `fit`, `evaluate` or `predict` compile again: compiled functions do not see new observers."""
-    model.train_function = model.test_function = model.predict_function = None
-
-
-def _run(model, quantizers, data, steps, batch_size, verbose, not_finite: list[str]) -> None:
+def _run(model, observation: Observation, quantizers, data, steps, batch_size, verbose) -> None:
     total, batches = _batches(model, data, batch_size)
     if steps is not None:
         total = steps if total is None else min(steps, total)
@@ -232,14 +191,9 @@ def _run(model, quantizers, data, steps, batch_size, verbose, not_finite: list[s
     done = 0
     for x in batches:
         with plain_errors():
-            model.predict_on_batch(x)
-        if not_finite:
-            raise ValueError(
-                f"{not_finite[0]!r} got values that are NaN or infinite. Check the calibration data, and the weights "
-                "of the layers before this quantizer."
-            )
+            observation.run(x)
         if done == 0:
-            with _observers(quantizers, {}):
+            with passing(quantizers):
                 warn_of_scale(model, x)
         done += 1
         bar.update(done, finalize=done == total)
@@ -262,11 +216,12 @@ def _batches(model, data, batch_size) -> tuple[int | None, Iterator[Any]]:
     return batches.count, (tree.pack_sequence_as(graph.input_structure, arrays) for arrays in batches)
 
 
-def _set_ranges(quantizers, estimators) -> None:
-    unseen = [checked.path for checked in estimators if not checked.seen]
+def _set_ranges(observed: list[Observed]) -> None:
+    unseen = [one.path for one in observed if not one.seen]
     if unseen:
         raise ValueError(f"No data reached {', '.join(unseen)}: the model's predict_step does not call these layers.")
     # All ranges are computed before the first is set: an estimator that raises leaves the model unchanged.
-    ranges = [c.estimator.range(q.scheme) for q, c in zip(quantizers, estimators, strict=True)]
-    for quantizer, (low, high) in zip(quantizers, ranges, strict=True):
-        quantizer.set_range(low, high)
+    ranges = [one.estimator.range(one.quantizer.scheme) for one in observed]
+    for one, (low, high) in zip(observed, ranges, strict=True):
+        one.quantizer.set_range(low, high)
+        one.quantizer.estimator = one.estimator

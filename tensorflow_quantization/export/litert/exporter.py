@@ -16,7 +16,6 @@ from tensorflow_quantization.export.litert.file import float_operators
 from tensorflow_quantization.export.litert.function import make_function
 from tensorflow_quantization.export.litert.ranges import check_ranges
 from tensorflow_quantization.export.onnx.emission import plain_name
-from tensorflow_quantization.export.onnx.writing import replacing
 from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify
 from tensorflow_quantization.export.verification.litert import require_installed, verify_litert
 from tensorflow_quantization.model.graph import LayerGraph
@@ -25,6 +24,7 @@ from tensorflow_quantization.targets import DEFAULT, TARGETS
 from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of
+from tensorflow_quantization.text.replacing import replacing
 from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import activation_quantizers
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper

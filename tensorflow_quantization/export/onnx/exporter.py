@@ -15,12 +15,13 @@ from tensorflow_quantization.export.onnx.composite import expand_composites
 from tensorflow_quantization.export.onnx.lower import finish, lower, unsupported_layers
 from tensorflow_quantization.export.onnx.passes import run_passes
 from tensorflow_quantization.export.onnx.retarget import check_retargeted
-from tensorflow_quantization.export.onnx.writing import replacing, save, to_model
+from tensorflow_quantization.export.onnx.writing import save, to_model
 from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify
 from tensorflow_quantization.export.verification.onnx import TOLERANCES, verify_onnx, verify_where_possible
 from tensorflow_quantization.export.verification.onnx_runtimes import require_installed, runtime_for
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.text.arguments import suggests_arguments
+from tensorflow_quantization.text.replacing import replacing
 
 
 @suggests_arguments

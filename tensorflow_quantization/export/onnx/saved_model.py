@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from tensorflow_quantization.export.errors import ExportError
-from tensorflow_quantization.export.onnx.writing import replacing
 from tensorflow_quantization.export.validation import check_opset, check_path
+from tensorflow_quantization.text.replacing import replacing
 
 #: tf2onnx is tested with this opset, and every runtime reads it.
 _OPSET = 17

@@ -1,0 +1,191 @@
+"""`observing`: the quantizers of a model observe what they get, inside the compiled model where they can."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops, tree
+
+from tensorflow_quantization.calibration.estimator import MergeableEstimator, RangeEstimator
+from tensorflow_quantization.model.weights import float32_array
+from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.quantizers.fake_quantize import float32
+from tensorflow_quantization.wrappers.quantized_once import quantized_once
+
+#: The functions that a Keras model has compiled. They do not see observers that are set later.
+_COMPILED = ("train_function", "test_function", "predict_function")
+
+
+@dataclass(eq=False)
+class Observed:
+    """A quantizer, and what it has observed.
+
+    Attributes:
+        quantizer: the quantizer.
+        path: its path, for errors.
+        estimator: what estimates its range.
+        seen: whether data reached it.
+        is_finite: whether all data was finite. `Observation.run` raises the error: Keras wraps what calls raise.
+    """
+
+    quantizer: ActivationQuantizer
+    path: str
+    estimator: RangeEstimator
+    seen: bool = False
+    is_finite: bool = True
+
+    def update(self, tensor: Any) -> Any:
+        """Updates the estimator with a tensor that has values, and returns the tensor."""
+        x = float32_array(tensor)
+        if x.size and self._is_finite(x):
+            self.estimator.update(x)
+        return tensor
+
+    def merge(self, statistics: dict[str, np.ndarray]) -> None:
+        """Updates the estimator with statistics of a `MergeableEstimator`."""
+        if self._is_finite(statistics["low"], statistics["high"]):
+            self.estimator.merge(**statistics)  # type: ignore[attr-defined]
+
+    def _is_finite(self, *arrays: np.ndarray) -> bool:
+        self.seen = True
+        self.is_finite &= all(bool(np.isfinite(array).all()) for array in arrays)
+        return self.is_finite
+
+
+class Observation:
+    """A model whose quantizers observe: each returns its input, and updates its estimator; see `observing`."""
+
+    def __init__(self, model: keras.Model, observed: Sequence[Observed]):
+        self._model, self._observed = model, observed
+        self._predict_step = model.predict_step
+        self._collected: dict[int, list[Any]] = {}  # by index of the quantizer, in the order of the calls
+        self._order: dict[int, None] = {}  # the same indices, of all batches
+
+    def observer(self, index: int) -> Any:
+        """Returns the observer of a quantizer."""
+        one = self._observed[index]
+        estimator = one.estimator
+        if not isinstance(estimator, MergeableEstimator) or not _on_backend(estimator):
+            return one.update
+
+        def observe(tensor):
+            if 0 not in tensor.shape:
+                self._collected.setdefault(index, []).append(estimator.statistics(float32(tensor)))
+                self._order[index] = None
+            return tensor
+
+        return observe
+
+    def step(self, *args: Any) -> Any:
+        """Returns as `predict_step` of the model does, but with the statistics as the outputs."""
+        self._collected.clear()
+        result = self._predict_step(*args)
+        # Keras merges and sorts outputs by structure: names of quantizers would do as keys, but may be there twice.
+        statistics = {
+            str(index): found[0] if len(found) == 1 else tree.map_structure(lambda *x: ops.concatenate(x), *found)
+            for index, found in self._collected.items()
+        }
+        self._collected.clear()
+        return (statistics, *result[1:]) if keras.backend.backend() == "jax" else statistics
+
+    def run(self, x: Any) -> None:
+        """Runs the model on a batch.
+
+        Args:
+            x: a batch, as `predict_on_batch` takes it.
+
+        Raises:
+            ValueError: a quantizer got NaN or infinity.
+        """
+        statistics = self._statistics(x)
+        for index in self._order:
+            if str(index) in statistics:
+                self._observed[index].merge(statistics[str(index)])
+        called = [self._observed[index] for index in self._order]  # the first of these is where the trouble begins
+        for one in (*called, *self._observed):
+            if not one.is_finite:
+                raise ValueError(
+                    f"{one.path!r} got values that are NaN or infinite. Check the calibration data, and the weights of "
+                    "the layers before this quantizer."
+                )
+
+    def _statistics(self, x: Any) -> dict[str, Any]:
+        try:
+            return self._model.predict_on_batch(x)
+        except Exception:
+            if self._model.run_eagerly:
+                raise
+        # A quantizer in a loop that the backend traces apart cannot pass its statistics out of the loop. If something
+        # else is wrong, it is wrong again.
+        self._model.run_eagerly = True
+        self._model.predict_function = None
+        return self._model.predict_on_batch(x)
+
+
+@contextlib.contextmanager
+def observing(
+    model: keras.Model, quantizers: Sequence[ActivationQuantizer], observed: Sequence[Observed]
+) -> Iterator[Observation]:
+    """Makes the quantizers of a model observe for the time of the context.
+
+    An estimator that is no `MergeableEstimator`, or has an `update` of its own, needs values, so the model runs eagerly
+    then.
+
+    Args:
+        model: the model.
+        quantizers: all of its activation quantizers. They return their inputs for the time of the context.
+        observed: those that observe.
+    """
+    observation = Observation(model, observed)
+    before = {name: getattr(model, name) for name in (*_COMPILED, "run_eagerly")}
+    own_step = vars(model).get("predict_step")
+    observers = {id(one.quantizer): observation.observer(index) for index, one in enumerate(observed)}
+    each = [observers.get(id(quantizer), _passing) for quantizer in quantizers]
+    with quantized_once(model), replacing_observers(quantizers, each):
+        try:
+            model.predict_step = observation.step
+            model.predict_function = None
+            if not all(_on_backend(one.estimator) for one in observed):
+                model.run_eagerly = True
+            yield observation
+        finally:
+            if own_step is None:
+                del model.predict_step
+            else:
+                model.predict_step = own_step
+            for name, value in before.items():
+                setattr(model, name, value)
+
+
+@contextlib.contextmanager
+def passing(quantizers: Sequence[ActivationQuantizer]) -> Iterator[None]:
+    """Makes quantizers return their inputs for the time of the context."""
+    with replacing_observers(quantizers, [_passing] * len(quantizers)):
+        yield
+
+
+@contextlib.contextmanager
+def replacing_observers(quantizers: Sequence[ActivationQuantizer], observers: Sequence[Any]) -> Iterator[None]:
+    """Sets the observer of each quantizer for the time of the context."""
+    before = [quantizer.observer for quantizer in quantizers]
+    try:
+        for quantizer, observer in zip(quantizers, observers, strict=True):
+            quantizer.observer = observer
+        yield
+    finally:
+        for quantizer, observer in zip(quantizers, before, strict=True):
+            quantizer.observer = observer
+
+
+def _on_backend(estimator: RangeEstimator) -> bool:
+    """Whether `statistics` does all that an estimator does, so that `update` need not be called."""
+    return isinstance(estimator, MergeableEstimator) and type(estimator).update is MergeableEstimator.update
+
+
+def _passing(tensor: Any) -> Any:
+    return tensor
