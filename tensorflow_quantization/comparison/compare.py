@@ -111,13 +111,14 @@ def compare(
         samples = in_float32(_first_samples(graph, first))
         _check_twin(graph, reference, twin, samples)
         tensors = _file_tensors(quantized, file, runtime)
-        with before_saturation(graph):
-            measured = _Measured(graph, twin, tensors)
-            side_by_side = SideBySide(graph, graph, [(call, call) for call in graph.calls])
-            for batch in itertools.chain([first], batches):
-                if tensors is not None:
-                    tensors.run(batch, twin)
+        measured = _Measured(graph, twin, tensors)
+        side_by_side = SideBySide(graph, graph, [(call, call) for call in graph.calls])
+        for batch in itertools.chain([first], batches):
+            if tensors is not None:
+                tensors.run(batch, twin)
+            with before_saturation(graph):
                 side_by_side.run(in_float32(batch), measured.compare, twin.compute)
+        with before_saturation(graph):
             noise = OutputNoise(graph, twin, samples)
             evidence = _evidence(twin, measured, noise)
             output = noise.of_model()
