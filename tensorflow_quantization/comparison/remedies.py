@@ -155,7 +155,8 @@ def _equalized(operation: Any, inputs: Range) -> Observer | None:
     magnitude = inputs.magnitude
     form = [1] * len(shape)
     form[axis] = -1
-    factors = np.where(magnitude > 0, magnitude, magnitude.max() or 1.0).astype(np.float32).reshape(form)
+    usable = np.where(magnitude > 0, magnitude, magnitude.max() or 1.0)
+    factors = ops.convert_to_tensor(usable.reshape(form), "float32")
     plain = WeightQuantizer(quantizer.scheme)  # without an observer
     return lambda weight: plain.call(weight * factors) / factors
 

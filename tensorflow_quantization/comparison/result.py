@@ -121,9 +121,16 @@ class Comparison:
         hint = did_you_mean(name, [layer.layer for layer in self.layers])
         raise KeyError(f"The comparison has no layer {name!r}.{hint}")
 
+    @property
+    def guilty(self) -> Finding | None:
+        """The finding that causes at least half of the noise at the output, or a wrong input; `None` if there is none."""
+        found = self.worst[0] if self.worst else None
+        return found if found is not None and (found.gain >= _HALF or found.kind is Kind.INPUT) else None
+
     def ranked(self) -> list[LayerComparison]:
-        """Returns the layers, the one that costs the output most first."""
-        return sorted(self.layers, key=lambda layer: layer.effect)
+        """Returns the layers, worst first: the guilty one, then by `effect`."""
+        guilty = self.guilty.layer if self.guilty is not None else None
+        return sorted(self.layers, key=lambda layer: (layer.layer != guilty, layer.effect))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the comparison as a dict for JSON; "layers" and "worst" are lists, infinite ratios are `None`."""
@@ -190,11 +197,11 @@ class Comparison:
     def _head(self) -> str:
         file = "" if self.file_snr is None else f"; file beside Keras: {_decibels(self.file_snr)}"
         head = f"Model {self.name!r}: output at {_decibels(self.output_snr)}{file}"
-        if self.worst and self.worst[0].kind is Kind.INPUT:
-            return f"{head}. The data is not as in calibration: see {self.worst[0].layer}."
-        if self.worst and self.worst[0].gain >= _HALF:
-            return f"{head}. Guilty: {self.worst[0].layer}; mending it gains {_decibels(self.worst[0].gain)}."
-        return f"{head}. No single layer is guilty."
+        if self.guilty is None:
+            return f"{head}. No single layer is guilty."
+        if self.guilty.kind is Kind.INPUT:
+            return f"{head}. The data is not as in calibration: see {self.guilty.layer}."
+        return f"{head}. Guilty: {self.guilty.layer}; mending it gains {_decibels(self.guilty.gain)}."
 
     def _sentence(self, index: int, finding: Finding) -> str:
         gain = f" +{_decibels(finding.gain)}" if finding.gain > 0 else ""

@@ -25,7 +25,8 @@ def kinds(report):
 
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
 @pytest.mark.parametrize(
-    ("network", "target"), [("chain", "onnxruntime"), ("mobile", "openvino"), ("mobile", None), ("dense", "onnxruntime")]
+    ("network", "target"),
+    [("chain", "onnxruntime"), ("mobile", "openvino"), ("mobile", None), ("dense", "onnxruntime")],
 )
 def test_the_tensors_of_a_file_are_those_of_keras(network, target, layout, tmp_path):
     pytest.importorskip(target or "onnxruntime")
