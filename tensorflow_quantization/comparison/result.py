@@ -25,6 +25,7 @@ class LayerComparison:
     """How one layer of a quantized model differs from the float model. Ratios of signal to noise are in dB.
 
     Examples:
+        >>> quantized = calibrate(quantize_model(model, target="onnxruntime"), images, verbose=0)
         >>> layer = compare(model, quantized, images)["conv"]
         >>> layer.own_snr > 30, len(layer.channel_snr), layer.saturation
         (True, 4, 0.0)
@@ -69,6 +70,7 @@ class Comparison:
     path. Notebooks show it as a table.
 
     Examples:
+        >>> quantized = calibrate(quantize_model(model, target="onnxruntime"), images, verbose=0)
         >>> report = compare(model, quantized, images)
         >>> [layer.layer for layer in report]
         ['image', 'conv', 'pool', 'scores']
