@@ -21,7 +21,14 @@ from tensorflow_quantization.comparison.findings import (
     ranked,
 )
 from tensorflow_quantization.comparison.output_noise import OutputNoise, before_saturation
-from tensorflow_quantization.comparison.parts import FloatTwin, Part, activation_quantizers_in, observing, parts_of
+from tensorflow_quantization.comparison.parts import (
+    FloatTwin,
+    Part,
+    activation_quantizers_in,
+    observing,
+    parts_of,
+    weight_quantizers_in,
+)
 from tensorflow_quantization.comparison.remedies import AS_IS, remedies, variant
 from tensorflow_quantization.comparison.result import Comparison, LayerComparison
 from tensorflow_quantization.comparison.statistics import Difference, Range, Usage, by_channel, decibels
@@ -61,8 +68,8 @@ def compare(
     output. For the parts with more noise than the mean, remedies are tried in the same way. A finding is a remedy that
     at least halves the noise of its part.
 
-    The memory does not grow with the number of batches. The time is that of about n runs of the float model on 32
-    samples, for n quantized layers, and of three runs on all data.
+    The memory does not grow with the number of batches. The time is that of about n runs of the float model, operation
+    by operation, on 32 samples for n quantized layers, and of three such runs on all data.
 
     Examples:
         >>> quantized = quantize_model(model, target="onnxruntime")
@@ -98,7 +105,7 @@ def compare(
         if not isinstance(model, keras.Model):
             raise TypeError(f"{name} must be a keras.Model, got {type(model).__name__}.")
     graph, reference = (LayerGraph.trace(model).flatten().live() for model in (quantized, float_model))
-    if not any(activation_quantizers_in(c.operation) or parts_of(c, FloatTwin(graph, graph)) for c in graph.calls):
+    if not any(activation_quantizers_in(c.operation) or weight_quantizers_in(c.operation) for c in graph.calls):
         raise ValueError(f"Model {quantized.name!r} has no quantizers. Pass the result of quantize_model.")
     twin = FloatTwin(graph, reference)
 

@@ -60,15 +60,16 @@ class FloatTwin:
 
     def __init__(self, graph: LayerGraph, reference: LayerGraph):
         originals = {call.path: call.operation for call in reference.calls}
-        #: By the id of an operation: pairs of its variable and the variable of the float model.
-        self._weights: dict[int, list[tuple[keras.Variable, keras.Variable]]] = {}
+        #: By the id of an operation: pairs of its variable and the variable of the float model, if their values differ.
+        self._changed: dict[int, list[tuple[keras.Variable, keras.Variable]]] = {}
         for call in graph.calls:
+            # The copy of an output's layer may have an Identity with its name behind it: a wrapper looks for the path
+            # of its layer first.
             paths = (call.path, float_path(call.path))
-            # The copy of an output's layer may have an Identity with its name behind it.
             for path in paths[::-1] if wrappers_in(call.operation) else paths:
                 pairs = _same_variables(call.operation, originals.get(path))
                 if pairs:
-                    self._weights[id(call.operation)] = pairs
+                    self._changed[id(call.operation)] = [pair for pair in pairs if _differ(*pair)]
                     break
 
     def compute(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -101,27 +102,17 @@ class FloatTwin:
     @contextlib.contextmanager
     def weights_of_float(self, operation: Any, without_biases: bool = False) -> Iterator[None]:
         """Gives an operation the weights of the float model for the time of the context."""
-        pairs = self._weights.get(id(operation), [])
         values = [
             (own, ops.convert_to_tensor(ops.cast(theirs.value, own.dtype)))
-            for own, theirs in pairs
+            for own, theirs in self.changed(operation)
             if not (without_biases and own.name == "bias")
         ]
         with keras.StatelessScope(values) if values else contextlib.nullcontext():
             yield
 
     def changed(self, operation: Any) -> list[tuple[keras.Variable, keras.Variable]]:
-        """Returns the pairs of variables whose values differ."""
-        return [
-            (own, theirs)
-            for own, theirs in self._weights.get(id(operation), [])
-            if not np.array_equal(float32_array(own), float32_array(theirs))
-        ]
-
-    def original(self, operation: Any, variable: keras.Variable) -> keras.Variable:
-        """Returns the variable of the float model for a variable of an operation; itself if there is none."""
-        pairs = self._weights.get(id(operation), [])
-        return next((theirs for own, theirs in pairs if own is variable), variable)
+        """Returns pairs of a variable of an operation and the variable of the float model, if their values differ."""
+        return self._changed.get(id(operation), [])
 
 
 def parts_of(call: Call, twin: FloatTwin) -> list[Part]:
@@ -178,3 +169,7 @@ def _same_variables(operation: Any, original: Any) -> list[tuple[keras.Variable,
     return [
         (a, b) for a, b in zip(own, theirs, strict=True) if "float" in str(keras.backend.standardize_dtype(a.dtype))
     ]
+
+
+def _differ(own: keras.Variable, theirs: keras.Variable) -> bool:
+    return not np.array_equal(float32_array(own), float32_array(theirs))

@@ -125,7 +125,7 @@ class Comparison:
 
     @property
     def guilty(self) -> Finding | None:
-        """The finding that causes at least half of the noise at the output, or a wrong input; `None` if there is none."""
+        """The finding that causes at least half of the noise at the output, or a wrong input; `None`: there is none."""
         found = self.worst[0] if self.worst else None
         return found if found is not None and (found.gain >= _HALF or found.kind is Kind.INPUT) else None
 

@@ -3,7 +3,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from faulty_models import NETWORKS, change_weight
+from faulty_models import NETWORKS
 from onnx import numpy_helper
 from processor import EXACT_WEIGHT_BITS
 
