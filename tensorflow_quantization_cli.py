@@ -1,4 +1,4 @@
-"""The command line: `tensorflow-quantization check model.onnx`, and commands to report, describe and export.
+"""The command line: `tensorflow-quantization check model.onnx`, and commands to report, describe, compare and export.
 
 This module is outside the package, because importing the package loads Keras and its backend, which takes seconds.
 So `--help`, `--version` and a wrong argument answer at once; a command imports the package when it runs.
@@ -66,6 +66,15 @@ def _report(path: str, runtime: str) -> int:
 
 def _describe(path: str, trust: bool) -> int:
     print(_package().describe(_load(path, trust)))
+    return 0
+
+
+def _compare(path: str, quantized: str, data: str, trust: bool, **options: Any) -> int:
+    package = _package()
+    import numpy as np
+
+    models = (_load(name, trust) for name in (path, quantized))
+    print(package.compare(*models, np.load(data, allow_pickle=False), **options))
     return 0
 
 
@@ -199,8 +208,20 @@ def _parser() -> argparse.ArgumentParser:
         "List the layers of a model: quantizers and ranges, and why each layer is quantized or not.",
         "a .keras file",
     )
+    compared = add(
+        "compare",
+        _compare,
+        "Name the layer of a quantized model that loses accuracy, and what to do about it.",
+        "the .keras file of the float model",
+    )
+    compared.add_argument("quantized", type=_file, help="the .keras file of the quantized model")
+    compared.add_argument("data", type=_file, help="an .npy file with samples as in use, an array as predict takes it")
+    compared.add_argument("--file", type=_file, help="the exported file: compare the tensors in its runtime, too")
+    compared.add_argument(
+        "--runtime", type=_name(REPORT_RUNTIMES), help=f"{_one_of(REPORT_RUNTIMES)}, for an .onnx file"
+    )
     sub = add("export", _export, "Write a model as an .onnx or .tflite file.", "a .keras file")
-    for reader in (described, sub):
+    for reader in (described, compared, sub):
         reader.add_argument(
             "--trust",
             action="store_true",

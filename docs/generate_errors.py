@@ -38,7 +38,7 @@ _SECTIONS = (
     ("Accuracy", "`post_training_quantize` and the methods of `tensorflow_quantization.accuracy`.", ("accuracy",)),
     ("Export", "`export_onnx`, `export_litert` and emitters.", ("export",)),
     ("Verify", "`verify_with` of an export.", ("export/verification",)),
-    ("Reports", "`check_onnx`, `runtime_report` and `describe`.", ("inspection",)),
+    ("Reports", "`check_onnx`, `runtime_report`, `describe` and `compare`.", ("inspection", "comparison")),
     ("Files", "Each function that takes a file.", ("onnx_graph", "model/files")),
     ("Command line", "`tensorflow-quantization`.", ("tensorflow_quantization_cli",)),
     ("The old toolkit's names", "`tensorflow_quantization.utils` and other old names.", ("legacy",)),

@@ -23,6 +23,7 @@ from tensorflow_quantization.wrappers import (
 
 if TYPE_CHECKING:
     from tensorflow_quantization.accuracy import post_training_quantize
+    from tensorflow_quantization.comparison import compare
     from tensorflow_quantization.export import export_onnx
     from tensorflow_quantization.export.litert import export_litert
     from tensorflow_quantization.inspection.checks import check_onnx
@@ -39,6 +40,7 @@ __all__ = [
     "__version__",
     "calibrate",
     "check_onnx",
+    "compare",
     "convert_keras_model_to_onnx",
     "convert_saved_model_to_onnx",
     "describe",
@@ -63,6 +65,7 @@ G_SYMMETRIC = True
 #: ONNX libraries, which takes time.
 _LAZY = {
     "check_onnx": "inspection.checks",
+    "compare": "comparison",
     "export_litert": "export.litert",
     "export_onnx": "export",
     "post_training_quantize": "accuracy",

@@ -12,7 +12,7 @@ import pytest
 from keras import layers
 from mutations import mutate
 
-from tensorflow_quantization import __version__, calibrate, export_onnx, quantize_model
+from tensorflow_quantization import QuantizationSpec, __version__, calibrate, export_onnx, quantize_model
 from tensorflow_quantization.export import validation
 from tensorflow_quantization.inspection.checks.check import RULES
 from tensorflow_quantization.inspection.runtime.runtime_report import RUNTIMES
@@ -54,6 +54,16 @@ def test_report_says_what_ran_in_integers(quantized, capsys):
 def test_describe_names_the_layers(quantized, capsys):
     assert main(["describe", str(quantized / "m.keras")]) == 0
     assert "conv2d" in capsys.readouterr().out
+
+
+def test_compare_names_the_guilty_layer(tmp_path, images, cnn, capsys):
+    spec = QuantizationSpec()
+    spec.add("conv", weight_bits=2)
+    cnn.save(tmp_path / "float.keras")
+    calibrate(quantize_model(cnn, quantization_spec=spec), images[0], verbose=0).save(tmp_path / "q.keras")
+    np.save(tmp_path / "images.npy", images[0])
+    assert main(["compare", *(str(tmp_path / name) for name in ("float.keras", "q.keras", "images.npy"))]) == 0
+    assert "Guilty: conv" in capsys.readouterr().out
 
 
 def test_export_writes_the_same_file_as_the_function(quantized, capsys):

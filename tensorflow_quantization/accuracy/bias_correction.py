@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -11,9 +9,11 @@ import numpy as np
 
 from tensorflow_quantization.accuracy.kernels import check_quantized
 from tensorflow_quantization.accuracy.layer_by_layer import Step, layer_by_layer
+from tensorflow_quantization.model.activations import without_activation
 from tensorflow_quantization.model.graph import Call
 from tensorflow_quantization.model.interpreter import Arguments, infer
 from tensorflow_quantization.model.weights import float32_array
+from tensorflow_quantization.quantizers.observing import observing, unquantized
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 from tensorflow_quantization.wrappers.bias import following_normalization
 
@@ -65,7 +65,8 @@ class BiasCorrection:
         if axes is None:
             return
         expected = _mean(step.reference.operation, step.reference_arguments, axes)
-        with _unquantized_output(wrapper):
+        output = wrapper.output_quantizer
+        with observing({} if output is None else {output: unquantized}):
             got = _mean(wrapper, step.arguments, axes)
         shift = expected - got
         if not np.isfinite(shift).all():
@@ -95,7 +96,7 @@ def _channel_axes(holder: BaseQuantizeWrapper, call: Call, normalization: Any) -
 def _mean(layer: keras.layers.Layer, arguments: list[Arguments], axes: tuple[int, ...]) -> np.ndarray:
     """Returns the mean of a layer's output before its activation, over all axes but `axes`."""
     total, count = np.zeros(()), 0
-    with _linear(getattr(layer, "layer", layer)):
+    with without_activation(getattr(layer, "layer", layer)):
         for args, kwargs in arguments:
             outputs = infer(layer, *args, **kwargs)
             y = float32_array(outputs[0] if isinstance(outputs, tuple | list) else outputs)
@@ -103,30 +104,3 @@ def _mean(layer: keras.layers.Layer, arguments: list[Arguments], axes: tuple[int
             total = total + y.sum(axis=others, dtype=np.float64)
             count += int(np.prod([y.shape[a] for a in others]))
     return total / count
-
-
-@contextlib.contextmanager
-def _linear(layer: keras.layers.Layer) -> Iterator[None]:
-    """Leaves out the activation of a layer for the time of the context."""
-    activation = getattr(layer, "activation", None)
-    if activation is None:
-        yield
-        return
-    layer.activation = keras.activations.linear
-    try:
-        yield
-    finally:
-        layer.activation = activation
-
-
-@contextlib.contextmanager
-def _unquantized_output(wrapper: BaseQuantizeWrapper) -> Iterator[None]:
-    quantizer = wrapper.output_quantizer
-    if quantizer is None:
-        yield
-        return
-    quantizer.observer = lambda x: x
-    try:
-        yield
-    finally:
-        quantizer.observer = None

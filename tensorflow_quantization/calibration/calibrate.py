@@ -15,13 +15,14 @@ from tensorflow_quantization.calibration.estimator import MergeableEstimator, Ra
 from tensorflow_quantization.calibration.input_scale import warn_of_scale
 from tensorflow_quantization.calibration.min_max import MinMax
 from tensorflow_quantization.calibration.mse import MSE
-from tensorflow_quantization.calibration.observing import Observation, Observed, observing, passing
+from tensorflow_quantization.calibration.observation import Observation, Observed, calibrating
 from tensorflow_quantization.calibration.percentile import Percentile
 from tensorflow_quantization.model.graph import LayerGraph, check_is_model
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.keras_internals import data_adapter, sublayers
 from tensorflow_quantization.model.weights import mode_of_keras
 from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.quantizers.observing import observing, unquantized
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of, plain_errors
 
@@ -101,7 +102,7 @@ def calibrate(
         for quantizer in quantizers
         if quantizer.has_own_range
     ]
-    with observing(model, quantizers, observed) as observation:
+    with calibrating(model, quantizers, observed) as observation:
         _run(model, observation, quantizers, data, steps, batch_size, verbose)
     _set_ranges(observed)
     for quantizer in quantizers:
@@ -193,7 +194,7 @@ def _run(model, observation: Observation, quantizers, data, steps, batch_size, v
         with plain_errors():
             observation.run(x)
         if done == 0:
-            with passing(quantizers):
+            with observing(dict.fromkeys(quantizers, unquantized)):
                 warn_of_scale(model, x)
         done += 1
         bar.update(done, finalize=done == total)

@@ -20,7 +20,7 @@ from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.text.tables import markdown_table, text_table
 from tensorflow_quantization.text.warn import converting
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_name
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_path
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class ModelDescription:
         if not isinstance(name, str):
             raise TypeError(f"Layers have paths; pass one, or index the list .layers. Got {name!r}.")
         found = [layer for layer in self.layers if layer.name == name]
-        found += [layer for layer in self.layers if _float_path(layer.name) == _float_path(name)]
+        found += [layer for layer in self.layers if float_path(layer.name) == float_path(name)]
         if not found:
             hint = did_you_mean(name, [layer.name for layer in self.layers])
             raise KeyError(f"Model {self.name!r} has no layer {name!r}.{hint}")
@@ -204,12 +204,6 @@ def describe(model: keras.Model) -> ModelDescription:
 def _only_names_an_output(call: Call, stored: dict[str, Reason]) -> bool:
     """Whether a layer of a quantized model only restores the name of an output."""
     return bool(stored) and call.class_name == "Identity" and call.path not in stored
-
-
-def _float_path(path: str) -> str:
-    """Returns the path of a layer in the float model."""
-    folder, slash, name = path.rpartition("/")
-    return f"{folder}{slash}{float_name(name)}"
 
 
 def _reasons_of_default_table(graph: LayerGraph) -> dict[str, Reason]:

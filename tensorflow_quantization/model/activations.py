@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from enum import StrEnum
 from functools import cache
 from typing import Any
@@ -109,3 +111,17 @@ def last_activation(tensor: Tensor) -> Activation:
 def _read(function: Any) -> Activation:
     name = "linear" if function is None else getattr(function, "__name__", type(function).__name__)
     return Activation(name) if name in set(Activation) else Activation.OTHER
+
+
+@contextlib.contextmanager
+def without_activation(layer: Any) -> Iterator[None]:
+    """Leaves out the activation that a layer applies to its result, if any, for the time of the context."""
+    activation = getattr(layer, "activation", None)
+    if activation is None:
+        yield
+        return
+    layer.activation = keras.activations.linear
+    try:
+        yield
+    finally:
+        layer.activation = activation

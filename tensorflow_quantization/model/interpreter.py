@@ -6,6 +6,7 @@ interpreter only passes them from call to call.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -198,6 +199,13 @@ class Run:
     def finished(self) -> bool:
         """Whether all calls are computed."""
         return self._done == len(self._graph.calls)
+
+    def fork(self, call_function: CallFunction) -> Run:
+        """Returns a run that goes on from here on its own, and computes its calls by `call_function`."""
+        other = copy.copy(self)
+        other._call_function = call_function
+        other._values = dict(self._values)
+        return other
 
     def arguments(self) -> Arguments:
         """Returns the arguments and keyword arguments of the next call, which is not computed."""

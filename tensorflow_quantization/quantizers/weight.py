@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -32,9 +35,13 @@ class WeightQuantizer(keras.layers.Layer):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.scheme = QuantizationScheme.from_config(scheme)
+        # Replaces quantization if set, as in an `ActivationQuantizer`: gets the weight and returns the output.
+        self.observer: Callable[[Any], Any] | None = None
         self.built = True
 
     def call(self, weight):
+        if self.observer is not None:
+            return self.observer(weight)
         weight = float32(weight)
         low, high = numerics.weight_range(keras.ops.stop_gradient(weight), self.scheme)
         return fake_quantize(weight, *numerics.scale_from_range(low, high, self.scheme), self.scheme)

@@ -1,7 +1,7 @@
 """Keras wrapper layers that quantize the inputs, the weights and the output of a layer."""
 
 from tensorflow_quantization.wrappers import attention, layers
-from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper, float_name, quantized_name
+from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper, float_name, float_path, quantized_name
 from tensorflow_quantization.wrappers.non_weighted import NonWeightedBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.queries import activation_quantizers, find_wrapper, inner_layer, wrappers_in
 from tensorflow_quantization.wrappers.weighted import WeightedBaseQuantizeWrapper
@@ -14,6 +14,7 @@ __all__ = [
     "attention",
     "find_wrapper",
     "float_name",
+    "float_path",
     "inner_layer",
     "layers",
     "quantized_name",

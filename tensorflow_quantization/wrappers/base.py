@@ -37,6 +37,12 @@ def float_name(name: str) -> str:
     return name.removeprefix(_PREFIX)
 
 
+def float_path(path: str) -> str:
+    """Returns the path, in the float model, of the layer of this path in a quantized one."""
+    folder, slash, name = path.rpartition("/")
+    return f"{folder}{slash}{float_name(name)}"
+
+
 #: The wrappers of this package by name, also where a user's wrapper of the same name hides one in `CHILD_WRAPPERS`.
 WRAPPERS_OF_PACKAGE: dict[str, type[BaseQuantizeWrapper]] = {}
 

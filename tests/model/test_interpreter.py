@@ -269,3 +269,18 @@ def test_wrong_number_of_inputs():
 def test_wrong_number_of_outputs_names_the_call(cnn):
     with pytest.raises(ValueError, match=r"in place of 'conv' \(Conv2D\) returned 2 values; it must return 1"):
         Interpreter(LayerGraph.trace(cnn)).run("x", lambda call, args, kwargs: ["y", "z"])
+
+
+def test_a_fork_goes_on_by_itself():
+    model = chain()
+    interpreter = Interpreter(LayerGraph.trace(model).flatten())
+    x = ops.convert_to_tensor(np.ones((1, *model.inputs[0].shape[1:]), "float32"))
+    run = interpreter.start([x])
+    run.step()
+    fork = run.fork(lambda call, args, kwargs: 2 * compute(call, args, kwargs))
+    while not fork.finished:
+        fork.step()
+    while not run.finished:
+        run.step()
+    assert_close(run.outputs(), model(x))
+    assert not np.allclose(ops.convert_to_numpy(fork.outputs()), ops.convert_to_numpy(run.outputs()))

@@ -96,3 +96,12 @@ def test_has_no_state_and_survives_its_config():
     assert copy.scheme == quantizer.scheme
     assert copy.name == quantizer.name
     assert copy.weights == []
+
+
+def test_an_observer_stands_in_for_the_quantizer():
+    quantizer = WeightQuantizer(QuantizationScheme(2))
+    weight = np.array([[0.3, -1.0]], "float32")
+    quantizer.observer = lambda w: 2 * w
+    np.testing.assert_array_equal(apply(quantizer, weight), 2 * weight)
+    quantizer.observer = None
+    np.testing.assert_array_equal(apply(quantizer, weight), [[0.0, -1.0]])

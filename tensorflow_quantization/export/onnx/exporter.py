@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tensorflow_quantization.export import validation
 from tensorflow_quantization.export.errors import UnsupportedLayerError
 from tensorflow_quantization.export.names import names_of_outputs
 from tensorflow_quantization.export.onnx.composite import expand_composites
-from tensorflow_quantization.export.onnx.lower import finish, lower, unsupported_layers
+from tensorflow_quantization.export.onnx.lower import Lowered, finish, lower, unsupported_layers
 from tensorflow_quantization.export.onnx.passes import run_passes
 from tensorflow_quantization.export.onnx.retarget import check_retargeted
 from tensorflow_quantization.export.onnx.writing import save, to_model
@@ -104,13 +105,8 @@ def export_onnx(
         verifier = verify_runtime or runtime_for(runtime)
         require_installed(verifier)
     validation.check_finite(graph)
-    graph, untraceable = expand_composites(graph)
-    unsupported = unsupported_layers(graph, untraceable)
-    if unsupported:
-        raise UnsupportedLayerError(unsupported)
     validation.warn_unseen(graph)
-    lowered = lower(graph, opset, input_layout, output_names, runtime, untraceable)
-    run_passes(lowered.builder, runtime, precision)
+    graph, lowered = lower_with_passes(graph, output_names, opset, input_layout, runtime, precision)
     onnx_model = to_model(finish(lowered), runtime)
     with replacing(path) as temporary:
         save(onnx_model, temporary)
@@ -120,6 +116,35 @@ def export_onnx(
         if target not in (None, _target(graph)):
             check_retargeted(temporary, target)
     return path
+
+
+def lower_with_passes(
+    graph: LayerGraph,
+    output_names: Sequence[str],
+    opset: int | None,
+    input_layout: str,
+    runtime: str | None,
+    precision: str,
+) -> tuple[LayerGraph, Lowered]:
+    """Returns a flat graph with its composite layers expanded, and the ONNX graph of it as it is written.
+
+    Args:
+        graph: the flat graph of the model.
+        output_names: see `names_of_outputs`.
+        opset, input_layout, precision: see `export_onnx`.
+        runtime: the runtime that the file is for, or `None`.
+
+    Raises:
+        UnsupportedLayerError: a layer cannot be written as ONNX.
+        OpsetError, ExportError: see `export_onnx`.
+    """
+    graph, untraceable = expand_composites(graph)
+    unsupported = unsupported_layers(graph, untraceable)
+    if unsupported:
+        raise UnsupportedLayerError(unsupported)
+    lowered = lower(graph, opset, input_layout, output_names, runtime, untraceable)
+    run_passes(lowered.builder, runtime, precision)
+    return graph, lowered
 
 
 def _target(graph: LayerGraph) -> str | None:

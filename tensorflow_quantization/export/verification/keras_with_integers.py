@@ -6,9 +6,8 @@ each layer starts from the integers of the file, the layers can be compared one 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,6 +22,7 @@ from tensorflow_quantization.model.interpreter import Interpreter, compute
 from tensorflow_quantization.model.precision import HALVES, computing_in_float32, in_float32
 from tensorflow_quantization.model.weights import float32_array, merged_array, substitutes
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
+from tensorflow_quantization.quantizers.observing import observing
 from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers, wrappers_in
 
@@ -92,8 +92,8 @@ def run_with_integers(graph: LayerGraph, inputs: Sequence[np.ndarray], integers:
 
     def with_integers(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         weights = [pair for wrapper in wrappers_in(call.operation) for pair in _weights_of_the_file(wrapper)]
-        quantizers = activation_quantizers(call.operation)
-        with keras.StatelessScope(weights), _standing_in(quantizers, partial(_exchange, integers, call)):
+        exchanging = {q: partial(_exchange, integers, call, q) for q in activation_quantizers(call.operation)}
+        with keras.StatelessScope(weights), observing(exchanging):
             return compute(call, args, kwargs)
 
     with computing_in_float32([graph.model, *(call.operation for call in graph.calls)]):
@@ -122,18 +122,3 @@ def _weights_of_the_file(wrapper: BaseQuantizeWrapper) -> list[tuple[Any, Any]]:
         for variable, value in substitutes(wrapper.layer, name, weight):
             values.append((variable, keras.ops.convert_to_tensor(value, dtype=variable.dtype)))
     return values
-
-
-@contextlib.contextmanager
-def _standing_in(
-    quantizers: list[ActivationQuantizer], exchange: Callable[[ActivationQuantizer, Any], Any]
-) -> Iterator[None]:
-    """Replaces the result of each quantizer by the result of `exchange`."""
-    before = [q.observer for q in quantizers]
-    try:
-        for quantizer in quantizers:
-            quantizer.observer = partial(exchange, quantizer)
-        yield
-    finally:
-        for quantizer, observer in zip(quantizers, before, strict=True):
-            quantizer.observer = observer

@@ -23,6 +23,7 @@ casts to 16 bits itself, more difference is allowed, see `HALF_ROUNDINGS`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,9 @@ TOLERANCES = {"float32": TOLERANCE, "float16": 2e-2}
 HALF_ROUNDINGS = 40
 
 _Points = tuple[slice, ...]
+#: By the ids of a call and of one of its quantizers: the integers of the file, and the points of the Keras tensor that
+#: the file computes.
+IntegersInKeras = dict[tuple[int, int], tuple[np.ndarray, _Points]]
 
 
 def verify_onnx(
@@ -95,14 +99,11 @@ def verify_onnx(
     half = still_half(graph)
     if half is not None:
         tolerance = max(tolerance, HALF_ROUNDINGS * HALVES[half])
-    names = [q.integers.onnx.name or "" for q in lowered.quantized]
-    hints = [y.name or "" for n in lowered.builder.graph for y in n.outputs if y.meta.get(HINT)]
     title = RUNTIMES[runtime].title
     problems: list[tuple[float, str]] = []
     try:
-        with without_quantizers(path, hints) as exact:
-            run = RUNTIMES[runtime].load(exact, names)
-        runs = [(inputs, run(_feeds(lowered, inputs))) for inputs in batches]
+        run = load_onnx(path, lowered, runtime)
+        runs = [(inputs, run(inputs)) for inputs in batches]
     except ImportError:
         raise
     except Exception as error:
@@ -152,11 +153,7 @@ def _compare(
     most_steps: float,
 ) -> list[tuple[float, str]]:
     """The tensors that deviate for a batch: by how much, relative to the allowed deviation, and a text."""
-    count = len(lowered.output_names)
-    integers = {
-        (id(q.call), id(q.quantizer)): (_in_keras_order(_in_scheme(array, q), q), _points(q))
-        for q, array in zip(lowered.quantized, results[count:], strict=True)
-    }
+    integers = integers_in_keras(lowered, results)
     problems: list[tuple[float, str]] = []
     if lowered.quantized:
         outputs = run_with_integers(graph, inputs, partial(_checked, integers, problems, tolerance, most_steps))
@@ -167,6 +164,36 @@ def _compare(
         if not deviation <= tolerance:
             problems.append((deviation / tolerance, f"output {name!r} by {deviation:.3g} of its largest value"))
     return problems
+
+
+def load_onnx(path: Path, lowered: Lowered, runtime: str) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+    """Loads a file so that the integers of all its quantizers are outputs, too.
+
+    Args:
+        path: path of the file. Temporary files are written to its directory.
+        lowered: the result of `lower` from which the file was written.
+        runtime: the runtime that runs the file, a key of `RUNTIMES`.
+
+    Returns:
+        A function from one array per input of the model to the outputs of the file, then the integers, in the order of
+        `lowered.quantized`.
+
+    Raises:
+        ImportError: the runtime is not installed. Other errors are those of the runtime.
+    """
+    names = [q.integers.onnx.name or "" for q in lowered.quantized]
+    hints = [y.name or "" for n in lowered.builder.graph for y in n.outputs if y.meta.get(HINT)]
+    with without_quantizers(path, hints) as exact:
+        run = RUNTIMES[runtime].load(exact, names)
+    return lambda inputs: run(feeds(lowered, inputs))
+
+
+def integers_in_keras(lowered: Lowered, results: list[np.ndarray]) -> IntegersInKeras:
+    """Returns the integers among the results of a file, in the encoding, the shape and the order of Keras."""
+    return {
+        (id(q.call), id(q.quantizer)): (_in_keras_order(_in_scheme(array, q), q), _points(q))
+        for q, array in zip(lowered.quantized, results[len(lowered.output_names) :], strict=True)
+    }
 
 
 def _saturated(lowered: Lowered, runtime: str) -> bool:
@@ -186,7 +213,8 @@ def _saturation(lowered: Lowered, runtime: str) -> str:
     )
 
 
-def _feeds(lowered: Lowered, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+def feeds(lowered: Lowered, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the inputs of a file by name, from one array per input of the model."""
     return {
         value.onnx.name or "": array.transpose(value.order).astype(stored_dtype(value.dtype))
         for value, array in zip(lowered.inputs, inputs, strict=True)
@@ -236,7 +264,7 @@ def _run_model(graph: LayerGraph, inputs: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _checked(
-    integers: dict[tuple[int, int], tuple[np.ndarray, _Points]],
+    integers: IntegersInKeras,
     problems: list[tuple[float, str]],
     tolerance: float,
     most_steps: float,

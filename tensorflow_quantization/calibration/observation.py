@@ -1,4 +1,4 @@
-"""`observing`: the quantizers of a model observe what they get, inside the compiled model where they can."""
+"""`calibrating`: the quantizers of a model observe what they get, inside the compiled model where they can."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tensorflow_quantization.calibration.estimator import MergeableEstimator, Ra
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.quantizers.fake_quantize import float32
+from tensorflow_quantization.quantizers.observing import observing, unquantized
 from tensorflow_quantization.wrappers.quantized_once import quantized_once
 
 #: The functions that a Keras model has compiled. They do not see observers that are set later.
@@ -58,7 +59,7 @@ class Observed:
 
 
 class Observation:
-    """A model whose quantizers observe: each returns its input, and updates its estimator; see `observing`."""
+    """A model whose quantizers observe: each returns its input, and updates its estimator; see `calibrating`."""
 
     def __init__(self, model: keras.Model, observed: Sequence[Observed]):
         self._model, self._observed = model, observed
@@ -128,7 +129,7 @@ class Observation:
 
 
 @contextlib.contextmanager
-def observing(
+def calibrating(
     model: keras.Model, quantizers: Sequence[ActivationQuantizer], observed: Sequence[Observed]
 ) -> Iterator[Observation]:
     """Makes the quantizers of a model observe for the time of the context.
@@ -144,9 +145,8 @@ def observing(
     observation = Observation(model, observed)
     before = {name: getattr(model, name) for name in (*_COMPILED, "run_eagerly")}
     own_step = vars(model).get("predict_step")
-    observers = {id(one.quantizer): observation.observer(index) for index, one in enumerate(observed)}
-    each = [observers.get(id(quantizer), _passing) for quantizer in quantizers]
-    with quantized_once(model), replacing_observers(quantizers, each):
+    observers = {one.quantizer: observation.observer(index) for index, one in enumerate(observed)}
+    with quantized_once(model), observing({**dict.fromkeys(quantizers, unquantized), **observers}):
         try:
             model.predict_step = observation.step
             model.predict_function = None
@@ -162,30 +162,6 @@ def observing(
                 setattr(model, name, value)
 
 
-@contextlib.contextmanager
-def passing(quantizers: Sequence[ActivationQuantizer]) -> Iterator[None]:
-    """Makes quantizers return their inputs for the time of the context."""
-    with replacing_observers(quantizers, [_passing] * len(quantizers)):
-        yield
-
-
-@contextlib.contextmanager
-def replacing_observers(quantizers: Sequence[ActivationQuantizer], observers: Sequence[Any]) -> Iterator[None]:
-    """Sets the observer of each quantizer for the time of the context."""
-    before = [quantizer.observer for quantizer in quantizers]
-    try:
-        for quantizer, observer in zip(quantizers, observers, strict=True):
-            quantizer.observer = observer
-        yield
-    finally:
-        for quantizer, observer in zip(quantizers, before, strict=True):
-            quantizer.observer = observer
-
-
 def _on_backend(estimator: RangeEstimator) -> bool:
     """Whether `statistics` does all that an estimator does, so that `update` need not be called."""
     return isinstance(estimator, MergeableEstimator) and type(estimator).update is MergeableEstimator.update
-
-
-def _passing(tensor: Any) -> Any:
-    return tensor

@@ -1,0 +1,158 @@
+"""The parts of a quantized model that err: each activation quantizer, and the weights of each layer.
+
+`FloatTwin` computes a quantized model without any of its errors, or with the error of one part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.interpreter import infer
+from tensorflow_quantization.model.weights import float32_array
+from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer, numerics
+from tensorflow_quantization.quantizers.observing import Observer, observing, unquantized
+from tensorflow_quantization.wrappers import (
+    BaseQuantizeWrapper,
+    activation_quantizers,
+    float_path,
+    inner_layer,
+    wrappers_in,
+)
+
+#: What stands in for a quantizer; `None`: the quantizer itself.
+Observers = Mapping[ActivationQuantizer | WeightQuantizer, Observer | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One source of error in a quantized model.
+
+    Attributes:
+        call: the first call of the operation that holds the part.
+        quantizer: an activation quantizer; `None` for the weights of the operation.
+    """
+
+    call: Call
+    quantizer: ActivationQuantizer | None
+
+    @property
+    def path(self) -> str:
+        """The path of the layer in the float model."""
+        return float_path(self.call.path)
+
+
+class FloatTwin:
+    """The calls of a quantized graph, computed in float with the weights of the float model.
+
+    Args:
+        graph: the flat graph of the quantized model.
+        reference: the flat graph of the float model.
+    """
+
+    def __init__(self, graph: LayerGraph, reference: LayerGraph):
+        originals = {call.path: call.operation for call in reference.calls}
+        #: By the id of an operation: pairs of its variable and the variable of the float model, if their values differ.
+        self._changed: dict[int, list[tuple[keras.Variable, keras.Variable]]] = {}
+        for call in graph.calls:
+            # The copy of an output's layer may have an Identity with its name behind it: a wrapper looks for the path
+            # of its layer first.
+            paths = (call.path, float_path(call.path))
+            for path in paths[::-1] if wrappers_in(call.operation) else paths:
+                pairs = _same_variables(call.operation, originals.get(path))
+                if pairs:
+                    self._changed[id(call.operation)] = [pair for pair in pairs if _differ(*pair)]
+                    break
+
+    def compute(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Returns the outputs of a call in the float model."""
+        operation = call.operation
+        if isinstance(operation, ActivationQuantizer):
+            return args[0]
+        if isinstance(operation, BaseQuantizeWrapper):
+            with self.weights_of_float(operation):
+                return infer(operation.layer, *args, **kwargs)
+        return self.with_quantizers(operation, args, kwargs, {})
+
+    def with_quantizers(
+        self, operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any], active: Observers, own: bool = False
+    ) -> Any:
+        """Returns the outputs of an operation in which only some quantizers quantize.
+
+        Args:
+            operation: the operation.
+            args, kwargs: its arguments.
+            active: the quantizers that quantize, or their observers; all others return their inputs.
+            own: whether the weights are those of the quantized model, or (default) those of the float model.
+        """
+        found: list[ActivationQuantizer | WeightQuantizer] = [*activation_quantizers_in(operation)]
+        found += weight_quantizers_in(operation)
+        observers = {q: active.get(q, unquantized) for q in found}
+        weights = contextlib.nullcontext() if own else self.weights_of_float(operation)
+        with weights, observing(observers):
+            return infer(operation, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def weights_of_float(self, operation: Any, without_biases: bool = False) -> Iterator[None]:
+        """Gives an operation the weights of the float model for the time of the context."""
+        values = [
+            (own, ops.convert_to_tensor(ops.cast(theirs.value, own.dtype)))
+            for own, theirs in self.changed(operation)
+            if not (without_biases and own.name == "bias")
+        ]
+        with keras.StatelessScope(values) if values else contextlib.nullcontext():
+            yield
+
+    def changed(self, operation: Any) -> list[tuple[keras.Variable, keras.Variable]]:
+        """Returns pairs of a variable of an operation and the variable of the float model, if their values differ."""
+        return self._changed.get(id(operation), [])
+
+
+def parts_of(call: Call, twin: FloatTwin) -> list[Part]:
+    """Returns the parts of the operation of a call: its activation quantizers, then its weights."""
+    parts = [Part(call, quantizer) for quantizer in activation_quantizers_in(call.operation)]
+    if weight_quantizers_in(call.operation) or twin.changed(call.operation):
+        parts.append(Part(call, None))
+    return parts
+
+
+def activation_quantizers_in(operation: Any) -> list[ActivationQuantizer]:
+    """Returns the activation quantizers of an operation and of all wrappers in it, each once."""
+    found = [*activation_quantizers(operation), *(q for w in wrappers_in(operation) for q in w.activation_quantizers)]
+    return list({id(q): q for q in found}.values())
+
+
+def weight_quantizers_in(operation: Any) -> list[WeightQuantizer]:
+    """Returns the weight quantizers of all wrappers in an operation."""
+    return [q for wrapper in wrappers_in(operation) for q in wrapper.weight_quantizers.values()]
+
+
+def quantized(x: Any, scale: Any, zero_point: Any, scheme: QuantizationScheme) -> Any:
+    """Returns a tensor rounded to integers of any scheme and scale, in its dtype."""
+    x32, scale, zero_point = (ops.cast(v, "float32") for v in (x, scale, zero_point))
+    return ops.cast(numerics.dequantize(numerics.quantize(x32, scale, zero_point, scheme), scale, zero_point), x.dtype)
+
+
+def _same_variables(operation: Any, original: Any) -> list[tuple[keras.Variable, keras.Variable]]:
+    """Returns pairs of the variables of two layers; empty if they do not correspond."""
+    if not isinstance(operation, keras.layers.Layer) or not isinstance(original, keras.layers.Layer):
+        return []
+    ranges = {id(v) for quantizer in activation_quantizers_in(operation) for v in quantizer.variables}
+    own = [v for v in inner_layer(operation).variables if id(v) not in ranges]
+    theirs = original.variables
+    if len(own) != len(theirs) or any(a.shape != b.shape for a, b in zip(own, theirs, strict=True)):
+        return []
+    return [
+        (a, b) for a, b in zip(own, theirs, strict=True) if "float" in str(keras.backend.standardize_dtype(a.dtype))
+    ]
+
+
+def _differ(own: keras.Variable, theirs: keras.Variable) -> bool:
+    return not np.array_equal(float32_array(own), float32_array(theirs))

@@ -1,0 +1,58 @@
+import keras
+import numpy as np
+import pytest
+import small_models
+from keras import layers, ops
+
+from tensorflow_quantization import calibrate, quantize_model
+from tensorflow_quantization.comparison.output_noise import OutputNoise, Variant, before_saturation
+from tensorflow_quantization.comparison.parts import FloatTwin, parts_of
+from tensorflow_quantization.comparison.remedies import variant
+from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.interpreter import Interpreter, compute
+
+
+def graphs(model, data, target="onnxruntime"):
+    q_model = calibrate(quantize_model(model, target=target), data, verbose=0)
+    return LayerGraph.trace(q_model).flatten(), LayerGraph.trace(model).flatten()
+
+
+@pytest.mark.parametrize("build", [small_models.cnn, small_models.residual, small_models.nested])
+def test_the_twin_is_the_float_model(build):
+    model, (data, _) = build(), small_models.images()
+    graph, reference = graphs(model, data)
+    twin = FloatTwin(graph, reference)
+    outputs = Interpreter(graph).run([ops.convert_to_tensor(data)], twin.compute)
+    np.testing.assert_allclose(ops.convert_to_numpy(outputs), model.predict(data, verbose=0), rtol=1e-5, atol=1e-5)
+
+
+def test_a_variant_is_the_only_error(residual, images):
+    graph, reference = graphs(residual, images[0])
+    twin = FloatTwin(graph, reference)
+    x = [ops.convert_to_tensor(images[0])]
+    noise = OutputNoise(graph, twin, x)
+    parts = [part for call in graph.calls for part in parts_of(call, twin)]
+    alone = noise.of({part: variant(part, twin) for part in parts})
+    assert len(alone) == len(parts) and all(0 < value < 0.1 for value in alone.values())
+    # The errors of parts are nearly independent, so the noise of the whole is about their sum.
+    assert noise.of_model(compute) == pytest.approx(sum(alone.values()), rel=1.0)
+    shifted = Variant(graph.calls[-1].operation, lambda call, args, kwargs: 1.1 * twin.compute(call, args, kwargs))
+    assert noise.of({"shifted": shifted})["shifted"] == pytest.approx(0.01, rel=1e-4)
+    same = Variant(graph.calls[0].operation, twin.compute)
+    assert noise.of({"same": same})["same"] == 0
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_outputs_are_taken_before_a_softmax(own, images):
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.GlobalAveragePooling2D()(inputs)
+    logits = layers.Dense(5, activation="softmax" if own else None, name="scores")(x)
+    model = keras.Model(inputs, logits if own else layers.Softmax(name="softmax")(logits))
+    graph, reference = graphs(model, images[0])
+    twin = FloatTwin(graph, reference)
+    with before_saturation(graph):
+        noise = OutputNoise(graph, twin, [ops.convert_to_tensor(images[0])])
+        (call,) = [call for call in graph.calls if "scores" in call.path and parts_of(call, twin)]
+        ten_times = Variant(call.operation, lambda call, args, kwargs: 10 * twin.compute(call, args, kwargs))
+        assert noise.of({"scaled": ten_times})["scaled"] == pytest.approx(81, rel=1e-4)
+    assert not own or call.operation.layer.activation is keras.activations.softmax
