@@ -58,8 +58,8 @@ def print_table(results: list[Result], image: np.ndarray) -> None:
     if saturates("onnxruntime"):
         print(
             "\nThis processor has no VNNI: as it comes, ONNX Runtime adds 8-bit products in 16 bits here and saturates."
-            f"\nIts session entry {PRECISE[0]!r} made it exact here, and slower. quantize_model(..., weight_bits=7) is exact"
-            "\nand fast."
+            f"\nIts session entry {PRECISE[0]!r} made it exact here, but slower. quantize_model(..., weight_bits=7) is"
+            "\nexact and fast."
         )
 
 
