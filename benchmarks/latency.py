@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import functools
 import json
 import pathlib
-import subprocess
+import shutil
 import sys
 import tempfile
 
@@ -43,10 +44,15 @@ def prepare(name: str, folder: pathlib.Path) -> None:
             export_litert(quantized, folder / "ours, litert.tflite")
         else:
             export_onnx(quantized, folder / f"ours, {target}.onnx")
-    peers.quantize_static(float_onnx, data, folder)
-    if "nncf" not in peers.missing():
-        peers.nncf_quantize(float_onnx, data, folder, transformer=name == "ViT")
-    peers.litert_post_training(model, data, folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        prepared = peers.prepared(pathlib.Path(shutil.copy(float_onnx, temporary)))
+        for activations in ("uint8", "int8"):
+            path = folder / f"quantize_static {activations}.onnx"
+            peers.quantize_static(prepared, data, path, activations, "MinMax")
+        for preset in peers.NNCF_PRESETS if "nncf" not in peers.missing() else ():
+            peers.nncf_quantize(prepared, data, folder / f"NNCF {preset}.xml", preset, transformer=name == "ViT")
+    peers.litert_post_training(model, None, folder / "float.tflite")
+    peers.litert_post_training(model, data, folder / "post-training int8.tflite")
     test = images(name, size, TEST_IMAGES, seed=1)
     np.save(folder / "images.npy", test)
     np.save(folder / "outputs.npy", model.predict(test, verbose=0))
@@ -58,7 +64,11 @@ def measure(runtime: str, folder: pathlib.Path, batch: int, rounds: int, names: 
     from timing import interleaved
 
     test = np.load(folder / "images.npy")[:batch]
-    calls = {c.name: load(runtime, c, test, THREADS) for c in contenders(runtime, folder) if c.name in names}
+    calls = {
+        c.name: functools.partial(load(runtime, c, test.shape, THREADS), test)
+        for c in contenders(runtime, folder)
+        if c.name in names
+    }
     return {name: seconds.round(7).tolist() for name, seconds in interleaved(calls, rounds, lead=1).items()}
 
 
@@ -73,7 +83,7 @@ def inspect(runtime: str, folder: pathlib.Path) -> dict[str, dict[str, float]]:
     found = {}
     for contender in contenders(runtime, folder):
         try:
-            actual = load(runtime, contender, test, THREADS)()
+            actual = load(runtime, contender, test.shape, THREADS)(test)
             share = integer_share(runtime, contender)
         except Exception as error:
             if contender.name in ("float", f"ours, {runtime}"):
@@ -97,15 +107,6 @@ def agreement(actual: np.ndarray, expected: np.ndarray) -> dict[str, float]:
     return {"cosine": float(cosines.mean()), "top1": float(same.mean())}
 
 
-def run_step(step: str, *arguments: object) -> dict:
-    """One of the functions above in a fresh process: what a runtime leaves behind does not disturb the next."""
-    command = [sys.executable, __file__, "--step", step, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{step} of {arguments} failed:\n{done.stderr[-4000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def do_step(step: str, arguments: list[str]) -> None:
     if step == "prepare":
         name, folder = arguments
@@ -123,17 +124,18 @@ def do_step(step: str, arguments: list[str]) -> None:
 def figures_of(name: str, folder: pathlib.Path, rounds: dict[int, int]) -> dict[str, dict]:
     """All figures of a network, by runtime, batch size and contender; kept in a file of the folder."""
     from runtimes import SUFFIXES
+    from steps import run_step
 
     kept = folder / f"{name}.json"
     if kept.exists():
         return json.loads(kept.read_text())
     figures: dict[str, dict] = {}
     with tempfile.TemporaryDirectory(dir=folder) as files:
-        run_step("prepare", name, files)
+        run_step(__file__, "prepare", name, files)
         for runtime in SUFFIXES:
-            facts = run_step("inspect", runtime, files)
+            facts = run_step(__file__, "inspect", runtime, files)
             for batch, count in rounds.items():
-                measured = run_step("measure", runtime, files, batch, count, *facts)
+                measured = run_step(__file__, "measure", runtime, files, batch, count, *facts)
                 merged = {name: {**facts[name], "seconds": seconds} for name, seconds in measured.items()}
                 figures.setdefault(runtime, {})[str(batch)] = merged
     kept.write_text(json.dumps(figures))

@@ -19,10 +19,33 @@ def missing() -> list[str]:
     return [package for module, package in OPTIONAL.items() if importlib.util.find_spec(module) is None]
 
 
-def quantize_static(float_onnx: pathlib.Path, data: np.ndarray, folder: pathlib.Path) -> None:
-    """ONNX Runtime's own quantizer, in Q/DQ format with weights per channel, with each dtype of activations."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+def prepared(float_onnx: pathlib.Path) -> pathlib.Path:
+    """A copy of a float file, beside it, as ONNX Runtime's documentation asks for before quantization.
+
+    Constants are folded: otherwise no peer finds the biases, which it corrects.
+    """
     from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    path = float_onnx.with_name(f"prepared {float_onnx.name}")
+    if not path.exists():
+        quant_pre_process(str(float_onnx), str(path))
+    return path
+
+
+def quantize_static(
+    prepared: pathlib.Path, data: np.ndarray, path: pathlib.Path, activations: str = "uint8", method: str = "MinMax"
+) -> None:
+    """ONNX Runtime's own quantizer, in Q/DQ format with weights per channel.
+
+    Args:
+        prepared: see `prepared`.
+        data: the calibration set.
+        path: of the file to write.
+        activations: "uint8" (default) or "int8".
+        method: "MinMax" (default), "Percentile" or "Entropy".
+    """
+    from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType
+    from onnxruntime.quantization import quantize_static as quantize
 
     class Reader(CalibrationDataReader):
         def __init__(self):
@@ -30,21 +53,19 @@ def quantize_static(float_onnx: pathlib.Path, data: np.ndarray, folder: pathlib.
 
         def get_next(self):
             batch = next(self.batches, None)
-            return None if batch is None else {input_name(float_onnx): batch}
+            return None if batch is None else {name: batch}
 
-    with tempfile.TemporaryDirectory() as temporary:
-        prepared = pathlib.Path(temporary, "prepared.onnx")
-        quant_pre_process(str(float_onnx), str(prepared))
-        for name, activations in (("uint8", QuantType.QUInt8), ("int8", QuantType.QInt8)):
-            quantize_static(
-                str(prepared),
-                str(folder / f"quantize_static {name}.onnx"),
-                Reader(),
-                quant_format=QuantFormat.QDQ,
-                activation_type=activations,
-                weight_type=QuantType.QInt8,
-                per_channel=True,
-            )
+    name = input_name(prepared)
+    quantize(
+        str(prepared),
+        str(path),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        activation_type=QuantType.QUInt8 if activations == "uint8" else QuantType.QInt8,
+        weight_type=QuantType.QInt8,
+        per_channel=True,
+        calibrate_method=CalibrationMethod[method],
+    )
 
 
 def input_name(path: pathlib.Path) -> str:
@@ -54,34 +75,49 @@ def input_name(path: pathlib.Path) -> str:
     return onnx.load(path, load_external_data=False).graph.input[0].name
 
 
-def nncf_quantize(float_onnx: pathlib.Path, data: np.ndarray, folder: pathlib.Path, transformer: bool) -> None:
-    """NNCF's post-training quantization for OpenVINO, with each of its presets.
+#: NNCF's presets for activations.
+NNCF_PRESETS = ("performance", "mixed")
+
+
+def nncf_quantize(
+    prepared: pathlib.Path, data: np.ndarray, path: pathlib.Path, preset: str, transformer: bool, fast: bool = True
+) -> None:
+    """NNCF's post-training quantization for OpenVINO.
 
     Args:
+        prepared: see `prepared`.
+        data: the calibration set.
+        path: of the `.xml` file to write.
+        preset: one of `NNCF_PRESETS`.
         transformer: tell NNCF that the model is one, as its documentation asks for.
+        fast: its fast bias correction, the default, or the more accurate one.
     """
     import nncf
     import openvino
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     model_type = nncf.ModelType.TRANSFORMER if transformer else None
-    for preset in (nncf.QuantizationPreset.PERFORMANCE, nncf.QuantizationPreset.MIXED):
-        model = openvino.Core().read_model(float_onnx)
-        model.reshape([1, *data.shape[1:]])
-        dataset = nncf.Dataset([data[i : i + 1] for i in range(len(data))])
-        quantized = nncf.quantize(model, dataset, preset=preset, subset_size=len(data), model_type=model_type)
-        openvino.save_model(quantized, folder / f"NNCF {preset.value}.xml", compress_to_fp16=False)
+    model = openvino.Core().read_model(prepared)
+    model.reshape([1, *data.shape[1:]])
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset([data[i : i + 1] for i in range(len(data))]),
+        preset=nncf.QuantizationPreset(preset),
+        subset_size=len(data),
+        model_type=model_type,
+        fast_bias_correction=fast,
+    )
+    openvino.save_model(quantized, path, compress_to_fp16=False)
 
 
-def litert_post_training(model: keras.Model, data: np.ndarray, folder: pathlib.Path) -> None:
-    """TensorFlow's converter, without quantization and with that of a representative data set."""
+def litert_post_training(model: keras.Model, data: np.ndarray | None, path: pathlib.Path) -> None:
+    """TensorFlow's converter, without quantization (no data) or with that of a representative data set."""
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as saved:
         model.export(saved, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(saved)
-        (folder / "float.tflite").write_bytes(converter.convert())
-        converter = tf.lite.TFLiteConverter.from_saved_model(saved)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([data[i : i + 1]] for i in range(len(data)))
-        (folder / "post-training int8.tflite").write_bytes(converter.convert())
+        if data is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = lambda: ([data[i : i + 1]] for i in range(len(data)))
+        path.write_bytes(converter.convert())

@@ -23,7 +23,7 @@ class Contender:
     Attributes:
         name: "float", "ours, <target>", or the name of a peer.
         path: of the file.
-        options: of OpenVINO.
+        options: of OpenVINO, or the session entries of ONNX Runtime.
     """
 
     name: str
@@ -40,47 +40,52 @@ def contenders(runtime: str, folder: pathlib.Path) -> list[Contender]:
     return found
 
 
-def load(runtime: str, contender: Contender, batch: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
-    """A function that runs a file on one batch, whose size it is loaded for.
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+def load(runtime: str, contender: Contender, shape: tuple[int, ...], threads: int) -> Run:
+    """A function that runs a file on batches of one shape.
 
     Args:
-        batch: (batch, height, width, channels), float32.
+        shape: of a batch, (batch, height, width, channels).
         threads: how many the runtime uses.
     """
-    return _LOADERS[runtime](contender, batch, threads)
+    return _LOADERS[runtime](contender, shape, threads)
 
 
-def _load_onnxruntime(contender: Contender, batch: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
+def _load_onnxruntime(contender: Contender, shape: tuple[int, ...], threads: int) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads of a session that went on spinning after its call would keep a core from the next contender.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    for entry in contender.options.items():
+        options.add_session_config_entry(*entry)
     session = onnxruntime.InferenceSession(contender.path, options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: batch}
-    return lambda: session.run(None, feed)[0]
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
 
 
-def _load_openvino(contender: Contender, batch: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
+def _load_openvino(contender: Contender, shape: tuple[int, ...], threads: int) -> Run:
     import openvino
 
     model = openvino.Core().read_model(contender.path)
-    model.reshape(batch.shape)
+    model.reshape(shape)
     options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", **contender.options}
     request = openvino.compile_model(model, "CPU", options).create_infer_request()
-    return lambda: request.infer([batch])[0]
+    return lambda batch: request.infer([batch])[0]
 
 
-def _load_litert(contender: Contender, batch: np.ndarray, threads: int) -> Callable[[], np.ndarray]:
+def _load_litert(contender: Contender, shape: tuple[int, ...], threads: int) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(contender.path), num_threads=threads)
     (entry,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(entry["index"], batch.shape)
+    interpreter.resize_tensor_input(entry["index"], shape)
     interpreter.allocate_tensors()
 
-    def run() -> np.ndarray:
+    def run(batch: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(entry["index"], batch)
         interpreter.invoke()
         return interpreter.get_tensor(result["index"])

@@ -43,7 +43,7 @@ def test_example_runs(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["export", "qat_overhead", "quantize_time"])
+@pytest.mark.parametrize("name", ["calibrate_time", "export", "qat_overhead", "quantize_time"])
 def test_benchmark_prints_its_table(name, tmp_path):
     assert "| --- |" in run(ROOT / "benchmarks" / f"{name}.py", tmp_path, "--quick")
 
@@ -61,3 +61,19 @@ def test_latency_benchmark_measures_ours_and_the_peers_in_each_runtime(tmp_path)
         assert all(any(f"| {peer} |" in row for row in rows) for peer in peers)
     assert (tmp_path / "docs" / "latency.md").read_text() in printed
     assert (tmp_path / "docs" / "latency.svg").read_text().endswith("</svg>\n")
+
+
+@pytest.mark.slow
+def test_accuracy_benchmark_measures_ours_and_the_peers_in_each_runtime(tmp_path):
+    printed = run(ROOT / "benchmarks" / "accuracy.py", tmp_path, "--quick", "--docs", "docs")
+    if "| fer |" not in printed:
+        pytest.skip("the network cannot be had here")
+    details = printed.split("## All files")[1]
+    for runtime in ("ONNX Runtime", "OpenVINO", "LiteRT"):
+        rows = [row.split(" | ") for row in details.splitlines() if row.startswith(f"| {runtime} |")]
+        decibels = {row[1]: float(row[2]) for row in rows if row[2].strip()}
+        assert decibels["ours, post_training_quantize"] > 15
+        assert runtime == "OpenVINO" or any(not name.startswith("ours") for name in decibels)
+    assert "failed" not in details
+    assert (tmp_path / "docs" / "accuracy.md").read_text() in printed
+    assert (tmp_path / "docs" / "accuracy.svg").read_text().endswith("</svg>\n")
