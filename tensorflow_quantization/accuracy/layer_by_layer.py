@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import keras
+import numpy as np
 
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.interpreter import Arguments, Interpreter, infer, input_tensors
 from tensorflow_quantization.model.side_by_side import pair_calls
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, quantized_name, wrappers_in
+
+#: Bytes of the largest tensor of a batch that is joined of several.
+_LARGEST = 2**26
 
 
 @dataclass
@@ -74,10 +79,11 @@ def layer_by_layer(
     graph = LayerGraph.trace(quantized).flatten()
     float_graph = LayerGraph.trace(model).flatten() if model is not None else None
     partners = _partners(float_graph, graph) if float_graph is not None else {}
-    batches = [input_tensors(graph, x) for x in input_batches(graph, data, BATCH_SIZE, "data")]
+    arrays = _joined(graph, list(input_batches(graph, data, BATCH_SIZE, "data")))
+    batches = [input_tensors(graph, x) for x in arrays]
     runs = [Interpreter(graph).start(x) for x in batches]
     reference = _Reference(float_graph, batches) if float_graph is not None else None
-    del batches
+    del arrays, batches
     called = Counter(id(call.operation) for call in graph.calls)
     with unchanged_on_error(quantized):
         for call in graph.calls:
@@ -90,6 +96,21 @@ def layer_by_layer(
                 del step, expected
             for run in runs:
                 run.step()
+
+
+def _joined(graph: LayerGraph, batches: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    """Joins batches as far as the largest tensor stays below `_LARGEST`: a layer is called less often then."""
+    shapes = [t.shape for t in graph.inputs] + [t.shape for call in graph.calls for t in call.outputs]
+    if any(shape[:1] != (None,) or None in shape[1:] for shape in shapes):
+        return batches
+    count = _LARGEST // (4 * max(math.prod(shape[1:]) for shape in shapes))
+    joined: list[list[np.ndarray]] = []
+    for batch in batches:
+        if joined and len(joined[-1][0]) + len(batch[0]) <= count:
+            joined[-1] = [np.concatenate(pair) for pair in zip(joined[-1], batch, strict=True)]
+        else:
+            joined.append(batch)
+    return joined
 
 
 def _partners(float_graph: LayerGraph, graph: LayerGraph) -> dict[int, Call]:

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import small_models
@@ -5,7 +7,9 @@ from accuracy_networks import branches, depthwise, images, quantized
 
 from tensorflow_quantization import calibrate, quantize_model
 from tensorflow_quantization.accuracy import correct_biases
+from tensorflow_quantization.accuracy import layer_by_layer as layers_module
 from tensorflow_quantization.accuracy.layer_by_layer import layer_by_layer
+from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.weights import float32_array
 
 
@@ -26,7 +30,17 @@ def test_each_quantized_layer_is_seen_once_beside_its_float_layer():
     model, watch = depthwise(), Watch()
     layer_by_layer(quantized(model), images(40), [watch], model)
     assert [name for name, _, _ in watch.seen][:3] == ["quant_stem", "quant_depthwise_0", "quant_pointwise_0"]
-    assert all(name == f"quant_{reference}" and batches == 2 for name, reference, batches in watch.seen)
+    assert all(name == f"quant_{reference}" and batches == 1 for name, reference, batches in watch.seen)
+
+
+def test_batches_are_joined_as_far_as_memory_allows(monkeypatch):
+    model, watch = depthwise(), Watch()
+    graph = LayerGraph.trace(quantized(model)).flatten()
+    largest = max(math.prod(t.shape[1:]) for call in graph.calls for t in call.outputs)
+    monkeypatch.setattr(layers_module, "_LARGEST", 4 * 20 * largest)
+    batches = [images(40)[i : i + 8] for i in range(0, 40, 8)]
+    layer_by_layer(quantized(model), batches, [watch], model)
+    assert {count for _, _, count in watch.seen} == {3}  # 16, 16 and 8
 
 
 def test_a_layer_that_is_called_twice_is_left_out():
