@@ -5,7 +5,14 @@ import numpy as np
 from keras import layers
 
 from tensorflow_quantization import calibrate, quantize_model
-from tensorflow_quantization.accuracy.channel_factors import divide_source, multiply_reader, reading_kernels, rescalings
+from tensorflow_quantization.accuracy.channel_factors import (
+    divide_source,
+    inner_products,
+    multiply_reader,
+    reading_kernels,
+    rescale_inside,
+    rescalings,
+)
 from tensorflow_quantization.model.graph import LayerGraph
 
 
@@ -58,13 +65,16 @@ def with_statistics(model):
 def rescale(model, largest=200.0, seed=3):
     """Gives channels random factors, up to `largest`, wherever that keeps the function."""
     rng = np.random.default_rng(seed)
+    limit = np.log(largest)
     for place in rescalings(LayerGraph.trace(model).flatten()):
-        limit = np.log(largest)
         factors = np.exp(rng.uniform(-limit, limit, place.index.max() + 1)).astype("float32")
         divide_source(place.source, factors)
         for call in place.readers:
             for kernel, axis in reading_kernels(call, place.tensor):
                 multiply_reader(kernel, axis, getattr(call.operation, "groups", 1), factors[place.index])
+    for call in inner_products(LayerGraph.trace(model).flatten()):
+        channels = call.operation.pointwise_kernel.shape[-2]
+        rescale_inside(call, np.exp(rng.uniform(-limit, limit, channels)).astype("float32"))
     return model
 
 

@@ -24,7 +24,7 @@ ROOMS = {
     # A model quantized for one runtime and exported for another is checked against the rules of the latter.
     "export": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "inspection"},
     # The only room that looks at models and at files in their runtime together.
-    "comparison": {"text", "onnx_graph", "model", "quantizers", "wrappers", "export"},
+    "comparison": {"text", "onnx_graph", "model", "quantizers", "wrappers", "accuracy", "export"},
     "legacy": {"text", "model", "quantize", "targets", "wrappers", "export", "calibration"},
 }
 #: Modules of other libraries that a room knows nothing of.

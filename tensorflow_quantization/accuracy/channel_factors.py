@@ -7,11 +7,14 @@ two keep factors of channels: ReLU and pooling do, ReLU6 and swish do not.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from tensorflow_quantization.model.activations import Activation, activation_of, own_activation
 from tensorflow_quantization.model.equation import Equation
@@ -47,9 +50,7 @@ class Rescaling:
 
 def rescalings(graph: LayerGraph) -> Iterator[Rescaling]:
     """Yields each place of a flattened graph where channels can be rescaled, from the inputs on."""
-    called: dict[int, int] = {}
-    for call in graph.calls:
-        called[id(call.operation)] = called.get(id(call.operation), 0) + 1
+    called = Counter(id(call.operation) for call in graph.calls)
 
     def is_once(call: Call) -> bool:
         return called[id(call.operation)] == 1 and not (call.is_layer and merged_weights(call.operation))
@@ -60,6 +61,29 @@ def rescalings(graph: LayerGraph) -> Iterator[Rescaling]:
             found = _follow(graph, call, axis)
             if found is not None and all(map(is_once, found.readers)):
                 yield found
+
+
+def inner_products(graph: LayerGraph) -> Iterator[Call]:
+    """Yields the separable convolutions that are called once: between their products, channels can have factors."""
+    called = Counter(id(call.operation) for call in graph.calls)
+    for call in graph.calls:
+        if Trait.HAS_INNER_PRODUCT in traits(call) and called[id(call.operation)] == 1:
+            yield call
+
+
+def inner_tensor(call: Call, x: Any) -> Any:
+    """Returns what the depthwise product of a separable convolution makes of its input."""
+    layer = call.operation
+    settings = (layer.strides, layer.padding, layer.data_format, layer.dilation_rate)
+    return ops.depthwise_conv(x, ops.cast(layer.depthwise_kernel, x.dtype), *settings)
+
+
+def rescale_inside(call: Call, factors: np.ndarray) -> None:
+    """Divides the channels between the two products of a separable convolution by factors; its output stays."""
+    layer = call.operation
+    depthwise, pointwise = layer.depthwise_kernel, layer.pointwise_kernel
+    depthwise.assign(float32_array(depthwise) / factors.reshape(depthwise.shape[-2:]))
+    multiply_reader(pointwise, -2, 1, factors)
 
 
 def _source_axis(call: Call) -> int | None:

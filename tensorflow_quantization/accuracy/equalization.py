@@ -11,8 +11,11 @@ import numpy as np
 from tensorflow_quantization.accuracy.channel_factors import (
     Rescaling,
     divide_source,
+    inner_products,
+    inner_tensor,
     multiply_reader,
     reading_kernels,
+    rescale_inside,
     rescalings,
 )
 from tensorflow_quantization.model.clone import rewrite
@@ -36,6 +39,8 @@ def equalize(model: keras.Model, data: Any, *, weight_bits: int = 8, activation_
     arXiv:2211.10438). The factors are (range of the channel) ** share / (range of its weights) ** (1 - share), where
     the share is the one with the least expected error of the next product. So a network's factors from before do not
     matter: networks that differ by them only become the same network.
+
+    Between the two products of a separable convolution, channels are rescaled in the same way.
 
     Channels are not rescaled where that would change the function: before ReLU6, swish and any other activation that
     does not keep factors, at outputs, sums and concatenations, and for layers that are called several times.
@@ -61,14 +66,24 @@ def equalize(model: keras.Model, data: Any, *, weight_bits: int = 8, activation_
         warnings.simplefilter("ignore")  # of methods that a copy loses: `quantize_model` warns of the same
         copy = rewrite(original, lambda call, layer: [layer])
     graph = LayerGraph.trace(copy).flatten()
-    places = list(rescalings(graph))
-    statistics = _channel_statistics(graph, places, data)
+    places, separable = list(rescalings(graph)), list(inner_products(graph))
+    statistics = _channel_statistics(graph, places, separable, data)
     for place in places:
-        factors = _factors(place, statistics[id(place.tensor)], weight_bits, activation_bits)
+        kernels = [
+            _magnitudes(call, variable, axis, len(place.index))
+            for call in place.readers
+            for variable, axis in reading_kernels(call, place.tensor)
+        ]
+        factors = _factors(place.index, statistics[id(place.tensor)], kernels, weight_bits, activation_bits)
         divide_source(place.source, factors)
         for call in place.readers:
             for kernel, axis in reading_kernels(call, place.tensor):
                 multiply_reader(kernel, axis, getattr(call.operation, "groups", 1), factors[place.index])
+    for call in separable:
+        seen = statistics[id(call)]
+        channels = np.arange(len(seen.magnitude))
+        kernels = [_magnitudes(call, call.operation.pointwise_kernel, -2, len(channels))]
+        rescale_inside(call, _factors(channels, seen, kernels, weight_bits, activation_bits))
     return copy
 
 
@@ -84,7 +99,10 @@ class _Statistics:
         self.high: Any = 0.0
         self._axis, self._squares, self._count = axis, np.zeros(()), 0
 
-    def update(self, x: np.ndarray) -> None:
+    def update(self, call: Call, tensor: Any) -> None:
+        x = float32_array(tensor)
+        if not np.isfinite(x).all():
+            raise ValueError(f"{call.path!r} returned values that are NaN or infinite. Check the data.")
         others = tuple(a for a in range(x.ndim) if a != self._axis)
         self.low = np.minimum(self.low, x.min(axis=others))
         self.high = np.maximum(self.high, x.max(axis=others))
@@ -100,35 +118,41 @@ class _Statistics:
         return self._squares / self._count
 
 
-def _channel_statistics(graph: LayerGraph, places: list[Rescaling], data: Any) -> dict[int, _Statistics]:
-    """Returns the statistics of the tensor of each place, by its id."""
+def _channel_statistics(
+    graph: LayerGraph, places: list[Rescaling], separable: list[Call], data: Any
+) -> dict[int, _Statistics]:
+    """Returns the statistics of the tensor of each place, and of that within each separable convolution, by id."""
     statistics = {id(place.tensor): _Statistics(place.axis) for place in places}
+    for call in separable:
+        first = call.operation.data_format == "channels_first"
+        statistics[id(call)] = _Statistics(1 if first else len(call.outputs[0].shape) - 1)
 
     def watch(computed: Computed) -> None:
-        for tensor, value in zip(computed.call.outputs, computed.outputs, strict=True):
+        call = computed.call
+        for tensor, value in zip(call.outputs, computed.outputs, strict=True):
             if id(tensor) in statistics:
-                x = float32_array(value)
-                if not np.isfinite(x).all():
-                    raise ValueError(
-                        f"{computed.call.path!r} returned values that are NaN or infinite. Check the data."
-                    )
-                statistics[id(tensor)].update(x)
+                statistics[id(tensor)].update(call, value)
+        if id(call) in statistics:
+            statistics[id(call)].update(call, inner_tensor(call, computed.inputs[0]))
 
     Interpreter(graph).run_batches(input_batches(graph, data, BATCH_SIZE, "data"), watch=watch)
     return statistics
 
 
-def _factors(place: Rescaling, seen: _Statistics, weight_bits: int, activation_bits: int) -> np.ndarray:
-    """Returns the factor of each channel of the source."""
-    channels = place.index.max() + 1
-    range_ = _by_channel(place.index, seen.magnitude, channels, np.maximum.at)
-    kernels = [
-        _magnitudes(call, variable, axis, len(place.index))
-        for call in place.readers
-        for variable, axis in reading_kernels(call, place.tensor)
-    ]
+def _factors(
+    index: np.ndarray, seen: _Statistics, kernels: list[np.ndarray], weight_bits: int, activation_bits: int
+) -> np.ndarray:
+    """Returns the factor of each channel of the source.
+
+    Args:
+        index: for each channel that is read, the channel of the source.
+        seen: the statistics of what is read.
+        kernels: what multiplies it, see `_magnitudes`.
+    """
+    channels = index.max() + 1
+    range_ = _by_channel(index, seen.magnitude, channels, np.maximum.at)
     largest = np.max([kernel.max(axis=(2, 3)).ravel() for kernel in kernels], axis=0)
-    weight = _by_channel(place.index, largest, channels, np.maximum.at)
+    weight = _by_channel(index, largest, channels, np.maximum.at)
     usable = (range_ > 0) & (weight > 0)
     if not usable.any():
         return np.ones(channels, np.float32)
@@ -138,7 +162,7 @@ def _factors(place: Rescaling, seen: _Statistics, weight_bits: int, activation_b
         # Nothing reads a channel whose weights are zero: its range should not widen the scale.
         unread = range_ / np.max(range_[usable] / factor[usable])
         candidates.append(np.where(usable, factor, np.where(range_ > 0, unread, 1.0)))
-    error = [_expected_error(f[place.index], seen, kernels, weight_bits, activation_bits) for f in candidates]
+    error = [_expected_error(f[index], seen, kernels, weight_bits, activation_bits) for f in candidates]
     return candidates[int(np.argmin(error))].astype(np.float32)
 
 

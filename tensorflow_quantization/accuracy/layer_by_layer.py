@@ -103,7 +103,7 @@ def _joined(graph: LayerGraph, batches: list[list[np.ndarray]]) -> list[list[np.
     shapes = [t.shape for t in graph.inputs] + [t.shape for call in graph.calls for t in call.outputs]
     if any(shape[:1] != (None,) or None in shape[1:] for shape in shapes):
         return batches
-    count = _LARGEST // (4 * max(math.prod(shape[1:]) for shape in shapes))
+    count = _LARGEST // (4 * max(math.prod(size or 1 for size in shape[1:]) for shape in shapes))
     joined: list[list[np.ndarray]] = []
     for batch in batches:
         if joined and len(joined[-1][0]) + len(batch[0]) <= count:

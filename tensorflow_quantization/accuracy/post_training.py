@@ -9,6 +9,7 @@ from keras import tree
 
 from tensorflow_quantization.accuracy.bias_correction import BiasCorrection
 from tensorflow_quantization.accuracy.equalization import equalize
+from tensorflow_quantization.accuracy.equalized_models import remember
 from tensorflow_quantization.accuracy.layer_by_layer import layer_by_layer
 from tensorflow_quantization.accuracy.rounding import WeightRounding
 from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
@@ -82,6 +83,7 @@ def post_training_quantize(
         _report(progress, quantized, "weights clipped")
     layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], equalized)
     _report(progress, quantized, "weights rounded, biases corrected")
+    remember(quantized, model, equalized)
     return quantized
 
 

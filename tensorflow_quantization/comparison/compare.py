@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import tree
 
+from tensorflow_quantization.accuracy.equalized_models import equalized_model
 from tensorflow_quantization.comparison.findings import (
     Evidence,
     Finding,
@@ -83,7 +84,8 @@ def compare(
         ('image', 'input')
 
     Args:
-        float_model: the model that `quantize_model` got; after `equalize`, the equalized one.
+        float_model: the model that `quantize_model` or `post_training_quantize` got; after `equalize`, and after
+            `post_training_quantize` in another process, the result of `equalize` with the same arguments.
         quantized: the quantized model, calibrated or trained.
         data: samples as in use, not the calibration set: arrays as `model.predict` takes them, or data that yields
             batches, see `calibrate`. Of (x, y) pairs only x is used.
@@ -104,6 +106,7 @@ def compare(
     for name, model in (("float_model", float_model), ("quantized", quantized)):
         if not isinstance(model, keras.Model):
             raise TypeError(f"{name} must be a keras.Model, got {type(model).__name__}.")
+    float_model = equalized_model(quantized, float_model)
     graph, reference = (LayerGraph.trace(model).flatten().live() for model in (quantized, float_model))
     if not any(activation_quantizers_in(c.operation) or weight_quantizers_in(c.operation) for c in graph.calls):
         raise ValueError(f"Model {quantized.name!r} has no quantizers. Pass the result of quantize_model.")

@@ -26,6 +26,7 @@ from tensorflow_quantization.wrappers import (
     inner_layer,
     wrappers_in,
 )
+from tensorflow_quantization.wrappers.bias import following_normalization
 
 #: What stands in for a quantizer; `None`: the quantizer itself.
 Observers = Mapping[ActivationQuantizer | WeightQuantizer, Observer | None]
@@ -70,6 +71,16 @@ class FloatTwin:
                 if pairs:
                     self._changed[id(call.operation)] = [pair for pair in pairs if _differ(*pair)]
                     break
+        #: By the id of a wrapper without a bias: the normalization that has one for it, and its two moving means.
+        self._shifts: dict[int, tuple[keras.layers.Layer, keras.Variable, keras.Variable]] = {}
+        changed = {id(own): theirs for pairs in self._changed.values() for own, theirs in pairs}
+        for call in graph.calls:
+            operation = call.operation
+            if isinstance(operation, BaseQuantizeWrapper) and getattr(operation.layer, "bias", None) is None:
+                normalization = following_normalization(operation)
+                if normalization is not None and id(normalization.moving_mean) in changed:
+                    own = normalization.moving_mean
+                    self._shifts[id(operation)] = (normalization, own, changed[id(own)])
 
     def compute(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Returns the outputs of a call in the float model."""
@@ -97,22 +108,34 @@ class FloatTwin:
         observers = {q: active.get(q, unquantized) for q in found}
         weights = contextlib.nullcontext() if own else self.weights_of_float(operation)
         with weights, observing(observers):
-            return infer(operation, *args, **kwargs)
+            outputs = infer(operation, *args, **kwargs)
+        if not own or id(operation) not in self._shifts:
+            return outputs
+        # The normalization behind is computed with the mean of the float model.
+        normalization, mean, theirs = self._shifts[id(operation)]
+        shape = [1] * len(outputs.shape)
+        shape[normalization.axis] = -1
+        shift = ops.convert_to_tensor(theirs) - ops.convert_to_tensor(mean)
+        return outputs + ops.cast(ops.reshape(shift, shape), outputs.dtype)
 
     @contextlib.contextmanager
     def weights_of_float(self, operation: Any, without_biases: bool = False) -> Iterator[None]:
         """Gives an operation the weights of the float model for the time of the context."""
         values = [
             (own, ops.convert_to_tensor(ops.cast(theirs.value, own.dtype)))
-            for own, theirs in self.changed(operation)
+            for own, theirs in self._changed.get(id(operation), [])
             if not (without_biases and own.name == "bias")
         ]
         with keras.StatelessScope(values) if values else contextlib.nullcontext():
             yield
 
     def changed(self, operation: Any) -> list[tuple[keras.Variable, keras.Variable]]:
-        """Returns pairs of a variable of an operation and the variable of the float model, if their values differ."""
-        return self._changed.get(id(operation), [])
+        """Returns pairs of a variable of an operation and the variable of the float model, if their values differ.
+
+        A mean that takes up the bias of the layer before is left out: it belongs to that layer.
+        """
+        means = {id(mean) for _, mean, _ in self._shifts.values()}
+        return [pair for pair in self._changed.get(id(operation), []) if id(pair[0]) not in means]
 
 
 def parts_of(call: Call, twin: FloatTwin) -> list[Part]:

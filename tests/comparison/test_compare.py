@@ -1,5 +1,6 @@
 import json
 
+import accuracy_networks
 import keras
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import small_models
 from faulty_models import FAULTS, NETWORKS, change_weight, flip_channel
 from keras import layers
 
-from tensorflow_quantization import QuantizationSpec, calibrate, compare, quantize_model
+from tensorflow_quantization import QuantizationSpec, calibrate, compare, post_training_quantize, quantize_model
 from tensorflow_quantization.comparison.findings import Kind
 
 
@@ -55,6 +56,14 @@ def test_scaled_channels_are_named_by_channel_where_the_tensor_looks_well():
     conv2 = report["conv2"]
     assert conv2.own_snr > 35
     assert min(conv2.channel_snr) < 3
+
+
+def test_weights_that_post_training_quantize_rescaled_are_no_fault():
+    model, data = accuracy_networks.depthwise(), accuracy_networks.images()
+    quantized = post_training_quantize(model, data, target="onnxruntime", verbose=0)
+    report = compare(model, quantized, data)
+    assert Kind.WEIGHTS not in {finding.kind for finding in report.worst}
+    assert all(layer.own_snr > 20 for layer in report.layers), str(report)
 
 
 def test_the_statistics_of_a_layer_are_those_of_the_definitions():
