@@ -49,8 +49,8 @@ of the outputs, against the float model in Keras: 6 dB more are half the error.
 The networks: `fer` (emotions of faces, separable convolutions), `upscaler` (super-resolution), `magika` (kinds of
 files) and `hed` (edges, VGG16) come trained; six small ones are trained on Fashion-MNIST. All inputs are real, and
 those that are measured are not those of the calibration. Processors without VNNI saturate 8-bit products: so ONNX
-Runtime is told to add in 32 bits (`session.x64quantprecision`), and OpenVINO to compute NNCF's files, after their
-rounding, in floats.
+Runtime is told to add in 32 bits (`session.x64quantprecision`), and OpenVINO runs each file as it comes and, after the
+same rounding, in floats; the better result counts.
 
 {machine}, {date}.
 

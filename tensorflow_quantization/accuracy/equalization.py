@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from typing import Any
 
@@ -23,8 +24,11 @@ from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.interpreter import Computed, Interpreter
 from tensorflow_quantization.model.weights import float32_array
+from tensorflow_quantization.quantizers import QuantizationScheme, numerics
 from tensorflow_quantization.wrappers.channels import is_depthwise
 
+#: Rows that are kept of each batch to estimate the noise.
+_ROWS_OF_A_BATCH = 128
 #: How much of the differences between channels moves into the kernels: 1 makes the ranges of the activations equal, 0
 #: the ranges of the kernels.
 _SHARES = (1.0, 0.75, 0.5, 0.25, 0.0)
@@ -36,9 +40,10 @@ def equalize(model: keras.Model, data: Any, *, weight_bits: int = 8, activation_
     An activation has one scale. If one of its channels is a hundred times larger than the others, these get a
     hundredth of the integers. A factor of a channel can move through ReLU into the next kernel (cross-layer
     equalization, arXiv:1906.04721, section 4.1), and from a LayerNormalization into the matrices after it (SmoothQuant,
-    arXiv:2211.10438). The factors are (range of the channel) ** share / (range of its weights) ** (1 - share), where
-    the share is the one with the least expected error of the next product. So a network's factors from before do not
-    matter: networks that differ by them only become the same network.
+    arXiv:2211.10438). The factors are (spread of the channel) ** share / (range of its weights) ** (1 - share), where
+    the spread is the range or the root of the mean square, and both are chosen for the least error of the next product.
+    Half of the samples tell the range, the others the error: what calibration has not seen is clipped. A network's
+    factors from before do not matter: networks that differ by them only become the same network.
 
     Between the two products of a separable convolution, channels are rescaled in the same way.
 
@@ -88,26 +93,34 @@ def equalize(model: keras.Model, data: Any, *, weight_bits: int = 8, activation_
 
 
 class _Statistics:
-    """The range and the mean square of each channel of a tensor.
+    """What is known of the channels of a tensor: of half of the samples their ranges, of the others some values.
 
     Attributes:
-        low, high: (channels,), zero included.
+        low, high: (channels,), of every other sample, zero included.
+        rows: (rows, channels), values at random positions of the other samples.
     """
 
     def __init__(self, axis: int):
         self.low: Any = 0.0
         self.high: Any = 0.0
-        self._axis, self._squares, self._count = axis, np.zeros(()), 0
+        self._axis, self._squares, self._count, self._samples = axis, np.zeros(()), 0, 0
+        self._rows: list[np.ndarray] = []
+        self._random = np.random.default_rng(0)
 
     def update(self, call: Call, tensor: Any) -> None:
         x = float32_array(tensor)
         if not np.isfinite(x).all():
             raise ValueError(f"{call.path!r} returned values that are NaN or infinite. Check the data.")
-        others = tuple(a for a in range(x.ndim) if a != self._axis)
-        self.low = np.minimum(self.low, x.min(axis=others))
-        self.high = np.maximum(self.high, x.max(axis=others))
-        self._squares = self._squares + (x**2).sum(axis=others, dtype=np.float64)
-        self._count += x.size // x.shape[self._axis]
+        x = np.moveaxis(x, self._axis, -1)
+        seen, held_out = (x[start::2].reshape(-1, x.shape[-1]) for start in (self._samples % 2, 1 - self._samples % 2))
+        self._samples += len(x)
+        if len(seen):
+            self.low = np.minimum(self.low, seen.min(axis=0))
+            self.high = np.maximum(self.high, seen.max(axis=0))
+        if len(held_out):
+            self._rows.append(held_out[self._random.integers(len(held_out), size=_ROWS_OF_A_BATCH)])
+        self._squares = self._squares + (x.reshape(-1, x.shape[-1]) ** 2).sum(axis=0, dtype=np.float64)
+        self._count += x.size // x.shape[-1]
 
     @property
     def magnitude(self) -> np.ndarray:
@@ -116,6 +129,10 @@ class _Statistics:
     @property
     def squares(self) -> np.ndarray:
         return self._squares / self._count
+
+    @property
+    def rows(self) -> np.ndarray:
+        return np.concatenate(self._rows) if self._rows else np.stack([self.low, self.high])
 
 
 def _channel_statistics(
@@ -151,14 +168,15 @@ def _factors(
     """
     channels = index.max() + 1
     range_ = _by_channel(index, seen.magnitude, channels, np.maximum.at)
+    deviation = np.sqrt(_by_channel(index, seen.squares, channels, np.maximum.at))
     largest = np.max([kernel.max(axis=(2, 3)).ravel() for kernel in kernels], axis=0)
     weight = _by_channel(index, largest, channels, np.maximum.at)
     usable = (range_ > 0) & (weight > 0)
     if not usable.any():
         return np.ones(channels, np.float32)
     candidates = []
-    for share in _SHARES:
-        factor = np.where(usable, range_, 1.0) ** share / np.where(usable, weight, 1.0) ** (1 - share)
+    for spread, share in itertools.product((range_, deviation), _SHARES):
+        factor = np.where(usable, spread, 1.0) ** share / np.where(usable, weight, 1.0) ** (1 - share)
         # Nothing reads a channel whose weights are zero: its range should not widen the scale.
         unread = range_ / np.max(range_[usable] / factor[usable])
         candidates.append(np.where(usable, factor, np.where(range_ > 0, unread, 1.0)))
@@ -169,18 +187,23 @@ def _factors(
 def _expected_error(factors, seen: _Statistics, kernels, weight_bits: int, activation_bits: int) -> float:
     """Returns the noise of the next products over their signal, summed up over their output channels.
 
-    A step h adds the mean square h**2 / 12, which is left out as a constant. The step of the activation is its whole
-    range over the levels, the step of an output channel its greatest weight over the levels. Inputs are taken as
-    independent.
+    The values of some samples are quantized with the range of the others: channels of equal ranges have less rounding,
+    but values beyond the range are clipped in all of them. The step h of an output channel is its greatest weight over
+    the levels, and adds the mean square h**2 / 12. Inputs are taken as independent.
     """
-    step = (np.max(seen.high / factors) - np.min(seen.low / factors)) / 2.0**activation_bits
+    scheme = QuantizationScheme(bits=activation_bits, signed=False, symmetric=False, narrow_range=False)
+    low, high = np.min(seen.low / factors), np.max(seen.high / factors)
+    scaled = seen.rows / factors
+    quantized = numerics.quantize(scaled, *numerics.scale_from_range(low, high, scheme, np), scheme, np)
+    restored = numerics.dequantize(quantized, *numerics.scale_from_range(low, high, scheme, np))
+    noise = factors**2 * np.mean((restored - scaled) ** 2, axis=0, dtype=np.float64)
     total = 0.0
     for kernel in kernels:  # (groups, inputs of a group, taps, outputs of a group)
         by_input = (kernel.shape[0], -1, 1, 1)
         squares, factor = seen.squares.reshape(by_input), factors.reshape(by_input)
-        of_activation = step**2 * np.sum((kernel * factor) ** 2, axis=(1, 2))
+        of_activation = np.sum(kernel**2 * noise.reshape(by_input), axis=(1, 2))
         steps = np.max(kernel * factor, axis=(1, 2)) / 2.0 ** (weight_bits - 1)
-        of_weights = steps**2 * np.sum(squares / factor**2, axis=(1, 2)) * kernel.shape[2]
+        of_weights = steps**2 / 12 * np.sum(squares / factor**2, axis=(1, 2)) * kernel.shape[2]
         signal = np.sum(kernel**2 * squares, axis=(1, 2))
         read = signal > 0
         total += float(np.sum((of_activation + of_weights)[read] / signal[read]))
