@@ -93,14 +93,16 @@ def equalize(model: keras.Model, data: Any, *, weight_bits: int = 8, activation_
 
 
 class _Statistics:
-    """What is known of the channels of a tensor: of half of the samples their ranges, of the others some values.
+    """What is known of the channels of a tensor.
 
     Attributes:
+        magnitude: (channels,), the greatest.
         low, high: (channels,), of every other sample, zero included.
-        rows: (rows, channels), values at random positions of the other samples.
+        rows: (rows, channels), values at random positions of the samples between these.
     """
 
     def __init__(self, axis: int):
+        self.magnitude: Any = 0.0
         self.low: Any = 0.0
         self.high: Any = 0.0
         self._axis, self._squares, self._count, self._samples = axis, np.zeros(()), 0, 0
@@ -119,12 +121,10 @@ class _Statistics:
             self.high = np.maximum(self.high, seen.max(axis=0))
         if len(held_out):
             self._rows.append(held_out[self._random.integers(len(held_out), size=_ROWS_OF_A_BATCH)])
-        self._squares = self._squares + (x.reshape(-1, x.shape[-1]) ** 2).sum(axis=0, dtype=np.float64)
-        self._count += x.size // x.shape[-1]
-
-    @property
-    def magnitude(self) -> np.ndarray:
-        return np.maximum(self.high, -self.low)
+        x = x.reshape(-1, x.shape[-1])
+        self.magnitude = np.maximum(self.magnitude, np.abs(x).max(axis=0))
+        self._squares = self._squares + (x**2).sum(axis=0, dtype=np.float64)
+        self._count += len(x)
 
     @property
     def squares(self) -> np.ndarray:
@@ -169,6 +169,7 @@ def _factors(
     channels = index.max() + 1
     range_ = _by_channel(index, seen.magnitude, channels, np.maximum.at)
     deviation = np.sqrt(_by_channel(index, seen.squares, channels, np.maximum.at))
+    kernels = [_normalized(kernel, seen.squares) for kernel in kernels]
     largest = np.max([kernel.max(axis=(2, 3)).ravel() for kernel in kernels], axis=0)
     weight = _by_channel(index, largest, channels, np.maximum.at)
     usable = (range_ > 0) & (weight > 0)
@@ -185,7 +186,7 @@ def _factors(
 
 
 def _expected_error(factors, seen: _Statistics, kernels, weight_bits: int, activation_bits: int) -> float:
-    """Returns the noise of the next products over their signal, summed up over their output channels.
+    """Returns the noise of the next products, summed up over their output channels, which have a signal of 1.
 
     The values of some samples are quantized with the range of the others: channels of equal ranges have less rounding,
     but values beyond the range are clipped in all of them. The step h of an output channel is its greatest weight over
@@ -204,10 +205,14 @@ def _expected_error(factors, seen: _Statistics, kernels, weight_bits: int, activ
         of_activation = np.sum(kernel**2 * noise.reshape(by_input), axis=(1, 2))
         steps = np.max(kernel * factor, axis=(1, 2)) / 2.0 ** (weight_bits - 1)
         of_weights = steps**2 / 12 * np.sum(squares / factor**2, axis=(1, 2)) * kernel.shape[2]
-        signal = np.sum(kernel**2 * squares, axis=(1, 2))
-        read = signal > 0
-        total += float(np.sum((of_activation + of_weights)[read] / signal[read]))
+        total += float(np.sum(of_activation + of_weights))
     return total
+
+
+def _normalized(kernel: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """Returns a kernel whose output channels have a mean square of 1, or of 0, so that all count alike."""
+    signal = np.sum(kernel**2 * squares.reshape(kernel.shape[0], -1, 1, 1), axis=(1, 2), keepdims=True)
+    return np.where(signal > 0, kernel / np.sqrt(np.where(signal > 0, signal, 1.0)), 0.0)
 
 
 def _magnitudes(call: Call, variable: keras.Variable, axis: int, channels: int) -> np.ndarray:
