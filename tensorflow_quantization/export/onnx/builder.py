@@ -163,7 +163,8 @@ class Builder:
             array = np.asarray(array, {bool: np.bool_, int: np.int64, float: np.float32}[type(array)])
         array = np.asarray(array)
         key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self._constants:
+        shared = self._constants.get(key)
+        if shared is None or not shared.is_initializer():  # a pass removes constants that nothing reads any more
             name = f"constant_{array.item():g}" if array.size == 1 else "constant"
             self._constants[key] = self.initializer(name, array)
         return self._constants[key]
