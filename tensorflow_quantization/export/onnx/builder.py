@@ -63,13 +63,17 @@ class Builder:
         self.opset = max(self.opset, opset)
         return True
 
+    def permits(self, opset: int) -> bool:
+        """Whether the user set no opset, or `opset` or a newer one."""
+        return self._asked is None or self._asked >= opset
+
     def require(self, opset: int, what: str) -> None:
         """Note that the file needs `opset` for `what`.
 
         Raises:
             OpsetError: the user set an older opset.
         """
-        if self._asked is not None and self._asked < opset:
+        if not self.permits(opset):
             raise OpsetError(f"{what} needs ONNX opset {opset} or newer, got opset={self._asked}.")
         self.opset = max(self.opset, opset)
 
