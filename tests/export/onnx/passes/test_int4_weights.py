@@ -70,7 +70,7 @@ def convolutions():
 
 def products():
     inputs = keras.Input((6, 128))
-    x = layers.MultiHeadAttention(4, 32, use_bias=False)(inputs, inputs)
+    x = layers.MultiHeadAttention(4, 32)(inputs, inputs)
     return randomize(keras.Model(inputs, layers.Dense(128)(layers.Dense(256, activation="relu")(x))))
 
 
