@@ -14,6 +14,7 @@ import tempfile
 
 import keras
 import numpy as np
+import onnx
 import onnx_ir as ir
 import small_models
 from keras import layers, ops
@@ -275,7 +276,8 @@ def record(name, target, folder):
 
 
 def onnx_text(path):
-    """An ONNX file: its inputs, constants, nodes in order, outputs, metadata."""
+    """A valid ONNX file: its inputs, constants, nodes in order, outputs, metadata."""
+    onnx.checker.check_model(path)
     model = ir.load(path)
     graph = model.graph
     rows = [f"opset {graph.opset_imports['']}, metadata {sorted(k for k in model.metadata_props)}"]

@@ -25,6 +25,9 @@ _LARGEST_MESSAGE = 2**31 - 1
 #: Far above the newest.
 _HIGHEST_OPSET = 1000
 
+#: Dtypes with several elements in a byte.
+_PACKED = frozenset({ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.FLOAT4E2M1})
+
 _DAMAGED = "The file is damaged, or the tool that wrote it has a fault: write it again."
 
 
@@ -186,6 +189,7 @@ def _check_constants(model: ir.Model, path: pathlib.Path) -> None:
         if isinstance(tensor, ir.ExternalTensor):
             _check_location(name, tensor, path, folder)
         try:
+            _check_bytes(tensor)
             values = tensor.numpy()
             fits = values.shape == tuple(tensor.shape)
         except Exception as error:
@@ -197,6 +201,13 @@ def _check_constants(model: ir.Model, path: pathlib.Path) -> None:
                 f"{path} holds the constant {name!r} with the shape {list(tensor.shape)}, but values of the shape "
                 f"{list(values.shape)}.\n{_DAMAGED}"
             )
+
+
+def _check_bytes(tensor: ir.TensorProtocol) -> None:
+    """Raises: ValueError: a tensor of less than 8 bits has too few or too many bytes, which onnx_ir repeats or cuts."""
+    found = len(tensor.tobytes()) if tensor.dtype in _PACKED else tensor.nbytes
+    if found != tensor.nbytes:
+        raise ValueError(f"it has {found} bytes, but its shape needs {tensor.nbytes}.")
 
 
 def _constants(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:

@@ -119,6 +119,16 @@ def test_a_constant_with_a_wrong_size_is_named_and_not_allocated(dims, tmp_path)
         check_onnx(saved(tmp_path, change))
 
 
+@pytest.mark.parametrize(("dims", "size"), [([4, 3], 5), ([4, 3], 7), ([3], 0), ([2**36], 8)])
+def test_an_int4_constant_with_a_wrong_size_is_named_and_not_allocated(dims, size, tmp_path):
+    def change(model):
+        raw = onnx.TensorProto(name="int4", data_type=onnx.TensorProto.INT4, dims=dims, raw_data=bytes(size))
+        model.graph.initializer.append(raw)
+
+    with pytest.raises(ValueError, match=f"constant 'int4', which cannot be read: it has {size} bytes"):
+        check_onnx(saved(tmp_path, change))
+
+
 def test_a_file_above_2_gib_says_how_to_write_it(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_LARGEST_MESSAGE", 100)
     with pytest.raises(ValueError, match=r"holds less than 2 GiB\. Write its weights to a second file"):

@@ -63,13 +63,17 @@ class Builder:
         self.opset = max(self.opset, opset)
         return True
 
+    def permits(self, opset: int) -> bool:
+        """Whether the user set no opset, or `opset` or a newer one."""
+        return self._asked is None or self._asked >= opset
+
     def require(self, opset: int, what: str) -> None:
         """Note that the file needs `opset` for `what`.
 
         Raises:
             OpsetError: the user set an older opset.
         """
-        if self._asked is not None and self._asked < opset:
+        if not self.permits(opset):
             raise OpsetError(f"{what} needs ONNX opset {opset} or newer, got opset={self._asked}.")
         self.opset = max(self.opset, opset)
 
@@ -163,7 +167,8 @@ class Builder:
             array = np.asarray(array, {bool: np.bool_, int: np.int64, float: np.float32}[type(array)])
         array = np.asarray(array)
         key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self._constants:
+        shared = self._constants.get(key)
+        if shared is None or not shared.is_initializer():  # a pass removes constants that nothing reads any more
             name = f"constant_{array.item():g}" if array.size == 1 else "constant"
             self._constants[key] = self.initializer(name, array)
         return self._constants[key]

@@ -40,8 +40,9 @@ def export_onnx(
     """Write a Keras model, float or quantized, as an ONNX file, and return its path.
 
     Each quantized tensor becomes a QuantizeLinear and DequantizeLinear pair, and each quantized kernel is stored in
-    int8. The rest of the file computes in `precision`; a model in mixed precision is written in float32, the dtype of
-    its variables. A custom layer whose `call` uses layers and `keras.ops` is written as those layers and operations.
+    int8, or in INT4 if it has 4 bits or less and the file is for ONNX Runtime or OpenVINO. The rest of the file
+    computes in `precision`; a model in mixed precision is written in float32, the dtype of its variables. A custom
+    layer whose `call` uses layers and `keras.ops` is written as those layers and operations.
     Batch normalization is folded into the convolution or Dense layer before it. The name of a node starts with the name
     of its Keras layer. The batch axis is dynamic and has the name "batch", unless the model has a fixed batch size. An
     output has its key in the dict that the model returns, else the name of its layer in the float model, so the files
@@ -51,7 +52,8 @@ def export_onnx(
     Args:
         model: a built Keras 3 model.
         path: path of the file. An existing file is replaced when the new file is complete and verified.
-        opset: the ONNX opset, an integer from 13. Default: `None`, the oldest opset that the model can use.
+        opset: the ONNX opset, an integer from 13. Default: `None`, the oldest opset that the model can use. INT4 needs
+            opset 21; if you pass an older one, all quantized kernels are stored in int8.
         input_layout: "channels_last" (default): inputs have the shapes of the Keras model. "channels_first": inputs of
             rank 4 or 5 are (batch, channels, ...), so the file does not begin with a Transpose. Outputs always have
             the shapes of the Keras model.

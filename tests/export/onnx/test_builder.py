@@ -5,6 +5,8 @@ import onnx_ir as ir
 import pytest
 from onnx_graphs import Graph
 
+from tensorflow_quantization.export.onnx.passes.common.dead_code import remove_dead_code
+
 
 def types(g):
     return [node.op_type for node in g.builder.graph]
@@ -42,3 +44,13 @@ def test_a_place_is_needed():
     for place in ({}, {"before": node, "after": node}):
         with pytest.raises(ValueError, match="either before= or after="):
             g.builder.insert("Neg", [g.x], **place)
+
+
+def test_a_constant_that_was_removed_as_dead_code_returns_to_the_graph_with_its_next_reader():
+    g = Graph(4)
+    dead = g.op("Add", g.x, [1.0, 2.0, 3.0, 4.0])
+    y = g.op("Relu", g.x)
+    g.builder.graph.outputs.append(y)
+    assert remove_dead_code(g.builder) == 2 and dead.graph is None
+    added = g.builder.insert("Add", [g.x, np.float32([1, 2, 3, 4])], before=y.producer())
+    assert added.producer().inputs[1] in g.builder.graph.initializers.values()

@@ -13,6 +13,7 @@ from tensorflow_quantization.export.onnx.passes.common.float16 import require_sc
 from tensorflow_quantization.export.onnx.passes.common.fold_batch_norm import fold_batch_norm
 from tensorflow_quantization.export.onnx.passes.common.fold_input_scaling import fold_input_scaling
 from tensorflow_quantization.export.onnx.passes.common.fold_padding import fold_padding
+from tensorflow_quantization.export.onnx.passes.common.int4_weights import int4_weights
 from tensorflow_quantization.export.onnx.passes.common.integer_padding import integer_padding
 from tensorflow_quantization.export.onnx.passes.common.merge_concats import merge_concats
 from tensorflow_quantization.export.onnx.passes.common.merge_quantizers import merge_quantizers
@@ -55,7 +56,6 @@ COMMON: tuple[Pass, ...] = (
     remove_dead_code,
     skip_unread_points,
     repeat_quantizers,
-    reduction_axes,
 )
 
 #: Then, for one runtime: forms that it executes faster, or without which it returns wrong results.
@@ -70,6 +70,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         affine_as_batch_norm,
         batch_norm_as_convolution,
         integer_bias,
+        int4_weights,  # at the end: other passes look for the integers right before their DequantizeLinear
     ),
     "openvino": (
         merge_quantizers,
@@ -84,8 +85,12 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         shape_barriers,
         remove_dead_code,  # the next pass looks at all readers of a tensor
         bounded_sums,
+        int4_weights,
     ),
 }
+
+#: Then, for all files: forms of the opset that the passes so far need, and removal of what they left.
+FINAL: tuple[Pass, ...] = (reduction_axes, remove_dead_code)
 
 #: At the end, for one precision: convert the finished graph to another float dtype.
 BY_PRECISION: dict[str, tuple[Pass, ...]] = {"float16": (to_float16,)}
@@ -108,7 +113,7 @@ def run_passes(builder: Builder, target: str | None, precision: str = "float32")
     """
     if precision == "float16":
         require_scales(builder)
-    passes = (*COMMON, *BY_RUNTIME.get(target or DEFAULT.name, ()), remove_dead_code, *BY_PRECISION.get(precision, ()))
+    passes = (*COMMON, *BY_RUNTIME.get(target or DEFAULT.name, ()), *FINAL, *BY_PRECISION.get(precision, ()))
     changed: Counter[str] = Counter()
     for run in passes:
         if count := run(builder):

@@ -6,9 +6,9 @@ from onnx_graphs import RNG, Graph
 from tensorflow_quantization.export.onnx.passes.onnxruntime.integer_bias import integer_bias
 
 
-def product_with_bias(g, x, whole_steps=False):
+def product_with_bias(g, x, whole_steps=False, highest=127):
     """The product of what has the scale 0.02 with a matrix, plus a bias: any, or one of whole steps of the products."""
-    integers = RNG.integers(-127, 128, (6, 4)).astype(np.int8)
+    integers = RNG.integers(-highest, highest + 1, (6, 4)).astype(np.int8)
     scale = RNG.uniform(0.01, 0.02, 4).astype("float32")
     weight = g.op("DequantizeLinear", integers, scale, np.zeros(4, np.int8), axis=1)
     bias = RNG.integers(-5000, 5000, 4) * np.float32(0.02) * scale if whole_steps else RNG.normal(size=4)
@@ -47,3 +47,12 @@ def test_the_bias_of_sequences_of_unknown_length_stays(tmp_path):
     x.shape = ir.Shape(["batch", None, 6])
     assert g.check(tmp_path, [product_with_bias(g, x)], integer_bias)["Gemm"] == 0
     assert "the length of the sequence is not known" in g.log
+
+
+@pytest.mark.parametrize("whole_steps", [False, True])
+def test_the_bias_of_a_product_with_few_bits_stays_unless_it_is_in_whole_steps(tmp_path, whole_steps):
+    g = Graph(5, 6)
+    y = product_with_bias(g, g.quantized(g.x), whole_steps, highest=7)
+    counts = g.check(tmp_path, [g.quantized(y, 0.1)], integer_bias)
+    assert counts["Gemm"] == whole_steps
+    assert ("steps of its bias are too large" in g.log) != whole_steps

@@ -2,8 +2,9 @@
 
     DQ ── MatMul(DQ) ── Add(bias)    →    DQ ── [Reshape] ── Gemm(DQ, DQ(bias in steps)) ── [Reshape]
 
-With a float bias, ONNX Runtime computes the product in float; with an int32 bias in steps of input scale times weight
-scale, in integers. These steps are so small that rounding the bias to them adds less error than the float32 sum has.
+With a float bias, ONNX Runtime returns to floats before it adds the bias; with an int32 bias in steps of input scale
+times weight scale, it adds integers. The steps of 8-bit weights are so small that rounding to them is negligible.
+Weights of few bits have large steps: their MatMul stays, unless Keras has rounded the bias to whole steps.
 
 A Gemm has two axes. A product with more axes, such as a sequence of vectors, is reshaped before and after the Gemm, as
 ONNX Runtime does if it knows all sizes.
@@ -32,6 +33,11 @@ from tensorflow_quantization.onnx_graph.queries import (
 
 logger = logging.getLogger(__name__)
 
+#: Of the largest output: as much as verification allows.
+_NEGLIGIBLE = 1e-4
+#: Of 8-bit integers.
+_HALF_RANGE = 128
+
 
 def integer_bias(builder: Builder) -> int:
     """Replace MatMuls by Gemms, and return their number."""
@@ -45,10 +51,21 @@ def integer_bias(builder: Builder) -> int:
         if scale is None or reason:
             logger.debug("%s stays a MatMul: %s", name_of(product), reason)
             continue
-        steps = np.broadcast_to(scale, bias.shape).astype(np.float32)
-        _insert_gemm(builder, product, add, insert_integer_bias(builder, add, bias, steps), len(bias))
+        step = np.broadcast_to(scale, bias.shape).astype(np.float32)
+        integers = constant(operand(weight, 0))
+        assert integers is not None  # else there is no scale
+        if not _is_negligible(bias / step, integers):
+            logger.debug("%s stays a MatMul: the steps of its bias are too large", name_of(product))
+            continue
+        _insert_gemm(builder, product, add, insert_integer_bias(builder, add, bias, step), len(bias))
         changed += 1
     return changed
+
+
+def _is_negligible(steps: np.ndarray, integers: np.ndarray) -> bool:
+    """Whether rounding a bias, in steps, is small beside the products of weights with inputs of half of their range."""
+    largest = _HALF_RANGE * np.linalg.norm(integers.astype(np.float32), axis=0).max()
+    return bool(np.abs(np.round(steps) - steps).max() <= _NEGLIGIBLE * largest)
 
 
 def _scale(data: ir.Node, weight: ir.Node) -> np.ndarray | None:
