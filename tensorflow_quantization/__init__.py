@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tensorflow_quantization.export.litert import export_litert
     from tensorflow_quantization.inspection.checks import check_onnx
     from tensorflow_quantization.inspection.runtime import runtime_report
+    from tensorflow_quantization.mixed_precision.search import search
+    from tensorflow_quantization.mixed_precision.sensitivity import sensitivity
 
 __all__ = [
     "BaseQuantizeWrapper",
@@ -53,6 +55,8 @@ __all__ = [
     "quantize_model",
     "runtime_report",
     "save_calibration",
+    "search",
+    "sensitivity",
     "utils",
 ]
 
@@ -70,6 +74,8 @@ _LAZY = {
     "export_onnx": "export",
     "post_training_quantize": "accuracy",
     "runtime_report": "inspection.runtime",
+    "search": "mixed_precision",
+    "sensitivity": "mixed_precision",
 }
 
 

@@ -25,6 +25,18 @@ ROOMS = {
     "export": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "inspection"},
     # The only room that looks at models and at files in their runtime together.
     "comparison": {"text", "onnx_graph", "model", "quantizers", "wrappers", "accuracy", "export"},
+    # The noise of each layer at the output is that of `comparison`; a latency is that of an exported file.
+    "mixed_precision": {
+        "text",
+        "onnx_graph",
+        "model",
+        "quantizers",
+        "wrappers",
+        "quantize",
+        "calibration",
+        "export",
+        "comparison",
+    },
     "legacy": {"text", "model", "quantize", "targets", "wrappers", "export", "calibration"},
 }
 #: Modules of other libraries that a room knows nothing of.

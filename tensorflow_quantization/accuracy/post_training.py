@@ -16,7 +16,7 @@ from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
 from tensorflow_quantization.accuracy.weight_ranges import clip_weights
 from tensorflow_quantization.calibration import calibrate
 from tensorflow_quantization.model.graph import LayerGraph
-from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
+from tensorflow_quantization.model.inputs import first_batches
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
 from tensorflow_quantization.quantize.pipeline import plan_model
@@ -64,7 +64,7 @@ def post_training_quantize(
     Raises:
         TypeError, ValueError: as `quantize_model` and `calibrate`.
     """
-    batches = _samples(model, data)
+    batches = first_batches(LayerGraph.trace(model), data, _SAMPLES, "The calibration data")
     arguments: dict[str, Any] = {
         "target": target,
         "quantization_spec": quantization_spec,
@@ -85,21 +85,6 @@ def post_training_quantize(
     _report(progress, quantized, "weights rounded, biases corrected")
     remember(quantized, model, equalized)
     return quantized
-
-
-def _samples(model: keras.Model, data: Any) -> list[Any]:
-    """Returns the first samples as batches, in the structure of the model's inputs."""
-    graph = LayerGraph.trace(model)
-    found: list[Any] = []
-    count = 0
-    for arrays in input_batches(graph, data, BATCH_SIZE, "The calibration data"):
-        found.append(tree.pack_sequence_as(graph.input_structure, arrays))
-        count += len(arrays[0])
-        if count >= _SAMPLES:
-            break
-    if not found:
-        raise ValueError("The calibration data is empty: it has no batch.")
-    return found
 
 
 class _Progress:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
 from keras import tree
 
 from tensorflow_quantization.calibration.entropy import Entropy
@@ -23,7 +22,7 @@ from tensorflow_quantization.model.keras_internals import data_adapter, sublayer
 from tensorflow_quantization.model.weights import mode_of_keras
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.quantizers.observing import observing, unquantized
-from tensorflow_quantization.text.arguments import suggests_arguments
+from tensorflow_quantization.text.arguments import check_count, suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of, plain_errors
 
 ESTIMATORS: dict[str, type[MergeableEstimator]] = {
@@ -94,8 +93,8 @@ def calibrate(
     make_estimator = _estimator(method)
     if data is None:
         raise TypeError("data is None. Pass a calibration set, such as an array of inputs.")
-    _check_count("steps", steps)
-    _check_count("batch_size", batch_size)
+    check_count("steps", steps)
+    check_count("batch_size", batch_size)
     paths = layer_paths(model)
     observed = [
         Observed(quantizer, paths[id(quantizer)], _made_by(make_estimator))
@@ -145,15 +144,6 @@ def layer_paths(model: keras.Model) -> dict[int, str]:
 
     walk(model, "")
     return paths
-
-
-def _check_count(argument: str, value: Any) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{argument} must be an int or None, got {value!r}.")
-    if value < 1:
-        raise ValueError(f"{argument} must be at least 1, got {value}.")
 
 
 def _made_by(make_estimator: Any) -> RangeEstimator:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -115,10 +115,15 @@ class OutputNoise:
 
 @contextlib.contextmanager
 def before_saturation(graph: LayerGraph) -> Iterator[None]:
-    """Leaves out a softmax, sigmoid or tanh within the layers that compute the outputs, for the time of the context."""
+    """Leaves out a softmax, sigmoid or tanh within the layers that compute the outputs, for the time of the context.
+
+    A layer that also computes something else keeps its own.
+    """
+    called = Counter(id(call.operation) for call in graph.calls)
     with contextlib.ExitStack() as stack:
         for source in map(_before_saturating, graph.outputs):
-            if source.producer is not None and _saturates_itself(source):
+            once = source.producer is not None and called[id(source.producer.operation)] == 1
+            if source.producer is not None and once and _saturates_itself(source):
                 stack.enter_context(without_activation(inner_layer(source.producer.operation)))
         yield
 

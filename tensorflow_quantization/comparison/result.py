@@ -11,7 +11,7 @@ from typing import Any
 
 from tensorflow_quantization.comparison.findings import Finding, Kind
 from tensorflow_quantization.text.messages import did_you_mean
-from tensorflow_quantization.text.tables import markdown_table, text_table
+from tensorflow_quantization.text.tables import axes, decibels_text, finite, html_table, markdown_table, text_table
 from tensorflow_quantization.wrappers import float_path
 
 #: So many layers, and so many findings, are printed.
@@ -138,7 +138,7 @@ class Comparison:
         """Returns the comparison as a dict for JSON; "layers" and "worst" are lists, infinite ratios are `None`."""
         head = {name: getattr(self, name) for name in ("name", "output_snr", "file_snr", "samples")}
         layers, worst = ([dataclasses.asdict(row) for row in rows] for rows in (self.layers, self.worst))
-        return _finite({**head, "layers": layers, "worst": worst})
+        return finite({**head, "layers": layers, "worst": worst})
 
     def to_markdown(self) -> str:
         """Returns all layers as a Markdown table, worst first, and the findings as a list after it."""
@@ -148,9 +148,8 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         titles, rows = self._table(self.ranked()[:_SHOWN])
-        lines = [_html_row("th", titles), *(_html_row("td", row) for row in rows)]
         findings = "".join(f"<li>{html.escape(str(f))}</li>" for f in self.worst[:_SHOWN])
-        return f"<p>{html.escape(self._head())}</p><table>{''.join(lines)}</table><ol>{findings}</ol>"
+        return f"<p>{html.escape(self._head())}</p>{html_table(titles, rows)}<ol>{findings}</ol>"
 
     def __str__(self) -> str:
         ranked = self.ranked()
@@ -178,13 +177,7 @@ class Comparison:
             ImportError: Matplotlib is not installed.
         """
         if ax is None:
-            try:
-                from matplotlib import pyplot
-            except ImportError as error:
-                raise ImportError(
-                    "plot draws with Matplotlib, which is not installed: pip install matplotlib"
-                ) from error
-            _, ax = pyplot.subplots(figsize=(7, 1 + 0.25 * len(self.layers)), layout="constrained")
+            ax = axes(len(self.layers))
         positions = list(range(len(self.layers)))
         for label, marker in (("effect", "o"), ("own_snr", "|"), ("snr", ".")):
             values = [getattr(layer, label) for layer in self.layers]
@@ -197,16 +190,16 @@ class Comparison:
         return ax
 
     def _head(self) -> str:
-        file = "" if self.file_snr is None else f"; file beside Keras: {_decibels(self.file_snr)}"
-        head = f"Model {self.name!r}: output at {_decibels(self.output_snr)}{file}"
+        file = "" if self.file_snr is None else f"; file beside Keras: {decibels_text(self.file_snr)}"
+        head = f"Model {self.name!r}: output at {decibels_text(self.output_snr)}{file}"
         if self.guilty is None:
             return f"{head}. No single layer is guilty."
         if self.guilty.kind is Kind.INPUT:
             return f"{head}. The data is not as in calibration: see {self.guilty.layer}."
-        return f"{head}. Guilty: {self.guilty.layer}; mending it gains {_decibels(self.guilty.gain)}."
+        return f"{head}. Guilty: {self.guilty.layer}; mending it gains {decibels_text(self.guilty.gain)}."
 
     def _sentence(self, index: int, finding: Finding) -> str:
-        gain = f" +{_decibels(finding.gain)}" if finding.gain > 0 else ""
+        gain = f" +{decibels_text(finding.gain)}" if finding.gain > 0 else ""
         return f"{index}. {finding.layer} [{finding.kind.value}]{gain}: {finding.problem}\n   {finding.remedy}"
 
     def _table(self, layers: Sequence[LayerComparison]) -> tuple[list[str], list[list[str]]]:
@@ -215,7 +208,7 @@ class Comparison:
         rows = [
             [
                 layer.layer,
-                *(_decibels(v) for v in (layer.effect, layer.own_snr, min(layer.channel_snr), layer.snr)),
+                *(decibels_text(v) for v in (layer.effect, layer.own_snr, min(layer.channel_snr), layer.snr)),
                 f"{layer.cosine:.4f}",
                 *(f"{v:.1%}" for v in (layer.saturation, layer.dead_range, layer.bias)),
             ]
@@ -224,7 +217,7 @@ class Comparison:
         if self.file_snr is not None:
             titles += ["runtime"]
             for row, layer in zip(rows, layers, strict=True):
-                row.append("-" if layer.runtime_snr is None else _decibels(layer.runtime_snr))
+                row.append("-" if layer.runtime_snr is None else decibels_text(layer.runtime_snr))
         return titles, rows
 
 
@@ -234,19 +227,3 @@ _LABELS = {
     "channel_snr": "worst channel",
     "snr": "with all before",
 }
-
-
-def _decibels(value: float) -> str:
-    return f"{value:.1f} dB" if math.isfinite(value) else ("exact" if value > 0 else "no signal")
-
-
-def _html_row(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-
-def _finite(x: Any) -> Any:
-    if isinstance(x, dict):
-        return {key: _finite(value) for key, value in x.items()}
-    if isinstance(x, list | tuple):
-        return [_finite(value) for value in x]
-    return None if isinstance(x, float) and not math.isfinite(x) else x

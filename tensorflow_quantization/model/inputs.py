@@ -118,6 +118,30 @@ def input_batches(graph: LayerGraph, data: Any, batch_size: int | None = None, n
     return Batches(-(-len(arrays[0]) // size), _split(arrays, size, fixed, name))
 
 
+def first_batches(graph: LayerGraph, data: Any, samples: int, name: str = "x") -> list[Any]:
+    """Returns the first batches of data, each in the structure of the model's inputs, that hold at least `samples`.
+
+    Args:
+        graph: the graph of the model.
+        data: see `input_batches`.
+        samples: int, the number of samples; all batches if the data holds fewer.
+        name: str, the name of `data` in error messages; default "x".
+
+    Raises:
+        ValueError: the data is empty, or does not fit the inputs of the model.
+    """
+    found: list[Any] = []
+    count = 0
+    for arrays in input_batches(graph, data, BATCH_SIZE, name):
+        found.append(tree.pack_sequence_as(graph.input_structure, arrays))
+        count += len(arrays[0])
+        if count >= samples:
+            break
+    if not found:
+        raise ValueError(f"{name} is empty: it has no batch.")
+    return found
+
+
 def _arrays(graph: LayerGraph, x: Any) -> list[np.ndarray | None]:
     """The arrays in `x`, for a dict in the order of the inputs; `None` for an input without an array."""
     if isinstance(x, dict):

@@ -1,11 +1,12 @@
-"""`suggests_arguments`: a wrong keyword argument of a public function gets an error with the right name."""
+"""Arguments of public functions: a wrong name gets an error with the right one, and counts are checked."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from numbers import Integral
+from typing import Any, ParamSpec, TypeVar
 
 from tensorflow_quantization.text.messages import did_you_mean
 
@@ -45,3 +46,18 @@ def suggests_arguments(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return checked
+
+
+def check_count(argument: str, value: Any) -> None:
+    """Raises if an argument is neither a number of things, at least one, nor `None`.
+
+    Raises:
+        TypeError: it is no int.
+        ValueError: it is below 1.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{argument} must be an int or None, got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{argument} must be at least 1, got {value}.")

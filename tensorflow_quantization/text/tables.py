@@ -1,8 +1,11 @@
-"""Tables for a terminal and for Markdown."""
+"""Tables for a terminal, for Markdown and for HTML; the values of a dict for JSON; axes to plot on."""
 
 from __future__ import annotations
 
+import html
+import math
 from collections.abc import Sequence
+from typing import Any
 
 
 def text_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -17,3 +20,40 @@ def markdown_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> s
     """Returns the table as Markdown."""
     lines = [list(titles), ["---"] * len(titles), *rows]
     return "\n".join("| " + " | ".join(str(c).replace("|", "\\|") for c in line) + " |" for line in lines)
+
+
+def html_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Returns the table as HTML."""
+    lines = [_html_row("th", titles), *(_html_row("td", row) for row in rows)]
+    return f"<table>{''.join(lines)}</table>"
+
+
+def decibels_text(value: float) -> str:
+    """Returns a signal-to-noise ratio in dB as a cell."""
+    return f"{value:.1f} dB" if math.isfinite(value) else ("exact" if value > 0 else "no signal")
+
+
+def finite(x: Any) -> Any:
+    """Returns dicts, lists and tuples for JSON, in which floats that are NaN or infinite are `None`."""
+    if isinstance(x, dict):
+        return {key: finite(value) for key, value in x.items()}
+    if isinstance(x, list | tuple):
+        return [finite(value) for value in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def axes(rows: int | None = None) -> Any:
+    """Returns new axes of Matplotlib, high enough for so many rows; `None` (default): of the usual height.
+
+    Raises:
+        ImportError: Matplotlib is not installed.
+    """
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError("plot draws with Matplotlib, which is not installed: pip install matplotlib") from error
+    return pyplot.subplots(figsize=(7, 5 if rows is None else 1 + 0.25 * rows), layout="constrained")[1]
+
+
+def _html_row(tag: str, cells: Sequence[object]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>"

@@ -56,3 +56,11 @@ def test_outputs_are_taken_before_a_softmax(own, images):
         ten_times = Variant(call.operation, lambda call, args, kwargs: 10 * twin.compute(call, args, kwargs))
         assert noise.of({"scaled": ten_times})["scaled"] == pytest.approx(81, rel=1e-4)
     assert not own or call.operation.layer.activation is keras.activations.softmax
+
+
+def test_a_layer_that_also_computes_something_else_keeps_its_activation():
+    """The last of three calls of one layer computes the output."""
+    graph, _ = graphs(small_models.shared_layer(), np.zeros((4, 6), "float32"))
+    (layer,) = {call.operation.layer for call in graph.calls if "shared" in call.path}
+    with before_saturation(graph):
+        assert layer.activation is keras.activations.tanh

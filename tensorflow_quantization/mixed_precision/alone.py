@@ -1,0 +1,128 @@
+"""What the output of a network loses if one layer alone is quantized, and the bytes of its weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from tensorflow_quantization.comparison.output_noise import OutputNoise, Variant, before_saturation
+from tensorflow_quantization.comparison.parts import (
+    FloatTwin,
+    Observers,
+    activation_quantizers_in,
+    weight_quantizers_in,
+)
+from tensorflow_quantization.mixed_precision.precision import Precision
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
+from tensorflow_quantization.model.inputs import model_inputs
+from tensorflow_quantization.model.interpreter import infer
+from tensorflow_quantization.model.op_traits import origin
+from tensorflow_quantization.model.precision import computing_in_float32, in_float32
+from tensorflow_quantization.model.weights import variable_of
+from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_path, inner_layer, wrappers_in
+
+
+def quantized_calls(graph: LayerGraph) -> dict[str, Call]:
+    """Returns the first call of each layer with quantized weights, by the path of the layer in the float model."""
+    calls: dict[int, Call] = {}
+    for call in graph.calls:
+        if weight_quantizers_in(call.operation):
+            calls.setdefault(id(call.operation), call)
+    return {float_path(call.path): call for call in calls.values()}
+
+
+def count_weights(call: Call) -> int:
+    """Returns the number of quantized weights of a layer."""
+    pairs = [(w.layer, name) for w in wrappers_in(call.operation) for name in w.weight_quantizers]
+    return sum(int(np.prod(variable_of(*pair).shape)) for pair in pairs)
+
+
+def bytes_of_weights(model: keras.Model, quantized: keras.Model) -> int:
+    """Returns the bytes of all weights: quantized weights in their bits, two of 4 bits in one byte, others in float.
+
+    Args:
+        model: the float model.
+        quantized: its quantized model.
+    """
+    counts: dict[int | None, int] = {None: sum(int(np.prod(v.shape)) for v in model.variables)}
+    for call in quantized_calls(LayerGraph.trace(quantized).flatten()).values():
+        for wrapper in wrappers_in(call.operation):
+            for name, quantizer in wrapper.weight_quantizers.items():
+                count = int(np.prod(variable_of(wrapper.layer, name).shape))
+                counts[None] -= count
+                counts[quantizer.scheme.bits] = counts.get(quantizer.scheme.bits, 0) + count
+    return sum(Precision(bits, bits).bytes(count) for bits, count in counts.items())
+
+
+def class_name(call: Call) -> str:
+    """Returns the class of the layer in the float model."""
+    return type(inner_layer(call.operation)).__name__
+
+
+def noise_alone(
+    graph: LayerGraph, reference: LayerGraph, calls: dict[str, Call], batches: list[Any]
+) -> dict[str, float]:
+    """Returns the noise at the network's outputs if one layer alone is quantized: its weights and what it reads.
+
+    Args:
+        graph: the flat graph of the quantized and calibrated model.
+        reference: the flat graph of its float model.
+        calls: the layers, see `quantized_calls`.
+        batches: the samples, in the structure of the model's inputs.
+
+    Returns:
+        The noise of each layer, in units of the power of the outputs: 0.01 is 20 dB.
+
+    Raises:
+        ValueError: the noise of a layer is NaN or infinite.
+    """
+    twin = FloatTwin(graph, reference)
+    variants = {path: _alone(call, twin) for path, call in calls.items()}
+    with (
+        computing_in_float32([graph.model, *(call.operation for call in [*graph.calls, *reference.calls])]),
+        before_saturation(graph),
+    ):
+        found = [OutputNoise(graph, twin, in_float32(model_inputs(graph, x))).of(variants) for x in batches]
+    noise = {path: float(np.mean([one[path] for one in found])) for path in variants}
+    for path, value in noise.items():
+        if not np.isfinite(value):
+            raise ValueError(
+                f"The outputs are NaN or infinite if {path!r} alone is quantized. Check the data, and the weights of "
+                "this layer."
+            )
+    return noise
+
+
+def _alone(call: Call, twin: FloatTwin) -> Variant:
+    """Returns the float model with one quantized layer."""
+    operation = call.operation
+    own = [q for q in activation_quantizers_in(operation) if q is not _output_quantizer(operation)]
+    active: Observers = dict.fromkeys([*own, *weight_quantizers_in(operation)])
+
+    def function(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = _quantized_inputs(call, args, kwargs)
+        return twin.with_quantizers(operation, args, kwargs, active, own=True)
+
+    return Variant(operation, function)
+
+
+def _quantized_inputs(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Returns the arguments of a call, quantized where the layers before it quantize them in the quantized model."""
+
+    def read(tensor: Any, value: Any) -> Any:
+        producer = origin(tensor).producer if isinstance(tensor, Tensor) else None
+        quantizer = _output_quantizer(producer.operation) if producer is not None else None
+        return value if quantizer is None else infer(quantizer, value)
+
+    written = (call.args, {name: call.kwargs[name] for name in kwargs})
+    return tree.map_structure(read, written, (args, kwargs))
+
+
+def _output_quantizer(operation: Any) -> ActivationQuantizer | None:
+    if isinstance(operation, ActivationQuantizer):
+        return operation
+    return operation.output_quantizer if isinstance(operation, BaseQuantizeWrapper) else None
