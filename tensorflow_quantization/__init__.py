@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tensorflow_quantization.export.litert import export_litert
     from tensorflow_quantization.inspection.checks import check_onnx
     from tensorflow_quantization.inspection.runtime import runtime_report
+    from tensorflow_quantization.training import fine_tune
 
 __all__ = [
     "BaseQuantizeWrapper",
@@ -46,6 +47,7 @@ __all__ = [
     "describe",
     "export_litert",
     "export_onnx",
+    "fine_tune",
     "legacy",
     "load_calibration",
     "merge_calibrations",
@@ -68,6 +70,7 @@ _LAZY = {
     "compare": "comparison",
     "export_litert": "export.litert",
     "export_onnx": "export",
+    "fine_tune": "training",
     "post_training_quantize": "accuracy",
     "runtime_report": "inspection.runtime",
 }
