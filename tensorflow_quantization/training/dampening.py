@@ -20,8 +20,8 @@ class Dampen(keras.callbacks.Callback):
     """Adds strength x sum((quantized - clipped weight)**2) to the loss, for each kernel (arXiv:2203.11086).
 
     The quantized weight gets no gradient: the loss pulls a weight away from the border between two integers, where it
-    oscillates. It rises from epoch to epoch along a cosine to `strength`, so that weights move freely at first. The loss
-    ends with `fit`.
+    oscillates. It rises from epoch to epoch along a cosine to `strength`, so that weights move freely at first. It ends
+    with `fit`.
 
     Examples:
         >>> quantized = quantize_model(model, weight_bits=4)

@@ -28,7 +28,7 @@ _EPOCHS, _LEARNING_RATE = (1, 10), (1e-4, 1e-3)
 #: From this share of the epochs on, ranges and statistics are frozen.
 _FROZEN_FROM = 0.75
 #: Batches from which the statistics of BatchNormalization are estimated at the end.
-_STATISTICS_BATCHES = 100
+_STATISTICS_BATCHES = 50
 
 
 @suggests_arguments
@@ -123,7 +123,7 @@ def fine_tune(
         )
         _check_finite(quantized, history)
         if not isinstance(x, Iterator):  # a generator has no more data
-            reestimate_batch_normalization(quantized, x, steps=_STATISTICS_BATCHES)
+            reestimate_batch_normalization(quantized, x, steps=_STATISTICS_BATCHES, batch_size=batch_size or BATCH_SIZE)
     history.set_model(quantized)
     return history
 

@@ -6,15 +6,16 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import ops, tree
 
+from tensorflow_quantization.calibration.calibrate import layer_paths
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.interpreter import Interpreter, compute
 from tensorflow_quantization.model.keras_internals import sublayers
-from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.training.student import normalizations, student_of, sync
 from tensorflow_quantization.wrappers import inner_layer
+from tensorflow_quantization.wrappers.quantized_once import quantized_once
 
 
 class ReestimateBatchNormalization(keras.callbacks.Callback):
@@ -62,32 +63,29 @@ def reestimate_batch_normalization(
             infinite. The statistics are as before then.
     """
     graph = LayerGraph.trace(model)
-    moments = {id(layer): _Moments(layer) for layer in _trained(graph)}
-    if not moments:
+    layers = _trained(graph)
+    if not layers:
         return model
-
-    def function(call, args, kwargs):
-        moment = moments.get(id(inner_layer(call.operation)))
-        if moment is not None:
-            quantizer = next(iter(getattr(call.operation, "input_quantizers", ())), None)
-            moment.update(args[0] if quantizer is None else quantizer(args[0]), call.path)
-        return compute(call, args, kwargs)
-
-    interpreter, done = Interpreter(graph.flatten()), False
-    try:
+    counted = _Moments(graph, layers)
+    sums, rows, paths = [np.zeros((), np.float64)] * len(layers), np.zeros(len(layers)), layer_paths(model)
+    with quantized_once(model):
         for step, batch in enumerate(input_batches(graph, data, batch_size, "data")):
             if step == steps:
                 break
-            interpreter.run(batch, function)
-            done = True
-        if not done:
-            raise ValueError("The data is empty: it has no batch. Pass samples to estimate the statistics from.")
-    except BaseException:
-        for moment in moments.values():
-            moment.restore()
-        raise
-    for moment in moments.values():
-        moment.finish()
+            for i, found in enumerate(counted.predict_on_batch(tree.pack_sequence_as(graph.input_structure, batch))):
+                if not np.isfinite(found).all():
+                    path = paths[id(layers[i])]
+                    raise ValueError(f"The input of {path!r} is NaN or infinite. Check the data and the weights.")
+                count, mean, variance = found.astype(np.float64)
+                rows[i] += count[0]
+                sums[i] = sums[i] + count * np.stack([mean, variance + mean**2])
+    if not rows.any():
+        raise ValueError("The data is empty: it has no batch. Pass samples to estimate the statistics from.")
+    for layer, total, count in zip(layers, sums, rows, strict=True):
+        if count:  # else nothing calls the layer
+            mean, square = total / count
+            layer.moving_mean.assign(mean.astype(np.float32))
+            layer.moving_variance.assign(np.maximum(square - mean**2, 0.0).astype(np.float32))
     return model
 
 
@@ -102,36 +100,37 @@ def _trained(graph: LayerGraph) -> list[keras.layers.BatchNormalization]:
     return [layer for layer in normalizations(graph.model) if layer.trainable and id(layer) not in fixed]
 
 
-class _Moments:
-    """Sums up the moments of the input of a BatchNormalization."""
+class _Moments(keras.Model):
+    """Returns, for each layer, the (rows, mean, variance) of its inputs in the batch, an array (3, channels).
 
-    def __init__(self, layer: keras.layers.BatchNormalization):
-        self._layer = layer
-        self._before = [np.array(float32_array(v)) for v in (layer.moving_mean, layer.moving_variance)]
-        self._count, self._sum, self._squares = 0, np.zeros(()), np.zeros(())
+    A layer that is called several times gets the moments of its last call.
+    """
 
-    def update(self, x: Any, path: str) -> None:
-        """Adds an input, and lets the layer normalize with its statistics."""
-        axis = self._layer.axis % len(x.shape)
-        axes = [a for a in range(len(x.shape)) if a != axis]
-        mean, variance = (float32_array(m) for m in ops.moments(ops.cast(x, "float32"), axes))
-        if not (np.isfinite(mean).all() and np.isfinite(variance).all()):
-            raise ValueError(f"The input of {path!r} is NaN or infinite. Check the data and the weights before it.")
-        count = int(np.prod([x.shape[a] for a in axes]))
-        self._count += count
-        self._sum = self._sum + count * mean.astype(np.float64)
-        self._squares = self._squares + count * (variance.astype(np.float64) + mean.astype(np.float64) ** 2)
-        self._assign(mean, variance)
+    def __init__(self, graph: LayerGraph, layers: list[keras.layers.BatchNormalization]):
+        super().__init__(name="moments")
+        self.network = graph.model  # its variables are then variables of this model
+        self._interpreter = Interpreter(graph.flatten())
+        self._index = {id(layer): i for i, layer in enumerate(layers)}
+        self.built = True
 
-    def finish(self) -> None:
-        """Sets the statistics of all inputs; a layer that no data reached keeps its own."""
-        if self._count:
-            mean = self._sum / self._count
-            self._assign(mean, np.maximum(self._squares / self._count - mean**2, 0.0))
+    def call(self, inputs):
+        found: dict[int, Any] = {}
 
-    def restore(self) -> None:
-        self._assign(*self._before)
+        def function(call, args, kwargs):
+            layer = inner_layer(call.operation)
+            if id(layer) not in self._index:
+                return compute(call, args, kwargs)
+            quantizer = next(iter(getattr(call.operation, "input_quantizers", ())), None)
+            x = ops.cast(args[0] if quantizer is None else quantizer(args[0]), "float32")
+            axes = [a for a in range(len(x.shape)) if a != layer.axis % len(x.shape)]
+            mean, variance = ops.moments(x, axes)
+            rows = ops.cast(ops.size(x), "float32") / mean.shape[0]
+            found[self._index[id(layer)]] = ops.stack([ops.ones_like(mean) * rows, mean, variance])
+            # The scope hides an outer one, so it gets all variables of the layer.
+            values = {id(v): ops.convert_to_tensor(v) for v in call.operation.variables}
+            values.update({id(layer.moving_mean): mean, id(layer.moving_variance): variance})
+            with keras.StatelessScope([(v, values[id(v)]) for v in call.operation.variables]):
+                return compute(call, args, kwargs)
 
-    def _assign(self, mean: np.ndarray, variance: np.ndarray) -> None:
-        self._layer.moving_mean.assign(mean.astype(np.float32))
-        self._layer.moving_variance.assign(variance.astype(np.float32))
+        self._interpreter.run(inputs, function)
+        return [found.get(i, ops.zeros((3, 1))) for i in range(len(self._index))]
