@@ -61,23 +61,20 @@ def test_labels_with_the_loss_that_the_model_is_compiled_with(images):
     quantized.fit(*images, verbose=0)
 
 
-@pytest.mark.parametrize("build", [small_models.sequential, small_models.siamese, small_models.dict_in_and_out,
-                                   small_models.nested, small_models.subclassed])  # fmt: skip
-def test_any_structure_of_inputs_and_outputs(build):
-    model, quantized = pair(build())
+def test_any_structure_of_inputs_and_outputs():
+    model, quantized = pair(small_models.dict_in_and_out())
     before = values(quantized)
     fine_tune(quantized, data_for(model), teacher=model, epochs=1, verbose=0)
     assert any((a != b).any() for a, b in zip(before, values(quantized), strict=True))
 
 
-@pytest.mark.parametrize("stop", [Stop, lambda: keras.callbacks.LambdaCallback(on_train_end=lambda logs: 1 / 0)])
-def test_an_interrupt_leaves_the_model_as_it_was(images, stop):
+def test_an_interrupt_leaves_the_model_as_it_was(images):
     _, quantized = pair(weight_bits=4, weight_ranges="learned")
     for quantizer in activation_quantizers(quantized):
         quantizer.frozen = False
     before = values(quantized)
-    with pytest.raises((KeyboardInterrupt, ZeroDivisionError)):
-        fine_tune(quantized, *images, loss=loss(), epochs=4, batch_size=4, verbose=0, callbacks=[Dampen(1.0), stop()])
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(quantized, *images, loss=loss(), epochs=4, batch_size=4, verbose=0, callbacks=[Dampen(1.0), Stop()])
     assert_same_arrays(values(quantized), before)
     assert quantized.get_layer("bn").trainable
     assert not any(q.frozen for q in activation_quantizers(quantized))
