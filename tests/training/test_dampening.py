@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import small_models
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from keras import ops
@@ -24,6 +24,7 @@ def quantizer_of(weight, bits, ranges):
     return quantizer
 
 
+@settings(max_examples=25)
 @given(kernels, st.sampled_from([2, 4, 8]), st.sampled_from(["minmax", "learned"]))
 def test_loss_is_the_squared_distance_to_the_integers(weight, bits, ranges):
     quantizer = quantizer_of(weight, bits, ranges)

@@ -36,6 +36,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_a_teacher_brings_the_outputs_nearer(images):
     x = small_models.images(128)[0]
     model, quantized = pair(weight_bits=3, weight_ranges="learned", ranges="learned", activation_bits=4)
@@ -102,6 +103,7 @@ def test_ranges_of_calibration_stay_and_statistics_are_those_of_the_data(images)
     np.testing.assert_allclose(mean, conv.reshape(-1, 4).mean(axis=0), rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_generator_needs_its_steps(images):
     model, quantized = pair()
 
@@ -122,6 +124,7 @@ class Rate(keras.callbacks.Callback):
         self.first = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "epochs", "rate"), [(8, 1, 1e-4), (4, 10, 1e-3)])
 def test_a_recipe_of_the_bits_unless_the_user_has_one(images, bits, epochs, rate):
     model, quantized = pair(weight_bits=bits)
