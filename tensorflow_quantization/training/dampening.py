@@ -61,6 +61,7 @@ class Dampen(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.release()
+        retrace(self.model)  # the next `fit` must not use the step of this one
 
     def release(self) -> None:
         """Removes the loss; `fit` calls it at its end, but not if it is interrupted."""

@@ -38,6 +38,7 @@ class FreezeBatchNormalization(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self.release()
+        retrace(self.model)  # the next `fit` must not use the step of this one
 
     def release(self) -> None:
         """Lets the statistics move again; `fit` calls it at its end, but not if it is interrupted."""
