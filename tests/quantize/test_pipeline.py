@@ -365,9 +365,9 @@ def test_a_spec_may_leave_the_whole_model_in_float():
 
 
 def test_weight_ranges_reach_every_kernel_and_start_at_its_values():
-    q_model = quantize_model(small_models.transformer(), target="onnxruntime", weight_ranges="learned")
+    q_model = quantize_model(small_models.residual(), target="onnxruntime", weight_ranges="learned")
     found = [(w, name, q) for w in wrappers_in(q_model) for name, q in w.weight_quantizers.items()]
-    assert len(found) > 4
+    assert len(found) == 3
     for wrapper, name, quantizer in found:
         assert quantizer.learns
         assert not quantizer.follows_weight
