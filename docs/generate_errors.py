@@ -37,6 +37,7 @@ _SECTIONS = (
     ("Calibrate", "`calibrate`.", ("calibration",)),
     ("Accuracy", "`post_training_quantize` and the methods of `tensorflow_quantization.accuracy`.", ("accuracy",)),
     ("Mixed precision", "`sensitivity` and `search`.", ("mixed_precision",)),
+    ("Train", "`fine_tune` and the pieces in `tensorflow_quantization.training`.", ("training",)),
     ("Export", "`export_onnx`, `export_litert` and emitters.", ("export",)),
     ("Verify", "`verify_with` of an export.", ("export/verification",)),
     ("Reports", "`check_onnx`, `runtime_report`, `describe` and `compare`.", ("inspection", "comparison")),

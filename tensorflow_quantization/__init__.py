@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tensorflow_quantization.inspection.runtime import runtime_report
     from tensorflow_quantization.mixed_precision.search import search
     from tensorflow_quantization.mixed_precision.sensitivity import sensitivity
+    from tensorflow_quantization.training import fine_tune
 
 __all__ = [
     "BaseQuantizeWrapper",
@@ -48,6 +49,7 @@ __all__ = [
     "describe",
     "export_litert",
     "export_onnx",
+    "fine_tune",
     "legacy",
     "load_calibration",
     "merge_calibrations",
@@ -72,6 +74,7 @@ _LAZY = {
     "compare": "comparison",
     "export_litert": "export.litert",
     "export_onnx": "export",
+    "fine_tune": "training",
     "post_training_quantize": "accuracy",
     "runtime_report": "inspection.runtime",
     "search": "mixed_precision",

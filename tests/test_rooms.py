@@ -20,6 +20,7 @@ ROOMS = {
     "quantize": {"text", "model", "quantizers", "wrappers", "targets"},
     "calibration": {"text", "model", "quantizers", "wrappers"},
     "accuracy": {"text", "model", "quantizers", "wrappers", "quantize", "calibration"},
+    "training": {"text", "model", "quantizers", "wrappers", "calibration"},
     "inspection": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "quantize"},
     # A model quantized for one runtime and exported for another is checked against the rules of the latter.
     "export": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "inspection"},
@@ -42,7 +43,18 @@ ROOMS = {
 #: Modules of other libraries that a room knows nothing of.
 FORBIDDEN = {
     room: {"onnx", "onnx_ir", "onnxruntime", "openvino"}
-    for room in ("text", "model", "quantizers", "wrappers", "targets", "quantize", "calibration", "accuracy", "legacy")
+    for room in (
+        "text",
+        "model",
+        "quantizers",
+        "wrappers",
+        "targets",
+        "quantize",
+        "calibration",
+        "accuracy",
+        "training",
+        "legacy",
+    )
 }
 BACKENDS = {"tensorflow", "jax", "torch"}
 

@@ -1,8 +1,8 @@
 """`Kernel`: one quantized kernel of a model, whose integers a method can choose.
 
 The chosen integers are stored in the kernel itself, as integer times scale. The scale comes from the greatest value of
-each channel, which a method leaves as it is. So quantizing the kernel again gives the chosen integers, and nothing else
-needs to be saved: a copy, a file and later training all start from them.
+each channel, which a method leaves as it is, or is learned. So quantizing the kernel again gives the chosen integers,
+and nothing else needs to be saved: a copy, a file and later training all start from them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from tensorflow_quantization.accuracy.products import ProductForm, product_form
+from tensorflow_quantization.calibration.calibrate import check_calibrated
 from tensorflow_quantization.model.weights import float32_array, merged_array, variable_of
 from tensorflow_quantization.quantizers import WeightQuantizer, numerics
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, wrappers_in
@@ -53,6 +54,8 @@ class Kernel:
 
     def _pinned(self, weight: np.ndarray) -> np.ndarray:
         """Returns what scales come from: the first greatest weight of a channel, and all of a channel of zeros."""
+        if not self.quantizer.follows_weight:
+            return np.zeros(weight.shape, bool)
         axes = numerics.reduced_axes(weight.ndim, self.quantizer.scheme)
         kept = [a for a in range(weight.ndim) if a not in axes]
         by_channel = np.abs(weight).transpose(*kept, *axes)
@@ -88,10 +91,5 @@ def check_quantized(model: keras.Model, calibrated: bool) -> None:
         raise TypeError(f"Expected the result of quantize_model, got {type(model).__name__}.")
     if not any(True for _ in kernels_of(model)):
         raise ValueError(f"Model {model.name!r} has no quantized kernels. Pass the result of quantize_model(model).")
-    if not calibrated:
-        return
-    for wrapper in wrappers_in(model):
-        if not all(quantizer.seen for quantizer in wrapper.activation_quantizers):
-            raise ValueError(
-                f"The activation ranges of {wrapper.name!r} are not set yet. Call calibrate(quantized, data) first."
-            )
+    if calibrated:
+        check_calibrated(model)

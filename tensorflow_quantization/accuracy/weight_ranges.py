@@ -5,11 +5,8 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tensorflow_quantization.accuracy.kernels import Kernel, check_quantized, kernels_of
+from tensorflow_quantization.accuracy.kernels import check_quantized, kernels_of
 from tensorflow_quantization.quantizers import numerics
-
-#: Candidate ranges as fractions of the greatest magnitude.
-_FRACTIONS = np.linspace(0.2, 1.0, 81)
 
 
 def clip_weights(quantized: keras.Model) -> keras.Model:
@@ -34,21 +31,10 @@ def clip_weights(quantized: keras.Model) -> keras.Model:
     check_quantized(quantized, calibrated=False)
     for kernel in kernels_of(quantized):
         weight = kernel.value
-        clipped = _clipped(kernel, weight)
+        if not kernel.quantizer.follows_weight:  # a learned step has this start
+            continue
+        limit = numerics.least_squares_limit(weight, kernel.quantizer.scheme)
+        clipped = np.clip(weight, -limit, limit)
         if (clipped != weight).any():
             kernel.assign(kernel.form.matrix(clipped))
     return quantized
-
-
-def _clipped(kernel: Kernel, weight: np.ndarray) -> np.ndarray:
-    scheme = kernel.quantizer.scheme
-    axes = numerics.reduced_axes(weight.ndim, scheme)
-    greatest = np.abs(weight).max(axis=axes, keepdims=True)
-    best, least = greatest, np.full_like(greatest, np.inf)
-    for fraction in _FRACTIONS[::-1]:  # of equal errors, the widest range
-        limit = np.float32(fraction) * greatest
-        scale, zero_point = numerics.scale_from_range(-limit, limit, scheme, np)
-        rounded = numerics.dequantize(numerics.quantize(weight, scale, zero_point, scheme, np), scale, zero_point)
-        error = ((rounded - weight) ** 2).sum(axis=axes, keepdims=True)
-        best, least = np.where(error < least, limit, best), np.minimum(error, least)
-    return np.clip(weight, -best, best)

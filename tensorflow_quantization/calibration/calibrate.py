@@ -20,7 +20,7 @@ from tensorflow_quantization.model.graph import LayerGraph, check_is_model
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.keras_internals import data_adapter, sublayers
 from tensorflow_quantization.model.weights import mode_of_keras
-from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from tensorflow_quantization.quantizers.observing import observing, unquantized
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of, plain_errors
@@ -130,6 +130,25 @@ def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
             f"Model {model.name!r} has no activation quantizers to calibrate. Pass the result of quantize_model(model)."
         )
     return quantizers
+
+
+def check_calibrated(model: keras.Model) -> None:
+    """Raises an error unless a model is quantized, and each of its activation quantizers has a range from data.
+
+    Raises:
+        TypeError: `model` is no `keras.Model`.
+        ValueError: it has no quantizers, or a range is not set.
+    """
+    check_is_model(model)
+    found = sublayers(model)
+    if not any(isinstance(layer, ActivationQuantizer | WeightQuantizer) for layer in found):
+        raise ValueError(f"Model {model.name!r} has no quantizers. Pass the result of quantize_model(model).")
+    paths = layer_paths(model)
+    for layer in found:
+        if isinstance(layer, ActivationQuantizer) and not layer.seen:
+            raise ValueError(
+                f"The activation range of {paths[id(layer)]!r} is not set yet. Call calibrate(quantized, data) first."
+            )
 
 
 def layer_paths(model: keras.Model) -> dict[int, str]:

@@ -46,7 +46,7 @@ class QuantizerDescription:
         zero_point: the integer that stands for 0.0 in an activation; `None` for weights.
         seen: `False` if an activation still has its initial range: the quantizer saw no data.
         frozen: `True` if training does not change the range.
-        learned: `True` if the scale is a trained weight, `ranges="learned"`.
+        learned: `True` if the scale is a trained weight, `ranges="learned"` or `weight_ranges="learned"`.
     """
 
     what: str
@@ -62,11 +62,11 @@ class QuantizerDescription:
 
     def __str__(self) -> str:
         text = f"{self.what} {self.dtype.rstrip('8')}{self.bits}"
-        if self.axis is not None:
-            return f"{text} per channel (axis {', '.join(map(str, self.axis))})"
-        if self.range is None:
-            return f"{text} per tensor"
         marks = ", learned" if self.learned else ""
+        if self.axis is not None:
+            return f"{text} per channel (axis {', '.join(map(str, self.axis))}){marks}"
+        if self.range is None:
+            return f"{text} per tensor{marks}"
         marks += "" if self.seen else ", never saw data"
         marks += ", frozen" if self.frozen else ""
         return f"{text} [{self.range[0]:.4g}, {self.range[1]:.4g}]{marks}"
@@ -276,5 +276,10 @@ def _describe_weight(quantizer: WeightQuantizer, kernel: str, weight: np.ndarray
     scheme = quantizer.scheme
     scales = tuple(quantizer.parameters(weight)[0].ravel().tolist())
     return QuantizerDescription(
-        kernel, scheme.bits, scheme.dtype, axis=scheme.axis, scale=scales[0] if scheme.axis is None else scales
+        kernel,
+        scheme.bits,
+        scheme.dtype,
+        axis=scheme.axis,
+        scale=scales[0] if scheme.axis is None else scales,
+        learned=quantizer.learns,
     )

@@ -16,7 +16,9 @@ from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrap
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper, SeparableBaseQuantizeWrapper
 
 
-def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges: str) -> Sequence[keras.Operation]:
+def apply_plan(
+    plan: LayerPlan, operation: keras.Operation, inputs: int, ranges: str, weight_ranges: str
+) -> Sequence[keras.Operation]:
     """The operations that compute `operation`, quantized as planned, to be called one after the other.
 
     Args:
@@ -24,6 +26,7 @@ def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges:
         operation: a layer or a `keras.ops` operation, which becomes part of the result and may be changed.
         inputs: how many tensors `operation` reads.
         ranges: how activation ranges follow training: "ema", "last" or "learned".
+        weight_ranges: how the ranges of weights do: "minmax" or "learned".
     """
     placement = plan.placement
     if not placement:
@@ -31,10 +34,11 @@ def apply_plan(plan: LayerPlan, operation: keras.Operation, inputs: int, ranges:
     if plan.wrapper is None:
         return [operation, _quantizer(plan, operation.name, ranges)] if placement.output else [operation]
     if placement.pre_activation:
-        return _split(plan, operation, inputs, ranges)
+        return _split(plan, operation, inputs, ranges, weight_ranges)
     if placement.gate:
         return [_wrap_activation(plan, operation, ranges)]
-    return [_wrap(plan, operation, inputs, ranges, plan.output_scheme if placement.output else None)]
+    output = plan.output_scheme if placement.output else None
+    return [_wrap(plan, operation, inputs, ranges, weight_ranges, output)]
 
 
 def quantize_input(plan: QuantizationPlan, name: str, is_first: bool, ranges: str) -> Sequence[keras.Operation]:
@@ -70,7 +74,7 @@ def _quantizer(plan: LayerPlan, name: str, ranges: str) -> ActivationQuantizer:
 
 
 def _wrap(
-    plan: LayerPlan, layer, inputs: int, ranges: str, output_scheme: QuantizationScheme | None
+    plan: LayerPlan, layer, inputs: int, ranges: str, weight_ranges: str, output_scheme: QuantizationScheme | None
 ) -> keras.layers.Layer:
     assert plan.wrapper is not None
     chosen = plan.placement.inputs
@@ -91,6 +95,7 @@ def _wrap(
         weight_scheme=plan.weight_scheme,
         output_scheme=output_scheme,
         ranges=ranges,
+        weight_ranges=weight_ranges,
         target=plan.target,
         bias_input=plan.bias_input,
         normalization=plan.normalization,
@@ -110,11 +115,11 @@ def _wrap_activation(plan: LayerPlan, layer, ranges: str) -> keras.layers.Layer:
     )
 
 
-def _split(plan: LayerPlan, layer, inputs: int, ranges: str) -> list[keras.Operation]:
+def _split(plan: LayerPlan, layer, inputs: int, ranges: str, weight_ranges: str) -> list[keras.Operation]:
     """The layer without its activation and with a quantized output, then the activation as a separate layer."""
     activation = keras.layers.Activation(layer.activation, name=f"{layer.name}_activation", dtype=layer.dtype_policy)
     layer.activation = keras.activations.linear
-    product = _wrap(plan, layer, inputs, ranges, plan.activation_scheme)
+    product = _wrap(plan, layer, inputs, ranges, weight_ranges, plan.activation_scheme)
     if not plan.placement.output:
         return [product, activation]
     return [product, _wrap_activation(plan, activation, ranges)]

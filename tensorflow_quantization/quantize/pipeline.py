@@ -10,7 +10,7 @@ import keras
 
 from tensorflow_quantization.model.clone import rewrite
 from tensorflow_quantization.model.graph import Call, LayerGraph
-from tensorflow_quantization.model.weights import mode_of_keras
+from tensorflow_quantization.model.weights import merged_array, mode_of_keras
 from tensorflow_quantization.quantize.bias_rounding import plan_bias_rounding
 from tensorflow_quantization.quantize.blocks import close_unquantized, open_blocks
 from tensorflow_quantization.quantize.case import CustomQDQInsertionCase
@@ -23,12 +23,13 @@ from tensorflow_quantization.quantize.time_distributed import open_time_distribu
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import check_bits
+from tensorflow_quantization.quantizers.weight import check_weight_ranges
 from tensorflow_quantization.targets import TARGETS, Target, find_target
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import did_you_mean, other_name
 from tensorflow_quantization.text.warn import warn_user
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, wrappers_in
 from tensorflow_quantization.wrappers.refusing import refuse_keras_quantize
 
 #: The number of layers that an error lists.
@@ -44,6 +45,7 @@ def quantize_model(
     *,
     target: str | Target | None = None,
     ranges: str = "ema",
+    weight_ranges: str = "minmax",
     weight_bits: int | None = None,
     activation_bits: int | None = None,
     input_bits: int | None = None,
@@ -74,6 +76,8 @@ def quantize_model(
             and cases win over it. `None` (default): the table of NVIDIA's toolkit.
         ranges: how activation ranges follow training: "ema" (default; moving average), "last" (the last batch) or
             "learned" (trained step sizes, LSQ, arXiv:1902.08153).
+        weight_ranges: how the ranges of weights follow training: "minmax" (default; from the least to the greatest
+            value of each channel) or "learned" (trained step sizes, LSQ, from the least squared error on).
         weight_bits: bits of all weights, 2 to 8; `None` (default): as the target says. Entries of the spec win.
         activation_bits: bits of all activations, 2 to 8; `None` (default): as the target says. Entries of the spec win.
         input_bits: an older name of `activation_bits`.
@@ -83,12 +87,13 @@ def quantize_model(
 
     Raises:
         TypeError: `model`, the spec or a case has a wrong type, or a case returns a wrong type.
-        ValueError: the mode, the target or `ranges` is unknown; mode "partial" with no layer named; bits are out of
-            range, or the target cannot compute with them; `activation_bits` and `input_bits` differ; the model is not
-            built or is quantized already; a layer cannot be copied; a named layer cannot be wrapped; or mode "full"
-            finds nothing to quantize, and neither spec nor case switched a layer off.
+        ValueError: the mode, the target, `ranges` or `weight_ranges` is unknown; mode "partial" with no layer named;
+            bits are out of range, or the target cannot compute with them; `activation_bits` and `input_bits` differ;
+            the model is not built or is quantized already; a layer cannot be copied; a named layer cannot be wrapped;
+            or mode "full" finds nothing to quantize, and neither spec nor case switched a layer off.
     """
     check_ranges(ranges)
+    check_weight_ranges(weight_ranges)
     graph, plan = _decide(
         model,
         quantization_mode,
@@ -101,13 +106,22 @@ def quantize_model(
     _check_quantizes(model, plan, quantization_mode)
     quantized = rewrite(
         graph,
-        lambda call, copy: apply_plan(plan[call.path], copy, len(call.operands), ranges),
+        lambda call, copy: apply_plan(plan[call.path], copy, len(call.operands), ranges, weight_ranges),
         lambda tensor: quantize_input(plan, tensor.name, tensor is graph.inputs[0], ranges),
         lambda call, tensor: quantize_operand(plan[call.path], call, tensor, ranges),
     )
     store_reasons(quantized, plan)
+    _start_steps(quantized)
     refuse_keras_quantize(quantized)
     return quantized
+
+
+def _start_steps(quantized: keras.Model) -> None:
+    """Starts learned steps of weights, which the copy has only now."""
+    for wrapper in wrappers_in(quantized):
+        for name, quantizer in wrapper.weight_quantizers.items():
+            if quantizer.learns:
+                quantizer.start(merged_array(wrapper.layer, name))
 
 
 def plan_model(

@@ -38,20 +38,23 @@ def fake_quantize(x, scale, zero_point, scheme: QuantizationScheme):
     return straight_through(x)
 
 
-def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, gradient_scale: float):
+def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, gradient_scale):
     """Returns what `fake_quantize` returns; `scale` gets the LSQ gradient (arXiv:1902.08153, equation 3).
 
     Args:
         x: float32 tensor of any shape.
         scale, zero_point: float32, broadcastable to `x`.
         scheme: its `qmin` and `qmax` clip.
-        gradient_scale: multiplies the gradient with respect to `scale`; 1 / sqrt(elements * qmax) in LSQ, section 2.2.
+        gradient_scale: float, or a tensor broadcastable to `scale`: multiplies the gradient with respect to `scale`;
+            1 / sqrt(elements * qmax) in LSQ, section 2.2.
 
     Returns:
         A float32 tensor in the shape of `x`.
     """
-    # The first line leaves the value of `scale` as it is and multiplies its gradient by `gradient_scale`.
-    scale = scale * gradient_scale + ops.stop_gradient(scale - scale * gradient_scale)
+    # The first lines multiply the gradient of `scale` by `gradient_scale`. The value is exactly that of `scale`, since
+    # the difference is zero: integers in training are the integers of the file.
+    value = ops.stop_gradient(scale)
+    scale = value + gradient_scale * (scale - value)
     ratio = ops.clip(x / scale, scheme.qmin - zero_point, scheme.qmax - zero_point)
     rounded = ratio + ops.stop_gradient(ops.round(ratio) - ratio)
     return rounded * scale

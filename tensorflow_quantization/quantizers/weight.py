@@ -1,16 +1,22 @@
-"""`WeightQuantizer`: fake-quantizes a weight; the range is computed from the weight."""
+"""`WeightQuantizer`: fake-quantizes a weight; the range is computed from the weight, or the step is learned."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from tensorflow_quantization.quantizers import numerics
-from tensorflow_quantization.quantizers.fake_quantize import fake_quantize, float32
+from tensorflow_quantization.quantizers.fake_quantize import fake_quantize, fake_quantize_learned, float32
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme
+from tensorflow_quantization.text.messages import must_be_one_of
+from tensorflow_quantization.text.warn import converting
+
+WEIGHT_RANGES = ("minmax", "learned")
 
 
 @keras.saving.register_keras_serializable(package="tensorflow_quantization")
@@ -18,7 +24,7 @@ class WeightQuantizer(keras.layers.Layer):
     """Fake-quantizes a weight: rounds it to the integers of `scheme` and returns float32 of the same shape.
 
     The range is the least and the greatest value of the weight, per-channel if the scheme has an axis. It is computed
-    in each call, so there is nothing to store or calibrate.
+    in each call, so there is nothing to store or calibrate. With `ranges="learned"`, the step is trained instead.
 
     Examples:
         >>> quantizer = WeightQuantizer(QuantizationScheme(axis=-1))
@@ -28,23 +34,90 @@ class WeightQuantizer(keras.layers.Layer):
 
     Args:
         scheme: `QuantizationScheme`, or its config; `axis` names the channel axes, `None` is per-tensor.
+        ranges: how the range follows training:
+
+            - "minmax" (default): the least and the greatest value of the weight at each call.
+            - "learned": each step is trained (LSQ, arXiv:1902.08153), from the start that `start` sets. Until then, the
+              start is the step of "minmax".
         **kwargs: arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: `ranges` is unknown, or learned for integers that are not signed and symmetric.
     """
 
-    def __init__(self, scheme: QuantizationScheme, **kwargs):
+    steps: keras.Variable  # of a learned step: the start of each step; 0 before `start`
+    step_change: keras.Variable  # the trained change, as a fraction of the start
+
+    def __init__(self, scheme: QuantizationScheme, ranges: str = "minmax", **kwargs):
         kwargs.setdefault("dtype", "float32")
         super().__init__(**kwargs)
         self.scheme = QuantizationScheme.from_config(scheme)
+        self.ranges = check_weight_ranges(ranges)
+        if self.learns and not (self.scheme.signed and self.scheme.symmetric):
+            raise ValueError(f"Learned steps of weights need signed, symmetric integers, got {self.scheme}.")
         # Replaces quantization if set, as in an `ActivationQuantizer`: gets the weight and returns the output.
         self.observer: Callable[[Any], Any] | None = None
+        self.built = not self.learns
+
+    @property
+    def learns(self) -> bool:
+        """Whether the steps are trained weights, `ranges="learned"`."""
+        return self.ranges == "learned"
+
+    @property
+    def follows_weight(self) -> bool:
+        """Whether another weight gets other steps: they are not learned, or have no start yet."""
+        return not self.learns or not self._array(self.steps).all()
+
+    def build(self, weight_shape):
+        if self.learns:
+            axes = numerics.reduced_axes(len(weight_shape), self.scheme)
+            shape = tuple(1 if axis in axes else size for axis, size in enumerate(weight_shape))
+            self.steps = self.add_weight(
+                name="steps", shape=shape, initializer="zeros", trainable=False, autocast=False
+            )
+            # The step is start x (1 + change). A change of a fraction lets an optimizer such as Adam, whose updates do
+            # not depend on the size of the gradient, change small and large steps alike.
+            self.step_change = self.add_weight(name="step_change", shape=shape, initializer="zeros", autocast=False)
         self.built = True
 
     def call(self, weight):
         if self.observer is not None:
             return self.observer(weight)
         weight = float32(weight)
-        low, high = numerics.weight_range(keras.ops.stop_gradient(weight), self.scheme)
-        return fake_quantize(weight, *numerics.scale_from_range(low, high, self.scheme), self.scheme)
+        if not self.learns:
+            low, high = numerics.weight_range(ops.stop_gradient(weight), self.scheme)
+            return fake_quantize(weight, *numerics.scale_from_range(low, high, self.scheme), self.scheme)
+        start = self._start(ops.stop_gradient(weight))
+        scale = _learned(start, self.step_change)
+        # The gradient of LSQ, section 2.2, for the elements that share a step. It is divided by the start twice: once
+        # for the derivative of the scale, and once so that gradient descent on the change moves the step as in LSQ.
+        elements = math.prod(weight.shape) / math.prod(scale.shape)
+        gradient_scale = 1.0 / (math.sqrt(elements * self.scheme.qmax) * start**2)
+        return fake_quantize_learned(weight, scale, ops.zeros_like(scale), self.scheme, gradient_scale)
+
+    def _start(self, weight, xp=ops):
+        """Returns the steps before training."""
+        low, high = numerics.weight_range(weight, self.scheme, xp)
+        scale, _ = numerics.scale_from_range(low, high, self.scheme, xp)
+        if not self.learns:
+            return scale
+        steps = ops.convert_to_tensor(self.steps) if xp is ops else self._array(self.steps)
+        return xp.where(steps > 0, steps, scale)
+
+    def _array(self, variable) -> np.ndarray:
+        with converting():
+            return ops.convert_to_numpy(variable)
+
+    def start(self, weight: np.ndarray) -> None:
+        """Sets each learned step to the step with the least squared error, from where training starts.
+
+        Args:
+            weight: float array in the shape that the quantizer was built for.
+        """
+        limit = numerics.least_squares_limit(np.asarray(weight, np.float32), self.scheme)
+        self.steps.assign(numerics.scale_from_range(-limit, limit, self.scheme, np)[0])
+        self.step_change.assign(np.zeros(limit.shape, "float32"))
 
     def scale(self, weight):
         """Returns the scale of a weight.
@@ -55,8 +128,8 @@ class WeightQuantizer(keras.layers.Layer):
         Returns:
             A float32 tensor in the rank of `weight`; every axis that shares a scale has size 1.
         """
-        low, high = numerics.weight_range(float32(weight), self.scheme)
-        return numerics.scale_from_range(low, high, self.scheme)[0]
+        start = self._start(float32(weight))
+        return _learned(start, self.step_change) if self.learns else start
 
     def parameters(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the scale and the zero point of a weight, as the export writes them.
@@ -68,7 +141,11 @@ class WeightQuantizer(keras.layers.Layer):
             (scale, zero point): float32, and the dtype of the scheme. Both have the rank of `weight`; every axis that
             shares a scale has size 1.
         """
-        low, high = numerics.weight_range(np.asarray(weight, np.float32), self.scheme, np)
+        weight = np.asarray(weight, np.float32)
+        if self.learns:
+            scale = _learned(self._start(weight, np), self._array(self.step_change), np)
+            return scale, np.zeros(scale.shape, self.scheme.dtype)
+        low, high = numerics.weight_range(weight, self.scheme, np)
         scale, zero_point = numerics.scale_from_range(low, high, self.scheme, np)
         return scale.astype(np.float32), zero_point.astype(self.scheme.dtype)
 
@@ -101,4 +178,20 @@ class WeightQuantizer(keras.layers.Layer):
         return input_shape
 
     def get_config(self):
-        return {**super().get_config(), "scheme": self.scheme.get_config()}
+        return {**super().get_config(), "scheme": self.scheme.get_config(), "ranges": self.ranges}
+
+
+def check_weight_ranges(ranges: str) -> str:
+    """Returns `ranges` unchanged.
+
+    Raises:
+        ValueError: `ranges` is unknown.
+    """
+    if ranges not in WEIGHT_RANGES:
+        raise ValueError(must_be_one_of("weight_ranges", WEIGHT_RANGES, ranges))
+    return ranges
+
+
+def _learned(start, change, xp=ops):
+    # At least a thousandth of the start: a step must stay positive.
+    return start * xp.maximum(1.0 + change, 1e-3)

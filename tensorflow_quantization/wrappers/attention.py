@@ -161,6 +161,7 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
             weight_scheme=self.weight_scheme,
             output_scheme=self.factor_scheme if self.quantize_products and name in _FACTORS else None,
             ranges=self.ranges,
+            weight_ranges=self.weight_ranges,
             frozen=self._frozen,
             target=self.target,
         )

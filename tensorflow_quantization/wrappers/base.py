@@ -10,9 +10,10 @@ from keras import ops, tree
 
 from tensorflow_quantization.model.keras_classes import is_of_package, resolve_alias
 from tensorflow_quantization.model.keras_internals import current_stateless_scope, without_autocast
-from tensorflow_quantization.model.weights import merged, mode_of_keras, substitutes
+from tensorflow_quantization.model.weights import merged, mode_of_keras, substitutes, variable_of
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
 from tensorflow_quantization.quantizers.activation import check_ranges
+from tensorflow_quantization.quantizers.weight import check_weight_ranges
 from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.wrappers.bias import add_to_channels, integer_bias
 from tensorflow_quantization.wrappers.channels import is_depthwise, output_channel_axis
@@ -80,6 +81,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             requantize. It overrides `output_scheme`. Default `False`.
         ranges: how activation ranges follow training batches: "ema" (default), "last" or "learned", see
             `ActivationQuantizer`.
+        weight_ranges: how the ranges of the kernels follow training: "minmax" (default) or "learned", see
+            `WeightQuantizer`.
         frozen: bool; training does not update activation ranges. Default `False`.
         target: the name of the runtime that the model is quantized for; the export reads it. `None` (default): any.
         bias_input: the name of the layer whose quantizer quantizes the only input, or its path through nested models,
@@ -93,8 +96,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             `trainable` are taken from the layer.
 
     Raises:
-        ValueError: `ranges` is unknown, or Keras' own `quantize` changed the layer; or, in `build`, `one_scale`
-            for a layer without exactly one quantized input.
+        ValueError: `ranges` or `weight_ranges` is unknown, or Keras' own `quantize` changed the layer; or, in `build`,
+            `one_scale` for a layer without exactly one quantized input.
     """
 
     #: All wrapper classes by name. A wrapper named after an alias has two names.
@@ -143,6 +146,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         output_scheme: QuantizationScheme | dict | None = None,
         one_scale: bool = False,
         ranges: str = "ema",
+        weight_ranges: str = "minmax",
         frozen: bool = False,
         target: str | None = None,
         bias_input: str | None = None,
@@ -167,6 +171,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         self.output_scheme = QuantizationScheme.from_config(output_scheme) if output_scheme else None
         self.one_scale = one_scale
         self.ranges = check_ranges(ranges)
+        self.weight_ranges = check_weight_ranges(weight_ranges)
         self._frozen = frozen
         self.target = target
         self.bias_input = bias_input
@@ -244,7 +249,11 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             for kernel in self.kernels:
                 axis = self._kernel_axis(kernel)
                 scheme = QuantizationScheme(**{**self.weight_scheme.get_config(), "axis": axis})
-                self.weight_quantizers[kernel] = WeightQuantizer(scheme, name=f"{kernel}_quantizer")
+                quantizer = WeightQuantizer(
+                    scheme, self.weight_ranges, name=f"{kernel}_quantizer", trainable=self.trainable
+                )
+                quantizer.build(tuple(variable_of(self.layer, kernel).shape))
+                self.weight_quantizers[kernel] = quantizer
         if self.one_scale:
             if len(self.input_quantizers) != 1 or self.input_quantizers[0] is None:
                 inputs, quantized = len(self.input_quantizers), sum(q is not None for q in self.input_quantizers)
@@ -376,6 +385,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             output_scheme=self.output_scheme.get_config() if self.output_scheme else None,
             one_scale=self.one_scale,
             ranges=self.ranges,
+            weight_ranges=self.weight_ranges,
             frozen=self.frozen,
             target=self.target,
             bias_input=self.bias_input,

@@ -17,8 +17,10 @@ from tensorflow_quantization import (
     describe,
     quantize_model,
 )
+from tensorflow_quantization.model.weights import merged_array
 from tensorflow_quantization.quantize import quantize_model as documented_quantize_model
 from tensorflow_quantization.quantize.pipeline import plan_model
+from tensorflow_quantization.wrappers import wrappers_in
 
 
 def test_documented_import_paths_and_globals():
@@ -357,3 +359,27 @@ def test_a_spec_may_leave_the_whole_model_in_float():
     spec = QuantizationSpec()
     spec.add("fc", quantize_input=False, quantize_weight=False)
     assert not describe(quantize_model(model, quantization_spec=spec))["fc"].quantized
+
+
+# Learned steps of weights
+
+
+def test_weight_ranges_reach_every_kernel_and_start_at_its_values():
+    q_model = quantize_model(small_models.residual(), target="onnxruntime", weight_ranges="learned")
+    found = [(w, name, q) for w in wrappers_in(q_model) for name, q in w.weight_quantizers.items()]
+    assert len(found) == 3
+    for wrapper, name, quantizer in found:
+        assert quantizer.learns
+        assert not quantizer.follows_weight
+        scale, _ = quantizer.parameters(merged_array(wrapper.layer, name))
+        start = ops.convert_to_numpy(quantizer.steps)
+        np.testing.assert_array_equal(scale, start)
+        fresh = type(quantizer)(quantizer.scheme, "learned")
+        fresh.build(merged_array(wrapper.layer, name).shape)
+        fresh.start(merged_array(wrapper.layer, name))
+        np.testing.assert_array_equal(ops.convert_to_numpy(fresh.steps), start)
+
+
+def test_unknown_weight_ranges_are_refused(cnn):
+    with pytest.raises(ValueError, match="weight_ranges must be one of 'minmax', 'learned', got 'ema'"):
+        quantize_model(cnn, weight_ranges="ema")

@@ -1,0 +1,191 @@
+"""`fine_tune`: quantization-aware training in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from tensorflow_quantization.calibration.calibrate import check_calibrated
+from tensorflow_quantization.model.inputs import BATCH_SIZE
+from tensorflow_quantization.model.keras_internals import compile_arguments, sublayers
+from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
+from tensorflow_quantization.text.arguments import suggests_arguments
+from tensorflow_quantization.text.warn import converting
+from tensorflow_quantization.training.distillation import distill, view_of
+from tensorflow_quantization.training.frozen_ranges import FreezeRanges
+from tensorflow_quantization.training.frozen_statistics import FreezeBatchNormalization
+from tensorflow_quantization.training.reestimation import reestimate_batch_normalization
+from tensorflow_quantization.training.student import normalizations
+
+#: Epochs and learning rate at 8 bits, and below: a hundredth to a tenth of usual first rates (arXiv:2004.09602), and
+#: ten times as much below 8 bits (LSQ, arXiv:1902.08153, section 3).
+_EPOCHS, _LEARNING_RATE = (1, 10), (1e-4, 1e-3)
+#: From this share of the epochs on, ranges and statistics are frozen.
+_FROZEN_FROM = 0.75
+#: Batches from which the statistics of BatchNormalization are estimated at the end.
+_STATISTICS_BATCHES = 50
+
+
+@suggests_arguments
+def fine_tune(
+    quantized: keras.Model,
+    data: Any,
+    y: Any = None,
+    *,
+    teacher: keras.Model | None = None,
+    loss: Any = None,
+    features: Sequence[str] | Mapping[str, str] = (),
+    metrics: Any = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    steps_per_epoch: int | None = None,
+    learning_rate: float | None = None,
+    optimizer: keras.optimizers.Optimizer | None = None,
+    validation_data: Any = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    verbose: int | str = "auto",
+) -> keras.callbacks.History:
+    """Trains a quantized, calibrated model, so that its weights adapt to rounding.
+
+    The model learns from the outputs of a float `teacher`, from labels with a `loss`, or from both. The learning rate
+    falls to zero along a cosine. The ranges that `calibrate` set are the start and stay; learned ones go on from there.
+    Ranges that still follow the batches, and the statistics of BatchNormalization, are frozen for the last quarter of
+    the epochs; at the end, the statistics are estimated anew, unless the data is a generator. If anything stops the
+    training, an interrupt, an error or a loss that is not finite, the model is as before.
+
+    Examples:
+        >>> quantized = quantize_model(model, weight_bits=4, weight_ranges="learned")
+        >>> quantized = calibrate(quantized, images, verbose=0)
+        >>> history = fine_tune(quantized, images, teacher=model, epochs=2, verbose=0)
+        >>> len(history.history["loss"])
+        2
+
+    Args:
+        quantized: the result of `quantize_model`, calibrated; trained in place. How it is compiled does not change, and
+            neither does its optimizer.
+        data: inputs as `fit` takes them: arrays, a `tf.data.Dataset`, a `PyDataset`, a generator, a torch `DataLoader`.
+            A tuple is (x, y) or (x, y, sample_weight) of arrays.
+        y: labels for arrays of inputs; default `None`.
+        teacher: the float model; see `distill`. Default `None`.
+        loss: of labels and outputs, as `compile` takes it; default `None`: the loss that `quantized` is compiled with,
+            if there is no teacher, else no labels are used.
+        features: layers that learn from the teacher, too; see `distill`. Default: none.
+        metrics: as `compile` takes them, for labels; default `None`.
+        epochs: int; default `None`: 1, or 10 if any weight or activation has fewer than 8 bits.
+        batch_size: int, samples in a batch of arrays; default `None`, which is 32.
+        steps_per_epoch: int, batches in an epoch; needed for data of unknown length. Default `None`: all.
+        learning_rate: float, the first rate; default `None`: 1e-4, or 1e-3 below 8 bits.
+        optimizer: a `keras.optimizers.Optimizer`, used as it is; default `None`: Adam, with the cosine.
+        validation_data: as `fit` takes it; default `None`.
+        callbacks: further callbacks, `Dampen(1e-3)` for example; default none.
+        verbose: as `fit` takes it.
+
+    Returns:
+        The `keras.callbacks.History`, as `fit` returns it.
+
+    Raises:
+        TypeError: `quantized` or `teacher` is no `keras.Model`.
+        ValueError: the model is not calibrated, there is nothing to learn from, the length of the data is unknown, both
+            `optimizer` and `learning_rate` are passed, or the loss becomes NaN or infinite.
+    """
+    check_calibrated(quantized)
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data) if isinstance(data, tuple) else (data, y, None)
+    loss = _label_loss(quantized, teacher, loss)
+    low = _has_low_bits(quantized)
+    epochs = _EPOCHS[low] if epochs is None else epochs
+    if optimizer is None:
+        steps = steps_per_epoch or _steps(x, batch_size)
+        rate = _LEARNING_RATE[low] if learning_rate is None else learning_rate
+        optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
+    elif learning_rate is not None:
+        raise ValueError("Pass optimizer or learning_rate, not both: an optimizer has a rate of its own.")
+    model = view_of(quantized) if teacher is None else distill(quantized, teacher, features=features)
+    model.compile(optimizer, loss, metrics=metrics)
+    frozen_from = max(1, round(_FROZEN_FROM * epochs))
+    frozen_statistics = FreezeBatchNormalization(frozen_from)
+    schedule = [FreezeRanges(frozen_from), frozen_statistics]
+    with _as_before_unless_finished(quantized):
+        history = model.fit(
+            x,
+            y,
+            sample_weight=sample_weight,
+            batch_size=batch_size,
+            epochs=epochs,
+            steps_per_epoch=steps_per_epoch,
+            validation_data=validation_data,
+            callbacks=[*callbacks, *schedule],
+            verbose=verbose,
+        )
+        _check_finite(quantized, history)
+        if not isinstance(x, Iterator):  # a generator has no more data
+            reestimate_batch_normalization(quantized, x, steps=_STATISTICS_BATCHES, batch_size=batch_size or BATCH_SIZE)
+    history.set_model(quantized)
+    return history
+
+
+def _label_loss(quantized: keras.Model, teacher: keras.Model | None, loss: Any) -> Any:
+    if loss is None and teacher is None:
+        loss = (compile_arguments(quantized) or {}).get("loss")
+        if loss is None:
+            raise ValueError(
+                f"Model {quantized.name!r} has nothing to learn from. Pass teacher=float_model, or labels and a loss: "
+                'fine_tune(quantized, x, y, loss="mse").'
+            )
+    return loss
+
+
+def _has_low_bits(model: keras.Model) -> bool:
+    layers = sublayers(model)
+    return any(layer.scheme.bits < 8 for layer in layers if isinstance(layer, ActivationQuantizer | WeightQuantizer))
+
+
+def _steps(x: Any, batch_size: int | None) -> int:
+    """Returns the number of batches in an epoch."""
+    arrays = tree.flatten(x)
+    if arrays and hasattr(arrays[0], "shape"):
+        return -(-len(arrays[0]) // (batch_size or BATCH_SIZE))
+    try:
+        return len(x)
+    except TypeError:
+        raise ValueError(
+            "The number of batches in the data is unknown, and the learning rate depends on it. Pass steps_per_epoch, "
+            "or an optimizer with a rate of your own."
+        ) from None
+
+
+@contextmanager
+def _as_before_unless_finished(model: keras.Model) -> Iterator[None]:
+    """Restores the model if the context is left by an exception, an interrupt for example."""
+    with converting():
+        values = [(v, np.array(keras.ops.convert_to_numpy(v)), v.trainable, v.regularizer) for v in model.variables]
+    statistics = [(layer, layer.trainable) for layer in normalizations(model)]
+    quantizers = [(q, q.frozen) for q in sublayers(model) if isinstance(q, ActivationQuantizer)]
+    try:
+        yield
+    except BaseException:
+        for layer, trainable in statistics:
+            layer.trainable = trainable
+        for variable, value, trainable, regularizer in values:
+            variable.assign(value)
+            variable.trainable, variable.regularizer = trainable, regularizer
+        for quantizer, frozen in quantizers:
+            quantizer.frozen = frozen
+        raise
+    finally:
+        model.train_function = None  # one that was compiled before moves ranges that are frozen now
+
+
+def _check_finite(model: keras.Model, history: keras.callbacks.History) -> None:
+    losses = history.history.get("loss", [])
+    if np.isfinite(losses).all():
+        return
+    epoch = int(np.argmin(np.isfinite(losses)))
+    raise ValueError(
+        f"The loss of model {model.name!r} is NaN or infinite in epoch {epoch + 1}. Pass a smaller learning_rate, or "
+        "check the data. The model is as before."
+    )

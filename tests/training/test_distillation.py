@@ -1,0 +1,113 @@
+import keras
+import numpy as np
+import pytest
+import small_models
+from keras import layers, ops
+from small_models import assert_same_arrays, randomize, values
+
+from tensorflow_quantization import calibrate, quantize_model
+from tensorflow_quantization.training import distill
+
+
+def pair(model=None, **arguments):
+    """A float model, and its calibrated quantized form."""
+    model = model or small_models.residual()
+    return model, calibrate(quantize_model(model, **arguments), small_models.data_for(model), verbose=0)
+
+
+def ratio(expected, got):
+    expected, got = (np.asarray(a, "float64") for a in (expected, got))
+    return ((got - expected) ** 2).sum() / (expected**2).sum()
+
+
+def loss_of(distilled, x):
+    distilled.compile("sgd")
+    return distilled.evaluate(x, batch_size=len(x), verbose=0)
+
+
+def layer_outputs(model, name, x):
+    return keras.Model(model.input, model.get_layer(name).output).predict(x, verbose=0)
+
+
+def test_loss_is_noise_over_signal_of_outputs(images):
+    model, quantized = pair(weight_bits=3)
+    expected = ratio(model.predict(images[0], verbose=0), quantized.predict(images[0], verbose=0))
+    np.testing.assert_allclose(loss_of(distill(quantized, model, weight=2.0), images[0]), 2 * expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("features", [["conv", "relu"], {"quant_conv": "conv", "relu": "relu"}])
+def test_features_are_compared_by_name(images, features):
+    x = images[0]
+    model, quantized = pair(weight_bits=3)
+    wanted = [ratio(layer_outputs(model, name, x), layer_outputs(quantized, prefix + name, x)) for prefix, name in
+              (("quant_", "conv"), ("", "relu"))]  # fmt: skip
+    distilled = distill(quantized, model, features=features, weight=0.0, feature_weight=3.0)
+    np.testing.assert_allclose(loss_of(distilled, x), 3 * np.mean(wanted), rtol=1e-4)
+
+
+def test_any_loss_gets_teacher_and_student(images):
+    model, quantized = pair(weight_bits=3)
+    expected, got = (m.predict(images[0], verbose=0) for m in (model, quantized))
+    for loss in ("mae", keras.losses.MeanAbsoluteError(), lambda t, s: ops.abs(t - s)):
+        np.testing.assert_allclose(
+            loss_of(distill(quantized, model, loss=loss), images[0]), np.abs(expected - got).mean(), rtol=1e-4
+        )
+    one_sided = distill(quantized, model, loss=lambda t, s: 2 * t - s)
+    np.testing.assert_allclose(loss_of(one_sided, images[0]), (2 * expected - got).mean(), rtol=1e-3, atol=1e-5)
+
+
+def test_training_changes_the_student_and_neither_teacher_nor_how_they_are_compiled(images):
+    model, quantized = pair(weight_bits=3)
+    before = values(model)
+    distilled = distill(quantized, model)
+    distilled.compile(keras.optimizers.SGD(0.01))
+    history = distilled.fit(images[0], epochs=4, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+    assert_same_arrays(values(model), before)
+    assert all(layer.trainable for layer in model.layers)
+    assert not quantized.compiled
+    assert {id(v) for v in distilled.trainable_variables} == {id(v) for v in quantized.trainable_variables}
+    np.testing.assert_array_equal(distilled.predict(images[0], verbose=0), quantized.predict(images[0], verbose=0))
+
+
+def test_labels_and_metrics_add_to_the_loss(images):
+    x, y = images
+    model, quantized = pair()
+    distilled = distill(quantized, model)
+    distilled.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    logs = distilled.evaluate(x, y, batch_size=len(x), return_dict=True, verbose=0)
+    logits = quantized.predict(x, verbose=0).astype("float64")
+    of_labels = -np.log(np.exp(logits)[range(len(y)), y] / np.exp(logits).sum(axis=1)).mean()
+    np.testing.assert_allclose(logs["loss"], of_labels + ratio(model.predict(x, verbose=0), logits), rtol=1e-4)
+    np.testing.assert_allclose(logs["accuracy"], (logits.argmax(axis=1) == y).mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("build", [small_models.sequential, small_models.siamese, small_models.dict_in_and_out,
+                                   small_models.nested, small_models.subclassed])  # fmt: skip
+def test_any_structure_of_inputs_and_outputs(build):
+    model = build()
+    model, quantized = pair(model, weight_bits=4)
+    x = small_models.data_for(model)
+    distilled = distill(quantized, model)
+    distilled.compile(keras.optimizers.SGD(1e-3))
+    distilled.fit(x, verbose=0)
+    assert [a.shape for a in keras.tree.flatten(distilled.predict(x, verbose=0))] == [
+        a.shape for a in keras.tree.flatten(model.predict(x, verbose=0))
+    ]
+
+
+def test_a_teacher_of_other_outputs_is_refused():
+    _, quantized = pair()
+    inputs = keras.Input((8, 8, 3))
+    other = randomize(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(inputs))))
+    with pytest.raises(ValueError, match=r"student have shapes \[\(None, 5\)\], .* teacher \[\(None, 3\)"):
+        distill(quantized, other)
+
+
+def test_an_unknown_or_shared_feature_is_refused():
+    model, quantized = pair()
+    with pytest.raises(ValueError, match=r"has no layer 'rely'. Did you mean 'relu'\?"):
+        distill(quantized, model, features=["rely"])
+    model, quantized = pair(small_models.shared_layer())
+    with pytest.raises(ValueError, match="called several times"):
+        distill(quantized, model, features=["shared"])

@@ -1,0 +1,173 @@
+import keras
+import numpy as np
+import pytest
+import small_models
+from keras import layers, ops
+from small_models import assert_same_arrays, data_for, values
+
+from tensorflow_quantization import calibrate, fine_tune, quantize_model
+from tensorflow_quantization.calibration.calibrate import activation_quantizers
+from tensorflow_quantization.training import Dampen
+
+
+def pair(model=None, **arguments):
+    """A float model, and its calibrated quantized form."""
+    model = model or small_models.residual()
+    return model, calibrate(quantize_model(model, **arguments), data_for(model), verbose=0)
+
+
+def loss():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def noise(model, quantized, x):
+    expected, got = (m.predict(x, verbose=0) for m in (model, quantized))
+    return ((got - expected) ** 2).sum() / (expected**2).sum()
+
+
+class Stop(keras.callbacks.Callback):
+    """Interrupts the training in its last epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.last = epoch == self.params["epochs"] - 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.last and batch:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_a_teacher_brings_the_outputs_nearer(images):
+    x = small_models.images(128)[0]
+    model, quantized = pair(weight_bits=3, weight_ranges="learned", ranges="learned", activation_bits=4)
+    before = noise(model, quantized, x)
+    untouched = values(model)
+    history = fine_tune(quantized, x, teacher=model, epochs=12, batch_size=16, learning_rate=3e-3, verbose=0)
+    assert isinstance(history, keras.callbacks.History)
+    assert history.model is quantized
+    assert len(history.history["loss"]) == 12
+    assert noise(model, quantized, x) < 0.7 * before
+    assert_same_arrays(values(model), untouched)
+
+
+def test_labels_with_the_loss_that_the_model_is_compiled_with(images):
+    model = small_models.cnn()
+    model.compile("sgd", loss())
+    model, quantized = pair(model)
+    optimizer, before = quantized.optimizer, quantized.evaluate(*images, verbose=0)
+    logs = fine_tune(quantized, images, metrics=["accuracy"], epochs=6, learning_rate=0.01, verbose=0).history
+    assert sorted(logs) == ["accuracy", "loss"]
+    assert quantized.evaluate(*images, verbose=0) < before
+    assert quantized.optimizer is optimizer
+    quantized.fit(*images, verbose=0)
+
+
+def test_any_structure_of_inputs_and_outputs():
+    model, quantized = pair(small_models.dict_in_and_out())
+    before = values(quantized)
+    fine_tune(quantized, data_for(model), teacher=model, epochs=1, verbose=0)
+    assert any((a != b).any() for a, b in zip(before, values(quantized), strict=True))
+
+
+def test_an_interrupt_leaves_the_model_as_it_was(images):
+    _, quantized = pair(weight_bits=4, weight_ranges="learned")
+    for quantizer in activation_quantizers(quantized):
+        quantizer.frozen = False
+    before = values(quantized)
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(quantized, *images, loss=loss(), epochs=4, batch_size=4, verbose=0, callbacks=[Dampen(1.0), Stop()])
+    assert_same_arrays(values(quantized), before)
+    assert quantized.get_layer("bn").trainable
+    assert not any(q.frozen for q in activation_quantizers(quantized))
+    assert not any(v.regularizer for v in quantized.variables)
+    assert not quantized.compiled
+
+
+def test_a_loss_that_is_not_finite_is_an_error_and_leaves_the_model_as_it_was(images):
+    x = images[0].copy()
+    x[3] = np.nan
+    model, quantized = pair()
+    before = values(quantized)
+    with pytest.raises(ValueError, match="NaN or infinite in epoch 1"):
+        fine_tune(quantized, x, teacher=model, epochs=1, verbose=0)
+    assert_same_arrays(values(quantized), before)
+
+
+def test_ranges_of_calibration_stay_and_statistics_are_those_of_the_data(images):
+    model, quantized = pair()
+    ranges = [ops.convert_to_numpy(q.range).tolist() for q in activation_quantizers(quantized)]
+    fine_tune(quantized, images[0], teacher=model, epochs=2, verbose=0)
+    assert ranges == [ops.convert_to_numpy(q.range).tolist() for q in activation_quantizers(quantized)]
+    conv = keras.Model(quantized.input, quantized.get_layer("quant_conv").output).predict(images[0], verbose=0)
+    mean = ops.convert_to_numpy(quantized.get_layer("bn").moving_mean)
+    np.testing.assert_allclose(mean, conv.reshape(-1, 4).mean(axis=0), rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_generator_needs_its_steps(images):
+    model, quantized = pair()
+
+    def batches():
+        while True:
+            yield (images[0],)
+
+    with pytest.raises(ValueError, match="Pass steps_per_epoch"):
+        fine_tune(quantized, batches(), teacher=model, verbose=0)
+    logs = fine_tune(quantized, batches(), teacher=model, steps_per_epoch=3, epochs=2, verbose=0).history
+    assert len(logs["loss"]) == 2
+
+
+class Rate(keras.callbacks.Callback):
+    """The learning rate at the start of the training."""
+
+    def on_train_begin(self, logs=None):
+        self.first = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bits", "epochs", "rate"), [(8, 1, 1e-4), (4, 10, 1e-3)])
+def test_a_recipe_of_the_bits_unless_the_user_has_one(images, bits, epochs, rate):
+    model, quantized = pair(weight_bits=bits)
+    seen = Rate()
+    history = fine_tune(quantized, images[0], teacher=model, callbacks=[seen], verbose=0)
+    assert len(history.history["loss"]) == epochs
+    np.testing.assert_allclose(seen.first, rate, rtol=1e-6)
+    with pytest.raises(ValueError, match="optimizer or learning_rate, not both"):
+        fine_tune(quantized, images[0], teacher=model, optimizer=keras.optimizers.SGD(), learning_rate=0.1)
+
+
+def test_what_cannot_be_fine_tuned_is_refused(images):
+    model = small_models.cnn()
+    with pytest.raises(ValueError, match="no quantizers"):
+        fine_tune(model, images[0], teacher=model)
+    with pytest.raises(ValueError, match="'quant_conv/input_quantizer' is not set yet"):
+        fine_tune(quantize_model(model), images[0], teacher=model)
+    with pytest.raises(ValueError, match="nothing to learn from"):
+        fine_tune(pair(model)[1], images[0])
+
+
+@pytest.mark.slow
+def test_fashion_mnist_at_3_bits_and_in_onnx_runtime(fashion_mnist, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from tensorflow_quantization import export_onnx
+
+    (x, y), (x_test, y_test) = fashion_mnist
+    x, y, x_test, y_test = x[:4096], y[:4096], x_test[:2048], y_test[:2048]
+    inputs = keras.Input(x.shape[1:])
+    h = inputs
+    for filters in (8, 16):
+        h = layers.Conv2D(filters, 3, strides=2, padding="same")(h)
+        h = layers.ReLU()(layers.BatchNormalization()(h))
+    model = keras.Model(inputs, layers.Dense(10)(layers.Flatten()(h)))
+    model.compile(keras.optimizers.Adam(3e-3), loss())
+    model.fit(x, y, batch_size=64, epochs=4, verbose=0)
+    quantized = quantize_model(model, target="onnxruntime", weight_bits=3, weight_ranges="learned")
+    calibrate(quantized, x[:256], verbose=0)
+
+    def accuracy(m):
+        return (m.predict(x_test, verbose=0).argmax(axis=1) == y_test).mean()
+
+    before = accuracy(quantized)
+    fine_tune(quantized, x, teacher=model, epochs=4, batch_size=64, verbose=0)
+    assert accuracy(quantized) > max(before, accuracy(model) - 0.02)
+    export_onnx(quantized, tmp_path / "model.onnx", verify_with=x_test[:64])

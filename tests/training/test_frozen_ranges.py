@@ -1,0 +1,36 @@
+import keras
+import small_models
+from keras import ops
+
+from tensorflow_quantization import calibrate, quantize_model
+from tensorflow_quantization.calibration.calibrate import activation_quantizers
+from tensorflow_quantization.training import FreezeRanges
+
+
+class Ranges(keras.callbacks.Callback):
+    """The ranges at the end of each epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append([ops.convert_to_numpy(q.range).tolist() for q in activation_quantizers(self.model)])
+
+
+def test_ranges_move_before_the_epoch_and_stay_from_it_on(images):
+    quantized = quantize_model(small_models.cnn(), ranges="last")
+    quantized.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    ranges = Ranges()
+    quantized.fit(*images, epochs=4, verbose=0, callbacks=[FreezeRanges(2), ranges])
+    first, second, third, fourth = ranges.seen
+    assert first != second
+    assert second == third == fourth
+    assert all(q.frozen for q in activation_quantizers(quantized))
+
+
+def test_learned_steps_go_on_training(images):
+    quantized = calibrate(quantize_model(small_models.cnn(), ranges="learned"), images[0], verbose=0)
+    quantized.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+    quantized.fit(*images, epochs=2, verbose=0, callbacks=[FreezeRanges(0)])
+    assert any(float(q.step_change) != 0 for q in activation_quantizers(quantized))
