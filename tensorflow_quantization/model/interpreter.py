@@ -192,7 +192,7 @@ class Run:
         self._interpreter = interpreter
         self._graph = graph
         self._call_function = call_function
-        self._values = {id(tensor): value for tensor, value in zip(graph.inputs, flat, strict=True)}
+        self._held = {id(tensor): value for tensor, value in zip(graph.inputs, flat, strict=True)}
         self._done = 0
 
     @property
@@ -204,7 +204,7 @@ class Run:
         """Returns a run that goes on from here on its own, and computes its calls by `call_function`."""
         other = copy.copy(self)
         other._call_function = call_function
-        other._values = dict(self._values)
+        other._held = dict(self._held)
         return other
 
     def arguments(self) -> Arguments:
@@ -222,9 +222,9 @@ class Run:
                 f"return {len(call.outputs)}, one for each output of the call."
             )
         computed = Computed(call, [self._read(tensor) for tensor in call.inputs], outputs)
-        self._values.update((id(tensor), value) for tensor, value in zip(call.outputs, outputs, strict=True))
+        self._held.update((id(tensor), value) for tensor, value in zip(call.outputs, outputs, strict=True))
         for key in self._interpreter.dead_after[self._done]:
-            del self._values[key]
+            del self._held[key]
         self._done += 1
         return computed
 
@@ -233,7 +233,7 @@ class Run:
         return substitute(self._graph.output_structure, self._read)
 
     def _read(self, tensor: Tensor) -> Any:
-        return self._values[id(tensor)]
+        return self._held[id(tensor)]
 
 
 def _flatten(structure: Any) -> list[Any]:
