@@ -238,7 +238,38 @@ def _read(path: Path) -> dict[str, Entry]:
         raise ValueError(f"{str(path)!r} is no file of save_calibration: {error}.") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise ValueError(f'{str(path)!r} is no file of save_calibration: it lacks "format": {_FORMAT!r}.')
-    return content["quantizers"]
+    quantizers = content.get("quantizers")
+    if not isinstance(quantizers, dict):
+        raise ValueError(f'{str(path)!r} is no file of save_calibration: it lacks "quantizers".')
+    for name, entry in quantizers.items():
+        try:
+            _check_entry(entry)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(
+                f"{str(path)!r} is no file of save_calibration: what it has of {name!r} is damaged "
+                f"({type(error).__name__}: {error}). Save the calibration again."
+            ) from error
+    return quantizers
+
+
+def _check_entry(entry: Entry) -> None:
+    """Raises an error of any kind if an entry is not what `_entry` returns."""
+    low, high = entry["low"], entry["high"]
+    if not all(type(end) in (int, float) and abs(end) <= np.finfo(np.float32).max for end in (low, high)):
+        raise ValueError(f"the range {low!r} to {high!r} is not finite")
+    if low > high:
+        raise ValueError(f"the range begins at {low!r} and ends at {high!r}")
+    if not isinstance(entry["scheme"], dict):
+        raise TypeError(f"scheme must be a dict, got {entry['scheme']!r}")
+    _scheme(entry)
+    estimator = _estimator(entry)
+    if estimator is None:
+        return
+    for key, (value,) in estimator.merged().items():
+        if not np.isfinite(value).all() or (key == "counts" and (value < 0).any()):
+            raise ValueError(f"the statistic {key!r} is out of range")
+    if estimator.low > estimator.high:
+        raise ValueError(f"the data begins at {estimator.low!r} and ends at {estimator.high!r}")
 
 
 def _write(path: Path, entries: dict[str, Entry]) -> None:

@@ -84,6 +84,7 @@ class FileTensors:
         self._of_file: dict[int, float] = defaultdict(float)
         self._rounding: dict[int, float] = defaultdict(float)
         self._paths: dict[int, str] = {}
+        self._other_shape = ""
         self._signal = self._noise = self._quantization = 0.0
 
     def run(self, batch: list[Array], twin: FloatTwin) -> None:
@@ -91,6 +92,11 @@ class FileTensors:
         outputs, integers = self._run(batch)
         self._tensors = defaultdict(deque)
         run_with_integers(self._graph, batch, partial(self._compare, integers))
+        if self._other_shape:
+            raise ValueError(
+                f"{str(self._path)!r} was not written from {self._graph.model.name!r}: {self._other_shape}. Export the "
+                "model again."
+            )
         graph = self._graph_of_keras
         quantized, exact = (
             [float32_array(y) for y in tree.flatten(Interpreter(graph).run(in_float32(batch), function))]
@@ -140,6 +146,11 @@ class FileTensors:
         whole = numerics.quantize(exact, scale, zero_point, scheme, np)
         array, points = integers.get((id(call), key), (None, ()))
         if array is None:  # the file does not have this quantizer
+            return whole
+        if array.size != exact[points].size:
+            # Raised by `run`: Keras would wrap it here.
+            shapes = f"has shape {array.shape}, and the model's {exact[points].shape}"
+            self._other_shape = self._other_shape or f"its tensor of {float_path(call.path)!r} {shapes}"
             return whole
         found = array.reshape(exact[points].shape).astype(np.float32)
         wanted = np.clip(exact[points] / scale + zero_point, scheme.qmin, scheme.qmax)

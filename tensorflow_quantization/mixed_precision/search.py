@@ -26,7 +26,7 @@ def search(
     *,
     budget: dict[str, float],
     target: str | None = None,
-    weight_bits: int | Iterable[int] = (4, 8),
+    weight_bits: int | Iterable[int] | None = None,
     activation_bits: int | Iterable[int] = (8,),
     float_layers: bool = True,
     quantization_spec: QuantizationSpec | None = None,
@@ -66,7 +66,7 @@ def search(
               weight in float. The choice with the best metric is looked for.
             - "latency": `measure` may return so many seconds. The choice with the best metric is looked for.
         target: the runtime, as in `quantize_model`; default `None`.
-        weight_bits: int or several, 2 to 8; default (4, 8).
+        weight_bits: int or several, 2 to 8; default `None`: (4, 8), for LiteRT (8,).
         activation_bits: int or several, 2 to 8; default (8,). A layer has any combination with `weight_bits`.
         float_layers: bool; layers may stay in float. Default `True`.
         quantization_spec: `QuantizationSpec` with entries for layers that are decided; default `None`. The result has

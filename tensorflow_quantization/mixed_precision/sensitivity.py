@@ -29,7 +29,7 @@ def sensitivity(
     data: Any,
     *,
     target: str | None = None,
-    weight_bits: int | Iterable[int] = (4, 8),
+    weight_bits: int | Iterable[int] | None = None,
     activation_bits: int | Iterable[int] = (8,),
     quantization_spec: QuantizationSpec | None = None,
     method: str = "minmax",
@@ -57,7 +57,7 @@ def sensitivity(
         data: the calibration set as `calibrate` takes it. The first 256 samples are used. Of (x, y) pairs only x is
             used.
         target: the runtime, as in `quantize_model`; default `None`.
-        weight_bits: int or several, 2 to 8; default (4, 8).
+        weight_bits: int or several, 2 to 8; default `None`: (4, 8), for LiteRT (8,).
         activation_bits: int or several, 2 to 8; default (8,). Each combination with `weight_bits` is tried.
         quantization_spec: `QuantizationSpec` as in `quantize_model`; default `None`. Layers that it names keep the
             precision of their entry: they have no row.
@@ -72,6 +72,8 @@ def sensitivity(
             or infinite (the message names the layer).
     """
     check_count("samples", samples)
+    if weight_bits is None:
+        weight_bits = (8,) if target == "litert" else (4, 8)
     tried = precisions(weight_bits, activation_bits)
     arguments: dict[str, Any] = {"target": target, "quantization_spec": quantization_spec}
     for precision in tried:  # raises what `quantize_model` would raise, before any work

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from tensorflow_quantization.calibration.calibrate import check_calibrated
 from tensorflow_quantization.mixed_precision.alone import bytes_of_weights
 from tensorflow_quantization.mixed_precision.budget import DROP, Budget, cost_text
 from tensorflow_quantization.mixed_precision.explore import explore, pareto
@@ -15,7 +16,9 @@ from tensorflow_quantization.mixed_precision.knapsack import Proposal, proposals
 from tensorflow_quantization.mixed_precision.precision import FLOAT, Precision, spec_of
 from tensorflow_quantization.mixed_precision.search_result import Evaluation, Front, SearchResult
 from tensorflow_quantization.mixed_precision.sensitivity_result import LayerSensitivity, Sensitivity
+from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
+from tensorflow_quantization.wrappers import float_path, wrappers_in
 
 Quantize = Callable[[keras.Model, QuantizationSpec], keras.Model]
 Number = Callable[[keras.Model], float]
@@ -54,7 +57,10 @@ class Trials:
             # With all layers in float there is nothing to quantize.
             return way.choices != float_model and (budget.kind == DROP or fixed + way.cost <= budget.limit)
 
-        self._check_reachable(list(filter(allowed, proposals(costs, noises))), fixed, costs, budget)
+        ways = list(proposals(costs, noises))
+        if float_model in {way.choices for way in ways} and not any(map(allowed, ways)):
+            self._check_float(fixed + sum(own[i] for own, i in zip(costs, float_model, strict=True)), budget)
+        self._check_reachable(list(filter(allowed, ways)), fixed, costs, budget)
         reference = _finite(self.evaluate(self.model), "evaluate", "the float model")
         self._report(f"float: {reference:.6g}")
         made: list[Evaluation] = []
@@ -106,9 +112,18 @@ class Trials:
                 f"The budget of {budget} cannot be reached: the least is {least}. Allow more, or pass fewer bits."
             )
 
+    def _check_float(self, cost: float, budget: Budget) -> None:
+        if cost <= budget.limit:
+            raise ValueError(
+                f"All layers in float cost {cost_text(cost, self.latency is not None)}, and no quantized layer costs "
+                "less: the float model is the best within the budget. Pass float_layers=False to search over quantized "
+                "layers."
+            )
+
     def _trial(self, chosen: dict[str, Precision], cost: float, noise: float) -> Evaluation:
         spec = spec_of(chosen, self.base)
         quantized = self.quantize(self.model, spec)
+        _check_quantized(quantized, chosen)
         metric = _finite(self.evaluate(quantized), "evaluate", _names(chosen))
         if self.latency is not None:
             cost = _finite(self.latency(quantized), "measure", _names(chosen))
@@ -141,6 +156,29 @@ def _options(layer: LayerSensitivity, float_layers: bool, is_latency: bool) -> l
     if is_latency:
         options = list({precision.activation_bits: precision for precision in options[::-1]}.values())[::-1]
     return [*([FLOAT] if float_layers else []), *options]
+
+
+def _check_quantized(model: Any, chosen: dict[str, Precision]) -> None:
+    """Raises: TypeError: it is no model. ValueError: it is not quantized as chosen, or not calibrated."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"quantize must return a keras.Model, got {model!r}.")
+    check_calibrated(model)
+    bits = {float_path(call.path): _weight_bits(call.operation) for call in LayerGraph.trace(model).flatten().calls}
+    for path, precision in chosen.items():
+        found = bits.get(path, set())
+        if found != (set() if precision == FLOAT else {precision.weight_bits}):
+            raise ValueError(
+                f"quantize returned a model with {path!r} in {_bits_text(found)}, not in {precision}. Pass the spec "
+                "that it gets on to quantize_model."
+            )
+
+
+def _weight_bits(operation: Any) -> set[int]:
+    return {q.scheme.bits for wrapper in wrappers_in(operation) for q in wrapper.weight_quantizers.values()}
+
+
+def _bits_text(bits: set[int]) -> str:
+    return f"weights of {', '.join(map(str, sorted(bits)))} bits" if bits else "float"
 
 
 def _names(chosen: dict[str, Precision]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +12,11 @@ import numpy as np
 from keras import tree
 
 from tensorflow_quantization.calibration.calibrate import check_calibrated
-from tensorflow_quantization.model.inputs import BATCH_SIZE
+from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.inputs import BATCH_SIZE, model_inputs
 from tensorflow_quantization.model.keras_internals import compile_arguments, sublayers
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
-from tensorflow_quantization.text.arguments import suggests_arguments
+from tensorflow_quantization.text.arguments import check_count, suggests_arguments
 from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.training.distillation import distill, view_of
 from tensorflow_quantization.training.frozen_ranges import FreezeRanges
@@ -46,6 +48,7 @@ def fine_tune(
     steps_per_epoch: int | None = None,
     learning_rate: float | None = None,
     optimizer: keras.optimizers.Optimizer | None = None,
+    reestimate: bool | None = None,
     validation_data: Any = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int | str = "auto",
@@ -54,9 +57,10 @@ def fine_tune(
 
     The model learns from the outputs of a float `teacher`, from labels with a `loss`, or from both. The learning rate
     falls to zero along a cosine. The ranges that `calibrate` set are the start and stay; learned ones go on from there.
-    Ranges that still follow the batches, and the statistics of BatchNormalization, are frozen for the last quarter of
-    the epochs; at the end, the statistics are estimated anew, unless the data is a generator. If anything stops the
-    training, an interrupt, an error or a loss that is not finite, the model is as before.
+    Ranges that still follow the batches are frozen for the last quarter of the epochs. The statistics of
+    BatchNormalization are those of the float model. Below 8 bits, where the weights move far, they follow the batches,
+    are frozen for the last quarter, too, and are estimated anew at the end, unless the data is a generator. If anything
+    stops the training, an interrupt, an error or a loss that is not finite, the model is as before.
 
     Examples:
         >>> quantized = quantize_model(model, weight_bits=4, weight_ranges="learned")
@@ -81,6 +85,8 @@ def fine_tune(
         steps_per_epoch: int, batches in an epoch; needed for data of unknown length. Default `None`: all.
         learning_rate: float, the first rate; default `None`: 1e-4, or 1e-3 below 8 bits.
         optimizer: a `keras.optimizers.Optimizer`, used as it is; default `None`: Adam, with the cosine.
+        reestimate: bool, whether the statistics of BatchNormalization follow the training; default `None`: only below 8
+            bits. Where the float model's statistics are not those of its data, `False` keeps what it computes.
         validation_data: as `fit` takes it; default `None`.
         callbacks: further callbacks, `Dampen(1e-3)` for example; default none.
         verbose: as `fit` takes it.
@@ -89,26 +95,32 @@ def fine_tune(
         The `keras.callbacks.History`, as `fit` returns it.
 
     Raises:
-        TypeError: `quantized` or `teacher` is no `keras.Model`.
-        ValueError: the model is not calibrated, there is nothing to learn from, the length of the data is unknown, both
-            `optimizer` and `learning_rate` are passed, or the loss becomes NaN or infinite.
+        TypeError: `quantized` or `teacher` is no `keras.Model`, `optimizer` is no optimizer, or a count is no int.
+        ValueError: the model is not calibrated, the data does not fit its inputs, a count or rate is not above 0,
+            there is nothing to learn from, the length of the data is unknown, both `optimizer` and `learning_rate` are
+            passed, or the loss becomes NaN or infinite.
     """
     check_calibrated(quantized)
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("steps_per_epoch", steps_per_epoch)):
+        check_count(name, value)
+    _check_arguments(quantized, teacher, features, optimizer, learning_rate)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data) if isinstance(data, tuple) else (data, y, None)
     loss = _label_loss(quantized, teacher, loss)
+    if _is_array(x):
+        model_inputs(LayerGraph.trace(quantized), x, "data")
+        if loss is not None and y is None:
+            raise ValueError("A loss needs labels. Pass them as y, or as the second of a tuple (x, y).")
     low = _has_low_bits(quantized)
     epochs = _EPOCHS[low] if epochs is None else epochs
     if optimizer is None:
         steps = steps_per_epoch or _steps(x, batch_size)
         rate = _LEARNING_RATE[low] if learning_rate is None else learning_rate
         optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
-    elif learning_rate is not None:
-        raise ValueError("Pass optimizer or learning_rate, not both: an optimizer has a rate of its own.")
     model = view_of(quantized) if teacher is None else distill(quantized, teacher, features=features)
     model.compile(optimizer, loss, metrics=metrics)
     frozen_from = max(1, round(_FROZEN_FROM * epochs))
-    frozen_statistics = FreezeBatchNormalization(frozen_from)
-    schedule = [FreezeRanges(frozen_from), frozen_statistics]
+    reestimate = low if reestimate is None else reestimate
+    schedule = [FreezeRanges(frozen_from), FreezeBatchNormalization(frozen_from if reestimate else 0)]
     with _as_before_unless_finished(quantized):
         history = model.fit(
             x,
@@ -119,10 +131,11 @@ def fine_tune(
             steps_per_epoch=steps_per_epoch,
             validation_data=validation_data,
             callbacks=[*callbacks, *schedule],
+            shuffle=_is_array(x),  # Keras warns where a data set shuffles itself
             verbose=verbose,
         )
         _check_finite(quantized, history)
-        if not isinstance(x, Iterator):  # a generator has no more data
+        if reestimate and not isinstance(x, Iterator):  # a generator has no more data
             reestimate_batch_normalization(quantized, x, steps=_STATISTICS_BATCHES, batch_size=batch_size or BATCH_SIZE)
     history.set_model(quantized)
     return history
@@ -144,11 +157,33 @@ def _has_low_bits(model: keras.Model) -> bool:
     return any(layer.scheme.bits < 8 for layer in layers if isinstance(layer, ActivationQuantizer | WeightQuantizer))
 
 
+def _check_arguments(
+    quantized: keras.Model, teacher: Any, features: Any, optimizer: Any, learning_rate: float | None
+) -> None:
+    if teacher is quantized:
+        raise ValueError("teacher is the quantized model itself. Pass the float model.")
+    if isinstance(features, str):
+        raise TypeError(f"features must be a list of names, got {features!r}. Pass [{features!r}].")
+    if features and teacher is None:
+        raise ValueError("features are those of a teacher. Pass teacher=float_model, too.")
+    if optimizer is not None and not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(f"optimizer must be a keras.optimizers.Optimizer, got {optimizer!r}.")
+    if learning_rate is not None:
+        if optimizer is not None:
+            raise ValueError("Pass optimizer or learning_rate, not both: an optimizer has a rate of its own.")
+        if not (math.isfinite(learning_rate) and learning_rate > 0):
+            raise ValueError(f"learning_rate must be above 0, got {learning_rate!r}.")
+
+
+def _is_array(x: Any) -> bool:
+    arrays = tree.flatten(x)
+    return bool(arrays) and all(hasattr(array, "shape") for array in arrays)
+
+
 def _steps(x: Any, batch_size: int | None) -> int:
     """Returns the number of batches in an epoch."""
-    arrays = tree.flatten(x)
-    if arrays and hasattr(arrays[0], "shape"):
-        return -(-len(arrays[0]) // (batch_size or BATCH_SIZE))
+    if _is_array(x):
+        return -(-len(tree.flatten(x)[0]) // (batch_size or BATCH_SIZE))
     try:
         return len(x)
     except TypeError:

@@ -168,3 +168,45 @@ def test_training_goes_on_after_loading(path):
     save_calibration(model, path)
     other = load_calibration(make(ranges="learned"), path)
     assert not any(q.frozen for q in quantizers_of(other))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"high": float("nan")}, "is not finite"),
+        ({"high": 1e40}, "is not finite"),
+        ({"low": None}, "is not finite"),
+        ({"high": "1"}, "is not finite"),
+        ({"high": True}, "is not finite"),
+        ({"low": 9.0, "high": 1.0}, "begins at 9.0 and ends at 1.0"),
+        ({"scheme": None}, "damaged"),
+        ({"method": "nothing"}, "KeyError: 'nothing'"),
+        ({"arguments": {"zz": 1}}, "unexpected keyword"),
+        ({"statistics": [1]}, "damaged"),
+        ({"statistics": {"low": 0.0}}, "damaged"),
+        ({"statistics": {"low": float("nan"), "high": 1.0}}, "damaged"),
+        ({"statistics": {"low": 2.0, "high": 1.0}}, "begins at 2.0 and ends at 1.0"),
+    ],
+)
+def test_a_damaged_entry_is_an_error_that_names_the_quantizer(change, message, path, tmp_path):
+    model = calibrate(make(), X, verbose=0)
+    save_calibration(model, path)
+    content = json.loads(path.read_text())
+    name = next(iter(content["quantizers"]))
+    content["quantizers"][name].update(change)
+    path.write_text(json.dumps(content))
+    before = values(model)
+    for read in (lambda: load_calibration(model, path), lambda: merge_calibrations([path], tmp_path / "merged.json")):
+        with pytest.raises(ValueError, match="is damaged") as error:
+            read()
+        assert message in str(error.value)
+    assert_same_arrays(values(model), before)
+    assert not (tmp_path / "merged.json").exists()
+
+
+@pytest.mark.parametrize("quantizers", [None, [1], {"x": 3}, {"x": {}}])
+def test_other_content_is_an_error(quantizers, path):
+    save_calibration(calibrate(make(), X, verbose=0), path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantizers": quantizers}))
+    with pytest.raises(ValueError, match="is no file of save_calibration"):
+        load_calibration(make(), path)

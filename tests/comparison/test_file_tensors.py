@@ -86,6 +86,20 @@ def test_a_file_of_another_model_is_refused(tmp_path):
         compare(model, q_model, data, file=path)
 
 
+def test_a_file_of_a_model_with_other_shapes_is_refused(tmp_path):
+    def build(filters):
+        inputs = keras.Input((8, 8, 3), name="image")
+        x = keras.layers.Conv2D(filters, 3, activation="relu", name="first")(inputs)
+        return keras.Model(inputs, keras.layers.Conv2D(2, 3, name="last")(x), name="net")
+
+    data = np.random.default_rng(0).random((8, 8, 8, 3), "float32")
+    model = build(4)
+    q_model, other = (calibrate(quantize_model(m, target="onnxruntime"), data, verbose=0) for m in (model, build(6)))
+    path = export_onnx(other, tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match=r"^'.*other.onnx' was not written from 'net'.*Export the model again"):
+        compare(model, q_model, data, file=path)
+
+
 def test_wrong_files_and_runtimes(tmp_path):
     model, q_model, data = quantized("dense", "onnxruntime")
     with pytest.raises(FileNotFoundError):

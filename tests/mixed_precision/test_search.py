@@ -92,6 +92,31 @@ def test_another_way_to_quantize(cnn, images, snr):
     assert [str(spec) for spec in asked] == [str(one.spec) for one in found.evaluations]
 
 
+@pytest.mark.parametrize(
+    ("quantize", "error", "message"),
+    [
+        (lambda model, spec: None, TypeError, "quantize must return a keras.Model, got None"),
+        (lambda model, spec: model, ValueError, "has no quantizers"),
+        (lambda model, spec: quantize_model(model, quantization_spec=spec), ValueError, "is not set yet"),
+        ("without the spec", ValueError, "quantize returned a model with 'conv' in weights of 8 bits, not in W4A8"),
+    ],
+)
+def test_what_quantize_returns_is_checked(cnn, images, snr, quantize, error, message):
+    def without_spec(model, spec):
+        return calibrate(quantize_model(model, target="onnxruntime"), images[0], verbose=0)
+
+    quantize = quantize if callable(quantize) else without_spec
+    with pytest.raises(error, match=message):
+        search(
+            cnn, images[0], snr, budget={"bytes": 10_000}, weight_bits=4, float_layers=False, quantize=quantize, **QUIET
+        )
+
+
+def test_where_float_is_as_fast_it_is_said(cnn, images, snr):
+    with pytest.raises(ValueError, match="the float model is the best within the budget"):
+        search(cnn, images[0], snr, budget={"latency": 1.0}, measure=lambda model: 1e-3, evaluations=2, **QUIET)
+
+
 def test_reports(cnn, images, snr, capsys):
     found = search(cnn, images[0], snr, budget={"bytes": 10_000}, target="onnxruntime", evaluations=3)
     assert capsys.readouterr().out.count("bytes") == 3

@@ -96,11 +96,19 @@ def test_a_loss_that_is_not_finite_is_an_error_and_leaves_the_model_as_it_was(im
 def test_ranges_of_calibration_stay_and_statistics_are_those_of_the_data(images):
     model, quantized = pair()
     ranges = [ops.convert_to_numpy(q.range).tolist() for q in activation_quantizers(quantized)]
-    fine_tune(quantized, images[0], teacher=model, epochs=2, verbose=0)
+    fine_tune(quantized, images[0], teacher=model, epochs=2, reestimate=True, verbose=0)
     assert ranges == [ops.convert_to_numpy(q.range).tolist() for q in activation_quantizers(quantized)]
     conv = keras.Model(quantized.input, quantized.get_layer("quant_conv").output).predict(images[0], verbose=0)
     mean = ops.convert_to_numpy(quantized.get_layer("bn").moving_mean)
     np.testing.assert_allclose(mean, conv.reshape(-1, 4).mean(axis=0), rtol=1e-2, atol=1e-3)
+
+
+def test_at_8_bits_the_statistics_are_those_of_the_float_model(images):
+    model, quantized = pair()
+    before = [ops.convert_to_numpy(v) for v in quantized.get_layer("bn").non_trainable_variables]
+    fine_tune(quantized, images[0], teacher=model, learning_rate=1e-9, verbose=0)
+    for variable, value in zip(quantized.get_layer("bn").non_trainable_variables, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable), value)
 
 
 @pytest.mark.slow
@@ -144,6 +152,31 @@ def test_what_cannot_be_fine_tuned_is_refused(images):
         fine_tune(quantize_model(model), images[0], teacher=model)
     with pytest.raises(ValueError, match="nothing to learn from"):
         fine_tune(pair(model)[1], images[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"learning_rate": -1}, ValueError, "learning_rate must be above 0, got -1"),
+        ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
+        ({"epochs": 1.5}, TypeError, "epochs must be an int"),
+        ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ({"steps_per_epoch": 0}, ValueError, "steps_per_epoch must be at least 1"),
+        ({"optimizer": "adam"}, TypeError, "optimizer must be a keras.optimizers.Optimizer, got 'adam'"),
+        ({"features": "conv"}, TypeError, r"Pass \['conv'\]"),
+        ({"features": ["conv"], "teacher": None, "loss": "mse"}, ValueError, "features are those of a teacher"),
+        ({"loss": "mse"}, ValueError, "A loss needs labels"),
+        ({"data": np.ones((4, 5, 5, 3), "float32")}, ValueError, "data must hold one array for each input"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_any_work(arguments, error, message, images):
+    model, quantized = pair()
+    before = quantized.get_weights()
+    with pytest.raises(error, match=message):
+        fine_tune(quantized, **{"data": images[0], "teacher": model, "verbose": 0, **arguments})
+    with pytest.raises(ValueError, match="teacher is the quantized model itself"):
+        fine_tune(quantized, images[0], teacher=quantized)
+    assert all(np.array_equal(a, b) for a, b in zip(before, quantized.get_weights(), strict=True))
 
 
 @pytest.mark.slow
