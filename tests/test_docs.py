@@ -112,7 +112,7 @@ def test_every_page_is_in_the_navigation():
 
 
 def examples_namespace() -> dict[str, object]:
-    """What an example in a docstring may take as given, besides the public names: a model, images and its file."""
+    """What an example in a docstring may take as given, besides the public names: a model, images with labels, and its file."""
     inputs = keras.Input((8, 8, 3), name="image")
     x = layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
     model = keras.Model(inputs, layers.Dense(5, name="scores")(layers.GlobalAveragePooling2D(name="pool")(x)))
@@ -123,7 +123,8 @@ def examples_namespace() -> dict[str, object]:
     public = {name: getattr(tensorflow_quantization, name) for name in tensorflow_quantization.__all__}
     own_layer = type("MyLayer", (layers.Layer,), {})
     others = {"keras": keras, "np": np, "QuantizationScheme": QuantizationScheme, "MyLayer": own_layer}
-    return {**public, **others, "model": model, "images": images}
+    labels = np.eye(5, dtype="float32")[np.arange(32) % 5]
+    return {**public, **others, "model": model, "images": images, "labels": labels}
 
 
 def with_example(names: list[str]) -> list[str]:
