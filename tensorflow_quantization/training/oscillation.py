@@ -28,7 +28,7 @@ class QuantizationLogger(keras.callbacks.Callback):
         >>> quantized = quantize_model(model, weight_bits=4)
         >>> quantized.compile("adam", "mse")
         >>> history = quantized.fit(images, labels, callbacks=[QuantizationLogger()], verbose=0)
-        >>> [name for name in history.history if "conv" in name]
+        >>> sorted(name for name in history.history if "conv" in name)
         ['scale/quant_conv/input_quantizer', 'scale/quant_conv/kernel_quantizer']
 
     Args:
