@@ -255,7 +255,7 @@ def _read(path: Path) -> dict[str, Entry]:
 def _check_entry(entry: Entry) -> None:
     """Raises an error of any kind if an entry is not what `_entry` returns."""
     low, high = entry["low"], entry["high"]
-    if not all(type(end) in (int, float) and abs(end) <= np.finfo(np.float32).max for end in (low, high)):
+    if not all(type(end) in (int, float) and abs(end) <= float(np.finfo(np.float32).max) for end in (low, high)):
         raise ValueError(f"the range {low!r} to {high!r} is not finite")
     if low > high:
         raise ValueError(f"the range begins at {low!r} and ends at {high!r}")

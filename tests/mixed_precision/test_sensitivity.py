@@ -87,12 +87,16 @@ def test_values_that_are_not_finite_are_errors(cnn, images):
         sensitivity(cnn, 1e3 * images[0])
 
 
+def test_litert_has_8_bits_only(cnn, images):
+    assert all(set(layer.snr) == {"W8A8"} for layer in sensitivity(cnn, images[0], target="litert"))
+
+
 @pytest.mark.parametrize(
     "arguments, error, message",
     [
         ({"samples": 0}, ValueError, "samples must be at least 1"),
         ({"weight_bits": 9}, ValueError, "weight_bits must be an integer from 2 to 8"),
-        ({"target": "litert"}, ValueError, "8"),
+        ({"target": "litert", "weight_bits": 4}, ValueError, "computes in 8 bits only"),
         ({"bits": 4}, TypeError, "Did you mean 'weight_bits'"),
         ({"target": "onnxruntim"}, ValueError, "Did you mean 'onnxruntime'"),
         ({"data": np.zeros((4, 7, 7, 3))}, ValueError, "image"),
