@@ -112,7 +112,7 @@ def test_every_page_is_in_the_navigation():
 
 
 def examples_namespace() -> dict[str, object]:
-    """What an example in a docstring may take as given, besides the public names: a model, images with labels, and its file."""
+    """What an example in a docstring may take as given, besides the public names: a model, its data and its file."""
     inputs = keras.Input((8, 8, 3), name="image")
     x = layers.Conv2D(4, 3, activation="relu", name="conv")(inputs)
     model = keras.Model(inputs, layers.Dense(5, name="scores")(layers.GlobalAveragePooling2D(name="pool")(x)))
