@@ -61,7 +61,8 @@ def our_files(network: TrainedNetwork, target: str) -> dict[str, Write]:
         export(post_training_quantize(network.model, network.calibration, **arguments), path)
 
     files: dict[str, Write] = {}
-    for bits, title in ((8, "ours"), (4, "ours W4")):
+    titles = {8: "ours"} if target == "litert" else {8: "ours", 4: "ours W4"}  # LiteRT has 8 bits only
+    for bits, title in titles.items():
         for method in ("minmax", "mse"):
             files[f"{title}, {method}"] = functools.partial(calibrated, method=method, weight_bits=bits)
         files[f"{title}, post_training_quantize"] = functools.partial(post_training, weight_bits=bits)

@@ -99,7 +99,7 @@ def main() -> None:
             **{f"ONNX Runtime, {m}": functools.partial(onnxruntime_calibration, path, m, data) for m in peer},
         }
         cold = summary(interleaved(contenders, rounds, warmup=0))
-    predict = functools.partial(model.predict, verbose=0)
+    predict = functools.partial(model.predict, steps=count, verbose=0)
     rates = []
     for _ in range(rounds):  # each with a `predict` of its own beside it: the machine may be busy
         for method, call in calibrations.items():
