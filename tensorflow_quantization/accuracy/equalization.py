@@ -195,8 +195,8 @@ def _expected_error(factors, seen: _Statistics, kernels, weight_bits: int, activ
     scheme = QuantizationScheme(bits=activation_bits, signed=False, symmetric=False, narrow_range=False)
     low, high = np.min(seen.low / factors), np.max(seen.high / factors)
     scaled = seen.rows / factors
-    quantized = numerics.quantize(scaled, *numerics.scale_from_range(low, high, scheme, np), scheme, np)
-    restored = numerics.dequantize(quantized, *numerics.scale_from_range(low, high, scheme, np))
+    scale, zero_point = numerics.scale_from_range(low, high, scheme, np)
+    restored = numerics.dequantize(numerics.quantize(scaled, scale, zero_point, scheme, np), scale, zero_point)
     noise = factors**2 * np.mean((restored - scaled) ** 2, axis=0, dtype=np.float64)
     total = 0.0
     for kernel in kernels:  # (groups, inputs of a group, taps, outputs of a group)

@@ -33,7 +33,7 @@ from tensorflow_quantization.comparison.remedies import AS_IS, remedies, variant
 from tensorflow_quantization.comparison.result import Comparison, LayerComparison
 from tensorflow_quantization.comparison.statistics import Difference, Range, Usage, by_channel, decibels
 from tensorflow_quantization.model.graph import Call, LayerGraph
-from tensorflow_quantization.model.inputs import input_batches
+from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.interpreter import Computed, Interpreter, arguments_at_inference, infer
 from tensorflow_quantization.model.precision import computing_in_float32, in_float32
 from tensorflow_quantization.model.side_by_side import SideBySide
@@ -45,8 +45,6 @@ from tensorflow_quantization.wrappers import float_path, inner_layer
 if TYPE_CHECKING:
     from tensorflow_quantization.comparison.file_tensors import FileTensors
 
-#: Samples in a batch of arrays, and the samples on which the effect at the output is measured.
-_BATCH_SIZE = 32
 #: Without its quantizers, the outputs of the quantized model may differ from the float model's by this part of their
 #: largest value: float rounding, as in the verification of files.
 _TOLERANCE = 1e-4
@@ -114,7 +112,7 @@ def compare(
 
     operations = [call.operation for call in [*graph.calls, *reference.calls]]
     with computing_in_float32([graph.model, reference.model, *operations]):
-        batches = iter(input_batches(graph, data, _BATCH_SIZE, "data"))
+        batches = iter(input_batches(graph, data, BATCH_SIZE, "data"))
         first = next(batches, None)
         if first is None:
             raise ValueError("data holds no batch. Pass at least one sample; a generator can be read once only.")
@@ -225,7 +223,7 @@ def _first_samples(graph: LayerGraph, batch: list[np.ndarray]) -> list[np.ndarra
     """Returns the first samples of a batch; the whole batch if the model has a fixed batch size."""
     if any(t.shape[0] is not None for t in graph.inputs):
         return batch
-    return [array[:_BATCH_SIZE] for array in batch]
+    return [array[:BATCH_SIZE] for array in batch]
 
 
 def _check_twin(graph: LayerGraph, reference: LayerGraph, twin: FloatTwin, samples: list[Any]) -> None:

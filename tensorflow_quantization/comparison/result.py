@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tensorflow_quantization.comparison.findings import Finding, Kind
-from tensorflow_quantization.text.messages import did_you_mean
-from tensorflow_quantization.text.tables import axes, decibels_text, finite, html_table, markdown_table, text_table
+from tensorflow_quantization.text.layers import ByLayer, plot_by_layer
+from tensorflow_quantization.text.tables import decibels_text, finite, html_table, markdown_table, text_table
 from tensorflow_quantization.wrappers import float_path
 
 #: So many layers, and so many findings, are printed.
@@ -63,7 +63,7 @@ class LayerComparison:
     runtime_steps: float | None = None
 
 
-class Comparison:
+class Comparison(ByLayer[LayerComparison]):
     """The layers of a quantized model beside those of the float model, and what is wrong with them.
 
     Print it for the worst layers. Iterate over it to get all layers in the order of the network, or look one up by its
@@ -103,25 +103,15 @@ class Comparison:
         self.file_snr = file_snr
         self.samples = samples
 
-    def __iter__(self) -> Iterator[LayerComparison]:
-        return iter(self.layers)
-
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __getitem__(self, name: str) -> LayerComparison:
-        """The layer with this path, in the float or the quantized model.
+    def _find(self, name: str) -> LayerComparison | None:
+        return super()._find(float_path(name)) or super()._find(name)
 
-        Raises:
-            KeyError: there is no such layer; the message names the closest paths.
-        """
-        if not isinstance(name, str):
-            raise TypeError(f"Layers have paths; pass one, or index the list .layers. Got {name!r}.")
-        for layer in self.layers:
-            if layer.layer in (name, float_path(name)):
-                return layer
-        hint = did_you_mean(name, [layer.layer for layer in self.layers])
-        raise KeyError(f"The comparison has no layer {name!r}.{hint}")
+    @property
+    def _owner(self) -> str:
+        return "The comparison"
 
     @property
     def guilty(self) -> Finding | None:
@@ -176,18 +166,11 @@ class Comparison:
         Raises:
             ImportError: Matplotlib is not installed.
         """
-        if ax is None:
-            ax = axes(len(self.layers))
-        positions = list(range(len(self.layers)))
-        for label, marker in (("effect", "o"), ("own_snr", "|"), ("snr", ".")):
-            values = [getattr(layer, label) for layer in self.layers]
-            ax.plot([v if math.isfinite(v) else math.nan for v in values], positions, marker, label=_LABELS[label])
-        ax.set_yticks(positions, [layer.layer for layer in self.layers])
-        ax.invert_yaxis()
-        ax.set_xlabel("signal-to-noise ratio, dB")
-        ax.grid(axis="x", alpha=0.3)
-        ax.legend()
-        return ax
+        series = {
+            _LABELS[label]: (marker, [getattr(layer, label) for layer in self.layers])
+            for label, marker in (("effect", "o"), ("own_snr", "|"), ("snr", "."))
+        }
+        return plot_by_layer(ax, [layer.layer for layer in self.layers], series, "signal-to-noise ratio, dB")
 
     def _head(self) -> str:
         file = "" if self.file_snr is None else f"; file beside Keras: {decibels_text(self.file_snr)}"

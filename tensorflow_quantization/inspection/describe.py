@@ -17,7 +17,7 @@ from tensorflow_quantization.quantize.stored_reasons import ReasonsOfFloat, stor
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from tensorflow_quantization.targets import DEFAULT
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
-from tensorflow_quantization.text.messages import did_you_mean
+from tensorflow_quantization.text.layers import ByLayer
 from tensorflow_quantization.text.tables import markdown_table, text_table
 from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_path
@@ -100,7 +100,7 @@ class LayerDescription:
         return bool(self.quantizers)
 
 
-class ModelDescription:
+class ModelDescription(ByLayer[LayerDescription]):
     """The layers of a model as a table. Print it, iterate over it, or look a layer up by its path.
 
     Examples:
@@ -121,23 +121,16 @@ class ModelDescription:
         self.name = name
         self.layers = layers
 
-    def __iter__(self) -> Iterator[LayerDescription]:
-        return iter(self.layers)
+    def _find(self, name: str) -> LayerDescription | None:
+        by_float_path = (layer for layer in self.layers if float_path(layer.name) == float_path(name))
+        return super()._find(name) or next(by_float_path, None)
 
-    def __getitem__(self, name: str) -> LayerDescription:
-        """The layer with this path, either in the quantized model or in its float model.
+    def _path(self, layer: LayerDescription) -> str:
+        return layer.name
 
-        Raises:
-            KeyError: there is no such layer; the message names the closest paths.
-        """
-        if not isinstance(name, str):
-            raise TypeError(f"Layers have paths; pass one, or index the list .layers. Got {name!r}.")
-        found = [layer for layer in self.layers if layer.name == name]
-        found += [layer for layer in self.layers if float_path(layer.name) == float_path(name)]
-        if not found:
-            hint = did_you_mean(name, [layer.name for layer in self.layers])
-            raise KeyError(f"Model {self.name!r} has no layer {name!r}.{hint}")
-        return found[0]
+    @property
+    def _owner(self) -> str:
+        return f"Model {self.name!r}"
 
     def to_dict(self) -> dict[str, Any]:
         """The description as a dict for JSON: {"model": name, "layers": [...]}."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tensorflow_quantization.comparison.statistics import decibels
 from tensorflow_quantization.mixed_precision.precision import Precision
-from tensorflow_quantization.text.messages import did_you_mean
-from tensorflow_quantization.text.tables import axes, decibels_text, finite, html_table, markdown_table, text_table
+from tensorflow_quantization.text.layers import ByLayer, plot_by_layer
+from tensorflow_quantization.text.tables import decibels_text, finite, html_table, markdown_table, text_table
 
 #: So many layers are printed.
 _SHOWN = 20
@@ -49,7 +49,7 @@ class LayerSensitivity:
         return max(self.noise.values())
 
 
-class Sensitivity:
+class Sensitivity(ByLayer[LayerSensitivity]):
     """How sensitive each layer of a network is. Print it, iterate over it, or look a layer up by its path.
 
     Examples:
@@ -70,25 +70,14 @@ class Sensitivity:
         self.precisions = precisions
         self.samples = samples
 
-    def __iter__(self) -> Iterator[LayerSensitivity]:
-        return iter(self.layers)
-
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __getitem__(self, name: str) -> LayerSensitivity:
-        """The layer with this path.
+    _which = " with quantized weights"
 
-        Raises:
-            KeyError: there is no such layer; the message names the closest paths.
-        """
-        if not isinstance(name, str):
-            raise TypeError(f"Layers have paths; pass one, or index the list .layers. Got {name!r}.")
-        for layer in self.layers:
-            if layer.layer == name:
-                return layer
-        hint = did_you_mean(name, [layer.layer for layer in self.layers])
-        raise KeyError(f"Model {self.name!r} has no layer {name!r} with quantized weights.{hint}")
+    @property
+    def _owner(self) -> str:
+        return f"Model {self.name!r}"
 
     def ranked(self) -> list[LayerSensitivity]:
         """Returns the layers, most sensitive first: by their greatest noise."""
@@ -127,18 +116,12 @@ class Sensitivity:
         Raises:
             ImportError: Matplotlib is not installed.
         """
-        if ax is None:
-            ax = axes(len(self.layers))
-        rows = list(range(len(self.layers)))
-        for precision in map(str, self.precisions):
-            values = [layer.snr.get(precision, math.nan) for layer in self.layers]
-            ax.plot([v if math.isfinite(v) else math.nan for v in values], rows, "o", label=precision)
-        ax.set_yticks(rows, [layer.layer for layer in self.layers])
-        ax.invert_yaxis()
-        ax.set_xlabel("signal-to-noise ratio of the output, dB")
-        ax.grid(axis="x", alpha=0.3)
-        ax.legend()
-        return ax
+        series = {
+            precision: ("o", [layer.snr.get(precision, math.nan) for layer in self.layers])
+            for precision in map(str, self.precisions)
+        }
+        names = [layer.layer for layer in self.layers]
+        return plot_by_layer(ax, names, series, "signal-to-noise ratio of the output, dB")
 
     def _head(self) -> str:
         return f"Model {self.name!r}: output with one layer quantized, {self.samples} samples"

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 
 from tensorflow_quantization.calibration.calibrate import check_calibrated
-from tensorflow_quantization.mixed_precision.alone import bytes_of_weights
+from tensorflow_quantization.comparison.parts import weight_quantizers_in
+from tensorflow_quantization.mixed_precision.alone import bytes_of_weights, quantized_calls
 from tensorflow_quantization.mixed_precision.budget import DROP, Budget, cost_text
 from tensorflow_quantization.mixed_precision.explore import explore, pareto
 from tensorflow_quantization.mixed_precision.knapsack import Proposal, proposals
@@ -18,7 +19,6 @@ from tensorflow_quantization.mixed_precision.search_result import Evaluation, Fr
 from tensorflow_quantization.mixed_precision.sensitivity_result import LayerSensitivity, Sensitivity
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
-from tensorflow_quantization.wrappers import float_path, wrappers_in
 
 Quantize = Callable[[keras.Model, QuantizationSpec], keras.Model]
 Number = Callable[[keras.Model], float]
@@ -163,18 +163,15 @@ def _check_quantized(model: Any, chosen: dict[str, Precision]) -> None:
     if not isinstance(model, keras.Model):
         raise TypeError(f"quantize must return a keras.Model, got {model!r}.")
     check_calibrated(model)
-    bits = {float_path(call.path): _weight_bits(call.operation) for call in LayerGraph.trace(model).flatten().calls}
+    calls = quantized_calls(LayerGraph.trace(model).flatten())
     for path, precision in chosen.items():
-        found = bits.get(path, set())
+        quantizers = weight_quantizers_in(calls[path].operation) if path in calls else []
+        found = {quantizer.scheme.bits for quantizer in quantizers}
         if found != (set() if precision == FLOAT else {precision.weight_bits}):
             raise ValueError(
                 f"quantize returned a model with {path!r} in {_bits_text(found)}, not in {precision}. Pass the spec "
                 "that it gets on to quantize_model."
             )
-
-
-def _weight_bits(operation: Any) -> set[int]:
-    return {q.scheme.bits for wrapper in wrappers_in(operation) for q in wrapper.weight_quantizers.values()}
 
 
 def _bits_text(bits: set[int]) -> str:
