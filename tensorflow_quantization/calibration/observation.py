@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.quantizers.fake_quantize import float32
 from tensorflow_quantization.quantizers.observing import observing, unquantized
+from tensorflow_quantization.text.warn import muted
 from tensorflow_quantization.wrappers.quantized_once import quantized_once
 
 #: The functions that a Keras model has compiled. They do not see observers that are set later.
@@ -103,7 +105,9 @@ class Observation:
         Raises:
             ValueError: a quantizer got NaN or infinity.
         """
-        statistics = self._statistics(x)
+        # TensorFlow notes that models are compiled often, but each calibration has a model of its own.
+        with muted("tensorflow", logging.ERROR):
+            statistics = self._statistics(x)
         for index in self._order:
             if str(index) in statistics:
                 self._observed[index].merge(statistics[str(index)])

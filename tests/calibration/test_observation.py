@@ -1,5 +1,7 @@
 """Calibration runs inside the compiled model, and leaves the model as it was."""
 
+import logging
+
 import keras
 import numpy as np
 import pytest
@@ -146,3 +148,22 @@ def test_a_layer_that_is_called_twice_observes_both():
     calibrate(model, [x, -2 * x], verbose=0)
     lows, highs = zip(*[ops.convert_to_numpy(q.range) for q in quantizers_of(model)], strict=True)
     assert (min(lows), max(highs)) == (-8, 4)
+
+
+def test_many_calibrations_write_no_note_on_compiling():
+    written = []
+    handler = logging.Handler()
+    handler.emit = lambda record: written.append(record.getMessage())
+    logger = logging.getLogger("tensorflow")
+    before = logger.level
+    logger.setLevel(logging.WARNING)  # tests mute it
+    logger.addHandler(handler)
+    try:
+        for width in range(3, 10):
+            inputs = keras.Input((width,))
+            model = quantize_model(keras.Model(inputs, layers.Dense(2)(inputs)))
+            calibrate(model, np.ones((4, width), "float32"), verbose=0)
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+    assert not [line for line in written if "retracing" in line]
