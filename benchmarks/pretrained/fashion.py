@@ -146,5 +146,6 @@ def train(model: keras.Model, images: np.ndarray, labels: np.ndarray, epochs: in
     epoch = len(images) // batch_size
     rate = keras.optimizers.schedules.CosineDecay(1e-4, (epochs - 1) * epoch, warmup_target=3e-3, warmup_steps=epoch)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"], jit_compile=False)
+    jit = keras.backend.backend() == "jax"  # which knows no other graph; XLA compiles longer than it saves on a CPU
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"], jit_compile=jit)
     model.fit(images[: epoch * batch_size], labels[: epoch * batch_size], batch_size, epochs, verbose=2)

@@ -1,0 +1,256 @@
+"""Accuracy after quantization-aware training, on the networks that are trained on Fashion-MNIST.
+
+    python benchmarks/training.py [--quick] [--networks NAME ...] [--seeds COUNT] [--folder FOLDER] [--processes COUNT]
+
+Each network is quantized, calibrated with 256 images and trained in two ways for as long: with `fine_tune`, and with
+`fit` on the labels alone, which is plain LSQ (arXiv:1902.08153). Accuracy is that of 10,000 test images. Weights stay
+in FOLDER, and what is trained there is not trained again; the backend of Keras may be one with an accelerator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import dataclasses
+import datetime
+import itertools
+import json
+import pathlib
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+
+    from pretrained.network import TrainedNetwork
+
+BATCH = 64
+QUICK = "mobilenet_v2"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """Bits, and how long they are trained.
+
+    Args:
+        weights, activations: in bits.
+        epochs: of all ways.
+        edges: the first and the last layer have 8 bits, as in the LSQ paper.
+    """
+
+    weights: int
+    activations: int
+    epochs: int
+    edges: bool = False
+
+
+SETTINGS = {
+    "W8A8": Setting(8, 8, 1),
+    "W4A8": Setting(4, 8, 5),
+    "W4A4": Setting(4, 4, 5, edges=True),
+    "W2A8": Setting(2, 8, 5, edges=True),
+}
+
+
+def fine_tuned(model, network, images, labels, setting) -> None:
+    """`fine_tune`; the float model teaches, without labels."""
+    from tensorflow_quantization import fine_tune
+
+    fine_tune(model, images, teacher=network.model, epochs=setting.epochs, batch_size=BATCH, verbose=0)
+
+
+def fine_tuned_with_labels(model, network, images, labels, setting) -> None:
+    """`fine_tune`; the float model teaches, and labels do."""
+    from tensorflow_quantization import fine_tune
+
+    arguments = {"teacher": network.model, "loss": cross_entropy(), "epochs": setting.epochs}
+    fine_tune(model, images, labels, **arguments, batch_size=BATCH, verbose=0)
+
+
+def fitted(model, network, images, labels, setting) -> None:
+    """`fit` on labels, with the optimizer and the rates of `fine_tune`."""
+    import keras
+
+    first = 1e-4 if (setting.weights, setting.activations) == (8, 8) else 1e-3
+    rate = keras.optimizers.schedules.CosineDecay(first, setting.epochs * -(-len(images) // BATCH))
+    model.compile(keras.optimizers.Adam(rate), cross_entropy())
+    model.fit(images, labels, BATCH, setting.epochs, verbose=0)
+
+
+def cross_entropy() -> keras.losses.Loss:
+    import keras
+
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+WAYS = {"fine_tune": fine_tuned, "fine_tune, labels": fine_tuned_with_labels, "LSQ": fitted}
+
+
+def quantized(network: TrainedNetwork, setting: Setting) -> keras.Model:
+    """The network with learned ranges, calibrated."""
+    from tensorflow_quantization import QuantizationSpec, calibrate, quantize_model
+
+    spec = QuantizationSpec()
+    kernels = [layer.name for layer in network.model.layers if hasattr(layer, "kernel")]
+    if setting.edges:
+        spec.add([kernels[0], kernels[-1]], weight_bits=8, activation_bits=8)
+    model = quantize_model(
+        network.model,
+        target="onnxruntime",
+        quantization_spec=spec,
+        weight_bits=setting.weights,
+        activation_bits=setting.activations,
+        ranges="learned",
+        weight_ranges="learned",
+    )
+    return calibrate(model, network.calibration, method="mse", verbose=0)
+
+
+def accuracy(model: keras.Model, network: TrainedNetwork) -> float:
+    logits = model.predict(network.evaluation, batch_size=500, verbose=0)
+    return float(np.mean(logits.argmax(-1) == network.labels))
+
+
+def train(name: str, seed: int, setting: str, way: str, quick: bool, weights: pathlib.Path) -> dict[str, float]:
+    """Trains a quantized network and writes its weights; returns accuracies and seconds."""
+    from fashion_mnist import load_fashion_mnist
+    from pretrained.network import written_whole
+    from trained import trained_network
+
+    network = trained_network(name, seed)
+    images, labels = load_fashion_mnist()[0]
+    if quick:
+        images, labels = images[: 10 * BATCH], labels[: 10 * BATCH]
+    model = quantized(network, SETTINGS[setting])
+    before = accuracy(model, network)
+    start = time.perf_counter()
+    WAYS[way](model, network, images, labels, SETTINGS[setting])
+    seconds = time.perf_counter() - start
+    with written_whole(weights) as partial:
+        model.save_weights(partial)
+    found = {"float": network.accuracy(), "before": before, "trained": accuracy(model, network)}
+    return {**found, "seconds": seconds}
+
+
+def measure(name: str, seed: int, setting: str, weights: pathlib.Path) -> float:
+    """The accuracy of the file in ONNX Runtime."""
+    from accuracy import WAYS as RUNS
+    from accuracy import outputs_of
+    from runtimes import Contender
+    from tensorflow_quantization import export_onnx
+    from trained import trained_network
+
+    network = trained_network(name, seed)
+    model = quantized(network, SETTINGS[setting])
+    model.load_weights(weights)
+    with tempfile.TemporaryDirectory() as folder:
+        path = export_onnx(model, pathlib.Path(folder, "model.onnx"))
+        outputs = outputs_of("onnxruntime", Contender("ours", path, RUNS["onnxruntime"][0]), network.evaluation)
+    return float(np.mean(outputs.argmax(-1) == network.labels))
+
+
+def do_step(step: str, name: str, seed: str, setting: str, way: str, quick: str, folder: str) -> None:
+    weights = pathlib.Path(folder, f"{stem(name, int(seed), setting, way)}.weights.h5")
+    if step == "train":
+        found = train(name, int(seed), setting, way, quick == "True", weights)
+    else:
+        found = {"file": measure(name, int(seed), setting, weights)}
+    print()
+    print(json.dumps(found))
+
+
+def stem(name: str, seed: int, setting: str, way: str) -> str:
+    """The name of the files of a training."""
+    return f"{name}-{seed}-{setting}-{way.replace(', ', '-')}"
+
+
+def measured(job: tuple[str, int, str, str], quick: bool, folder: pathlib.Path, in_runtime: bool) -> dict[str, float]:
+    """The figures of one training; kept in a file of the folder."""
+    from steps import run_step
+
+    kept = folder / f"{stem(*job)}.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    for step, key in (("train", "trained"), ("measure", "file")):
+        if key not in found and (step == "train" or in_runtime):
+            found.update(run_step(__file__, step, *job, quick, folder))
+            kept.write_text(json.dumps(found))
+    print(f"{stem(*job)}: {found}", file=sys.stderr)
+    return found
+
+
+def page(found: dict[tuple[str, int, str, str], dict[str, float]], date: datetime.date) -> str:
+    """The Markdown page."""
+    from machine import machine
+    from tensorflow_quantization.text.tables import markdown_table
+
+    rows = []
+    for name, setting in dict.fromkeys((name, setting) for name, _, setting, _ in found):
+        ways = {way: [v for (n, _, s, w), v in found.items() if (n, s, w) == (name, setting, way)] for way in WAYS}
+        first = next(iter(ways.values()))
+        row = [name, setting, str(len(first)), mean(first, "float"), mean(first, "before")]
+        rows.append((*row, *(mean(figures, "file") or mean(figures, "trained") for figures in ways.values())))
+    titles = ("network", "bits", "seeds", "float", "calibrated", *WAYS)
+    head = _HEAD.format(
+        machine=machine(("keras", "tensorflow", "tensorflow-cpu", "onnxruntime")), date=date.isoformat()
+    )
+    return f"{head}\n\n{markdown_table(titles, rows)}\n"
+
+
+def mean(figures: list[dict[str, float]], key: str) -> str:
+    """The mean accuracy over the seeds; "" if one lacks it."""
+    values = [one.get(key) for one in figures]
+    return f"{100 * float(np.mean(values)):.2f}" if values and None not in values else ""
+
+
+_HEAD = """# Accuracy after training
+
+`benchmarks/training.py` quantizes six small networks that are trained on Fashion-MNIST, calibrates them with 256 images
+and trains them on the 60,000 training images, for one epoch at 8 bits and five below, in batches of 64. Figures are
+percent of the 10,000 test images, means over the seeds; after training, of the file in ONNX Runtime. "fine_tune" learns
+from the float model alone; "LSQ" is `fit` on labels with learned ranges (arXiv:1902.08153), for as long and with the
+same rates. In W4A4 and W2A8 the first and the last layer have 8 bits, as in that paper.
+
+{machine}, {date}."""
+
+
+def main() -> None:
+    from pretrained.fashion import NETWORKS
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK}, a few batches: does it run")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", default=list(NETWORKS), help=", ".join(NETWORKS))
+    parser.add_argument("--settings", nargs="+", metavar="BITS", default=list(SETTINGS), help=", ".join(SETTINGS))
+    parser.add_argument("--ways", nargs="+", metavar="WAY", default=list(WAYS), help="; ".join(WAYS))
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each network; default: 3")
+    parser.add_argument("--folder", type=pathlib.Path, help="where results are kept; default: a temporary one")
+    parser.add_argument("--processes", type=int, default=1, help="trainings at a time; default: 1")
+    parser.add_argument("--no-runtime", action="store_true", help="accuracy of Keras only, on a machine for training")
+    parser.add_argument("--docs", type=pathlib.Path, help="a folder for training.md")
+    parser.add_argument("--step", nargs=7, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.step:
+        do_step(*arguments.step)
+        return
+
+    networks, seeds = ([QUICK], 1) if arguments.quick else (arguments.networks, arguments.seeds)
+    products = itertools.product(range(seeds), networks, arguments.settings, arguments.ways)
+    jobs = [(name, seed, setting, way) for seed, name, setting, way in products]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or pathlib.Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        with concurrent.futures.ThreadPoolExecutor(arguments.processes) as pool:
+            rest = (arguments.quick, folder, not arguments.no_runtime)
+            found = dict(zip(jobs, pool.map(lambda job: measured(job, *rest), jobs), strict=True))
+    result = page(found, datetime.date.today())
+    print(result)
+    if arguments.docs:
+        arguments.docs.mkdir(parents=True, exist_ok=True)
+        (arguments.docs / "training.md").write_text(result)
+
+
+if __name__ == "__main__":
+    main()
