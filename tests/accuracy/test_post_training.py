@@ -54,7 +54,19 @@ def test_data_in_batches_of_pairs_without_end():
     assert isinstance(model, keras.Model)
 
 
+def test_the_best_effort_trains_the_roundings(capsys):
+    model, x = branches(), images(seed=5)
+    fast, best = (post_training_quantize(model, images(), weight_bits=3, effort=e) for e in ("fast", "best"))
+    printed = capsys.readouterr().out
+    assert printed.count("roundings trained") == 1
+    assert "block" in printed
+    expected = outputs(model, x)
+    assert decibels(expected, outputs(best, x)) > decibels(expected, outputs(fast, x)) + 0.3
+
+
 def test_errors_come_before_any_work():
+    with pytest.raises(ValueError, match="effort must be one of 'fast', 'best', got 'beste'. Did you mean 'best'"):
+        post_training_quantize(depthwise(), images(), effort="beste")
     with pytest.raises(ValueError, match="shape"):
         post_training_quantize(depthwise(), images()[0])
     with pytest.raises(ValueError, match="computes in 8 bits only"):
