@@ -32,7 +32,7 @@ from tensorflow_quantization.text.arguments import check_count, suggests_argumen
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 #: Of each block. More change little, and what they learn is more and more of these samples only.
-STEPS = 200
+STEPS = 100
 #: The share of the samples that judges whether the training of a block helped; it learns from the others.
 _JUDGES = 0.25
 
@@ -56,7 +56,7 @@ def adapt_rounding(model: keras.Model, quantized: keras.Model, data: Any, *, ste
         quantized: the result of `quantize_model` of it, calibrated; changed in place.
         data: the calibration set as `calibrate` takes it, without labels. What one block reads and returns is in memory
             for all samples at once: a few hundred are enough.
-        steps: int, of training for each block, with 32 samples each; default 200.
+        steps: int, of training for each block, with 32 samples each; default 100.
 
     Returns:
         `quantized`. A kernel holds the chosen integers times their scale, so saving, exporting and training start from
@@ -132,8 +132,8 @@ class _BlockByBlock:
         self._runs = before
         if not min(noise) > 0.0:
             return
-        learned_from = ([x[~judges] for x in arrays] for arrays in (inputs, float_inputs, expected))
-        samples = Samples(*learned_from, noise=noise)
+        learned_from = [[x[~judges] for x in arrays] for arrays in (inputs, float_inputs, expected)]
+        samples = Samples(learned_from[0], learned_from[1], learned_from[2], noise)
         roundings = [SoftRounding(kernel, self._exact[id(kernel.wrapper), kernel.name]) for kernel in kernels]
         variables = [v for call in block.calls if call.is_layer for v in call.operation.variables]
         values = [np.array(float32_array(variable)) for variable in variables]

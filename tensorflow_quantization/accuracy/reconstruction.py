@@ -120,9 +120,10 @@ class _Reconstruction(keras.Model):
 
     def dropping(self, quantizer: ActivationQuantizer) -> Observer:
         """Returns the observer that quantizes one half of the values only."""
-        scale, zero_point = (np.float32(parameter) for parameter in quantizer.parameters())
+        parameters = [np.float32(parameter) for parameter in quantizer.parameters()]
 
         def observe(x):
+            scale, zero_point = map(ops.convert_to_tensor, parameters)
             return self._mixed(ops.cast(fake_quantize(float32(x), scale, zero_point, quantizer.scheme), x.dtype), x)
 
         return observe

@@ -39,19 +39,22 @@ class SoftRounding:
         self._floor = integers - is_up
         part = np.clip(exact - self._floor, _NEAREST, 1 - _NEAREST)
         part = np.where(is_up, np.maximum(part, 0.5 + _NEAREST), np.minimum(part, 0.5 - _NEAREST))
-        self.start = kernel.form.kernel(np.log((part - _LOW) / (_HIGH - part))).astype(np.float32)
+        self.start = self._kernel(np.log((part - _LOW) / (_HIGH - part)))
 
     def weight(self, value: Any) -> Any:
         """Returns the kernel in the shape of the layer, float32, for a tensor that `start` is the start of."""
-        form = self.kernel.form
-        floor, scale, fixed = (form.kernel(x).astype(np.float32) for x in (self._floor, self._scale, self._weight))
-        pinned = form.kernel(self._pinned)
+        matrices = (self._floor, self._scale, self._weight, self._pinned)
+        floor, scale, fixed, pinned = (ops.convert_to_tensor(self._kernel(x)) for x in matrices)
         return ops.where(pinned, fixed, (floor + rectified_sigmoid(value)) * scale)
 
     def assign(self, value: np.ndarray) -> None:
         """Sets the kernel to the nearer integers."""
         up = self.kernel.form.matrix(value) >= 0.0
         self.kernel.assign(np.where(self._pinned, self._weight, (self._floor + up) * self._scale))
+
+    def _kernel(self, matrix: np.ndarray) -> np.ndarray:
+        kernel = self.kernel.form.kernel(matrix)
+        return kernel if kernel.dtype == bool else kernel.astype(np.float32)
 
 
 def rectified_sigmoid(value: Any) -> Any:
