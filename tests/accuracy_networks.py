@@ -20,6 +20,25 @@ def images(count=64, seed=0):
     return np.random.default_rng(seed).random((count, 16, 16, 3), "float32")
 
 
+def smooth_images(count=128, seed=0):
+    """Squares of one color and some noise: neighbours are alike, as in photographs."""
+    rng = np.random.default_rng(seed)
+    squares = rng.random((count, 4, 4, 3)).repeat(4, axis=1).repeat(4, axis=2)
+    return np.clip(squares + 0.1 * rng.normal(size=squares.shape), 0, 1).astype("float32")
+
+
+def residual():
+    """Two inverted residuals, as in MobileNetV2; it returns a map."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((16, 16, 3), name="image")
+    x = layers.Conv2D(16, 3, padding="same", activation="relu", name="stem")(inputs)
+    for index in range(2):
+        y = layers.Conv2D(32, 1, activation="relu", name=f"expand_{index}")(x)
+        y = layers.DepthwiseConv2D(3, padding="same", activation="relu", name=f"depthwise_{index}")(y)
+        x = layers.Add(name=f"sum_{index}")([x, layers.Conv2D(16, 1, name=f"project_{index}")(y)])
+    return keras.Model(inputs, x)
+
+
 def depthwise():
     """Depthwise convolutions, whose kernels lose most by rounding to nearest."""
     keras.utils.set_random_seed(1)

@@ -16,6 +16,7 @@ from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.interpreter import Arguments, Interpreter, infer, input_tensors
 from tensorflow_quantization.model.side_by_side import pair_calls
+from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, quantized_name, wrappers_in
 
 #: Bytes of the largest tensor of a batch that is joined of several.
@@ -78,11 +79,11 @@ def layer_by_layer(
     """
     graph = LayerGraph.trace(quantized).flatten()
     float_graph = LayerGraph.trace(model).flatten() if model is not None else None
-    partners = _partners(float_graph, graph) if float_graph is not None else {}
-    arrays = _joined(graph, list(input_batches(graph, data, BATCH_SIZE, "data")))
+    partners = partners_of(float_graph, graph) if float_graph is not None else {}
+    arrays = joined(graph, list(input_batches(graph, data, BATCH_SIZE, "data")))
     batches = [input_tensors(graph, x) for x in arrays]
     runs = [Interpreter(graph).start(x) for x in batches]
-    reference = _Reference(float_graph, batches) if float_graph is not None else None
+    reference = Reference(float_graph, batches) if float_graph is not None else None
     del arrays, batches
     called = Counter(id(call.operation) for call in graph.calls)
     with unchanged_on_error(quantized):
@@ -98,7 +99,7 @@ def layer_by_layer(
                 run.step()
 
 
-def _joined(graph: LayerGraph, batches: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+def joined(graph: LayerGraph, batches: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
     """Joins batches as far as the largest tensor stays below `_LARGEST`: a layer is called less often then."""
     shapes = [t.shape for t in graph.inputs] + [t.shape for call in graph.calls for t in call.outputs]
     if any(shape[:1] != (None,) or None in shape[1:] for shape in shapes):
@@ -113,7 +114,7 @@ def _joined(graph: LayerGraph, batches: list[list[np.ndarray]]) -> list[list[np.
     return joined
 
 
-def _partners(float_graph: LayerGraph, graph: LayerGraph) -> dict[int, Call]:
+def partners_of(float_graph: LayerGraph, graph: LayerGraph) -> dict[int, Call]:
     """Returns the call of the float model for each call of the quantized one, by its id."""
     pairs = pair_calls(float_graph, graph, quantized_name(""))
     wrapped = [(call, copy) for call, copy in pairs if isinstance(copy.operation, BaseQuantizeWrapper)]
@@ -131,7 +132,7 @@ def _shapes(layer: keras.Operation) -> list[tuple[int, ...]]:
     return [tuple(v.shape) for v in layer.weights] if isinstance(layer, keras.layers.Layer) else []
 
 
-class _Reference:
+class Reference:
     """The float model on all batches; advances on demand."""
 
     def __init__(self, graph: LayerGraph, batches: list[Any]):
@@ -151,7 +152,8 @@ class _Reference:
 @contextlib.contextmanager
 def unchanged_on_error(model: keras.Model) -> Iterator[None]:
     """Gives a model back the weights that it has now if the context raises, or is interrupted."""
-    before = [keras.ops.convert_to_numpy(w.value) for w in model.weights]
+    with converting():  # a copy: the array of a backend may be a view of the variable
+        before = [np.array(keras.ops.convert_to_numpy(w.value)) for w in model.weights]
     try:
         yield
     except BaseException:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import tree
 
+from tensorflow_quantization.accuracy.adaptive_rounding import exact_kernels, train_rounding
 from tensorflow_quantization.accuracy.bias_correction import BiasCorrection
 from tensorflow_quantization.accuracy.equalization import equalize
 from tensorflow_quantization.accuracy.equalized_models import remember
@@ -21,7 +22,9 @@ from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
 from tensorflow_quantization.quantize.pipeline import plan_model
 from tensorflow_quantization.text.arguments import suggests_arguments
+from tensorflow_quantization.text.messages import must_be_one_of
 
+EFFORTS = ("fast", "best")
 #: Samples that are used. The statistics of more are the same, and all are in memory at once.
 _SAMPLES = 256
 
@@ -35,13 +38,15 @@ def post_training_quantize(
     weight_bits: int | None = None,
     activation_bits: int | None = None,
     quantization_spec: QuantizationSpec | None = None,
+    effort: str = "fast",
     method: str = "mse",
     verbose: int = 1,
 ) -> keras.Model:
     """Quantizes a float model without training and without labels, as accurately as the methods of this package can.
 
     In this order: `equalize` the channels, `quantize_model`, `calibrate`, `clip_weights` below 8 bits, and, for one
-    layer after the other, `round_weights` and `correct_biases`. Each is also a function of its own.
+    layer after the other, `round_weights` and `correct_biases`; with `effort="best"`, `adapt_rounding` goes on from
+    there. Each is also a function of its own.
 
     Examples:
         >>> quantized = post_training_quantize(model, images, target="onnxruntime", verbose=0)
@@ -55,15 +60,20 @@ def post_training_quantize(
         target: the runtime, as in `quantize_model`; default `None`.
         weight_bits, activation_bits: int, 2 to 8; default `None`, which is 8.
         quantization_spec: `QuantizationSpec` of single layers, as in `quantize_model`; default `None`.
+        effort: "fast" (default), about as long as a calibration; or "best", which trains the roundings block by block,
+            for minutes, and pays at 4 bits.
         method: how ranges are estimated, as in `calibrate`; default "mse".
-        verbose: 1 (default) prints the signal-to-noise ratio of the outputs after each stage, 0 nothing.
+        verbose: 1 (default) prints the signal-to-noise ratio of the outputs after each stage, and a progress bar of
+            blocks; 0 nothing.
 
     Returns:
         The quantized model, calibrated. It trains, saves and exports as the result of `quantize_model` does.
 
     Raises:
-        TypeError, ValueError: as `quantize_model` and `calibrate`.
+        TypeError, ValueError: as `quantize_model` and `calibrate`, or there is no such effort.
     """
+    if effort not in EFFORTS:
+        raise ValueError(must_be_one_of("effort", EFFORTS, effort))
     batches = first_batches(LayerGraph.trace(model), data, _SAMPLES, "The calibration data")
     arguments: dict[str, Any] = {
         "target": target,
@@ -81,8 +91,12 @@ def post_training_quantize(
     if bits < 8:
         clip_weights(quantized)
         _report(progress, quantized, "weights clipped")
+    exact = exact_kernels(quantized)
     layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], equalized)
     _report(progress, quantized, "weights rounded, biases corrected")
+    if effort == "best":
+        train_rounding(equalized, quantized, batches, exact, verbose=verbose)
+        _report(progress, quantized, "roundings trained")
     remember(quantized, model, equalized)
     return quantized
 

@@ -200,16 +200,20 @@ class Run:
         """Whether all calls are computed."""
         return self._done == len(self._graph.calls)
 
-    def fork(self, call_function: CallFunction) -> Run:
-        """Returns a run that goes on from here on its own, and computes its calls by `call_function`."""
+    def fork(self, call_function: CallFunction | None = None) -> Run:
+        """Returns a run that goes on from here on its own, and computes its calls by `call_function`, or as this."""
         other = copy.copy(self)
-        other._call_function = call_function
+        other._call_function = call_function or self._call_function
         other._held = dict(self._held)
         return other
 
     def arguments(self) -> Arguments:
         """Returns the arguments and keyword arguments of the next call, which is not computed."""
         return self._interpreter.read_arguments(self._graph.calls[self._done], self._read)
+
+    def value(self, tensor: Tensor) -> Any:
+        """Returns the value of a tensor that is computed, and that a later call reads or the graph returns."""
+        return self._read(tensor)
 
     def step(self) -> Computed:
         """Computes and returns the next call, and frees the tensors that no later call reads."""

@@ -1,7 +1,17 @@
 import keras
 import numpy as np
 import pytest
-from accuracy_networks import branches, decibels, depthwise, images, outputs, quantized, rescale
+from accuracy_networks import (
+    branches,
+    decibels,
+    depthwise,
+    images,
+    outputs,
+    quantized,
+    rescale,
+    residual,
+    smooth_images,
+)
 
 from tensorflow_quantization import export_onnx
 from tensorflow_quantization.accuracy import equalize, post_training_quantize
@@ -54,7 +64,19 @@ def test_data_in_batches_of_pairs_without_end():
     assert isinstance(model, keras.Model)
 
 
+def test_the_best_effort_trains_the_roundings(capsys):
+    model, x = residual(), smooth_images(64, seed=5)
+    fast, best = (post_training_quantize(model, smooth_images(), weight_bits=4, effort=e) for e in ("fast", "best"))
+    printed = capsys.readouterr().out
+    assert printed.count("roundings trained") == 1
+    assert "block" in printed
+    expected = outputs(model, x)
+    assert decibels(expected, outputs(best, x)) > decibels(expected, outputs(fast, x)) + 0.5
+
+
 def test_errors_come_before_any_work():
+    with pytest.raises(ValueError, match=r"effort must be one of 'fast', 'best', got 'beste'\. Did you mean 'best'"):
+        post_training_quantize(depthwise(), images(), effort="beste")
     with pytest.raises(ValueError, match="shape"):
         post_training_quantize(depthwise(), images()[0])
     with pytest.raises(ValueError, match="computes in 8 bits only"):

@@ -1,0 +1,245 @@
+"""`adapt_rounding`: trains the rounding of the kernels, block by block, without labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tensorflow_quantization.accuracy.bias_correction import BiasCorrection
+from tensorflow_quantization.accuracy.blocks import Block, blocks_of
+from tensorflow_quantization.accuracy.kernels import Kernel, check_quantized, kernels_of
+from tensorflow_quantization.accuracy.layer_by_layer import (
+    Reference,
+    Step,
+    joined,
+    layer_by_layer,
+    partners_of,
+    unchanged_on_error,
+)
+from tensorflow_quantization.accuracy.reconstruction import Samples, reconstruct
+from tensorflow_quantization.accuracy.rounding import WeightRounding
+from tensorflow_quantization.accuracy.soft_rounding import SoftRounding
+from tensorflow_quantization.model.activations import own_activation
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
+from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
+from tensorflow_quantization.model.interpreter import Interpreter, Run, input_tensors
+from tensorflow_quantization.model.weights import float32_array
+from tensorflow_quantization.text.arguments import check_count, suggests_arguments
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+
+#: Of each block. More change little, and what they learn is more and more of these samples only.
+STEPS = 100
+#: The share of the samples that judges whether the training of a block helped; it learns from the others.
+_JUDGES = 0.25
+
+
+@suggests_arguments
+def adapt_rounding(model: keras.Model, quantized: keras.Model, data: Any, *, steps: int = STEPS) -> keras.Model:
+    """Trains the rounding of the kernels, block by block, so that each block returns what it returns in float.
+
+    Starts from `round_weights` and `correct_biases`. Then, for one block of a few layers after the other, each weight
+    learns whether it goes up or down (AdaRound, arXiv:2004.10568, by block as BRECQ, arXiv:2102.05426). The block reads
+    what the blocks before it return, quantized, and one half of the values, at random, is not quantized (QDrop,
+    arXiv:2203.05740). A quarter of the samples judges: a block that does not come nearer to the float model there
+    keeps the rounding of the start.
+
+    Examples:
+        >>> quantized = calibrate(quantize_model(model, weight_bits=4), images, verbose=0)
+        >>> quantized = adapt_rounding(model, quantized, images, steps=20)
+
+    Args:
+        model: the float model.
+        quantized: the result of `quantize_model` of it, calibrated; changed in place.
+        data: the calibration set as `calibrate` takes it, without labels. What one block reads and returns is in memory
+            for all samples at once: a few hundred are enough.
+        steps: int, of training for each block, with 32 samples each; default 100.
+
+    Returns:
+        `quantized`. A kernel holds the chosen integers times their scale, so saving, exporting and training start from
+        them. Kernels of layers that are called several times keep the rounding that they have.
+
+    Raises:
+        TypeError: `model` or `quantized` is no `keras.Model`, or `steps` is no int.
+        ValueError: `quantized` has no quantized kernels, is not calibrated, or was not made from `model`; `steps` is
+            not above 0; the data does not fit its inputs, or a tensor is NaN or infinite. The model is as before then.
+    """
+    check_quantized(quantized, calibrated=True)
+    check_count("steps", steps)
+    with unchanged_on_error(quantized):
+        exact = exact_kernels(quantized)
+        layer_by_layer(quantized, data, [WeightRounding(), BiasCorrection()], model)
+        train_rounding(model, quantized, data, exact, steps=steps)
+    return quantized
+
+
+#: Kernels before rounding, by the id of their wrapper and their name.
+ExactKernels = dict[tuple[int, str], np.ndarray]
+
+
+def exact_kernels(quantized: keras.Model) -> ExactKernels:
+    """Returns the kernels of a model as they are."""
+    return {(id(kernel.wrapper), kernel.name): kernel.value for kernel in kernels_of(quantized)}
+
+
+def train_rounding(
+    model: keras.Model, quantized: keras.Model, data: Any, exact: ExactKernels, steps: int = STEPS, verbose: int = 0
+) -> None:
+    """Trains the rounding that `quantized` has, block by block; see `adapt_rounding`."""
+    with unchanged_on_error(quantized):
+        _BlockByBlock(model, quantized, data, exact).run(steps, verbose)
+
+
+class _BlockByBlock:
+    """A quantized model on all samples, block by block, beside the float model."""
+
+    def __init__(self, model: keras.Model, quantized: keras.Model, data: Any, exact: ExactKernels):
+        self._graph, float_graph = (LayerGraph.trace(m).flatten() for m in (quantized, model))
+        self._partners = partners_of(float_graph, self._graph)
+        self._exact = exact
+        self._called = Counter(id(call.operation) for call in self._graph.calls)
+        self._blocks = blocks_of(self._graph, lambda call: len(self._kernels(call)), self._is_known)
+        batches = [
+            input_tensors(self._graph, x)
+            for x in joined(self._graph, list(input_batches(self._graph, data, BATCH_SIZE, "data")))
+        ]
+        self._runs = [Interpreter(self._graph).start(x) for x in batches]
+        crossing = [t for block in self._blocks for t in [*block.inputs, *block.outputs] if self._is_known(t)]
+        self._float = _FloatValues(float_graph, batches, [self._partner(t) for t in crossing])
+        self._reference = Reference(float_graph, batches)
+
+    def run(self, steps: int, verbose: int) -> None:
+        bar = keras.utils.Progbar(len(self._blocks), verbose=verbose, unit_name="block")
+        for index, block in enumerate(self._blocks):
+            kernels = [kernel for call in block.calls for kernel in self._kernels(call)]
+            if kernels and all(map(self._is_known, block.outputs)):
+                self._improve(block, kernels, steps, index)
+            else:
+                _outputs(self._runs, block)
+            bar.add(1)
+
+    def _improve(self, block: Block, kernels: list[Kernel], steps: int, seed: int) -> None:
+        inputs = [_joined_values(self._runs, tensor) for tensor in block.inputs]
+        float_inputs = [self._float.value(self._partner(tensor)) for tensor in block.inputs]
+        before, after = ([run.fork() for run in self._runs] for _ in range(2))
+        start = _outputs(before, block)
+        expected = [self._float.value(self._partner(tensor)) for tensor in block.outputs]
+        judges = np.random.default_rng(seed).permutation(len(start[0])) < _JUDGES * len(start[0])
+        noise = [_noise(y, e, ~judges) for y, e in zip(start, expected, strict=True)]
+        self._runs = before
+        if not min(noise) > 0.0:
+            return
+        learned_from = [[x[~judges] for x in arrays] for arrays in (inputs, float_inputs, expected)]
+        samples = Samples(learned_from[0], learned_from[1], learned_from[2], noise)
+        roundings = [SoftRounding(kernel, self._exact[id(kernel.wrapper), kernel.name]) for kernel in kernels]
+        variables = [v for call in block.calls if call.is_layer for v in call.operation.variables]
+        values = [np.array(float32_array(variable)) for variable in variables]
+        quantizers = [
+            quantizer
+            for call in block.calls
+            if isinstance(call.operation, BaseQuantizeWrapper)
+            for quantizer in call.operation.activation_quantizers
+        ]
+        reconstruct(block.part(self._graph), quantizers, roundings, samples, steps, seed)
+        trained = self._corrected_outputs(after, block)
+        if _relative(trained, expected, judges) < _relative(start, expected, judges):
+            self._runs = after
+        else:
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+
+    def _corrected_outputs(self, runs: list[Run], block: Block) -> list[np.ndarray]:
+        last = _last(block, [call for call in block.calls if self._kernels(call)])
+        for call in block.calls:
+            partner = self._partners.get(id(call))
+            if any(call is one for one in last) and partner is not None:
+                arguments = [run.arguments() for run in runs]
+                BiasCorrection().improve(Step(call, arguments, partner, self._reference.arguments(partner)))
+            for run in runs:
+                run.step()
+        return [_joined_values(runs, tensor) for tensor in block.outputs]
+
+    def _kernels(self, call: Call) -> list[Kernel]:
+        """Returns the kernels of a call whose rounding is chosen: those of a layer that is called once."""
+        is_wrapper = isinstance(call.operation, BaseQuantizeWrapper)
+        return list(kernels_of(call.operation)) if is_wrapper and self._called[id(call.operation)] == 1 else []
+
+    def _is_known(self, tensor: Tensor) -> bool:
+        """Whether a tensor is one of the float model, too."""
+        if tensor.producer is None:
+            return True
+        partner = self._partners.get(id(tensor.producer))
+        if partner is None or len(partner.outputs) != len(tensor.producer.outputs):
+            return False
+        operation = tensor.producer.operation
+        layer = operation.layer if isinstance(operation, BaseQuantizeWrapper) else operation
+        return own_activation(layer) == own_activation(partner.operation)
+
+    def _partner(self, tensor: Tensor) -> Tensor | int:
+        """Returns the tensor of the float model, or the index of an input of both."""
+        if tensor.producer is None:
+            return next(i for i, x in enumerate(self._graph.inputs) if x is tensor)
+        return self._partners[id(tensor.producer)].outputs[tensor.index]
+
+
+class _FloatValues:
+    """Values of tensors of the float model, for all samples; computed on demand, in the order of the graph."""
+
+    def __init__(self, graph: LayerGraph, batches: list[Any], tensors: Sequence[Tensor | int]):
+        self._graph = graph
+        self._runs = [Interpreter(graph).start(x) for x in batches]
+        self._wanted = {id(self._tensor(t)) for t in tensors}
+        self._values = {id(t): [float32_array(x[i]) for x in batches] for i, t in enumerate(graph.inputs)}
+
+    def value(self, tensor: Tensor | int) -> np.ndarray:
+        key = id(self._tensor(tensor))
+        while key not in self._values:
+            for run in self._runs:
+                computed = run.step()
+                for output, value in zip(computed.call.outputs, computed.outputs, strict=True):
+                    if id(output) in self._wanted:
+                        self._values.setdefault(id(output), []).append(float32_array(value))
+        return np.concatenate(self._values[key])
+
+    def _tensor(self, tensor: Tensor | int) -> Tensor:
+        return self._graph.inputs[tensor] if isinstance(tensor, int) else tensor
+
+
+def _outputs(runs: list[Run], block: Block) -> list[np.ndarray]:
+    """Returns what a block returns, for all samples."""
+    for run in runs:
+        for _ in block.calls:
+            run.step()
+    return [_joined_values(runs, tensor) for tensor in block.outputs]
+
+
+def _last(block: Block, calls: list[Call]) -> list[Call]:
+    """Returns the calls of which no other of these reads, directly or not."""
+    read: set[int] = set()
+    last: list[Call] = []
+    chosen = {id(call) for call in calls}
+    for call in reversed(block.calls):
+        is_read = any(id(tensor) in read for tensor in call.outputs)
+        if id(call) in chosen and not is_read:
+            last.append(call)
+        if is_read or id(call) in chosen:
+            read.update(id(tensor) for tensor in call.inputs)
+    return last
+
+
+def _joined_values(runs: list[Run], tensor: Tensor) -> np.ndarray:
+    return np.concatenate([float32_array(run.value(tensor)) for run in runs])
+
+
+def _noise(got: np.ndarray, expected: np.ndarray, chosen: np.ndarray) -> float:
+    """Returns the mean square of the error of some samples."""
+    return float(np.mean(np.square(got[chosen] - expected[chosen]), dtype=np.float64))
+
+
+def _relative(got: list[np.ndarray], expected: list[np.ndarray], chosen: np.ndarray) -> float:
+    """Returns noise over signal, the mean over the outputs."""
+    pairs = zip(got, expected, strict=True)
+    return float(np.mean([_noise(y, e, chosen) / (_noise(np.zeros_like(e), e, chosen) or 1.0) for y, e in pairs]))

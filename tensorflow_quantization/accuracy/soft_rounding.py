@@ -1,0 +1,71 @@
+"""`SoftRounding`: whether a weight goes up or down, as a number between 0 and 1 that a gradient moves (AdaRound)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from tensorflow_quantization.accuracy.kernels import Kernel
+
+#: The rectified sigmoid reaches 0 and 1 (arXiv:2004.10568, equation 23).
+_LOW, _HIGH = -0.1, 1.1
+#: Where a start is: near enough to 0 and 1 that it decides, far enough that it has a gradient.
+_NEAREST = 0.05
+
+
+class SoftRounding:
+    """The rounding of a kernel between two neighbouring integers.
+
+    Args:
+        kernel: the kernel. Its weights now are a rounding, from which the search starts.
+        exact: the kernel before rounding.
+
+    Attributes:
+        start: float32, in the shape of the kernel: values for `value`, which `assign` turns into the rounding that the
+            kernel has.
+    """
+
+    def __init__(self, kernel: Kernel, exact: np.ndarray):
+        self.kernel = kernel
+        weight, self._scale, self._pinned = kernel.matrices()
+        scheme = kernel.quantizer.scheme
+        self._weight = weight
+        integers = np.clip(np.round(weight / self._scale), scheme.qmin, scheme.qmax)
+        exact = np.clip(kernel.form.matrix(exact) / self._scale, scheme.qmin, scheme.qmax)
+        # The rounding may be the second nearest integer: the other choice is the one on the side of the exact weight.
+        is_up = np.where(exact == integers, integers == scheme.qmax, exact < integers)
+        self._floor = integers - is_up
+        part = np.clip(exact - self._floor, _NEAREST, 1 - _NEAREST)
+        part = np.where(is_up, np.maximum(part, 0.5 + _NEAREST), np.minimum(part, 0.5 - _NEAREST))
+        self.start = self._kernel(np.log((part - _LOW) / (_HIGH - part)))
+
+    def weight(self, value: Any) -> Any:
+        """Returns the kernel in the shape of the layer, float32, for a tensor that `start` is the start of."""
+        matrices = (self._floor, self._scale, self._weight, self._pinned)
+        floor, scale, fixed, pinned = (ops.convert_to_tensor(self._kernel(x)) for x in matrices)
+        return ops.where(pinned, fixed, (floor + rectified_sigmoid(value)) * scale)
+
+    def assign(self, value: np.ndarray) -> None:
+        """Sets the kernel to the nearer integers."""
+        up = self.kernel.form.matrix(value) >= 0.0
+        self.kernel.assign(np.where(self._pinned, self._weight, (self._floor + up) * self._scale))
+
+    def _kernel(self, matrix: np.ndarray) -> np.ndarray:
+        kernel = self.kernel.form.kernel(matrix)
+        return kernel if kernel.dtype == bool else kernel.astype(np.float32)
+
+
+def rectified_sigmoid(value: Any) -> Any:
+    """Returns clip(sigmoid(value) * 1.2 - 0.1, 0, 1), see arXiv:2004.10568, equation 23."""
+    return ops.clip(ops.sigmoid(value) * (_HIGH - _LOW) + _LOW, 0.0, 1.0)
+
+
+def indecision(value: Any, sharpness: Any) -> Any:
+    """Returns the mean of 1 - |2 h - 1|**sharpness for h = rectified_sigmoid(value): 0 where all is decided.
+
+    With a sharpness that falls, from 20 to 2, values near the middle are free at first (arXiv:2004.10568, equation 24).
+    """
+    distance = ops.abs(2.0 * rectified_sigmoid(value) - 1.0)
+    return ops.mean(1.0 - ops.power(ops.maximum(distance, 1e-6), sharpness))

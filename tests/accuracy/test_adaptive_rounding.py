@@ -1,0 +1,113 @@
+import keras
+import numpy as np
+import pytest
+from accuracy_networks import (
+    branches,
+    decibels,
+    depthwise,
+    images,
+    outputs,
+    quantized,
+    residual,
+    smooth_images,
+)
+from keras import layers
+
+from tensorflow_quantization import calibrate, export_onnx, quantize_model
+from tensorflow_quantization.accuracy import adapt_rounding, adaptive_rounding, correct_biases, round_weights
+
+
+def test_outputs_are_nearer_than_after_rounding_layer_by_layer_and_the_file_agrees(tmp_path):
+    model, data, x = residual(), smooth_images(), smooth_images(64, seed=5)
+    expected = outputs(model, x)
+    by_layer, adapted = (
+        calibrate(quantize_model(model, target="onnxruntime", weight_bits=4), data, verbose=0) for _ in range(2)
+    )
+    correct_biases(model, round_weights(by_layer, data), data)
+    adapt_rounding(model, adapted, data, steps=100)
+    assert decibels(expected, outputs(adapted, x)) > decibels(expected, outputs(by_layer, x)) + 0.5
+    export_onnx(adapted, tmp_path / "model.onnx", verify_with=x[:4])
+
+
+def test_a_block_that_does_not_come_nearer_keeps_its_rounding(monkeypatch):
+    monkeypatch.setattr(adaptive_rounding, "reconstruct", lambda block, quantizers, roundings, *rest: spoil(roundings))
+    model = branches()
+    by_layer = correct_biases(model, round_weights(quantized(model), images()), images())
+    adapted = adapt_rounding(model, quantized(model), images())
+    expected = outputs(model, images())
+    assert decibels(expected, outputs(adapted, images())) > decibels(expected, outputs(by_layer, images())) - 1
+
+
+def spoil(roundings):
+    for rounding in roundings:
+        rounding.assign(-rounding.start)
+
+
+def test_it_is_deterministic():
+    first, second = (
+        adapt_rounding(depthwise(), quantized(depthwise(), weight_bits=4), images(32), steps=4) for _ in range(2)
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(first.get_weights(), second.get_weights(), strict=True))
+
+
+def test_weights_are_integers_between_the_neighbours_and_nothing_else_changes():
+    model = depthwise()
+    adapted = adapt_rounding(model, quantized(model, weight_bits=4), images(32), steps=20)
+    wrapper = adapted.get_layer("quant_pointwise_0")
+    kernel = keras.ops.convert_to_numpy(wrapper.layer.kernel.value)
+    np.testing.assert_allclose(wrapper.weight_quantizers["kernel"].dequantized(kernel), kernel, atol=1e-6)
+    assert wrapper.weight_quantizers["kernel"].observer is None
+    assert all(quantizer.observer is None for quantizer in wrapper.activation_quantizers)
+    before, after = ({v.path.split("/", 1)[-1] for v in m.variables} for m in (quantize_model(model), adapted))
+    assert before == after
+
+
+def test_a_layer_that_is_called_twice_and_two_outputs():
+    inputs = keras.Input((16, 16, 3))
+    stem = layers.Conv2D(8, 3, padding="same", activation="relu", name="stem")(inputs)
+    shared = layers.Conv2D(8, 3, padding="same", name="shared")
+    x = shared(shared(stem))
+    model = keras.Model(inputs, {"map": x, "scores": layers.Dense(4, name="scores")(layers.Flatten()(x))})
+    plain = quantized(model, weight_bits=3)
+    rounded = round_weights(quantized(model, weight_bits=3), images())
+    adapted = adapt_rounding(model, quantized(model, weight_bits=3), images(), steps=40)
+    np.testing.assert_array_equal(
+        *(np.asarray(m.get_layer("quant_shared").layer.get_weights()[0]) for m in (plain, adapted))
+    )
+    for name, expected in model(images(seed=5)).items():
+        pair = [keras.ops.convert_to_numpy(m(images(seed=5))[name]) for m in (rounded, adapted)]
+        low, high = (decibels(keras.ops.convert_to_numpy(expected), got) for got in pair)
+        assert high > low - 0.5
+
+
+def test_what_is_interrupted_leaves_the_model(monkeypatch):
+    model = depthwise()
+    candidate = quantized(model, weight_bits=4)
+    before = candidate.get_weights()
+
+    def interrupt(*args):
+        interrupt.calls += 1
+        if interrupt.calls > 1:
+            raise KeyboardInterrupt
+        return reconstruct(*args)
+
+    interrupt.calls = 0
+    reconstruct = adaptive_rounding.reconstruct
+    monkeypatch.setattr(adaptive_rounding, "reconstruct", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        adapt_rounding(model, candidate, images(32), steps=5)
+    assert interrupt.calls == 2
+    assert all(np.array_equal(a, b) for a, b in zip(before, candidate.get_weights(), strict=True))
+
+
+def test_errors():
+    model = depthwise()
+    candidate = quantized(model)
+    with pytest.raises(ValueError, match="is not set yet"):
+        adapt_rounding(model, quantize_model(model), images())
+    with pytest.raises(ValueError, match="steps must be at least 1"):
+        adapt_rounding(model, candidate, images(), steps=0)
+    with pytest.raises(ValueError, match="was not made from"):
+        adapt_rounding(branches(), candidate, images())
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        adapt_rounding(model, candidate, np.full((4, 16, 16, 3), np.nan, "float32"))
