@@ -222,13 +222,14 @@ class RuntimeReport:
             table = text_table(self.titles, [self._row(node) for node in self.fallbacks[:_SHOWN]])
             rest = len(self.fallbacks) - _SHOWN
             parts.append(f"{table}\nand {rest} more, in .fallbacks" if rest > 0 else table)
-            fixes = dict.fromkeys(node.fix for node in self.fallbacks if node.fix)
-            parts += ["\n".join(("What to do:", *(f"  {fix}" for fix in fixes)))] if fixes else []
         others = [n for n in self if n.op_type not in FACTORS and n.ran == "float"]
         if others:
             counts = collections.Counter(node.op_type for node in others)
             names = ", ".join(f"{n} {op_type}" for op_type, n in counts.most_common())
             parts.append(f"Other operators in float: {names}")
+        fixes = dict.fromkeys(f"  {node.op_type}: {node.fix}" for node in (*self.fallbacks, *others) if node.fix)
+        if fixes:
+            parts.append("\n".join(("What to do:", *fixes)))
         return "\n\n".join(parts)
 
     __repr__ = __str__

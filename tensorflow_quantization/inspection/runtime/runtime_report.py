@@ -147,12 +147,12 @@ def _match(
         if ran in ("float", "unknown"):
             known = [finding for concerned in _concerned(node, weighted) for finding in explaining[name_of(concerned)]]
             whats = [f"{finding.what} [{finding.rule}]" for finding in known]
-            fixes = [finding.fix for finding in known]
+            # Only an operator that multiplies needs an explanation: others are not expected to run in integers.
+            fixes = [finding.fix for finding in known if node.op_type in FACTORS]
             if kernel is None and complete:
                 whats, fixes = [_UNNAMED], []
             elif kernel is not None and kernel.reason:
                 whats, fixes = [kernel.reason], [kernel.fix]
-            # Only an operator that multiplies needs an explanation: others are not expected to run in integers.
             reason = "; ".join(dict.fromkeys(whats)) or (_UNEXPLAINED[ran] if node.op_type in FACTORS else "")
             fix = " ".join(dict.fromkeys(fixes))
         precision = kernel.precision if kernel is not None else ""

@@ -211,7 +211,7 @@ def test_report_lists_the_kernels_and_what_is_fused_into_them(runtime, tmp_path)
 def test_report_says_what_to_do_about_a_fallback(tmp_path):
     report = runtime_report(save(tmp_path / "m.onnx", half))
     assert report["last"].fix and report["first"].fix == ""
-    assert f"What to do:\n  {report['last'].fix}" in str(report)
+    assert f"What to do:\n  Gemm: {report['last'].fix}" in str(report)
 
 
 def test_compute_capability_is_of_gpus_only(tmp_path):
