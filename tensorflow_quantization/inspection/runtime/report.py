@@ -153,10 +153,10 @@ class RuntimeReport:
 
     @property
     def precisions(self) -> dict[str, float]:
-        """A dict from a dtype, as in `NodeReport.precision`, to its share of the multiply-accumulates."""
+        """The shares of the multiply-accumulates by dtype, as in `NodeReport.precision`; "unknown" is a key, too."""
         counts: collections.Counter[str] = collections.Counter()
         for node in self.multiplying:
-            counts[node.precision or node.ran] += node.macs or 0
+            counts["unknown" if node.ran == "unknown" else node.precision] += node.macs or 0
         return {precision: count / self.macs for precision, count in counts.most_common() if self.macs}
 
     @property

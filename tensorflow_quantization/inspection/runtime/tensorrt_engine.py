@@ -35,13 +35,17 @@ REFUSED = ()
 NAMES_ALL_NODES = True
 
 #: Seconds for a build: far above what a large network needs.
-_MOST_SECONDS = 1800
+_MOST_SECONDS = 600
 
-#: Kernels of a convolution or a matrix product. Their first input is a factor; a constant in few bits is the other one.
+#: Kernels of a convolution or a matrix product. The first tensor is a factor; the other factor is a constant in few
+#: bits, or the second tensor.
 _PRODUCTS = {"correlation", "deconv", "gemm"}
-#: A matrix product with what its factors come from and what follows, compiled on the device.
+#: A product with what its factors come from and what follows, compiled on the device.
 _FUSED_PRODUCT = "runtime_fusion"
-_GENERATED = "kgen"
+_GENERATED, _ELEMENTWISE = "kgen", "__myl_"
+#: Both products of an attention and the softmax between them: generated, too, but not elementwise. It is fused only if
+#: all factors have the dtype of the queries, keys and values.
+_ATTENTION, _ATTENTION_NAME = "mha", "_gemm_mha"
 
 #: Parts of the name of a generated kernel that only changes the layout or the dtype: "__myl_MoveConc_myl0_1".
 _MOVES = {"Cast", "Conc", "Move", "Resh", "Slic", "Tran"}
@@ -156,7 +160,10 @@ def build(
         try:
             done = subprocess.run(command, capture_output=True, timeout=_MOST_SECONDS)
         except subprocess.TimeoutExpired as error:
-            raise RuntimeError(f"it did not build the file in {_MOST_SECONDS} s, and was stopped") from error
+            raise RuntimeError(
+                f"it did not build the file in {_MOST_SECONDS} s, and was stopped. Without enough memory it may wait "
+                "forever"
+            ) from error
         if done.returncode < 0:
             raise RuntimeError(
                 f"it ended the process that built the file, with signal {-done.returncode}. Signal 9 means that memory "
@@ -195,7 +202,9 @@ def _member(compute_capability: str | float | None) -> str | None:
 
 
 def _unparsed(node: str, operator: str, reason: str) -> str:
-    """One error of the parser, without what it says of the missing GPU."""
+    """One error of the parser in words, without what it says of the missing GPU."""
+    if "std::bad_alloc" in reason:
+        return "memory did not suffice (std::bad_alloc)"
     lines = [line for line in reason.splitlines() if "catchCudaError" not in line]
     if lines and lines[0] == f"Invalid Node - {node}":
         del lines[0]
@@ -211,17 +220,20 @@ def _kernel(line: str) -> Kernel:
     size: collections.Counter[str] = collections.Counter()
     for tensor in (*inputs, *outputs):
         size[tensor.dtype] += tensor.bytes
-    kind, nodes = match["type"], tags([match["name"], match["metadata"] or ""])
-    if kind in _PRODUCTS or kind == _FUSED_PRODUCT:
-        return dataclasses.replace(_product(kind, inputs, constants), nodes=nodes, bytes=dict(size))
+    kind, name, nodes = match["type"], match["name"], tags([match["name"], match["metadata"] or ""])
+    parts = set(re.findall(r"[A-Z][a-z]+", name.removeprefix(_ELEMENTWISE).partition("_")[0]))
+    if kind == _GENERATED and name.startswith(_ATTENTION_NAME):
+        kind = _ATTENTION
+    if kind in (*_PRODUCTS, _FUSED_PRODUCT, _ATTENTION):
+        product = _product(kind, [x.dtype for x in inputs], [x.dtype for x in constants], rounds="Roun" in parts)
+        return dataclasses.replace(product, nodes=nodes, bytes=dict(size))
     read, written = (list(dict.fromkeys(tensor.dtype for tensor in group)) for group in (inputs, outputs))
     precision = ", ".join(read) if read == written else f"{', '.join(read or ['constants'])} to {', '.join(written)}"
     integer: bool | None = bool(read) and set(read + written) == {"Int8"}
-    parts = set(re.findall(r"[A-Z][a-z]+", match["name"].removeprefix("__myl_").partition("_")[0]))
-    moves = kind == _GENERATED and bool(parts) and parts <= _MOVES
+    generated = kind == _GENERATED and name.startswith(_ELEMENTWISE)
+    moves = generated and bool(parts) and parts <= _MOVES
     if moves:
         kind = "Transpose" if "Tran" in parts else "Reorder"
-    generated = kind == _GENERATED
     # It computes in float, between tensors of which one is in integers: it rounds for another kernel, or scales.
     rest = generated and not integer and "Int8" in read + written
     kernel = Kernel(kind, precision, None if rest else integer, False, moves, nodes, generated, rest, dict(size))
@@ -238,19 +250,33 @@ def _tensors(text: str | None) -> list[_Tensor]:
     return found
 
 
-def _product(kind: str, inputs: list[_Tensor], constants: list[_Tensor]) -> Kernel:
-    """The kernel of a convolution or of a matrix product, without its nodes."""
-    if not inputs:
-        raise RuntimeError(f"its log has a kernel of type {kind!r} without an input: {_UNKNOWN_FORMAT}")
-    first = dtype = inputs[0].dtype
-    # Scales and biases are in float or int32. Without a constant in few bits, the other factor is an input or in float.
-    weights = next((tensor.dtype for tensor in constants if tensor.dtype in _FEW_BITS), None)
-    other = weights or next((tensor.dtype for tensor in inputs[1:]), "Float")
-    integer: bool | None = None if first == "Int8" and other != "Int8" else first == "Int8"
-    if kind == _FUSED_PRODUCT:
-        # It may dequantize a factor first. If the other one is in float, the product is, too; else nothing tells.
-        floats = [factor for factor in (first, other) if factor in _FLOATS]
-        integer, dtype = (False, floats[0]) if floats else (None, first)
+def _product(kind: str, inputs: list[str], constants: list[str], rounds: bool) -> Kernel:
+    """The kernel of a product, without its nodes: what is surely in integers or in float, else unknown.
+
+    Args:
+        kind: the type of the kernel.
+        inputs, constants: the dtypes of its tensors.
+        rounds: whether it quantizes one of them first.
+    """
+    # The state of a recurrent layer is a constant at first.
+    first, *others = inputs or constants or ["no tensor"]
+    weights = next((dtype for dtype in (constants if inputs else constants[1:]) if dtype in _FEW_BITS), None)
+    read = {dtype for dtype in inputs if dtype in _FEW_BITS}
+    floats = [dtype for dtype in inputs + constants if dtype in _FLOATS]
+    dtype, integer = first, None
+    if not read and weights is None and not rounds:
+        integer = False
+    elif kind == _ATTENTION:
+        # A mask is an input, too.
+        integer = None if inputs.count(first) < 3 else first == "Int8"
+    elif kind in _PRODUCTS:
+        both = (first, weights or (others[0] if others else ""))
+        integer = True if both == ("Int8", "Int8") else False if both == ("FP8", "FP8") else None
+    elif not read and not rounds:
+        integer = False
+    elif floats and weights is None and (len(inputs) == 1 or len(inputs + constants) == 2):
+        # The other factor is the constant, or there are no other tensors than the factors.
+        dtype, integer = floats[0], False
     precision = f"{dtype}, weights {weights}" if weights not in (None, dtype) else dtype
     kernel = Kernel(kind, precision, integer, True, False, ())
     return _explained(kernel, _FP8 if dtype == "FP8" else _REASONS.get(kind, ("", "")))

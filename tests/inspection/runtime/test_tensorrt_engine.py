@@ -148,6 +148,29 @@ def test_the_dtype_of_a_product_is_that_of_its_kernel(build, ran, kernel, reason
     assert report.integer_share == 0
 
 
+def attention(f, probability=True):
+    """Two products with a softmax between them, on quantized queries, keys and values."""
+    query, key, value = (f.pair(f.input((1, 4, 128, 64), name), **INT8) for name in ("query", "key", "value"))
+    scores = f.op("MatMul", query, f.op("Transpose", key, perm=[0, 1, 3, 2]), name="scores")
+    weights = f.op("Softmax", scores, axis=-1)
+    weights = f.pair(weights, scale=1 / 127, **INT8) if probability else weights
+    return [f.pair(f.op("MatMul", weights, value, name="mixed"), **INT8)]
+
+
+def test_a_fused_attention_runs_in_int8_if_all_its_factors_are_quantized(tmp_path):
+    report = runtime_report(saved(tmp_path / "m.onnx", attention), "tensorrt")
+    assert [node.kernel for node in report.multiplying] == ["mha (Int8)"] * 2 and report.integer_share == 1
+    report = runtime_report(saved(tmp_path / "m.onnx", lambda f: attention(f, probability=False)), "tensorrt")
+    assert [(node.ran, node.precision) for node in report.multiplying] == [("integer", "Int8"), ("float", "Float")]
+
+
+def test_products_of_a_recurrent_layer_whose_first_state_is_a_constant(tmp_path):
+    inputs = keras.Input((3, 8, 8, 3))
+    model = keras.Model(inputs, layers.ConvLSTM2D(4, 3)(inputs))
+    report = runtime_report(export_onnx(model, tmp_path / "m.onnx"), "tensorrt")
+    assert report.precisions == {"Float": 1.0} and len(report.multiplying) > 8
+
+
 def average(f, **attributes):
     x = f.pair(f.input(), **INT8)
     return [f.pair(f.op("AveragePool", x, name="victim", kernel_shape=[2, 2], strides=[2, 2], **attributes), **INT8)]
@@ -256,6 +279,12 @@ def convolution(tmp_path):
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"signal 9\. Signal 9 means that memory did not"),
         ("raise MemoryError('no memory')", "its builder failed: MemoryError: no memory"),
+        # What the builder answers if it cannot hold the weights of a file.
+        (
+            "import pathlib, sys; pathlib.Path(sys.argv[2]).write_text("
+            """'{"unparsed": [["", "", "std::bad_alloc"]], "errors": [], "layers": []}')""",
+            "it does not parse the file: memory did not suffice",
+        ),
     ],
 )
 def test_a_builder_that_dies_leaves_the_process_alive(script, error, convolution, tmp_path, monkeypatch):
