@@ -53,8 +53,8 @@ _MOVES = {"Cast", "Conc", "Move", "Resh", "Slic", "Tran"}
 _FLOATS = ("Float", "BFloat16", "Half")
 _FEW_BITS = ("Int8", "FP8", "Int4", "FP4")
 #: The bits of an element by the name of its dtype.
-_BITS = dict.fromkeys(("Int64",), 64) | dict.fromkeys(("Float", "Int32"), 32) | dict.fromkeys(("BFloat16", "Half"), 16)
-_BITS |= dict.fromkeys(("Bool", "E8M0", "FP8", "Int8", "UInt8"), 8) | dict.fromkeys(("FP4", "Int4"), 4)
+_BITS = {"Int64": 64, "Float": 32, "Int32": 32, "BFloat16": 16, "Half": 16, "Bool": 8, "E8M0": 8, "FP8": 8, "Int8": 8}
+_BITS |= {"UInt8": 8, "FP4": 4, "Int4": 4}
 
 _TENSOR = (
     r"\{ Name: [^{}]*, Dimensions: \[([\d,]*)\], Strides: \[[\d,]*\], StrideOrder: \[[\d,]*\], "
@@ -64,8 +64,8 @@ _PLAIN = re.sub(r"(?<!\\)\((?!\?)", "(?:", _TENSOR)
 _TENSORS = rf"\[(?: {_PLAIN}(?:, {_PLAIN})*)?\]"
 _LINE = re.compile(
     rf"Name: (?P<name>[^,{{}}]*), LayerType: (?P<type>\w+), Inputs: (?P<inputs>{_TENSORS})"
-    rf"(?:, Constants: (?P<constants>{_TENSORS}))?(?:, Outputs: (?P<outputs>{_TENSORS}))?"
-    r"(?:, (?!Metadata)\w+: [^,{}]*)*(?:, Metadata: (?P<metadata>[^{}]*))?"
+    rf", Constants: (?P<constants>{_TENSORS}), Outputs: (?P<outputs>{_TENSORS})"
+    r"(?:, (?!Metadata)\w+: [^,{}]*)*, Metadata: (?P<metadata>[^{}]*)"
 )
 
 #: Why kernels of a type are in float, and what to do.
@@ -220,8 +220,9 @@ def _kernel(line: str) -> Kernel:
     size: collections.Counter[str] = collections.Counter()
     for tensor in (*inputs, *outputs):
         size[tensor.dtype] += tensor.bytes
-    kind, name, nodes = match["type"], match["name"], tags([match["name"], match["metadata"] or ""])
-    parts = set(re.findall(r"[A-Z][a-z]+", name.removeprefix(_ELEMENTWISE).partition("_")[0]))
+    kind, name, nodes = match["type"], match["name"], tags([match["name"], match["metadata"]])
+    operations = name.removeprefix(_ELEMENTWISE).partition("_")[0] if name.startswith(_ELEMENTWISE) else ""
+    parts = set(re.findall(r"[A-Z][a-z]+", operations))
     if kind == _GENERATED and name.startswith(_ATTENTION_NAME):
         kind = _ATTENTION
     if kind in (*_PRODUCTS, _FUSED_PRODUCT, _ATTENTION):
@@ -236,13 +237,14 @@ def _kernel(line: str) -> Kernel:
         kind = "Transpose" if "Tran" in parts else "Reorder"
     # It computes in float, between tensors of which one is in integers: it rounds for another kernel, or scales.
     rest = generated and not integer and "Int8" in read + written
-    kernel = Kernel(kind, precision, None if rest else integer, False, moves, nodes, generated, rest, dict(size))
+    sums = generated and {"Mul", "Sum"} <= parts
+    kernel = Kernel(kind, precision, None if rest else integer, sums, moves, nodes, generated, rest, dict(size))
     return _explained(kernel, _REASONS.get(kind, ("", "")))
 
 
-def _tensors(text: str | None) -> list[_Tensor]:
+def _tensors(text: str) -> list[_Tensor]:
     found = []
-    for dimensions, dtype in re.findall(_TENSOR, text or ""):
+    for dimensions, dtype in re.findall(_TENSOR, text):
         if dtype not in _BITS:
             raise RuntimeError(f"its log has a tensor of the unknown dtype {dtype!r}: {_UNKNOWN_FORMAT}")
         count = math.prod(int(size) for size in dimensions.split(",") if size)
@@ -290,21 +292,27 @@ def _explained(kernel: Kernel, why: tuple[str, str]) -> Kernel:
 def _with_generated_products(kernels: list[Kernel], products: set[int]) -> list[Kernel]:
     """The kernels, with the part of generated kernels in products.
 
-    A generated kernel that alone names a product computes it: a small product becomes a sum. If another kernel names
-    the product, the generated kernel computes the rest of it.
+    A small product becomes a generated kernel of multiplications and a sum. But a generated kernel that names a product
+    of another kernel computes the rest of it.
+
+    Args:
+        kernels: what `_kernel` returns.
+        products: the indices of the nodes that multiply.
     """
-    multiplying = [kernel for kernel in kernels if kernel.multiplies]
+    multiplying = [kernel for kernel in kernels if kernel.multiplies and not kernel.is_generated]
     elsewhere = {index for kernel in multiplying for index in kernel.nodes}
     # A product without a name, as in a recurrent layer, may be that of any node.
     unnamed = any(not kernel.nodes for kernel in multiplying)
 
     def changed(kernel: Kernel) -> Kernel:
         own = products.intersection(kernel.nodes)
-        if not kernel.is_generated or not own:
+        if not kernel.is_generated:
             return kernel
-        if unnamed or own <= elsewhere:
-            return dataclasses.replace(kernel, is_rest=True, integer=None)
+        if own and (unnamed or own <= elsewhere):
+            return dataclasses.replace(kernel, multiplies=False, is_rest=True, integer=None)
+        if not own or not kernel.multiplies:
+            return dataclasses.replace(kernel, multiplies=False)
         in_float = any(dtype in _FLOATS for dtype in kernel.bytes)
-        return dataclasses.replace(kernel, multiplies=True, is_rest=False, integer=False if in_float else None)
+        return dataclasses.replace(kernel, is_rest=False, integer=False if in_float else None)
 
     return [changed(kernel) for kernel in kernels]

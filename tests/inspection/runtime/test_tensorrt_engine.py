@@ -315,6 +315,7 @@ def lines(convolution):
         ("Dimensions: [1,8", "Dimensions: [-1,8"),
         ("Inputs: [", "Inputs: <"),
         ("Outputs: [", "Results: ["),
+        (", Metadata: ", ", Layers: "),
         ("Name: victim", "Victim: victim"),
     ],
 )
