@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 #: What the options take. A test compares it with the arguments that the functions accept.
 CHECK_TARGETS = ("tensorrt", "onnxruntime", "openvino")
-REPORT_RUNTIMES = ("onnxruntime", "openvino")
+REPORT_RUNTIMES = ("onnxruntime", "openvino", "tensorrt")
+COMPARE_RUNTIMES = ("onnxruntime", "openvino")
 EXPORT_SUFFIXES = (".onnx", ".tflite")
 EXPORT_TARGETS = ("tensorrt", "onnxruntime", "openvino")
 PRECISIONS = ("float32", "float16")
@@ -59,8 +60,8 @@ def _check(path: str, target: str | None) -> int:
     return 0 if not report.errors else 1
 
 
-def _report(path: str, runtime: str) -> int:
-    print(_package().runtime_report(path, runtime))
+def _report(path: str, runtime: str, input_shape: list[tuple[str, tuple[int, ...]]], **options: Any) -> int:
+    print(_package().runtime_report(path, runtime, dict(input_shape) or None, **options))
     return 0
 
 
@@ -170,6 +171,13 @@ def _output(given: str) -> str:
     return given
 
 
+def _shape(given: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = given.rpartition(":")
+    if not name or not all(size.isdigit() for size in sizes.split("x")):
+        raise argparse.ArgumentTypeError(f"A shape is an input, a colon and its sizes, image:1x224x224x3, got {given}.")
+    return name, tuple(int(size) for size in sizes.split("x"))
+
+
 def _opset(given: str) -> int:
     if not given.isdigit() or int(given) < OLDEST_OPSET:
         raise argparse.ArgumentTypeError(f"An opset is an integer from {OLDEST_OPSET}, got {given}.")
@@ -202,6 +210,16 @@ def _parser() -> argparse.ArgumentParser:
         default="onnxruntime",
         help=f"{_one_of(REPORT_RUNTIMES)}; default: %(default)s",
     )
+    sub.add_argument(
+        "--input-shape",
+        type=_shape,
+        action="append",
+        default=[],
+        metavar="NAME:SIZES",
+        help="the shape of an input, for example image:1x224x224x3; once for each input with unknown sizes besides the "
+        "first",
+    )
+    sub.add_argument("--compute-capability", help="for tensorrt, the GPU to build for, for example 8.6; default: any")
     described = add(
         "describe",
         _describe,
@@ -218,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     compared.add_argument("data", type=_file, help="an .npy file with samples as in use, an array as predict takes it")
     compared.add_argument("--file", type=_file, help="the exported file: compare the tensors in its runtime, too")
     compared.add_argument(
-        "--runtime", type=_name(REPORT_RUNTIMES), help=f"{_one_of(REPORT_RUNTIMES)}, for an .onnx file"
+        "--runtime", type=_name(COMPARE_RUNTIMES), help=f"{_one_of(COMPARE_RUNTIMES)}, for an .onnx file"
     )
     sub = add("export", _export, "Write a model as an .onnx or .tflite file.", "a .keras file")
     for reader in (described, compared, sub):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -155,6 +156,13 @@ def _definitions() -> dict[str, tuple[ast.AST, ast.Module]]:
     return {n.name: (n, tree) for tree in _modules().values() for n in ast.walk(tree) if isinstance(n, kinds)}
 
 
+@cache
+def _ambiguous() -> set[str]:
+    """The names of functions of several modules, as of each runtime: a call does not tell which one it means."""
+    counts = Counter(n.name for tree in _modules().values() for n in tree.body if isinstance(n, ast.FunctionDef))
+    return {name for name, count in counts.items() if count > 1 and not name.startswith("_")}
+
+
 def _message(exception: ast.expr, scopes: list[_Scope]) -> str:
     if not isinstance(exception, ast.Call):
         return ""
@@ -180,7 +188,7 @@ def _text(node: ast.expr, scopes: list[_Scope], known: dict[str, str], depth: in
         return _text(node.left, scopes, known, depth) + _text(node.right, scopes, known, depth)
     if isinstance(node, ast.Name) and depth < 5:
         return known[node.id] if node.id in known else _assigned(node.id, scopes, depth)
-    if isinstance(node, ast.Call) and depth < 5:
+    if isinstance(node, ast.Call) and depth < 5 and ast.unparse(node.func).rpartition(".")[2] not in _ambiguous():
         definition, module = _definitions().get(ast.unparse(node.func).rpartition(".")[2], (None, None))
         returned = [n.value for n in ast.walk(definition) if isinstance(n, ast.Return)] if definition else []
         if len(returned) == 1 and returned[0] is not None and not isinstance(definition, ast.ClassDef):

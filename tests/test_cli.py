@@ -14,11 +14,13 @@ from mutations import mutate
 
 from tensorflow_quantization import QuantizationSpec, __version__, calibrate, export_onnx, quantize_model
 from tensorflow_quantization.export import validation
+from tensorflow_quantization.export.verification import onnx_runtimes
 from tensorflow_quantization.inspection.checks.check import RULES
 from tensorflow_quantization.inspection.runtime.runtime_report import RUNTIMES
 from tensorflow_quantization.targets import TARGETS
 from tensorflow_quantization_cli import (
     CHECK_TARGETS,
+    COMPARE_RUNTIMES,
     EXPORT_TARGETS,
     INPUT_LAYOUTS,
     OLDEST_OPSET,
@@ -49,6 +51,25 @@ def test_check_prints_findings_and_tells_by_the_exit_code(quantized, capsys):
 def test_report_says_what_ran_in_integers(quantized, capsys):
     assert main(["report", str(quantized / "m.onnx")]) == 0
     assert "100" in capsys.readouterr().out
+
+
+def test_report_builds_for_tensorrt(tmp_path, capsys):
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx, NVIDIA's parser and builder, is not installed")
+    inputs = keras.Input((None, None, 3), name="image")
+    model = quantize_model(keras.Model(inputs, layers.Conv2D(4, 3)(inputs)), target="tensorrt")
+    data = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    path = str(export_onnx(calibrate(model, data, verbose=0), tmp_path / "m.onnx"))
+    assert main(["report", path, "--runtime", "tensorrt"]) == 2
+    assert "pass input_shapes" in capsys.readouterr().err
+    options = ["--input-shape", "image:2x8x8x3", "--compute-capability", "8.6"]
+    assert main(["report", path, "--runtime", "tensorrt", *options]) == 0
+    assert "100.0 % of 7.78 k multiply-accumulates in integers" in capsys.readouterr().out
+
+
+def test_a_shape_without_sizes_is_an_error(quantized, capsys):
+    with pytest.raises(SystemExit):
+        main(["report", str(quantized / "m.onnx"), "--input-shape", "image:1x"])
+    assert "image:1x224x224x3, got image:1x" in capsys.readouterr().err
 
 
 def test_describe_names_the_layers(quantized, capsys):
@@ -238,6 +259,7 @@ def test_an_export_to_litert_writes_no_notes_to_stderr(tmp_path):
 def test_help_names_the_runtimes_that_the_functions_take():
     assert set(CHECK_TARGETS) == set(RULES)
     assert set(REPORT_RUNTIMES) == set(RUNTIMES)
+    assert set(COMPARE_RUNTIMES) == set(onnx_runtimes.RUNTIMES)
     assert set(EXPORT_TARGETS) == {name for name in TARGETS if name != "litert"}
     for target in EXPORT_TARGETS:
         validation.check_target(target)

@@ -108,9 +108,10 @@ class OpsetError(ExportError):
 
 
 class VerificationError(ExportError):
-    """The outputs or integers of the file differ too much from the Keras model. No file was written.
+    """The outputs or integers of the file differ too much from the Keras model, or a runtime refuses the file.
 
-    A file that exists at the path is unchanged. The message names the tensor that differs most, and by how much.
+    No file was written; a file that exists at the path is unchanged. The message names the tensor that differs most,
+    and by how much, or the node that the runtime refuses.
 
     Examples:
         >>> try:

@@ -15,6 +15,7 @@ from tensorflow_quantization.export.onnx.emission import to_numpy
 from tensorflow_quantization.export.onnx.lower import INPUT_LAYOUTS
 from tensorflow_quantization.export.verification.onnx import TOLERANCES
 from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES
+from tensorflow_quantization.export.verification.tensorrt import BUILDERS
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.weights import mode_of_keras
 from tensorflow_quantization.quantizers import ActivationQuantizer
@@ -81,10 +82,10 @@ def check_precision(precision: str) -> None:
 
 def check_verify_runtime(runtime: str | None, verify_with: object) -> None:
     """Raises: ExportError: the runtime is unknown, or there is no input to verify with."""
-    if runtime is None:
+    if runtime is None or runtime in BUILDERS:
         return
     if runtime not in RUNTIMES:
-        raise ExportError(must_be_one_of("verify_runtime", RUNTIMES, runtime))
+        raise ExportError(must_be_one_of("verify_runtime", (*RUNTIMES, *BUILDERS), runtime))
     if verify_with is None:
         raise ExportError(
             f"verify_runtime={runtime!r} verifies nothing without verify_with: pass input of the model, as "

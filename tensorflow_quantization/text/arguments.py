@@ -24,6 +24,7 @@ _EXPECTED = {
     "backend": ("target",),
     "calibrator": ("method",),
     "dataset": ("data",),
+    "shapes": ("input_shapes",),
     "num_batches": ("steps",),
     "file": ("path",),
     "output_path": ("path",),

@@ -18,8 +18,9 @@ from tensorflow_quantization.export.onnx.passes import run_passes
 from tensorflow_quantization.export.onnx.retarget import check_retargeted
 from tensorflow_quantization.export.onnx.writing import save, to_model
 from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify
-from tensorflow_quantization.export.verification.onnx import TOLERANCES, verify_onnx, verify_where_possible
+from tensorflow_quantization.export.verification.onnx import TOLERANCES, feeds, verify_onnx, verify_where_possible
 from tensorflow_quantization.export.verification.onnx_runtimes import require_installed, runtime_for
+from tensorflow_quantization.export.verification.tensorrt import BUILDERS, check_can_build, verify_builds
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.replacing import replacing
@@ -70,7 +71,9 @@ def export_onnx(
             comparison.
         verify_runtime: the runtime of that comparison, "onnxruntime" or "openvino". Default: `None`, the target of
             the file if it is one of these and installed, else ONNX Runtime; a warning says if the target is not
-            installed, or if the processor is the reason that it disagrees.
+            installed, or if the processor is the reason that it disagrees. Or "tensorrt": TensorRT for RTX also parses
+            and builds the file, which needs no GPU, for the shapes of the first batch of `verify_with`; for one sample
+            if there is none.
 
     Returns:
         The path of the file, a `pathlib.Path`.
@@ -80,11 +83,11 @@ def export_onnx(
         OSError: `path` cannot be written.
         UnsupportedLayerError: a layer cannot be written as ONNX; the message lists all such layers.
         OpsetError: `opset` is unknown, or older than an operator of the model.
-        VerificationError: the file disagrees with the Keras model.
+        VerificationError: the file disagrees with the Keras model, or TensorRT does not build it.
         ExportError: another argument is wrong, weights or ranges are not finite, float16 cannot hold a weight or a
             scale, or `target` has no exact encoding. This is the base class of the three errors above; after each,
             an existing file is unchanged.
-        ImportError: `verify_with` is given, and neither `verify_runtime` nor ONNX Runtime is installed.
+        ImportError: `verify_runtime` is not installed; or `verify_with` is given, and ONNX Runtime is not.
 
     Examples:
         >>> quantized = quantize_model(model, target="onnxruntime")
@@ -102,6 +105,10 @@ def export_onnx(
     output_names = names_of_outputs(graph)
     graph = graph.flatten().live()
     runtime = target or _target(graph)
+    builds = verify_runtime in BUILDERS
+    if builds:
+        check_can_build(graph, verify_with is not None)
+        verify_runtime = None
     if verify_with is not None:
         verify_with = inputs_to_verify(graph, verify_with)
         verifier = verify_runtime or runtime_for(runtime)
@@ -112,6 +119,8 @@ def export_onnx(
     onnx_model = to_model(finish(lowered), runtime)
     with replacing(path) as temporary:
         save(onnx_model, temporary)
+        if builds:
+            verify_builds(temporary, None if verify_with is None else feeds(lowered, verify_with[0]))
         if verify_with is not None:
             verify = verify_onnx if verify_runtime else verify_where_possible
             verify(temporary, graph, lowered, verify_with, TOLERANCES[precision], verifier)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -30,6 +30,13 @@ class Kernel:
         multiplies: whether it is a convolution, a matrix product, or a fused group that may contain one.
         is_layout: whether it only moves or converts data: a reorder, a transpose, a cast.
         nodes: the indices of the nodes whose tags are in its names.
+        is_generated: whether the runtime generated it for a group of elementwise operators. Default: `False`.
+        is_rest: whether it only completes other kernels, as the sum of a bias and the rounding after a product: a node
+            that does not multiply counts as fused. Default: `False`.
+        bytes: the bytes of tensors that it reads and writes, constants excepted, by dtype in the runtime's words.
+            Default: empty, the runtime does not say.
+        reason: why it does not compute in integers, a clause, if the kernel itself tells. Default: "".
+        fix: what to do so that it computes in integers, a sentence. Default: "".
     """
 
     type: str
@@ -38,6 +45,11 @@ class Kernel:
     multiplies: bool
     is_layout: bool
     nodes: tuple[int, ...]
+    is_generated: bool = False
+    is_rest: bool = False
+    bytes: Mapping[str, int] = field(default_factory=dict)
+    reason: str = ""
+    fix: str = ""
 
     def __str__(self) -> str:
         return f"{self.type} ({self.precision})" if self.precision else self.type
@@ -68,6 +80,11 @@ def write_tagged(model: ir.Model, folder: pathlib.Path) -> pathlib.Path:
     path = folder / "tagged.onnx"
     ir.save(model, path, external_data="tagged.data" if size > _EMBEDDED else None)
     return path
+
+
+def untagged(text: str, names: Sequence[str]) -> str:
+    """The text with each tag replaced by the name of its node, from `names` in the order of `nodes_of`."""
+    return _TAG.sub(lambda tag: names[int(tag[1])], text)
 
 
 def tags(names: Iterable[str]) -> tuple[int, ...]:

@@ -43,6 +43,14 @@ def with_input_shapes(model: onnx.ModelProto, input_shapes: InputShapes | None =
     return with_shapes(fixed)
 
 
+def static_shapes(model: ir.Model) -> dict[str, tuple[int, ...]]:
+    """The shapes of the inputs of a model by name, as `with_input_shapes` fixed them."""
+    shapes = {
+        value.name or "": _shape(value) for value in model.graph.inputs if value.name not in model.graph.initializers
+    }
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
 def _by_name(shapes: InputShapes | None, names: list[str]) -> dict[str, Sequence[int]]:
     if shapes is None:
         return {}

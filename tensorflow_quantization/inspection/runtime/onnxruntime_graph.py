@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -17,6 +18,9 @@ _INTEGER = re.compile(r"^(QLinear|QGemm|QAttention|QOrdered|DynamicQuantize(?!Li
 
 #: Rules of `check_onnx` whose violation crashes the process: none.
 REFUSED = ()
+
+#: A kernel may carry the tag of the last node fused into it only.
+NAMES_ALL_NODES = False
 
 _MULTIPLIES = re.compile(r"Conv|Gemm|MatMul|Attention|LSTM|GRU|Einsum")
 
@@ -41,11 +45,12 @@ def installed_version() -> str:
     return f"ONNX Runtime {onnxruntime.__version__}"
 
 
-def executed(path: pathlib.Path) -> list[Kernel]:
+def executed(path: pathlib.Path, shapes: Mapping[str, Sequence[int]]) -> list[Kernel]:
     """The kernels of a session on the CPU with all optimizations, in no particular order.
 
     Args:
         path: a file written by `write_tagged`.
+        shapes: not needed: the file is loaded with its dynamic shapes.
 
     Raises:
         RuntimeError: ONNX Runtime does not load the file.

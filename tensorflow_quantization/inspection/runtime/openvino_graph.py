@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensorflow_quantization.inspection.checks.openvino import MATRIX_AXIS
@@ -27,6 +28,9 @@ _MOST_SECONDS = 600
 #: Rules of `check_onnx` whose violation crashes the process: such a file is not compiled.
 REFUSED = (MATRIX_AXIS,)
 
+#: A kernel may carry the tag of the last node fused into it only.
+NAMES_ALL_NODES = False
+
 
 def installed_version() -> str:
     """The runtime's name and version.
@@ -41,11 +45,12 @@ def installed_version() -> str:
     return f"OpenVINO {openvino.__version__.split('-')[0]}"
 
 
-def executed(path: pathlib.Path) -> list[Kernel]:
+def executed(path: pathlib.Path, shapes: Mapping[str, Sequence[int]]) -> list[Kernel]:
     """The kernels of the model, compiled for the CPU with default settings, in no particular order.
 
     Args:
         path: a file written by `write_tagged`.
+        shapes: not needed: the file is compiled with its dynamic shapes.
 
     Raises:
         RuntimeError: OpenVINO does not compile the file, or not in `_MOST_SECONDS`.
@@ -87,4 +92,4 @@ def _kernel(step: Any) -> Kernel | None:
         integer = True if all(precision in _INTEGERS for precision in read) else None
     shown = precision if integer or precision not in _INTEGERS else primitive
     names = [step.get_friendly_name(), _info(step, "originalLayersNames")]
-    return Kernel(kind, shown, integer, kind in _MULTIPLIES, kind in _LAYOUT, tags(names))
+    return Kernel(kind, shown, integer, kind in _MULTIPLIES, kind in _LAYOUT, tags(names), kind == "Subgraph")

@@ -15,6 +15,17 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")
 
 
+#: The packages whose name is not that of the runtime.
+PACKAGES = {"tensorrt": "tensorrt_rtx"}
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request):
+    package = PACKAGES.get(request.param, request.param)
+    pytest.importorskip(package, reason=f"{package}, which {request.param} needs, is not installed")
+    return request.param
+
+
 def half(f):
     """A 3x3 Conv that runs in integers, and a Dense that does not: nothing quantizes its input."""
     y = f.pair(f.op("Relu", f.conv(f.pair(f.input()), name="first")))
@@ -27,7 +38,6 @@ def save(path, build):
     return file.save(path, *build(file))
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_share_is_of_multiply_accumulates(runtime, tmp_path):
     report = runtime_report(save(tmp_path / "m.onnx", half), runtime)
     first, last = 8 * 8 * 8 * 8 * 9, 8 * 12
@@ -39,7 +49,6 @@ def test_share_is_of_multiply_accumulates(runtime, tmp_path):
     assert "comes from Flatten 'flatten'" in report["last"].reason or "comes from Sin 'sin'" in report["last"].reason
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_report_prints_is_json_and_markdown(runtime, tmp_path):
     report = runtime_report(save(tmp_path / "m.onnx", half), runtime)
     text = str(report)
@@ -65,7 +74,6 @@ def test_kernels_and_reorders_are_counted(tmp_path):
     assert report.transposes == 0 and report.reorders >= 1
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_float_file_is_all_float(runtime, tmp_path):
     def build(f):
         x = f.op("Relu", f.op("Conv", f.input((1, 3, 32, 32)), f.floats(32, 3, 3, 3)))
@@ -78,7 +86,6 @@ def test_float_file_is_all_float(runtime, tmp_path):
     assert all("not-quantized" in node.reason for node in report.multiplying)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_nodes_without_names_or_with_the_same_are_told_apart(runtime, tmp_path):
     path = save(tmp_path / "m.onnx", half)
     proto = onnx.load(path)
@@ -88,7 +95,6 @@ def test_nodes_without_names_or_with_the_same_are_told_apart(runtime, tmp_path):
     assert [node.ran for node in runtime_report(path, runtime).multiplying] == ["integer", "float"]
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_products_of_constants_are_folded_and_not_counted(runtime, tmp_path):
     def build(f):
         weights = f.op("MatMul", f.floats(16, 4), f.floats(4, 12), name="folded")
@@ -98,7 +104,6 @@ def test_products_of_constants_are_folded_and_not_counted(runtime, tmp_path):
     assert report["folded"].ran == "folded" and report.macs == 16 * 12
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_weights_alone_are_no_integer_arithmetic(runtime, tmp_path):
     def build(f):
         return [f.op("MatMul", f.input((1, 5, 16)), f.weights(16, 12, axis=1), name="victim")]
@@ -106,7 +111,6 @@ def test_weights_alone_are_no_integer_arithmetic(runtime, tmp_path):
     assert runtime_report(save(tmp_path / "m.onnx", build), runtime)["victim"].ran == "float"
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_dynamic_batch_stays_dynamic_and_counts_once(runtime, tmp_path):
     def build(f):
         return [f.pair(f.conv(f.pair(f.input(("batch", 8, 8, 8)))))]
@@ -126,37 +130,32 @@ def test_dynamic_length_asks_for_input_shapes(tmp_path):
     assert runtime_report(path, input_shapes={"x": (1, 7, 16)}).macs == 7 * 16 * 12
 
 
-def test_attention_in_int8_is_integer_in_one_fused_kernel(tmp_path):
+def test_attention_in_int8_is_integer_in_one_fused_kernel(runtime, tmp_path):
     def build(f):
         q, k, value = (f.pair(f.input((1, 4, 5, 16), n), dtype=np.int8) for n in "qkv")
         scores = f.op("MatMul", q, f.op("Transpose", k, perm=[0, 1, 3, 2]), name="scores")
         weights = f.pair(f.op("Softmax", scores, axis=-1), scale=1 / 256)
         return [f.op("MatMul", weights, value, name="mixed")]
 
-    path = save(tmp_path / "m.onnx", build)
-    for runtime in RUNTIMES:
-        report = runtime_report(path, runtime)
-        assert [node.ran for node in report.multiplying] == ["integer", "integer"], str(report)
+    report = runtime_report(save(tmp_path / "m.onnx", build), runtime)
+    assert [node.ran for node in report.multiplying] == ["integer", "integer"], str(report)
 
 
-def test_external_weights_are_found(tmp_path):
+def test_external_weights_are_found(runtime, tmp_path):
     path = save(tmp_path / "m.onnx", half)
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="m.data", size_threshold=0)
-    for runtime in RUNTIMES:
-        assert runtime_report(path, runtime)["first"].ran == "integer"
+    assert runtime_report(path, runtime)["first"].ran == "integer"
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_files_larger_than_protobuf_allows_keep_their_weights_beside(runtime, tmp_path, monkeypatch):
     monkeypatch.setattr("tensorflow_quantization.inspection.runtime.kernels._EMBEDDED", 0)
     assert runtime_report(save(tmp_path / "m.onnx", half), runtime)["first"].ran == "integer"
 
 
-def test_file_is_not_touched(tmp_path):
+def test_file_is_not_touched(runtime, tmp_path):
     path = save(tmp_path / "m.onnx", half)
     before = (tmp_path / "m.onnx").read_bytes()
-    for runtime in RUNTIMES:
-        runtime_report(path, runtime)
+    runtime_report(path, runtime)
     assert (tmp_path / "m.onnx").read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
 
@@ -171,26 +170,53 @@ def test_missing_file_is_named(tmp_path):
         runtime_report(tmp_path / "m.onnx")
 
 
-@pytest.mark.parametrize(("runtime", "package"), [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")])
-def test_missing_runtime_says_what_to_install(runtime, package, tmp_path, monkeypatch):
-    real = builtins.__import__
+@pytest.mark.parametrize(
+    ("name", "title"), [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO"), ("tensorrt", "TensorRT for RTX")]
+)
+def test_missing_runtime_says_what_to_install(name, title, tmp_path, monkeypatch):
+    real, package = builtins.__import__, PACKAGES.get(name, name)
 
-    def without(name, *args, **kwargs):
-        if name.partition(".")[0] == runtime:
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
+    def without(module, *args, **kwargs):
+        if module.partition(".")[0] == package:
+            raise ImportError(module)
+        return real(module, *args, **kwargs)
 
     path = save(tmp_path / "m.onnx", half)
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match=rf"needs {package}: pip install {runtime}"):
-        runtime_report(path, runtime)
+    with pytest.raises(ImportError, match=rf"needs {title}: pip install {package.replace('_', '-')}"):
+        runtime_report(path, name)
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
 def test_file_that_the_runtime_rejects_says_so(runtime, tmp_path):
     path = save(tmp_path / "m.onnx", v.unknown_domain)
     with pytest.raises(ValueError, match=r"does not load .*m\.onnx: (.|\n)*check_onnx\(path"):
         runtime_report(path, runtime)
+
+
+def test_errors_of_a_runtime_name_nodes_of_the_file(runtime, tmp_path):
+    with pytest.raises(ValueError, match=r"victim|Mystery") as caught:
+        runtime_report(save(tmp_path / "m.onnx", lambda f: [f.op("Mystery", f.input(), name="victim")]), runtime)
+    assert "tq_" not in str(caught.value)
+
+
+def test_report_lists_the_kernels_and_what_is_fused_into_them(runtime, tmp_path):
+    report = runtime_report(save(tmp_path / "m.onnx", half), runtime)
+    assert sum(report.kernels.values()) == len(report.executed)
+    assert any("first" in kernel.nodes and kernel.integer for kernel in report.executed)
+    assert all(len(nodes) > 1 for nodes in report.fused)
+    assert sum(report.precisions.values()) == pytest.approx(1) and max(report.precisions.values()) > 0.99
+    assert (report.bytes == {}) == (runtime != "tensorrt")
+
+
+def test_report_says_what_to_do_about_a_fallback(tmp_path):
+    report = runtime_report(save(tmp_path / "m.onnx", half))
+    assert report["last"].fix and report["first"].fix == ""
+    assert f"What to do:\n  Gemm: {report['last'].fix}" in str(report)
+
+
+def test_compute_capability_is_of_gpus_only(tmp_path):
+    with pytest.raises(ValueError, match=r"'openvino' has no compute_capability; it is an argument for .*'tensorrt'"):
+        runtime_report(save(tmp_path / "m.onnx", half), "openvino", compute_capability="8.6")
 
 
 def test_unknown_node_names_the_nearest(tmp_path):
