@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wo
 CORE_TESTS := tests/model tests/quantize tests/quantizers tests/wrappers tests/calibration tests/inspection/test_describe.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-exhaustive test-keras-oldest test-keras-nightly lint types docs benchmark benchmark-export accuracy latency data clean
+.PHONY: help demo test test-slow test-exhaustive test-keras-oldest test-keras-nightly lint types docs benchmark benchmark-export accuracy training latency data clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,9 @@ benchmark: $(VENV)/installed ## Measure what training, quantize_model and calibr
 accuracy: $(VENV)/installed data ## Measure what quantization loses on trained networks beside the peers', for the documentation
 	@$(BIN)/python -m pip install --quiet '.[peers]'
 	@$(BIN)/python scripts/quietly benchmarks/accuracy.py --docs docs/benchmarks
+
+training: $(VENV)/installed data ## Measure quantization-aware training, for hours without a GPU, for the documentation
+	@$(BIN)/python scripts/quietly benchmarks/training.py --docs docs/benchmarks
 
 latency: $(VENV)/installed ## Measure the files in their runtimes beside the peers', for the documentation
 	@$(BIN)/python -m pip install --quiet '.[peers]'

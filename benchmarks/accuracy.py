@@ -56,8 +56,8 @@ def our_files(network: TrainedNetwork, target: str) -> dict[str, Write]:
         quantized = quantize_model(network.model, target=target, weight_bits=weight_bits)
         export(calibrate(quantized, network.calibration, method=method, verbose=0), path)
 
-    def post_training(path: pathlib.Path, weight_bits: int) -> None:
-        arguments = {"target": target, "weight_bits": weight_bits, "verbose": 0}
+    def post_training(path: pathlib.Path, weight_bits: int, effort: str = "fast") -> None:
+        arguments = {"target": target, "weight_bits": weight_bits, "effort": effort, "verbose": 0}
         export(post_training_quantize(network.model, network.calibration, **arguments), path)
 
     files: dict[str, Write] = {}
@@ -66,6 +66,8 @@ def our_files(network: TrainedNetwork, target: str) -> dict[str, Write]:
         for method in ("minmax", "mse"):
             files[f"{title}, {method}"] = functools.partial(calibrated, method=method, weight_bits=bits)
         files[f"{title}, post_training_quantize"] = functools.partial(post_training, weight_bits=bits)
+    if 4 in titles:
+        files["ours W4, best effort"] = functools.partial(post_training, weight_bits=4, effort="best")
     return files
 
 

@@ -58,9 +58,10 @@ same rounding, in floats; the better result counts.
 
 _ALL = """## All files
 
-"minmax", "mse": `quantize_model` and `calibrate` with this method. W4: 4-bit weights. Seconds: what making the file
-took. Agreement: the share of samples with the same greatest output as in float. PSNR: to the images that the upscaler
-should have made. Where a network is trained several times, figures are means."""
+"minmax", "mse": `quantize_model` and `calibrate` with this method. W4: 4-bit weights. "best effort":
+`post_training_quantize(effort="best")`. Seconds: what making the file took. Agreement: the share of samples with the
+same greatest output as in float. PSNR: to the images that the upscaler should have made. Where a network is trained
+several times, figures are means."""
 
 _SUMMARY = (
     "network",

@@ -49,6 +49,15 @@ def test_benchmark_prints_its_table(name, tmp_path):
 
 
 @pytest.mark.slow
+def test_training_benchmark_trains_and_runs_the_file(tmp_path):
+    arguments = ("--quick", "--settings", "W4A8", "--ways", "fine_tune", "--docs", "docs")
+    printed = run(ROOT / "benchmarks" / "training.py", tmp_path, *arguments)
+    assert "| W4A8 | resnet | 1 | " in printed
+    assert "1 of the files ran in ONNX Runtime" in printed
+    assert (tmp_path / "docs" / "training.md").read_text().strip() == printed.strip()
+
+
+@pytest.mark.slow
 def test_latency_benchmark_measures_ours_and_the_peers_in_each_runtime(tmp_path):
     printed = run(ROOT / "benchmarks" / "latency.py", tmp_path, "--quick", "--docs", "docs")
     for runtime, target, peers in (

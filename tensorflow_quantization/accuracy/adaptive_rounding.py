@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -31,14 +32,16 @@ from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
-#: Of each block. More change little, and what they learn is more and more of these samples only.
-STEPS = 100
+#: Of each block, at most and at least. More change little, and what they learn is more and more of these samples only.
+_MOST_STEPS, _LEAST_STEPS = 100, 25
+#: Values that a block computes for one sample in all steps together: so large images do not take hours.
+_VALUES = 4e8
 #: The share of the samples that judges whether the training of a block helped; it learns from the others.
 _JUDGES = 0.25
 
 
 @suggests_arguments
-def adapt_rounding(model: keras.Model, quantized: keras.Model, data: Any, *, steps: int = STEPS) -> keras.Model:
+def adapt_rounding(model: keras.Model, quantized: keras.Model, data: Any, *, steps: int | None = None) -> keras.Model:
     """Trains the rounding of the kernels, block by block, so that each block returns what it returns in float.
 
     Starts from `round_weights` and `correct_biases`. Then, for one block of a few layers after the other, each weight
@@ -56,7 +59,8 @@ def adapt_rounding(model: keras.Model, quantized: keras.Model, data: Any, *, ste
         quantized: the result of `quantize_model` of it, calibrated; changed in place.
         data: the calibration set as `calibrate` takes it, without labels. What one block reads and returns is in memory
             for all samples at once: a few hundred are enough.
-        steps: int, of training for each block, with 32 samples each; default 100.
+        steps: int, of training for each block, with 32 samples each; default `None`: 100, or down to 25 for a block
+            that computes more than 4 million values for a sample.
 
     Returns:
         `quantized`. A kernel holds the chosen integers times their scale, so saving, exporting and training start from
@@ -86,7 +90,12 @@ def exact_kernels(quantized: keras.Model) -> ExactKernels:
 
 
 def train_rounding(
-    model: keras.Model, quantized: keras.Model, data: Any, exact: ExactKernels, steps: int = STEPS, verbose: int = 0
+    model: keras.Model,
+    quantized: keras.Model,
+    data: Any,
+    exact: ExactKernels,
+    steps: int | None = None,
+    verbose: int = 0,
 ) -> None:
     """Trains the rounding that `quantized` has, block by block; see `adapt_rounding`."""
     with unchanged_on_error(quantized):
@@ -111,12 +120,12 @@ class _BlockByBlock:
         self._float = _FloatValues(float_graph, batches, [self._partner(t) for t in crossing])
         self._reference = Reference(float_graph, batches)
 
-    def run(self, steps: int, verbose: int) -> None:
+    def run(self, steps: int | None, verbose: int) -> None:
         bar = keras.utils.Progbar(len(self._blocks), verbose=verbose, unit_name="block")
         for index, block in enumerate(self._blocks):
             kernels = [kernel for call in block.calls for kernel in self._kernels(call)]
             if kernels and all(map(self._is_known, block.outputs)):
-                self._improve(block, kernels, steps, index)
+                self._improve(block, kernels, steps or _steps(block), index)
             else:
                 _outputs(self._runs, block)
             bar.add(1)
@@ -183,6 +192,11 @@ class _BlockByBlock:
         if tensor.producer is None:
             return next(i for i, x in enumerate(self._graph.inputs) if x is tensor)
         return self._partners[id(tensor.producer)].outputs[tensor.index]
+
+
+def _steps(block: Block) -> int:
+    values = sum(math.prod(n or 1 for n in tensor.shape) for call in block.calls for tensor in call.outputs)
+    return int(min(_MOST_STEPS, max(_LEAST_STEPS, _VALUES / values)))
 
 
 class _FloatValues:
