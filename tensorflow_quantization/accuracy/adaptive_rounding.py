@@ -30,6 +30,7 @@ from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.interpreter import Interpreter, Run, input_tensors
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
+from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 #: Of each block, at most and at least. More change little, and what they learn is more and more of these samples only.
@@ -128,6 +129,8 @@ class _BlockByBlock:
                 self._improve(block, kernels, steps or _steps(block), index)
             else:
                 _outputs(self._runs, block)
+            later = {id(tensor) for other in self._blocks[index + 1 :] for tensor in other.inputs}
+            self._float.forget([self._partner(t) for t in block.inputs if id(t) not in later and self._is_known(t)])
             bar.add(1)
 
     def _improve(self, block: Block, kernels: list[Kernel], steps: int, seed: int) -> None:
@@ -136,10 +139,11 @@ class _BlockByBlock:
         before, after = ([run.fork() for run in self._runs] for _ in range(2))
         start = _outputs(before, block)
         expected = [self._float.value(self._partner(tensor)) for tensor in block.outputs]
-        judges = np.random.default_rng(seed).permutation(len(start[0])) < _JUDGES * len(start[0])
+        count = len(start[0])
+        judges = np.random.default_rng(seed).permutation(count) < min(_JUDGES * count, count - 1)
         noise = [_noise(y, e, ~judges) for y, e in zip(start, expected, strict=True)]
         self._runs = before
-        if not min(noise) > 0.0:
+        if not (judges.any() and min(noise) > 0.0):
             return
         learned_from = [[x[~judges] for x in arrays] for arrays in (inputs, float_inputs, expected)]
         samples = Samples(learned_from[0], learned_from[1], learned_from[2], noise)
@@ -206,7 +210,7 @@ class _FloatValues:
         self._graph = graph
         self._runs = [Interpreter(graph).start(x) for x in batches]
         self._wanted = {id(self._tensor(t)) for t in tensors}
-        self._values = {id(t): [float32_array(x[i]) for x in batches] for i, t in enumerate(graph.inputs)}
+        self._values = {id(t): [_array(x[i]) for x in batches] for i, t in enumerate(graph.inputs)}
 
     def value(self, tensor: Tensor | int) -> np.ndarray:
         key = id(self._tensor(tensor))
@@ -215,8 +219,13 @@ class _FloatValues:
                 computed = run.step()
                 for output, value in zip(computed.call.outputs, computed.outputs, strict=True):
                     if id(output) in self._wanted:
-                        self._values.setdefault(id(output), []).append(float32_array(value))
+                        self._values.setdefault(id(output), []).append(_array(value))
         return np.concatenate(self._values[key])
+
+    def forget(self, tensors: Sequence[Tensor | int]) -> None:
+        """Frees tensors that are not needed any more."""
+        for tensor in tensors:
+            self._values.pop(id(self._tensor(tensor)), None)
 
     def _tensor(self, tensor: Tensor | int) -> Tensor:
         return self._graph.inputs[tensor] if isinstance(tensor, int) else tensor
@@ -245,7 +254,15 @@ def _last(block: Block, calls: list[Call]) -> list[Call]:
 
 
 def _joined_values(runs: list[Run], tensor: Tensor) -> np.ndarray:
-    return np.concatenate([float32_array(run.value(tensor)) for run in runs])
+    return np.concatenate([_array(run.value(tensor)) for run in runs])
+
+
+def _array(value: Any) -> np.ndarray:
+    """Returns a tensor as an array, float32 or of integers."""
+    if keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype)):
+        return float32_array(value)
+    with converting():
+        return keras.ops.convert_to_numpy(value)
 
 
 def _noise(got: np.ndarray, expected: np.ndarray, chosen: np.ndarray) -> float:

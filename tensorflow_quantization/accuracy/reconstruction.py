@@ -85,7 +85,7 @@ class _Reconstruction(keras.Model):
     def __init__(
         self, block: LayerGraph, roundings: Sequence[SoftRounding], noise: list[float], steps: int, seed: int
     ) -> None:
-        super().__init__(name="reconstruction")
+        super().__init__(name="reconstruction", dtype="float32")  # whatever the global policy is
         self._block = Interpreter(block)
         self._roundings = roundings
         self._noise = noise

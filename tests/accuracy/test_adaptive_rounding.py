@@ -80,6 +80,30 @@ def test_a_layer_that_is_called_twice_and_two_outputs():
         assert high > low - 0.5
 
 
+def test_one_sample_is_rounded_layer_by_layer():
+    model, x = depthwise(), images(1)
+    adapted = adapt_rounding(model, quantized(model), x, steps=2)
+    assert decibels(outputs(model, x), outputs(adapted, x)) > 20
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_numbers_of_classes_and_other_precisions(policy):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        keras.utils.set_random_seed(3)
+        inputs = keras.Input((6,), dtype="int32")
+        x = layers.Conv1D(8, 3, padding="same", activation="relu")(layers.Embedding(50, 8)(inputs))
+        model = keras.Model(inputs, layers.Dense(4)(layers.Flatten()(x)))
+        ids = np.random.default_rng(0).integers(0, 50, (64, 6)).astype("int32")
+        candidate = calibrate(quantize_model(model, weight_bits=4), ids, verbose=0)
+        adapt_rounding(model, candidate, ids, steps=20)
+        expected, got = (keras.ops.convert_to_numpy(keras.ops.cast(m(ids), "float32")) for m in (model, candidate))
+        assert decibels(expected, got) > 15
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
 def test_what_is_interrupted_leaves_the_model(monkeypatch):
     model = depthwise()
     candidate = quantized(model, weight_bits=4)
