@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -26,7 +28,7 @@ from tensorflow_quantization.accuracy.rounding import WeightRounding
 from tensorflow_quantization.accuracy.soft_rounding import SoftRounding
 from tensorflow_quantization.model.activations import own_activation
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
-from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
+from tensorflow_quantization.model.inputs import BATCH_SIZE, first_batches, input_batches
 from tensorflow_quantization.model.interpreter import Interpreter, Run, input_tensors
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
@@ -74,10 +76,11 @@ def adapt_rounding(model: keras.Model, quantized: keras.Model, data: Any, *, ste
     """
     check_quantized(quantized, calibrated=True)
     check_count("steps", steps)
+    batches = first_batches(LayerGraph.trace(quantized), data, sys.maxsize, "data")  # a generator is read once
     with unchanged_on_error(quantized):
         exact = exact_kernels(quantized)
-        layer_by_layer(quantized, data, [WeightRounding(), BiasCorrection()], model)
-        train_rounding(model, quantized, data, exact, steps=steps)
+        layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], model)
+        train_rounding(model, quantized, batches, exact, steps=steps)
     return quantized
 
 
@@ -97,10 +100,14 @@ def train_rounding(
     exact: ExactKernels,
     steps: int | None = None,
     verbose: int = 0,
-) -> None:
-    """Trains the rounding that `quantized` has, block by block; see `adapt_rounding`."""
+) -> tuple[int, int]:
+    """Trains the rounding that `quantized` has, see `adapt_rounding`.
+
+    Returns:
+        The number of blocks that came nearer to the float model, and of those that have a kernel.
+    """
     with unchanged_on_error(quantized):
-        _BlockByBlock(model, quantized, data, exact).run(steps, verbose)
+        return _BlockByBlock(model, quantized, data, exact).run(steps, verbose)
 
 
 class _BlockByBlock:
@@ -116,36 +123,49 @@ class _BlockByBlock:
             input_tensors(self._graph, x)
             for x in joined(self._graph, list(input_batches(self._graph, data, BATCH_SIZE, "data")))
         ]
+        self._samples = [len(x[0]) for x in batches]
         self._runs = [Interpreter(self._graph).start(x) for x in batches]
         crossing = [t for block in self._blocks for t in [*block.inputs, *block.outputs] if self._is_known(t)]
         self._float = _FloatValues(float_graph, batches, [self._partner(t) for t in crossing])
         self._reference = Reference(float_graph, batches)
 
-    def run(self, steps: int | None, verbose: int) -> None:
+    def run(self, steps: int | None, verbose: int) -> tuple[int, int]:
+        """Returns the number of blocks that came nearer to the float model, and of those that have a kernel."""
         bar = keras.utils.Progbar(len(self._blocks), verbose=verbose, unit_name="block")
+        nearer = trained = 0
         for index, block in enumerate(self._blocks):
             kernels = [kernel for call in block.calls for kernel in self._kernels(call)]
-            if kernels and all(map(self._is_known, block.outputs)):
-                self._improve(block, kernels, steps or _steps(block), index)
+            trained += bool(kernels)
+            if not kernels or not self._improve(block, kernels, steps or _steps(block), index):
+                _advance(self._runs, block)
             else:
-                _outputs(self._runs, block)
+                nearer += 1
             later = {id(tensor) for other in self._blocks[index + 1 :] for tensor in other.inputs}
             self._float.forget([self._partner(t) for t in block.inputs if id(t) not in later and self._is_known(t)])
             bar.add(1)
+        return nearer, trained
 
-    def _improve(self, block: Block, kernels: list[Kernel], steps: int, seed: int) -> None:
-        inputs = [_joined_values(self._runs, tensor) for tensor in block.inputs]
-        float_inputs = [self._float.value(self._partner(tensor)) for tensor in block.inputs]
+    def _improve(self, block: Block, kernels: list[Kernel], steps: int, seed: int) -> bool:
+        """Trains a block, and goes on to the next one if it came nearer; else the block is as before."""
+        compared = [tensor for tensor in block.outputs if self._is_known(tensor) and _is_float(tensor)]
         before, after = ([run.fork() for run in self._runs] for _ in range(2))
-        start = _outputs(before, block)
-        expected = [self._float.value(self._partner(tensor)) for tensor in block.outputs]
-        count = len(start[0])
+        _advance(before, block)
+        inputs = [_values(self._runs, tensor) for tensor in block.inputs]
+        float_inputs = [self._float.value(self._partner(tensor)) for tensor in block.inputs]
+        got = [_values(before, tensor) for tensor in compared]
+        wanted = [self._float.value(self._partner(tensor)) for tensor in compared]
+        if not all(_by_sample([*inputs, *float_inputs, *got, *wanted], self._samples)):
+            return False  # it folds other axes into that of the samples, or these have different shapes
+        start, expected = _joined(got), _joined(wanted)
+        count = sum(self._samples)
         judges = np.random.default_rng(seed).permutation(count) < min(_JUDGES * count, count - 1)
         noise = [_noise(y, e, ~judges) for y, e in zip(start, expected, strict=True)]
-        self._runs = before
-        if not (judges.any() and min(noise) > 0.0):
-            return
-        learned_from = [[x[~judges] for x in arrays] for arrays in (inputs, float_inputs, expected)]
+        differ = [i for i, value in enumerate(noise) if value > 0.0]
+        if not (differ and judges.any()):
+            return False
+        compared, noise = [compared[i] for i in differ], [noise[i] for i in differ]
+        start, expected = [start[i] for i in differ], [expected[i] for i in differ]
+        learned_from = [[x[~judges] for x in arrays] for arrays in (_joined(inputs), _joined(float_inputs), expected)]
         samples = Samples(learned_from[0], learned_from[1], learned_from[2], noise)
         roundings = [SoftRounding(kernel, self._exact[id(kernel.wrapper), kernel.name]) for kernel in kernels]
         variables = [v for call in block.calls if call.is_layer for v in call.operation.variables]
@@ -156,15 +176,18 @@ class _BlockByBlock:
             if isinstance(call.operation, BaseQuantizeWrapper)
             for quantizer in call.operation.activation_quantizers
         ]
-        reconstruct(block.part(self._graph), quantizers, roundings, samples, steps, seed)
-        trained = self._corrected_outputs(after, block)
+        part = dataclasses.replace(block, outputs=compared).part(self._graph)
+        reconstruct(part, quantizers, roundings, samples, steps, seed)
+        self._advance_corrected(after, block)
+        trained = [np.concatenate(_values(after, tensor)) for tensor in compared]
         if _relative(trained, expected, judges) < _relative(start, expected, judges):
             self._runs = after
-        else:
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
+            return True
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+        return False
 
-    def _corrected_outputs(self, runs: list[Run], block: Block) -> list[np.ndarray]:
+    def _advance_corrected(self, runs: list[Run], block: Block) -> None:
         last = _last(block, [call for call in block.calls if self._kernels(call)])
         for call in block.calls:
             partner = self._partners.get(id(call))
@@ -173,7 +196,6 @@ class _BlockByBlock:
                 BiasCorrection().improve(Step(call, arguments, partner, self._reference.arguments(partner)))
             for run in runs:
                 run.step()
-        return [_joined_values(runs, tensor) for tensor in block.outputs]
 
     def _kernels(self, call: Call) -> list[Kernel]:
         """Returns the kernels of a call whose rounding is chosen: those of a layer that is called once."""
@@ -212,7 +234,8 @@ class _FloatValues:
         self._wanted = {id(self._tensor(t)) for t in tensors}
         self._values = {id(t): [_array(x[i]) for x in batches] for i, t in enumerate(graph.inputs)}
 
-    def value(self, tensor: Tensor | int) -> np.ndarray:
+    def value(self, tensor: Tensor | int) -> list[np.ndarray]:
+        """Returns the values, an array for each batch."""
         key = id(self._tensor(tensor))
         while key not in self._values:
             for run in self._runs:
@@ -220,7 +243,7 @@ class _FloatValues:
                 for output, value in zip(computed.call.outputs, computed.outputs, strict=True):
                     if id(output) in self._wanted:
                         self._values.setdefault(id(output), []).append(_array(value))
-        return np.concatenate(self._values[key])
+        return self._values[key]
 
     def forget(self, tensors: Sequence[Tensor | int]) -> None:
         """Frees tensors that are not needed any more."""
@@ -231,12 +254,10 @@ class _FloatValues:
         return self._graph.inputs[tensor] if isinstance(tensor, int) else tensor
 
 
-def _outputs(runs: list[Run], block: Block) -> list[np.ndarray]:
-    """Returns what a block returns, for all samples."""
+def _advance(runs: list[Run], block: Block) -> None:
     for run in runs:
         for _ in block.calls:
             run.step()
-    return [_joined_values(runs, tensor) for tensor in block.outputs]
 
 
 def _last(block: Block, calls: list[Call]) -> list[Call]:
@@ -253,8 +274,23 @@ def _last(block: Block, calls: list[Call]) -> list[Call]:
     return last
 
 
-def _joined_values(runs: list[Run], tensor: Tensor) -> np.ndarray:
-    return np.concatenate([_array(run.value(tensor)) for run in runs])
+def _is_float(tensor: Tensor) -> bool:
+    return keras.backend.is_float_dtype(tensor.dtype)
+
+
+def _values(runs: list[Run], tensor: Tensor) -> list[np.ndarray]:
+    return [_array(run.value(tensor)) for run in runs]
+
+
+def _by_sample(tensors: list[list[np.ndarray]], samples: list[int]) -> Iterator[bool]:
+    """Whether the first axis of each tensor is that of the samples, and the others are alike in all batches."""
+    for batches in tensors:
+        shapes = [batch.shape for batch in batches]
+        yield all(shapes) and [shape[0] for shape in shapes] == samples and len({shape[1:] for shape in shapes}) == 1
+
+
+def _joined(tensors: list[list[np.ndarray]]) -> list[np.ndarray]:
+    return [np.concatenate(batches) for batches in tensors]
 
 
 def _array(value: Any) -> np.ndarray:

@@ -95,8 +95,8 @@ def post_training_quantize(
     layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], equalized)
     _report(progress, quantized, "weights rounded, biases corrected")
     if effort == "best":
-        train_rounding(equalized, quantized, batches, exact, verbose=verbose)
-        _report(progress, quantized, "roundings trained")
+        nearer, trained = train_rounding(equalized, quantized, batches, exact, verbose=verbose)
+        _report(progress, quantized, f"roundings trained: {nearer} of {trained} blocks are nearer")
     remember(quantized, model, equalized)
     return quantized
 

@@ -57,7 +57,7 @@ def reconstruct(
     dropping = {quantizer: model.dropping(quantizer) for quantizer in quantizers}
     soft = {rounding.kernel.quantizer: model.soft(index) for index, rounding in enumerate(roundings)}
     with observing({**dropping, **soft}), muted("tensorflow", logging.ERROR):  # it notes that models are compiled often
-        model.fit(_Batches(samples, steps, seed), verbose=0)
+        model.fit(_Batches(samples, steps, seed), shuffle=False, verbose=0)  # in the order of the seed
     for rounding, value in zip(roundings, model.values, strict=True):
         rounding.assign(float32_array(value))
 

@@ -1,3 +1,5 @@
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -44,10 +46,11 @@ def spoil(roundings):
 
 
 def test_it_is_deterministic():
-    first, second = (
-        adapt_rounding(depthwise(), quantized(depthwise(), weight_bits=4), images(32), steps=4) for _ in range(2)
-    )
+    model, candidates = depthwise(), [quantized(depthwise(), weight_bits=4) for _ in range(2)]
+    state = random.getstate()
+    first, second = (adapt_rounding(model, candidate, images(32), steps=4) for candidate in candidates)
     assert all(np.array_equal(a, b) for a, b in zip(first.get_weights(), second.get_weights(), strict=True))
+    assert random.getstate() == state
 
 
 def test_weights_are_integers_between_the_neighbours_and_nothing_else_changes():
@@ -102,6 +105,21 @@ def test_numbers_of_classes_and_other_precisions(policy):
         assert decibels(expected, got) > 15
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def test_outputs_without_noise_and_folded_axes_do_not_keep_a_block_from_training():
+    inputs = keras.Input((16, 16, 3))
+    x = layers.Conv2D(8, 3, activation="relu", name="conv")(inputs)
+    scores = layers.Dense(4, activation="softmax", name="classes")(layers.Flatten()(x))
+    largest = keras.ops.argmax(scores, -1)
+    model = keras.Model(inputs, [layers.Dense(4, name="plain")(layers.Flatten()(x)), scores, largest, scores > 0.5])
+    candidate = quantized(model, weight_bits=3, target="onnxruntime")
+    adapt_rounding(model, candidate, (images(16, seed=i) for i in range(3)), steps=5)
+    folded = keras.ops.reshape(layers.Dense(4, activation="relu")(inputs), (-1, 16, 4))
+    for _ in range(5):
+        folded = layers.Dense(4, activation="relu")(folded)
+    model = keras.Model(inputs, layers.Dense(2)(keras.ops.reshape(folded, (-1, 16, 16, 4))))
+    adapt_rounding(model, quantized(model), images(), steps=5)
 
 
 def test_what_is_interrupted_leaves_the_model(monkeypatch):
