@@ -35,7 +35,7 @@ from tensorflow_quantization.text.arguments import check_count, suggests_argumen
 from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
-#: Of each block, at most and at least. More change little, and what they learn is more and more of these samples only.
+#: Of each block, at most and at least. On trained networks, more changed little.
 _MOST_STEPS, _LEAST_STEPS = 100, 25
 #: Values that a block computes for one sample in all steps together: so large images do not take hours.
 _VALUES = 4e8
@@ -101,13 +101,12 @@ def train_rounding(
     steps: int | None = None,
     verbose: int = 0,
 ) -> tuple[int, int]:
-    """Trains the rounding that `quantized` has, see `adapt_rounding`.
+    """Trains the rounding that `quantized` has, see `adapt_rounding`; an interrupt leaves it half trained.
 
     Returns:
         The number of blocks that came nearer to the float model, and of those that have a kernel.
     """
-    with unchanged_on_error(quantized):
-        return _BlockByBlock(model, quantized, data, exact).run(steps, verbose)
+    return _BlockByBlock(model, quantized, data, exact).run(steps, verbose)
 
 
 class _BlockByBlock:
@@ -155,7 +154,7 @@ class _BlockByBlock:
         got = [_values(before, tensor) for tensor in compared]
         wanted = [self._float.value(self._partner(tensor)) for tensor in compared]
         if not all(_by_sample([*inputs, *float_inputs, *got, *wanted], self._samples)):
-            return False  # it folds other axes into that of the samples, or these have different shapes
+            return False  # other axes are folded into the batch axis, or batches have different shapes
         start, expected = _joined(got), _joined(wanted)
         count = sum(self._samples)
         judges = np.random.default_rng(seed).permutation(count) < min(_JUDGES * count, count - 1)
@@ -198,7 +197,7 @@ class _BlockByBlock:
                 run.step()
 
     def _kernels(self, call: Call) -> list[Kernel]:
-        """Returns the kernels of a call whose rounding is chosen: those of a layer that is called once."""
+        """Returns the kernels of a call whose rounding is chosen; none if the layer is called several times."""
         is_wrapper = isinstance(call.operation, BaseQuantizeWrapper)
         return list(kernels_of(call.operation)) if is_wrapper and self._called[id(call.operation)] == 1 else []
 
@@ -283,7 +282,7 @@ def _values(runs: list[Run], tensor: Tensor) -> list[np.ndarray]:
 
 
 def _by_sample(tensors: list[list[np.ndarray]], samples: list[int]) -> Iterator[bool]:
-    """Whether the first axis of each tensor is that of the samples, and the others are alike in all batches."""
+    """Yields whether the first axis of a tensor is the batch axis, and the others are the same in all batches."""
     for batches in tensors:
         shapes = [batch.shape for batch in batches]
         yield all(shapes) and [shape[0] for shape in shapes] == samples and len({shape[1:] for shape in shapes}) == 1

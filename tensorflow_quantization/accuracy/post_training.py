@@ -60,8 +60,8 @@ def post_training_quantize(
         target: the runtime, as in `quantize_model`; default `None`.
         weight_bits, activation_bits: int, 2 to 8; default `None`, which is 8.
         quantization_spec: `QuantizationSpec` of single layers, as in `quantize_model`; default `None`.
-        effort: "fast" (default), about as long as a calibration; or "best", which trains the roundings block by block,
-            for minutes, and pays at 4 bits.
+        effort: "fast" (default); or "best", which also trains the roundings block by block, for minutes, and pays at
+            4 bits.
         method: how ranges are estimated, as in `calibrate`; default "mse".
         verbose: 1 (default) prints the signal-to-noise ratio of the outputs after each stage, and a progress bar of
             blocks; 0 nothing.

@@ -41,9 +41,9 @@ def reconstruct(
 ) -> None:
     """Trains roundings so that a block returns what it returns in float, and assigns them.
 
-    The loss is the squared error of the outputs, relative to that of the rounding at the start, and the indecision
-    (AdaRound, arXiv:2004.10568, by block as in arXiv:2102.05426). At random, one half of the values of inputs and
-    activations are not quantized, and inputs are those of the float model then (QDrop, arXiv:2203.05740).
+    The loss is the squared error of the outputs, divided by the error at the start, and the indecision (AdaRound,
+    arXiv:2004.10568, by block as in arXiv:2102.05426). At random, one half of the activations is not quantized, and one
+    half of the inputs comes from the float model (QDrop, arXiv:2203.05740).
 
     Args:
         block: the graph of a part of a quantized model.

@@ -29,32 +29,28 @@ class SoftRounding:
 
     def __init__(self, kernel: Kernel, exact: np.ndarray):
         self.kernel = kernel
-        weight, self._scale, self._pinned = kernel.matrices()
+        # As kernels of the layer: `weight` is called in each training step.
+        self._fixed, self._scale, self._pinned = map(kernel.form.kernel, kernel.matrices())
         scheme = kernel.quantizer.scheme
-        self._weight = weight
-        integers = np.clip(np.round(weight / self._scale), scheme.qmin, scheme.qmax)
-        exact = np.clip(kernel.form.matrix(exact) / self._scale, scheme.qmin, scheme.qmax)
+        integers = np.clip(np.round(self._fixed / self._scale), scheme.qmin, scheme.qmax)
+        exact = np.clip(exact / self._scale, scheme.qmin, scheme.qmax)
         # The rounding may be the second nearest integer: the other choice is the one on the side of the exact weight.
         is_up = np.where(exact == integers, integers == scheme.qmax, exact < integers)
         self._floor = integers - is_up
         part = np.clip(exact - self._floor, _NEAREST, 1 - _NEAREST)
         part = np.where(is_up, np.maximum(part, 0.5 + _NEAREST), np.minimum(part, 0.5 - _NEAREST))
-        self.start = self._kernel(np.log((part - _LOW) / (_HIGH - part)))
+        self.start = np.log((part - _LOW) / (_HIGH - part)).astype(np.float32)
 
     def weight(self, value: Any) -> Any:
         """Returns the kernel in the shape of the layer, float32, for a tensor that `start` is the start of."""
-        matrices = (self._floor, self._scale, self._weight, self._pinned)
-        floor, scale, fixed, pinned = (ops.convert_to_tensor(self._kernel(x)) for x in matrices)
+        floor, scale, fixed = (ops.convert_to_tensor(x, "float32") for x in (self._floor, self._scale, self._fixed))
+        pinned = ops.convert_to_tensor(self._pinned)
         return ops.where(pinned, fixed, (floor + rectified_sigmoid(value)) * scale)
 
     def assign(self, value: np.ndarray) -> None:
         """Sets the kernel to the nearer integers."""
-        up = self.kernel.form.matrix(value) >= 0.0
-        self.kernel.assign(np.where(self._pinned, self._weight, (self._floor + up) * self._scale))
-
-    def _kernel(self, matrix: np.ndarray) -> np.ndarray:
-        kernel = self.kernel.form.kernel(matrix)
-        return kernel if kernel.dtype == bool else kernel.astype(np.float32)
+        rounded = np.where(self._pinned, self._fixed, (self._floor + (value >= 0.0)) * self._scale)
+        self.kernel.assign(self.kernel.form.matrix(rounded))
 
 
 def rectified_sigmoid(value: Any) -> Any:

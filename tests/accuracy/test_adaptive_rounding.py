@@ -107,7 +107,15 @@ def test_numbers_of_classes_and_other_precisions(policy):
         keras.config.set_dtype_policy(before)
 
 
-def test_outputs_without_noise_and_folded_axes_do_not_keep_a_block_from_training():
+def test_outputs_without_noise_and_folded_axes_do_not_keep_a_block_from_training(monkeypatch):
+    trained = []
+
+    def watched(block, *arguments):
+        trained.append(len(block.outputs))
+        reconstruct(block, *arguments)
+
+    reconstruct = adaptive_rounding.reconstruct
+    monkeypatch.setattr(adaptive_rounding, "reconstruct", watched)
     inputs = keras.Input((16, 16, 3))
     x = layers.Conv2D(8, 3, activation="relu", name="conv")(inputs)
     scores = layers.Dense(4, activation="softmax", name="classes")(layers.Flatten()(x))
@@ -115,11 +123,13 @@ def test_outputs_without_noise_and_folded_axes_do_not_keep_a_block_from_training
     model = keras.Model(inputs, [layers.Dense(4, name="plain")(layers.Flatten()(x)), scores, largest, scores > 0.5])
     candidate = quantized(model, weight_bits=3, target="onnxruntime")
     adapt_rounding(model, candidate, (images(16, seed=i) for i in range(3)), steps=5)
+    assert trained == [1]  # one block, whose other outputs have no counterpart in the float model, or no gradient
     folded = keras.ops.reshape(layers.Dense(4, activation="relu")(inputs), (-1, 16, 4))
     for _ in range(5):
         folded = layers.Dense(4, activation="relu")(folded)
     model = keras.Model(inputs, layers.Dense(2)(keras.ops.reshape(folded, (-1, 16, 16, 4))))
     adapt_rounding(model, quantized(model), images(), steps=5)
+    assert len(trained) == 1  # blocks that pass on positions folded into the batch axis keep their rounding
 
 
 def test_what_is_interrupted_leaves_the_model(monkeypatch):
