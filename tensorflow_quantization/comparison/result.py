@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 
 from tensorflow_quantization.comparison.findings import Finding, Kind
 from tensorflow_quantization.text.layers import ByLayer, plot_by_layer
-from tensorflow_quantization.text.tables import decibels_text, finite, html_table, markdown_table, text_table
+from tensorflow_quantization.text.tables import decibels_text, finite, html_summary, markdown_table, text_table
 from tensorflow_quantization.wrappers import float_path
 
 #: So many layers, and so many findings, are printed.
@@ -138,8 +137,7 @@ class Comparison(ByLayer[LayerComparison]):
 
     def _repr_html_(self) -> str:
         titles, rows = self._table(self.ranked()[:_SHOWN])
-        findings = "".join(f"<li>{html.escape(str(f))}</li>" for f in self.worst[:_SHOWN])
-        return f"<p>{html.escape(self._head())}</p>{html_table(titles, rows)}<ol>{findings}</ol>"
+        return html_summary(self._head(), titles, rows, self.worst[:_SHOWN])
 
     def __str__(self) -> str:
         ranked = self.ranked()

@@ -18,7 +18,7 @@ from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuanti
 from tensorflow_quantization.targets import DEFAULT
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.layers import ByLayer
-from tensorflow_quantization.text.tables import markdown_table, text_table
+from tensorflow_quantization.text.tables import html_summary, markdown_table, text_table
 from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_path
 
@@ -141,15 +141,24 @@ class ModelDescription(ByLayer[LayerDescription]):
         return markdown_table(self.titles, [[*row[:2], "<br>".join(row[2]), row[3]] for row in self._rows()])
 
     def __str__(self) -> str:
-        rows = []
-        for name, class_name, quantizers, reason in self._rows():
-            rows.append([name, class_name, quantizers[0], reason])
-            rows += [["", "", quantizer, ""] for quantizer in quantizers[1:]]
-        quantized = sum(layer.quantized for layer in self.layers)
-        head = f"Model {self.name!r}: {quantized} of {len(self.layers)} layers quantized"
-        return f"{head}\n{text_table(self.titles, rows)}"
+        return f"{self._head()}\n{text_table(self.titles, self._lines())}"
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return html_summary(self._head(), self.titles, self._lines())
+
+    def _head(self) -> str:
+        quantized = sum(layer.quantized for layer in self.layers)
+        return f"Model {self.name!r}: {quantized} of {len(self.layers)} layers quantized"
+
+    def _lines(self) -> list[list[str]]:
+        """One line for each quantizer; the first has the layer."""
+        lines = []
+        for name, class_name, quantizers, reason in self._rows():
+            lines.append([name, class_name, quantizers[0], reason])
+            lines += [["", "", quantizer, ""] for quantizer in quantizers[1:]]
+        return lines
 
     def _rows(self) -> list[tuple[str, str, list[str], str]]:
         return [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ from tensorflow_quantization.mixed_precision.budget import Budget, cost_text
 from tensorflow_quantization.mixed_precision.precision import Precision
 from tensorflow_quantization.mixed_precision.sensitivity_result import Sensitivity
 from tensorflow_quantization.quantize import QuantizationSpec
-from tensorflow_quantization.text.tables import axes, decibels_text, finite, html_table, markdown_table, text_table
+from tensorflow_quantization.text.tables import axes, decibels_text, finite, html_summary, html_table, markdown_table, text_table
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class SearchResult:
         return f"{self._head()}\n\n{markdown_table(*self._table())}\n\n{self.front.to_markdown()}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(self._head())}</p>{html_table(*self._table())}{self.front._repr_html_()}"
+        return html_summary(self._head(), *self._table()) + self.front._repr_html_()
 
     def __str__(self) -> str:
         return f"{self._head()}\n\n{text_table(*self._table())}\n\n{self.front}"

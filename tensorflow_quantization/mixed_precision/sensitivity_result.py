@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from tensorflow_quantization.comparison.statistics import decibels
 from tensorflow_quantization.mixed_precision.precision import Precision
 from tensorflow_quantization.text.layers import ByLayer, plot_by_layer
-from tensorflow_quantization.text.tables import decibels_text, finite, html_table, markdown_table, text_table
+from tensorflow_quantization.text.tables import decibels_text, finite, html_summary, markdown_table, text_table
 
 #: So many layers are printed.
 _SHOWN = 20
@@ -95,7 +94,7 @@ class Sensitivity(ByLayer[LayerSensitivity]):
         return markdown_table(*self._table(self.ranked()))
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(self._head())}</p>{html_table(*self._table(self.ranked()[:_SHOWN]))}"
+        return html_summary(self._head(), *self._table(self.ranked()[:_SHOWN]))
 
     def __str__(self) -> str:
         ranked = self.ranked()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets import MatmulOperand, Placement
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
+from tensorflow_quantization.text.tables import html_summary
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
 
@@ -95,11 +96,16 @@ class LayerPlan:
     def output(self) -> bool:
         return self.placement.output
 
-    def __str__(self) -> str:
+    @property
+    def _what(self) -> str:
+        """What is quantized, in words."""
         what = [f"input {list(self.inputs)}"] * bool(self.inputs) + ["weights"] * self.weights
         what += ["products"] * self.placement.inner_matmuls
         what += ["output"] * (self.output or self.placement.pre_activation)
-        return f"{self.path} ({self.class_name}): {' and '.join(what) or 'float'}; {self.reason}"
+        return " and ".join(what) or "float"
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.class_name}): {self._what}; {self.reason}"
 
 
 def _fixed(scheme: QuantizationScheme, parameters: tuple[float, int] | None) -> QuantizationScheme:
@@ -121,6 +127,11 @@ class QuantizationPlan:
 
     def __str__(self) -> str:
         return "\n".join(str(layer) for layer in self)
+
+    def _repr_html_(self) -> str:
+        head = f"{sum(layer.quantized for layer in self)} of {len(self.layers)} layers quantized"
+        rows = [(layer.path, layer.class_name, layer._what, layer.reason) for layer in self]
+        return html_summary(head, ("layer", "class", "quantized", "why"), rows)
 
     @property
     def quantizes(self) -> bool:

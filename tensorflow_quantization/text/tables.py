@@ -28,6 +28,14 @@ def html_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
+def html_summary(
+    head: str, titles: Sequence[str], rows: Sequence[Sequence[object]], notes: Sequence[object] = ()
+) -> str:
+    """Returns a sentence, a table and a list of notes as HTML, the `_repr_html_` of a result."""
+    items = "".join(f"<li>{html.escape(str(note))}</li>" for note in notes)
+    return f"<p>{html.escape(head)}</p>{html_table(titles, rows)}{items and f'<ol>{items}</ol>'}"
+
+
 def decibels_text(value: float) -> str:
     """Returns a signal-to-noise ratio in dB as a cell."""
     return f"{value:.1f} dB" if math.isfinite(value) else ("exact" if value > 0 else "no signal")

@@ -192,3 +192,10 @@ def test_quantizer_after_a_float_layer_is_not_called_its_output(target):
     assert [q.what for q in layer.quantizers] == ["after it"]
     assert layer.code == "float_read_in_integers"
     assert layer.reason.startswith("read by dense; the layer itself is ")
+
+
+def test_notebook_shows_a_row_a_quantizer(cnn):
+    description = describe(quantize_model(cnn))
+    html = description._repr_html_()
+    assert html.startswith("<p>Model &#x27;cnn&#x27;: ") and "<td>quant_conv</td>" in html
+    assert html.count("<tr>") == 1 + sum(max(1, len(layer.quantizers)) for layer in description)

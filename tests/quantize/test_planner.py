@@ -31,6 +31,12 @@ def decisions(plan):
     return {layer.path: (layer.inputs, layer.weights) for layer in plan if layer.quantized}
 
 
+def test_plan_is_a_table_in_notebooks(cnn):
+    html = plan_of(cnn)._repr_html_()
+    assert "<td>conv</td><td>Conv2D</td><td>input [0] and weights</td><td>default</td>" in html
+    assert html.count("<tr>") == 1 + len(plan_of(cnn).layers)
+
+
 def test_default_table_layer_by_layer():
     inputs = keras.Input((8, 8, 4))
     x = layers.Conv2D(4, 3, padding="same", name="conv")(inputs)

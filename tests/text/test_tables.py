@@ -1,4 +1,4 @@
-from tensorflow_quantization.text.tables import markdown_table, text_table
+from tensorflow_quantization.text.tables import html_summary, markdown_table, text_table
 
 
 def test_text_columns_are_as_wide_as_their_widest_cell():
@@ -16,3 +16,11 @@ def test_text_table_without_rows_is_its_head():
 
 def test_markdown_escapes_pipes():
     assert markdown_table(["a", "b"], [["x|y", 2]]).splitlines() == ["| a | b |", "| --- | --- |", "| x\\|y | 2 |"]
+
+
+def test_html_escapes_names_and_leaves_out_an_empty_list():
+    html = html_summary("<m>", ["a"], [["<script>"]], ["x & y"])
+    assert html == (
+        "<p>&lt;m&gt;</p><table><tr><th>a</th></tr><tr><td>&lt;script&gt;</td></tr></table><ol><li>x &amp; y</li></ol>"
+    )
+    assert "<ol>" not in html_summary("m", ["a"], [])

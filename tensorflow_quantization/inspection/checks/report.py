@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorflow_quantization.inspection.checks.rule import SEVERITIES, Severity
-from tensorflow_quantization.text.tables import markdown_table, text_table
+from tensorflow_quantization.text.tables import html_summary, markdown_table, text_table
 
 #: A printed report shows so many findings of one rule; `Report.findings` holds all of them.
 _SHOWN = 10
@@ -127,12 +127,21 @@ class Report:
 
     def to_markdown(self) -> str:
         """The report as a Markdown table with one row per finding."""
-        return markdown_table(self.titles, [[f.severity, f.rule, f.where, f.what, f.fix] for f in self])
+        return markdown_table(self.titles, self._rows())
 
-    def __str__(self) -> str:
+    def _repr_html_(self) -> str:
+        return html_summary(self._head(), self.titles, self._rows())
+
+    def _rows(self) -> list[list[str]]:
+        return [[f.severity, f.rule, f.where, f.what, f.fix] for f in self]
+
+    def _head(self) -> str:
         counts = [(sum(f.severity == severity for f in self), severity) for severity in SEVERITIES]
         said = ", ".join(f"{n} {severity}{'s' if n != 1 and severity != 'info' else ''}" for n, severity in counts if n)
-        parts = [f"{self.path} for {self.target}: {said or 'no findings'}"]
+        return f"{self.path} for {self.target}: {said or 'no findings'}"
+
+    def __str__(self) -> str:
+        parts = [self._head()]
         for rule in self.rules:
             found = [finding for finding in self if finding.rule == rule]
             first = found[0]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tensorflow_quantization.onnx_graph.operators import FACTORS
 from tensorflow_quantization.text.messages import did_you_mean
-from tensorflow_quantization.text.tables import markdown_table, text_table
+from tensorflow_quantization.text.tables import html_summary, markdown_table, text_table
 
 #: A printed report shows so many fallbacks; `RuntimeReport.fallbacks` holds all of them.
 _SHOWN = 20
@@ -207,14 +207,27 @@ class RuntimeReport:
         """The report as a Markdown table with one row per node that multiplies."""
         return markdown_table(self.titles, [self._row(node) for node in self.multiplying])
 
-    def __str__(self) -> str:
+    def _repr_html_(self) -> str:
+        return html_summary(self._head(), self.titles, [self._row(node) for node in self.multiplying], self._fixes())
+
+    def _head(self) -> str:
         multiplying = self.multiplying
         integer = sum(node.ran == "integer" for node in multiplying)
-        parts = [
+        return (
             f"{self.path} in {self.runtime}: {100 * self.integer_share:.1f} % of {_short(self.macs)} "
-            f"multiply-accumulates in integers, {integer} of {len(multiplying)} nodes that multiply\n"
-            f"{self.reorders} reorders, {self.transposes} transposes"
-        ]
+            f"multiply-accumulates in integers, {integer} of {len(multiplying)} nodes that multiply"
+        )
+
+    def _floats_that_do_not_multiply(self) -> list[NodeReport]:
+        return [node for node in self if node.op_type not in FACTORS and node.ran == "float"]
+
+    def _fixes(self) -> list[str]:
+        """What to do so that more runs in integers, each sentence once."""
+        nodes = (*self.fallbacks, *self._floats_that_do_not_multiply())
+        return list(dict.fromkeys(f"{node.op_type}: {node.fix}" for node in nodes if node.fix))
+
+    def __str__(self) -> str:
+        parts = [f"{self._head()}\n{self.reorders} reorders, {self.transposes} transposes"]
         if self.bytes:
             moved = ", ".join(f"{_short(count, 'B')} of {dtype}" for dtype, count in self.bytes.items())
             parts[0] += f"; {len(self.executed)} kernels read and write {moved}"
@@ -222,14 +235,14 @@ class RuntimeReport:
             table = text_table(self.titles, [self._row(node) for node in self.fallbacks[:_SHOWN]])
             rest = len(self.fallbacks) - _SHOWN
             parts.append(f"{table}\nand {rest} more, in .fallbacks" if rest > 0 else table)
-        others = [n for n in self if n.op_type not in FACTORS and n.ran == "float"]
+        others = self._floats_that_do_not_multiply()
         if others:
             counts = collections.Counter(node.op_type for node in others)
             names = ", ".join(f"{n} {op_type}" for op_type, n in counts.most_common())
             parts.append(f"Other operators in float: {names}")
-        fixes = dict.fromkeys(f"  {node.op_type}: {node.fix}" for node in (*self.fallbacks, *others) if node.fix)
+        fixes = self._fixes()
         if fixes:
-            parts.append("\n".join(("What to do:", *fixes)))
+            parts.append("\n".join(("What to do:", *(f"  {fix}" for fix in fixes))))
         return "\n\n".join(parts)
 
     __repr__ = __str__

@@ -55,6 +55,7 @@ def test_report_is_json_and_worst_first(tmp_path):
     severities = [finding["severity"] for finding in read["findings"]]
     assert severities == sorted(severities, key=["error", "warning", "info"].index)
     assert report.to_markdown().count("\n") == len(report) + 1
+    assert report._repr_html_().count("<tr>") == len(report) + 1
 
 
 def test_information_alone_is_ok_and_a_report_is_true(tmp_path):

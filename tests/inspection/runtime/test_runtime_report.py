@@ -57,6 +57,9 @@ def test_report_prints_is_json_and_markdown(runtime, tmp_path):
     read = json.loads(json.dumps(report.to_dict()))
     assert read["integer_share"] == report.integer_share and len(read["nodes"]) == len(report)
     assert report.to_markdown().count("\n") == 3
+    html = report._repr_html_()
+    assert "99.7 % of 37 k" in html and html.count("<tr>") == 3
+    assert html.count("<li>") == text.partition("What to do:\n")[2].count("\n") + 1
 
 
 def test_kernels_and_reorders_are_counted(tmp_path):
