@@ -11,7 +11,15 @@ from tensorflow_quantization.mixed_precision.budget import Budget, cost_text
 from tensorflow_quantization.mixed_precision.precision import Precision
 from tensorflow_quantization.mixed_precision.sensitivity_result import Sensitivity
 from tensorflow_quantization.quantize import QuantizationSpec
-from tensorflow_quantization.text.tables import axes, decibels_text, finite, html_summary, html_table, markdown_table, text_table
+from tensorflow_quantization.text.tables import (
+    axes,
+    decibels_text,
+    finite,
+    html_summary,
+    html_table,
+    markdown_table,
+    text_table,
+)
 
 
 @dataclass(frozen=True)
