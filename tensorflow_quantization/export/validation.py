@@ -21,6 +21,7 @@ from tensorflow_quantization.model.weights import mode_of_keras
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets import TARGETS
 from tensorflow_quantization.text.messages import is_path, must_be_one_of, must_be_path
+from tensorflow_quantization.text.replacing import check_writable
 from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 
@@ -51,8 +52,7 @@ def check_path(path: str | os.PathLike, suffix: str = ".onnx") -> Path:
         hint = f" Pass the model first: {writer}(model, path)." if isinstance(path, keras.Model) else ""
         raise TypeError(must_be_path("path", path, hint))
     path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory; give the name of a file in it, {path / f'model{suffix}'}.")
+    check_writable(path, f"model{suffix}")
     if path.suffix != suffix:
         known, other = path.suffix.lower() in _WRITERS, _WRITERS.get(path.suffix)
         right = path.with_suffix(suffix) if known else path.with_name(path.name + suffix)
@@ -61,10 +61,6 @@ def check_path(path: str | os.PathLike, suffix: str = ".onnx") -> Path:
             + (f", and {other} writes {path.suffix} files" if other else "")
             + f"; {_WRITERS[suffix]} writes {suffix} files: pass {right}."
         )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"The directory {path.parent} does not exist; create it first.")
-    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise PermissionError(f"{path} cannot be written: no permission.")
     return path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -21,6 +21,10 @@ from tensorflow_quantization.text.layers import ByLayer
 from tensorflow_quantization.text.tables import html_summary, markdown_table, text_table
 from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_path
+
+Quantizer = ActivationQuantizer | WeightQuantizer
+#: What is quantized, by which quantizer; the weight, `None` for an activation.
+NamedQuantizer = tuple[str, Quantizer, np.ndarray | None]
 
 
 @dataclass(frozen=True)
@@ -226,35 +230,48 @@ def _reasons_of_default_table(graph: LayerGraph) -> dict[str, Reason]:
 
 def _describe_call(call: Call, reason: Reason) -> LayerDescription:
     operation, class_name = call.operation, call.class_name
-    quantizers: list[QuantizerDescription] = []
-    if isinstance(operation, ActivationQuantizer):
-        quantizers = [_describe_activation(operation, "output")]
-    elif isinstance(operation, BaseQuantizeWrapper):
-        quantizers, class_name = list(_quantizers(operation)), type(operation.layer).__name__
+    quantizers = [_describe_quantizer(*named) for named in named_quantizers(operation)]
+    if isinstance(operation, BaseQuantizeWrapper):
+        class_name = type(operation.layer).__name__
     if reason.code is ReasonCode.FLOAT_READ_IN_INTEGERS:
         quantizers = [dataclasses.replace(q, what="after it") if q.what == "output" else q for q in quantizers]
     return LayerDescription(call.path, class_name, tuple(quantizers), reason.code, reason.text)
 
 
-def _quantizers(wrapper: BaseQuantizeWrapper) -> Iterator[QuantizerDescription]:
-    for index, quantizer in enumerate(wrapper.input_quantizers):
+def named_quantizers(operation: keras.Operation) -> Iterator[NamedQuantizer]:
+    """Yields what each quantizer of an operation quantizes, the quantizer, and the weight.
+
+    The weight is `None` for an activation. The order is that of `LayerDescription.quantizers`.
+    """
+    if isinstance(operation, ActivationQuantizer):
+        yield "output", operation, None
+    if not isinstance(operation, BaseQuantizeWrapper):
+        return
+    for index, quantizer in enumerate(operation.input_quantizers):
         if quantizer is not None:
-            yield _describe_activation(quantizer, _input_name(wrapper, index))
-    for kernel, weight_quantizer in wrapper.weight_quantizers.items():
-        yield _describe_weight(weight_quantizer, kernel, merged_array(wrapper.layer, kernel))
-    for name, part in wrapper.parts.items():
-        yield from (dataclasses.replace(quantizer, what=f"{name} {quantizer.what}") for quantizer in _quantizers(part))
-    described = [*wrapper.input_quantizers, *(q for part in wrapper.parts.values() for q in part.activation_quantizers)]
-    for quantizer in wrapper.activation_quantizers:
-        if quantizer not in described:
-            yield _describe_activation(quantizer, quantizer.name.removesuffix("_quantizer"))
+            yield _input_name(operation, index), quantizer, None
+    for kernel, weight_quantizer in operation.weight_quantizers.items():
+        yield kernel, weight_quantizer, merged_array(operation.layer, kernel)
+    for name, part in operation.parts.items():
+        yield from ((f"{name} {what}", quantizer, weight) for what, quantizer, weight in named_quantizers(part))
+    parts = operation.parts.values()
+    named = [*operation.input_quantizers, *(q for part in parts for q in part.activation_quantizers)]
+    for quantizer in operation.activation_quantizers:
+        if quantizer not in named:
+            yield quantizer.name.removesuffix("_quantizer"), quantizer, None
 
 
 def _input_name(wrapper: BaseQuantizeWrapper, index: int) -> str:
     return "input" if len(wrapper.input_quantizers) == 1 else f"input {index}"
 
 
-def _describe_activation(quantizer: ActivationQuantizer, what: str) -> QuantizerDescription:
+def _describe_quantizer(what: str, quantizer: Quantizer, weight: np.ndarray | None) -> QuantizerDescription:
+    if weight is None:
+        return _describe_activation(what, cast(ActivationQuantizer, quantizer))
+    return _describe_weight(what, cast(WeightQuantizer, quantizer), weight)
+
+
+def _describe_activation(what: str, quantizer: ActivationQuantizer) -> QuantizerDescription:
     scale, zero_point = quantizer.parameters()
     with converting():
         low, high = (float(v) for v in quantizer.range.numpy())
@@ -274,7 +291,7 @@ def _describe_activation(quantizer: ActivationQuantizer, what: str) -> Quantizer
     )
 
 
-def _describe_weight(quantizer: WeightQuantizer, kernel: str, weight: np.ndarray) -> QuantizerDescription:
+def _describe_weight(kernel: str, quantizer: WeightQuantizer, weight: np.ndarray) -> QuantizerDescription:
     scheme = quantizer.scheme
     scales = tuple(quantizer.parameters(weight)[0].ravel().tolist())
     return QuantizerDescription(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,12 +10,10 @@ import keras
 import numpy as np
 
 from tensorflow_quantization.export import export_onnx
+from tensorflow_quantization.export.verification.latency import median_latencies
 from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES, require_installed
 from tensorflow_quantization.onnx_graph.files import read_onnx
 from tensorflow_quantization.text.messages import must_be_one_of
-
-#: Runs that are not counted, and runs of which the median counts.
-_WARM_UP, _RUNS = 5, 50
 
 
 def latency_in(runtime: str, inputs: list[np.ndarray]) -> Callable[[keras.Model], float]:
@@ -38,12 +35,6 @@ def latency_in(runtime: str, inputs: list[np.ndarray]) -> Callable[[keras.Model]
         with tempfile.TemporaryDirectory() as folder:
             path = export_onnx(model, Path(folder) / "model.onnx")
             names = [value.name for value in read_onnx(path).graph.input]
-            run, feeds = RUNTIMES[runtime].load(path, []), dict(zip(names, inputs, strict=True))
-            seconds = []
-            for _ in range(_WARM_UP + _RUNS):
-                start = time.perf_counter()
-                run(feeds)
-                seconds.append(time.perf_counter() - start)
-        return float(np.median(seconds[_WARM_UP:]))
+            return median_latencies(runtime, [(path, dict(zip(names, inputs, strict=True)))])[0]
 
     return measure

@@ -41,6 +41,16 @@ def decibels_text(value: float) -> str:
     return f"{value:.1f} dB" if math.isfinite(value) else ("exact" if value > 0 else "no signal")
 
 
+def count_text(count: int | None, counted: str = "") -> str:
+    """Returns a number as a cell, in three digits with a prefix of its unit: "1.23 M"; "?" for `None`."""
+    if count is None:
+        return "?"
+    for prefix, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.3g} {prefix}{counted}"
+    return f"{count} {counted}".rstrip()
+
+
 def finite(x: Any) -> Any:
     """Returns dicts, lists and tuples for JSON, in which floats that are NaN or infinite are `None`."""
     if isinstance(x, dict):

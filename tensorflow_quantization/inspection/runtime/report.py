@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tensorflow_quantization.onnx_graph.operators import FACTORS
 from tensorflow_quantization.text.messages import did_you_mean
-from tensorflow_quantization.text.tables import html_summary, markdown_table, text_table
+from tensorflow_quantization.text.tables import count_text, html_summary, markdown_table, text_table
 
 #: A printed report shows so many fallbacks; `RuntimeReport.fallbacks` holds all of them.
 _SHOWN = 20
@@ -214,7 +214,7 @@ class RuntimeReport:
         multiplying = self.multiplying
         integer = sum(node.ran == "integer" for node in multiplying)
         return (
-            f"{self.path} in {self.runtime}: {100 * self.integer_share:.1f} % of {_short(self.macs)} "
+            f"{self.path} in {self.runtime}: {100 * self.integer_share:.1f} % of {count_text(self.macs)} "
             f"multiply-accumulates in integers, {integer} of {len(multiplying)} nodes that multiply"
         )
 
@@ -229,7 +229,7 @@ class RuntimeReport:
     def __str__(self) -> str:
         parts = [f"{self._head()}\n{self.reorders} reorders, {self.transposes} transposes"]
         if self.bytes:
-            moved = ", ".join(f"{_short(count, 'B')} of {dtype}" for dtype, count in self.bytes.items())
+            moved = ", ".join(f"{count_text(count, 'B')} of {dtype}" for dtype, count in self.bytes.items())
             parts[0] += f"; {len(self.executed)} kernels read and write {moved}"
         if self.fallbacks:
             table = text_table(self.titles, [self._row(node) for node in self.fallbacks[:_SHOWN]])
@@ -249,13 +249,4 @@ class RuntimeReport:
 
     def _row(self, node: NodeReport) -> list[str]:
         share = "?" if node.macs is None else f"{100 * node.macs / self.macs:.1f} %" if self.macs else "-"
-        return [node.name, node.op_type, _short(node.macs), share, node.kernel or node.ran, node.reason]
-
-
-def _short(count: int | None, counted: str = "") -> str:
-    if count is None:
-        return "?"
-    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}{counted}"
-    return f"{count} {counted}".rstrip()
+        return [node.name, node.op_type, count_text(node.macs), share, node.kernel or node.ran, node.reason]
