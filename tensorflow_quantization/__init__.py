@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tensorflow_quantization.inspection.runtime import runtime_report
     from tensorflow_quantization.mixed_precision.search import search
     from tensorflow_quantization.mixed_precision.sensitivity import sensitivity
+    from tensorflow_quantization.reporting import html_report
     from tensorflow_quantization.training import fine_tune
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "export_litert",
     "export_onnx",
     "fine_tune",
+    "html_report",
     "legacy",
     "load_calibration",
     "merge_calibrations",
@@ -75,6 +77,7 @@ _LAZY = {
     "export_litert": "export.litert",
     "export_onnx": "export",
     "fine_tune": "training",
+    "html_report": "reporting",
     "post_training_quantize": "accuracy",
     "runtime_report": "inspection.runtime",
     "search": "mixed_precision",

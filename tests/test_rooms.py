@@ -38,6 +38,19 @@ ROOMS = {
         "export",
         "comparison",
     },
+    # Shows what the rooms before it found.
+    "reporting": {
+        "text",
+        "onnx_graph",
+        "model",
+        "quantizers",
+        "wrappers",
+        "targets",
+        "calibration",
+        "inspection",
+        "export",
+        "comparison",
+    },
     "legacy": {"text", "model", "quantize", "targets", "wrappers", "export", "calibration"},
 }
 #: Modules of other libraries that a room knows nothing of.

@@ -151,4 +151,9 @@ def name_of(node: ir.Node) -> str:
 
 def layer_of(named: ir.Node | ir.Value) -> str:
     """The layer that a node or value of an exported graph belongs to: its name up to the last slash."""
-    return (named.name or "").rsplit("/", 1)[0]
+    return layer_in(named.name or "")
+
+
+def layer_in(name: str) -> str:
+    """The layer in the name of a node or value, see `layer_of`."""
+    return name.rsplit("/", 1)[0]

@@ -3,7 +3,7 @@
 function drawFigures() {
   byId("figures").append(...data.figures.map(figure => html("div", { class: "figure" },
     html("div", { class: "title" }, figure.title),
-    html("div", { class: "value" }, figure.float ? html("small", {}, `${figure.float} → `) : "", figure.value || "–"),
+    html("div", { class: "value" }, figure.float ? html("small", {}, `${figure.float} → `) : "", html("span", {}, figure.value || "–")),
     figure.note ? html("p", { class: "note" }, figure.note) : "")));
 }
 
