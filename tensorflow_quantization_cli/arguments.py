@@ -137,6 +137,8 @@ def check_output(path: str, suffix: str, force: bool, why: str = "") -> None:
         raise argparse.ArgumentTypeError(f"{path} does not end in {suffix}{why}. Pass {given.with_suffix(suffix)}.")
     if not given.parent.is_dir():
         raise argparse.ArgumentTypeError(f"The directory {given.parent} does not exist; create it first.")
+    if not os.access(given.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"The directory {given.parent} cannot be written to: no permission.")
     if given.exists() and not force:
         raise argparse.ArgumentTypeError(f"{path} exists already. Pass --force to replace it, or another name.")
 

@@ -28,8 +28,8 @@ COMMANDS = {
 }
 
 _DESCRIPTION = """\
-Quantized Keras models: from a .keras file and a folder of images to a verified file that a runtime
-executes in integers."""
+Quantized Keras models: from a .keras file and a folder of images to a verified
+file that a runtime executes in integers."""
 
 _EPILOG = """\
 examples:
@@ -55,6 +55,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     parser = make_parser()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
     name = next((argument for argument in arguments if not argument.startswith("-")), None)
     if name is not None and name not in COMMANDS:
         parser.error(_unknown("command", name, list(COMMANDS)))

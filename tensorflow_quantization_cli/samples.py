@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,15 @@ class Samples:
         """Returns the most samples, up to `count`, that fill the batches of the model."""
         return count // self.batch * self.batch
 
-    def batches(self, indices: np.ndarray, size: int) -> Iterator[Any]:
-        """Yields these samples in batches of `size`, or of as many as the model takes."""
+    def batches(self, indices: np.ndarray, size: int) -> list[Any]:
+        """Reads these samples in batches of `size`, or of as many as the model takes, with a progress bar."""
         size = self.whole(size) or self.batch
-        return (self.read(indices[start : start + size]) for start in range(0, len(indices), size))
+        progress = keras.utils.Progbar(len(indices), unit_name="sample")
+        found = []
+        for start in range(0, len(indices), size):
+            found.append(self.read(indices[start : start + size]))
+            progress.update(min(start + size, len(indices)))
+        return found
 
     def training(self, held_out: np.ndarray, size: int, steps: int, seed: int) -> keras.utils.PyDataset:
         """Returns `steps` batches for `fit` of all samples but `held_out`, read when they are used.

@@ -11,9 +11,11 @@ from tensorflow_quantization_cli import arguments, results, start
 
 HELP = "Measure the latency of files, in turns, and their ratio to the first."
 DESCRIPTION = """\
-An .onnx file runs in its target, if that is onnxruntime or openvino and installed, else in ONNX Runtime; a
-.tflite file runs in LiteRT; all on the CPU with its default threads, LiteRT with one for each core. The
-files take turns, so that a busy machine slows all of them down alike. Inputs are random."""
+An .onnx file runs in its target, if that is onnxruntime or openvino and
+installed, else in ONNX Runtime; a .tflite file runs in LiteRT. All run on the
+CPU, with the default threads of the runtime, LiteRT with one for each core. The
+files take turns, so that a busy machine slows all of them down alike. Inputs
+are random."""
 USAGE = "FILE... [options]"
 EXAMPLES = (
     "float.onnx model.onnx",

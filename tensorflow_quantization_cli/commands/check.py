@@ -7,7 +7,9 @@ import argparse
 from tensorflow_quantization_cli import arguments, results, start
 
 HELP = "Check an .onnx file against the rules of a runtime, without the runtime."
-DESCRIPTION = "Any tool may have written the file. An error is what the runtime rejects or computes wrongly."
+DESCRIPTION = """\
+Any tool may have written the file. An error is what the runtime rejects or
+computes wrongly; a warning is what it runs in float, or slower than it could."""
 USAGE = "FILE [options]"
 EXAMPLES = ("model.onnx", "model.onnx --target tensorrt --strict --json")
 FINDINGS = "the file breaks a rule of severity error; with --strict, also a warning"

@@ -8,8 +8,8 @@ from tensorflow_quantization_cli import arguments, results, start
 
 HELP = "Name the layer of a quantized model that loses accuracy, and what to do about it."
 DESCRIPTION = """\
-DATA are samples as in use, not those of the calibration: a folder of images, an .npy or an .npz file.
-`quantize --keep FOLDER` writes the three files."""
+DATA are samples as in use, not those of the calibration: a folder of images, an
+.npy or an .npz file. `quantize --keep FOLDER` writes the three files."""
 USAGE = "FLOAT QUANTIZED DATA [options]"
 EXAMPLES = (
     "kept/float.keras kept/quantized.keras kept/samples.npz",

@@ -11,12 +11,14 @@ from tensorflow_quantization_cli import arguments, results, start
 
 HELP = "Quantize a model without labels, write it for a runtime, and verify it there."
 DESCRIPTION = """\
-DATA is a folder of images, searched with its folders, or an .npy or .npz file; the arrays of an .npz
-file have the names of the model's inputs. Some hundred samples are enough. A fifth of them, at most 64,
-are kept apart: on these the file is verified in its runtime and compared with the float model.
+DATA is a folder of images, searched with its folders, or an .npy or .npz file;
+the arrays of an .npz file have the names of the model's inputs. Some hundred
+samples are enough. A fifth of them, at most 64, are kept apart: on these the
+file is verified in its runtime and compared with the float model.
 
-Progress goes to stderr. The result on stdout: sizes, latencies measured in turns, the share that runs
-in integers, and the signal-to-noise ratio of the outputs against the float model."""
+Progress goes to stderr. The result goes to stdout: sizes, latencies measured in
+turns, the share that runs in integers, and the signal-to-noise ratio of the
+outputs against the float model."""
 USAGE = "MODEL --data DATA -o FILE [options]"
 EXAMPLES = (
     "model.keras --data images/ -o model.onnx",
@@ -111,6 +113,7 @@ def _quantize(options: argparse.Namespace) -> Any:
     import keras
 
     from tensorflow_quantization.accuracy.equalized_models import equalized_model
+    from tensorflow_quantization_cli.files import require
     from tensorflow_quantization_cli.float_model import (
         check_float,
         export_float,
@@ -123,13 +126,15 @@ def _quantize(options: argparse.Namespace) -> Any:
     from tensorflow_quantization_cli.summary import summarize
 
     runtime = runtime_here(options.target)
+    if options.min_integer_share is not None:
+        require(options.target)  # which tells the share
     model = start.load(options.model, options.trust)
     check_float(model, options.model)
     samples = open_samples(model, options)
     chosen, held_out = samples.split(options.samples, options.seed)
     print(f"Read {len(chosen) + len(held_out)} of {samples.count} samples")
     # All are read before any work, so that a damaged image is found at once.
-    data = list(samples.batches(chosen, options.batch_size))
+    data = samples.batches(chosen, options.batch_size)
     measured = samples.read(held_out if len(held_out) else chosen)
     warn_of_inputs(model, data[0], options)
     warn_of_saturation(runtime, options.weight_bits)
