@@ -142,7 +142,9 @@ def _images(
                 keep_aspect_ratio=options.crop,
             )
         except ImportError as error:
-            raise ImportError("Pillow reads images, and is not installed: pip install pillow") from error
+            raise ImportError(
+                "Pillow reads images, and is not installed: pip install 'tensorflow-quantization[images]'"
+            ) from error
         except Exception as error:  # Pillow raises errors of many classes for damaged files
             raise ValueError(f"The image {path} cannot be read: {error}. Repair or remove it.") from error
         return keras.utils.img_to_array(image, data_format=layout, dtype="float32")

@@ -26,6 +26,9 @@ from tensorflow_quantization_cli.files import LoadedFile, latencies, load_file
 
 #: Runs of each file that count.
 _ROUNDS = 30
+_NO_LATENCY = {"milliseconds": None, "latency_ratio": None}
+
+_Run = Callable[[list[np.ndarray]], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Summary:
         output: the path of the file.
         target: the runtime that the file is for.
         runtime: the runtime that computed the figures.
+        held_out: whether calibration and training did not see the samples that were measured on.
         bytes: of the float file and of the quantized file.
         milliseconds: the latency of one sample, or of the model's fixed batch, of both.
         latency_ratio: that of the quantized file in units of that of the float file.
@@ -43,12 +47,12 @@ class Summary:
         snr: the signal-to-noise ratio of the outputs against the float model, in decibels.
         same_class: the share of samples with the same greatest output; `None` if no output has the shape of classes.
         samples: the number of samples that `snr` and `same_class` are measured on.
-        held_out: whether calibration and training did not see these samples.
     """
 
     output: str
     target: str
     runtime: str
+    held_out: bool
     bytes: tuple[int, int]
     milliseconds: tuple[float, float] | None
     latency_ratio: float | None
@@ -56,7 +60,6 @@ class Summary:
     snr: float
     same_class: float | None
     samples: int
-    held_out: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures as a dict for JSON; what there are two of is a dict with "float" and "quantized"."""
@@ -85,16 +88,10 @@ class Summary:
         return "\n".join(lines)
 
 
-def summarize(
-    model: keras.Model,
-    quantized: keras.Model,
-    files: tuple[Path, Path],
-    target: str,
-    runtime: str,
-    samples: Any,
-    held_out: bool,
-) -> Summary:
-    """Measures a file.
+def measure(
+    model: keras.Model, quantized: keras.Model, files: tuple[Path, Path], target: str, runtime: str, samples: Any
+) -> dict[str, Any]:
+    """Returns the figures of a `Summary`.
 
     Args:
         model, quantized: the Keras models.
@@ -102,46 +99,44 @@ def summarize(
         target: the runtime that the file is for.
         runtime: the runtime that computes the outputs, and that measures the latency if it is the target.
         samples: inputs, in the structure of the model's.
-        held_out: whether they were not used before.
     """
     graph = LayerGraph.trace(quantized).flatten().live()
-    run = _runner(files[1], graph, runtime)
+    single = [array[: graph.inputs[0].shape[0] or 1] for array in model_inputs(graph, samples)]
+    shapes = {tensor.name: array.shape for tensor, array in zip(graph.inputs, single, strict=True)}
+    return {
+        **_agreement(model, graph, _runner(files[1], graph, runtime), samples),
+        **(_latency(files, graph, runtime, single) if runtime == target else _NO_LATENCY),
+        "bytes": (files[0].stat().st_size, files[1].stat().st_size),
+        "integer_share": _integer_share(files[1], target, shapes),
+    }
+
+
+def _agreement(model: keras.Model, graph: LayerGraph, run: _Run, samples: Any) -> dict[str, Any]:
+    """How near the outputs of a file are to those of the float model."""
     ratio, equal, seen, classes = SignalToNoise(), 0, 0, False
     for arrays in input_batches(graph, samples, BATCH_SIZE):
-        expected = [
-            np.asarray(y)
-            for y in tree.flatten(model.predict_on_batch(tree.pack_sequence_as(graph.input_structure, arrays)))
-        ]
+        outputs = model.predict_on_batch(tree.pack_sequence_as(graph.input_structure, arrays))
+        expected = [np.asarray(y) for y in tree.flatten(outputs)]
         seen += len(arrays[0])
         for exact, found in zip(expected, run(arrays), strict=True):
             ratio.update(exact, found)
             if len(expected) == 1 and exact.ndim == 2 and exact.shape[1] > 1:
                 classes = True
                 equal += int((exact.argmax(axis=1) == found.argmax(axis=1)).sum())
-    single = [array[: graph.inputs[0].shape[0] or 1] for array in model_inputs(graph, samples)]
-    measured = None
-    if runtime == target:
-        loaded = [load_file(file, runtime) for file in files]
-        calls = [partial(one.run, _feeds(one, graph, single)) for one in loaded]
-        measured = latencies(dict(zip(("float", "quantized"), calls, strict=True)), _ROUNDS)
-    return Summary(
-        output=str(files[1]),
-        target=target,
-        runtime=runtime,
-        bytes=(files[0].stat().st_size, files[1].stat().st_size),
-        milliseconds=None if measured is None else (measured[0].milliseconds, measured[1].milliseconds),
-        latency_ratio=None if measured is None else measured[1].ratio,
-        integer_share=_integer_share(
-            files[1], target, {t.name: a.shape for t, a in zip(graph.inputs, single, strict=True)}
-        ),
-        snr=ratio.decibels,
-        same_class=equal / seen if classes else None,
-        samples=seen,
-        held_out=held_out,
-    )
+    return {"snr": ratio.decibels, "same_class": equal / seen if classes else None, "samples": seen}
 
 
-def _runner(path: Path, graph: LayerGraph, runtime: str) -> Callable[[list[np.ndarray]], list[np.ndarray]]:
+def _latency(files: tuple[Path, Path], graph: LayerGraph, runtime: str, single: list[np.ndarray]) -> dict[str, Any]:
+    calls = {}
+    for name, file in zip(("float", "quantized"), files, strict=True):
+        loaded = load_file(file, runtime)
+        calls[name] = partial(loaded.run, _feeds(loaded, graph, single))
+    of_float, of_quantized = latencies(calls, _ROUNDS)
+    pair = (of_float.milliseconds, of_quantized.milliseconds)
+    return {"milliseconds": pair, "latency_ratio": of_quantized.ratio}
+
+
+def _runner(path: Path, graph: LayerGraph, runtime: str) -> _Run:
     """Returns a function from the inputs of the model to its outputs in a file, both in the order of the model."""
     if runtime == "litert":
         data, names = path.read_bytes(), names_in_signature(graph)
@@ -156,10 +151,11 @@ def _runner(path: Path, graph: LayerGraph, runtime: str) -> Callable[[list[np.nd
 
 
 def _feeds(loaded: LoadedFile, graph: LayerGraph, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns inputs by the names in a file: in its order, unless it names them as the model does."""
-    names = [plain_name(tensor.name) for tensor in graph.inputs]
-    ordered = names if set(names) == set(loaded.inputs) else list(loaded.inputs)
-    return {name: array.astype(loaded.inputs[name][1]) for name, array in zip(ordered, arrays, strict=True)}
+    """Returns inputs by the names in a file: by the model's names if the file has these, else in the file's order."""
+    by_name = dict(zip((plain_name(tensor.name) for tensor in graph.inputs), arrays, strict=True))
+    if not set(loaded.inputs) <= set(by_name):
+        by_name = dict(zip(loaded.inputs, arrays, strict=True))
+    return {name: by_name[name].astype(dtype) for name, (_, dtype) in loaded.inputs.items()}
 
 
 def _integer_share(path: Path, target: str, shapes: dict[str, tuple[int, ...]]) -> float | None:

@@ -94,6 +94,8 @@ def check_arguments(options: argparse.Namespace) -> None:
     for name in ("weight_bits", "activation_bits"):
         if options.target == "litert" and getattr(options, name) not in (None, 8):
             raise argparse.ArgumentTypeError(f"LiteRT computes in 8 bits: leave --{name.replace('_', '-')} out")
+    if options.keep is not None and Path(options.keep).is_file():
+        raise argparse.ArgumentTypeError(f"{options.keep} is a file. Pass the name of a folder to --keep.")
     if options.keep is not None and Path(options.keep).exists() and not options.force:
         raise argparse.ArgumentTypeError(f"{options.keep} exists already. Pass --force to write into it.")
 
@@ -113,6 +115,7 @@ def _quantize(options: argparse.Namespace) -> Any:
     import keras
 
     from tensorflow_quantization.accuracy.equalized_models import equalized_model
+    from tensorflow_quantization.text.replacing import replacing
     from tensorflow_quantization_cli.files import require
     from tensorflow_quantization_cli.float_model import (
         check_float,
@@ -123,7 +126,7 @@ def _quantize(options: argparse.Namespace) -> Any:
         without_scale_warning,
     )
     from tensorflow_quantization_cli.samples import open_samples
-    from tensorflow_quantization_cli.summary import summarize
+    from tensorflow_quantization_cli.summary import Summary, measure
 
     runtime = runtime_here(options.target)
     if options.min_integer_share is not None:
@@ -161,16 +164,16 @@ def _quantize(options: argparse.Namespace) -> Any:
             package.fine_tune(quantized, batches, teacher=model, epochs=1, steps_per_epoch=options.steps)
         print(f"Write and verify {output}")
         verified = samples.read((held_out if len(held_out) else chosen)[: samples.whole(_VERIFIED) or samples.batch])
-        if options.target == "litert":
-            package.export_litert(quantized, output, verify_with=verified)
-        else:
-            package.export_onnx(quantized, output, target=options.target, verify_with=verified)
-        if options.keep is not None:
-            _keep(Path(options.keep), quantized, float_twin, measured)
-        print("Measure")
-        return summarize(
-            model, quantized, (float_file, output), options.target, runtime, measured, held_out=bool(len(held_out))
-        )
+        with replacing(output) as written:  # the file is in its place when it is measured, too
+            if options.target == "litert":
+                package.export_litert(quantized, written, verify_with=verified)
+            else:
+                package.export_onnx(quantized, written, target=options.target, verify_with=verified)
+            print("Measure")
+            figures = measure(model, quantized, (float_file, written), options.target, runtime, measured)
+            if options.keep is not None:
+                _keep(Path(options.keep), quantized, float_twin, measured)
+    return Summary(options.output, options.target, runtime, held_out=bool(len(held_out)), **figures)
 
 
 def _keep(folder: Path, quantized: Any, float_model: Any, samples: Any) -> None:

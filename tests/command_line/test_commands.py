@@ -207,6 +207,20 @@ def test_an_unknown_name_gets_the_closest(tmp_path, monkeypatch, capsys, argumen
     assert message in capsys.readouterr().err
 
 
+def test_without_arguments_the_help_is_shown(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "sensitivity" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_a_warning_is_one_line_without_source_code(tmp_path, cnn, capsys):
+    quantize_model(cnn, target="onnxruntime").save(tmp_path / "q.keras")
+    assert main(["export", str(tmp_path / "q.keras"), str(tmp_path / "q.onnx")]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tensorflow-quantization: warning: ") and "never saw data" in line
+
+
 def test_json_of_each_report(quantized, capsys):
     keras_file, onnx_file = str(quantized / "m.keras"), str(quantized / "m.onnx")
     assert main(["describe", keras_file, "--json"]) == 0

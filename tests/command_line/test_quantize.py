@@ -213,11 +213,18 @@ def test_wrong_arguments_are_said_before_the_package_is_imported(folder, monkeyp
     assert sorted(folder.rglob("*")) == before
 
 
-def test_an_interrupt_leaves_no_file(folder, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "where",
+    [
+        "tensorflow_quantization.export.onnx.exporter.verify_where_possible",
+        "tensorflow_quantization_cli.summary.measure",
+    ],
+)
+def test_an_interrupt_leaves_no_file(folder, monkeypatch, capsys, where):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tensorflow_quantization.export.onnx.exporter.verify_where_possible", interrupt)
+    monkeypatch.setattr(where, interrupt)
     before = sorted(folder.rglob("*"))
     assert quantized() == 130
     assert "interrupted" in capsys.readouterr().err
