@@ -105,6 +105,10 @@ def run(options: argparse.Namespace) -> int:
         summary = _quantize(options)
     results.show(summary, options.json)
     snr = results.below("The signal-to-noise ratio", summary.snr, options.min_snr, "dB")
+    if snr:
+        results.note(
+            "--effort best and --steps 500 may help; with --keep FOLDER, `compare` names the layer that loses most."
+        )
     share = summary.integer_share
     integers = share is not None and results.below("The share in integers", share, options.min_integer_share, "")
     return int(snr or integers)
