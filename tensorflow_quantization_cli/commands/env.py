@@ -79,11 +79,21 @@ def _backend() -> dict[str, Any]:
 
         return {
             "backend": keras.backend.backend(),
-            "devices": [str(device) for device in keras.distribution.list_devices()],
+            "devices": _devices(keras.backend.backend()),
             "saturates": {name: saturates(name) for name in RUNTIMES if is_installed(name)},
         }
     except Exception as error:
         return {"backend": f"{type(error).__name__}: {error}"}
+
+
+def _devices(backend: str) -> list[str]:
+    if backend == "torch":  # Keras does not list its devices
+        import torch
+
+        return ["cpu", *(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))]
+    import keras
+
+    return [str(device) for device in keras.distribution.list_devices()]
 
 
 def _text(facts: dict[str, Any]) -> str:

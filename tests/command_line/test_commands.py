@@ -181,7 +181,9 @@ def test_code_in_a_file_runs_only_if_the_user_trusts_it(tmp_path, capsys):
     model = keras.Sequential([keras.Input((3,)), layers.Lambda(lambda x: x * 2, name="own"), layers.Dense(2)])
     path, output = tmp_path / "m.keras", tmp_path / "m.onnx"
     model.save(path)
-    for command in (["describe", str(path)], ["export", str(path), str(output)]):
+    commands = [["describe", str(path)], ["export", str(path), str(output)]]
+    # Only TensorFlow's own converter writes a Lambda layer.
+    for command in commands if keras.backend.backend() == "tensorflow" else commands[:1]:
         assert main(command) == 2
         assert "It was not run" in (said := capsys.readouterr().err) and "--trust" in said
         assert not output.exists()

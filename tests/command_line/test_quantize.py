@@ -76,11 +76,8 @@ def test_the_same_seed_writes_the_same_file(folder):
 def test_a_figure_below_its_limit_is_an_exit_status(folder, capsys):
     assert quantized("--min-snr", "1000", "--min-integer-share", "0.5") == 1
     captured = capsys.readouterr()
-    assert (
-        "below the limit of 1000 dB" in captured.err
-        and "--steps 500 may help" in captured.err
-        and "signal-to-noise" in captured.out
-    )
+    assert "below the limit of 1000 dB" in captured.err and "signal-to-noise" in captured.out
+    assert "--steps 500 may help" in captured.err
     assert (folder / "model.onnx").exists()
 
 
