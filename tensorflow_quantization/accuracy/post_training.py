@@ -49,10 +49,10 @@ def post_training_quantize(
 ) -> keras.Model:
     """Quantizes a float model without training and without labels, as accurately as the methods of this package can.
 
-    In this order: `quantize_model` and `calibrate`; `equalize` the channels; `clip_weights` below 8 bits; and, for one
-    layer after the other, `round_weights` and `correct_biases`. A stage after which the outputs are no nearer to those
-    of the float model is undone. With `effort="best"`, `adapt_rounding` goes on from there. Each is also a function of
-    its own.
+    In this order: `quantize_model` and `calibrate`; `equalize` the channels; for one layer after the other,
+    `round_weights` and `correct_biases`; and below 8 bits the same after `clip_weights`. A stage after which the
+    outputs are no nearer to those of the float model is undone. With `effort="best"`, `adapt_rounding` goes on from
+    there. Each is also a function of its own.
 
     Examples:
         >>> quantized = post_training_quantize(model, images, target="onnxruntime", verbose=0)
@@ -101,19 +101,21 @@ def post_training_quantize(
             rescaled = calibrate(quantize_model(equalized, **arguments), batches, method=method, verbose=0)
         if stages.gains(rescaled, "channels equalized"):
             reference, quantized = equalized, rescaled
-    if any(kernel.quantizer.scheme.bits < 8 for kernel in kernels_of(quantized)):
-        before = quantized.get_weights()
-        clip_weights(quantized)
-        if not stages.gains(quantized, "weights clipped"):
-            quantized.set_weights(before)
-    exact = exact_kernels(quantized)
-    before = quantized.get_weights()
+    exact, before = exact_kernels(quantized), quantized.get_weights()
     layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], reference)
-    if not stages.gains(quantized, "weights rounded, biases corrected"):
+    stages.keep_gain(quantized, before, "weights rounded, biases corrected")
+    if any(kernel.quantizer.scheme.bits < 8 for kernel in kernels_of(quantized)):
+        # Judged after the rest: biases make up for some of what clipping does.
+        best = quantized.get_weights()
         quantized.set_weights(before)
+        clipped = exact_kernels(clip_weights(quantized))
+        layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], reference)
+        if stages.keep_gain(quantized, best, "the same with clipped weights"):
+            exact = clipped
     if effort == "best":
+        before = quantized.get_weights()
         nearer, trained = train_rounding(reference, quantized, batches, exact, verbose=verbose)
-        stages.gains(quantized, f"roundings trained: {nearer} of {trained} blocks are nearer")
+        stages.keep_gain(quantized, before, f"roundings trained: {nearer} of {trained} blocks are nearer")
     remember(quantized, model, reference)
     return quantized
 
@@ -144,6 +146,13 @@ class _Stages:
         self._tell(decibels, stage if gains else f"{stage}: undone, it is no gain")
         self._best = max(self._best, decibels)
         return gains
+
+    def keep_gain(self, quantized: keras.Model, before: list[Any], stage: str) -> bool:
+        """Returns whether a stage gains; if not, the model gets the weights back that it had `before`."""
+        if self.gains(quantized, stage):
+            return True
+        quantized.set_weights(before)
+        return False
 
     def _tell(self, decibels: float, stage: str) -> None:
         if self._verbose:
