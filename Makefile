@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wo
 CORE_TESTS := tests/model tests/quantize tests/quantizers tests/wrappers tests/calibration tests/inspection/test_describe.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-exhaustive test-keras-oldest test-keras-nightly lint types docs benchmark benchmark-export accuracy training latency data clean
+.PHONY: help demo test test-slow test-exhaustive test-keras-oldest test-keras-nightly lint types docs release-check benchmark benchmark-export accuracy training latency data clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ types: $(VENV)/installed ## Check types
 
 docs: $(VENV)/installed ## Build the documentation into site/
 	$(BIN)/mkdocs build --strict
+
+release-check: $(VENV)/installed ## Build wheel and sdist, install each into a clean environment, and run it
+	$(BIN)/python scripts/release_check.py
 
 benchmark: $(VENV)/installed ## Measure what training, quantize_model and calibrate cost
 	@$(BIN)/python scripts/quietly benchmarks/quantize_time.py

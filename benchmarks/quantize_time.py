@@ -16,7 +16,7 @@ import keras
 
 from tensorflow_quantization import quantize_model
 from tensorflow_quantization.text.tables import markdown_table
-from timing import interleaved, summary
+from tensorflow_quantization_cli.timing import interleaved, summary
 
 FUNCTIONS = {"clone": keras.models.clone_model, "quantize": quantize_model}
 

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+COMMANDS = ROOT / "tensorflow_quantization_cli"
 PAGE = Path(__file__).with_name("errors.md")
 TROUBLES = Path(__file__).with_name("troubleshooting.md")
 
@@ -129,7 +130,7 @@ def _modules() -> dict[str, ast.Module]:
     """The parsed files of the package, by their paths in it without suffix."""
     package = ROOT / "tensorflow_quantization"
     paths = {path.relative_to(package).with_suffix("").as_posix(): path for path in sorted(package.rglob("*.py"))}
-    paths["tensorflow_quantization_cli"] = ROOT / "tensorflow_quantization_cli.py"
+    paths |= {path.relative_to(ROOT).with_suffix("").as_posix(): path for path in sorted(COMMANDS.rglob("*.py"))}
     return {name: ast.parse(path.read_text()) for name, path in paths.items()}
 
 

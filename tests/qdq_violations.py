@@ -136,9 +136,10 @@ def per_channel_activation(f, dtype=UINT8):
     return [f.pair(victim(f, x), dtype=dtype)]
 
 
-def conv_transpose(f, axis=1, **attributes):
+def conv_transpose(f, axis=1, dtype=UINT8, **attributes):
     weights = f.weights(8, 8 // attributes.get("group", 1), 3, 3, axis=axis)
-    return [f.pair(f.op("ConvTranspose", f.pair(f.input()), weights, name="victim", **attributes))]
+    x = f.pair(f.input(), dtype=dtype)
+    return [f.pair(f.op("ConvTranspose", x, weights, name="victim", **attributes), dtype=dtype)]
 
 
 def gemm_alpha(f):
@@ -243,6 +244,21 @@ def add_constant(f):
 
 def pooling_unquantized(f, dtype=UINT8):
     return [f.op("GlobalAveragePool", f.pair(f.input(), dtype=dtype), name="victim")]
+
+
+def average(f, counted, output=True):
+    """An average without padding in int8, with a quantized output or without."""
+    attributes = {"kernel_shape": [2, 2], "strides": [2, 2], "count_include_pad": counted}
+    y = f.op("AveragePool", f.pair(f.input(), dtype=INT8), name="victim", **attributes)
+    return [f.conv(f.pair(y, dtype=INT8))] if output else [y]
+
+
+def average_unquantized(f):
+    return average(f, counted=1, output=False)
+
+
+def average_without_padding(f):
+    return average(f, counted=0)
 
 
 def counted_padding(zero=0, before="", dtype=np.uint8):

@@ -153,7 +153,7 @@ class Reference:
 def unchanged_on_error(model: keras.Model) -> Iterator[None]:
     """Gives a model back the weights that it has now if the context raises, or is interrupted."""
     with converting():  # a copy: the array of a backend may be a view of the variable
-        before = [np.array(keras.ops.convert_to_numpy(w.value)) for w in model.weights]
+        before = [np.array(keras.ops.convert_to_numpy(w)) for w in model.weights]
     try:
         yield
     except BaseException:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import keras
+import numpy as np
 from keras import tree
 
 from tensorflow_quantization.accuracy.adaptive_rounding import exact_kernels, train_rounding
 from tensorflow_quantization.accuracy.bias_correction import BiasCorrection
 from tensorflow_quantization.accuracy.equalization import equalize
 from tensorflow_quantization.accuracy.equalized_models import remember
+from tensorflow_quantization.accuracy.kernels import kernels_of
 from tensorflow_quantization.accuracy.layer_by_layer import layer_by_layer
 from tensorflow_quantization.accuracy.rounding import WeightRounding
 from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
@@ -27,6 +30,8 @@ from tensorflow_quantization.text.messages import must_be_one_of
 EFFORTS = ("fast", "best")
 #: Samples that are used. The statistics of more are the same, and all are in memory at once.
 _SAMPLES = 256
+#: Samples that a stage is judged by.
+_JUDGED = 128
 
 
 @suggests_arguments
@@ -44,8 +49,9 @@ def post_training_quantize(
 ) -> keras.Model:
     """Quantizes a float model without training and without labels, as accurately as the methods of this package can.
 
-    In this order: `equalize` the channels, `quantize_model`, `calibrate`, `clip_weights` below 8 bits, and, for one
-    layer after the other, `round_weights` and `correct_biases`; with `effort="best"`, `adapt_rounding` goes on from
+    In this order: `quantize_model` and `calibrate`; `equalize` the channels; for one layer after the other,
+    `round_weights` and `correct_biases`; and below 8 bits the same after `clip_weights`. A stage after which the
+    outputs are no nearer to those of the float model is undone. With `effort="best"`, `adapt_rounding` goes on from
     there. Each is also a function of its own.
 
     Examples:
@@ -82,43 +88,87 @@ def post_training_quantize(
         "activation_bits": activation_bits,
     }
     plan_model(model, **arguments)  # raises what `quantize_model` would raise, before any work
-    progress = _Progress(model, batches) if verbose else None
+    stages = _Stages(model, batches, verbose)
+    reference, quantized = model, quantize_model(model, **arguments)
+    calibrate(quantized, batches, method=method, verbose=0)
+    stages.start(quantized, "quantized, calibrated")
+
     bits = 8 if weight_bits is None else weight_bits
     equalized = equalize(model, batches, weight_bits=bits, activation_bits=activation_bits or 8)
-    quantized = quantize_model(equalized, **arguments)
-    calibrate(quantized, batches, method=method, verbose=0)
-    _report(progress, quantized, "equalized, quantized, calibrated")
-    if bits < 8:
-        clip_weights(quantized)
-        _report(progress, quantized, "weights clipped")
-    exact = exact_kernels(quantized)
-    layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], equalized)
-    _report(progress, quantized, "weights rounded, biases corrected")
+    if not _same_weights(model, equalized):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they were given for the model as it is
+            rescaled = calibrate(quantize_model(equalized, **arguments), batches, method=method, verbose=0)
+        if stages.gains(rescaled, "channels equalized"):
+            reference, quantized = equalized, rescaled
+    exact, before = exact_kernels(quantized), quantized.get_weights()
+    layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], reference)
+    stages.keep_gain(quantized, before, "weights rounded, biases corrected")
+    if any(kernel.quantizer.scheme.bits < 8 for kernel in kernels_of(quantized)):
+        # Judged after the rest: biases make up for some of what clipping does.
+        best = quantized.get_weights()
+        quantized.set_weights(before)
+        clipped = exact_kernels(clip_weights(quantized))
+        layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], reference)
+        if stages.keep_gain(quantized, best, "the same with clipped weights"):
+            exact = clipped
     if effort == "best":
-        nearer, trained = train_rounding(equalized, quantized, batches, exact, verbose=verbose)
-        _report(progress, quantized, f"roundings trained: {nearer} of {trained} blocks are nearer")
-    remember(quantized, model, equalized)
+        before = quantized.get_weights()
+        nearer, trained = train_rounding(reference, quantized, batches, exact, verbose=verbose)
+        stages.keep_gain(quantized, before, f"roundings trained: {nearer} of {trained} blocks are nearer")
+    remember(quantized, model, reference)
     return quantized
 
 
-class _Progress:
-    """The outputs of the float model for one batch, to measure each stage against."""
+class _Stages:
+    """Judges each stage by the outputs of the float model: a stage that brings the outputs no nearer is undone.
 
-    def __init__(self, model: keras.Model, batches: list[Any]):
-        self._batch = batches[-1]
-        self._expected = self._outputs(model)
+    Equalized channels have finer steps, but values that calibration did not see are clipped in all of them; a clipped
+    kernel has less error, but all of it towards zero, which adds up over the layers. Which of both is more depends on
+    the network.
+    """
 
-    def decibels(self, quantized: keras.Model) -> float:
-        """Returns the signal-to-noise ratio of the outputs, in decibels."""
+    def __init__(self, model: keras.Model, batches: list[Any], verbose: int):
+        self._batches = batches[: max(1, _JUDGED // len(tree.flatten(batches[0])[0]))]
+        self._expected = [self._outputs(model, batch) for batch in self._batches]
+        self._verbose = verbose
+        self._best = 0.0
+
+    def start(self, quantized: keras.Model, stage: str) -> None:
+        """Takes the first stage, which the others start from."""
+        self._best = self._decibels(quantized)
+        self._tell(self._best, stage)
+
+    def gains(self, quantized: keras.Model, stage: str) -> bool:
+        """Returns whether a stage brought the outputs nearer to those of the float model, and tells it."""
+        decibels = self._decibels(quantized)
+        gains = decibels >= self._best
+        self._tell(decibels, stage if gains else f"{stage}: undone, it is no gain")
+        self._best = max(self._best, decibels)
+        return gains
+
+    def keep_gain(self, quantized: keras.Model, before: list[Any], stage: str) -> bool:
+        """Returns whether a stage gains; if not, the model gets the weights back that it had `before`."""
+        if self.gains(quantized, stage):
+            return True
+        quantized.set_weights(before)
+        return False
+
+    def _tell(self, decibels: float, stage: str) -> None:
+        if self._verbose:
+            print(f"{decibels:6.1f} dB  {stage}")
+
+    def _decibels(self, quantized: keras.Model) -> float:
         ratio = SignalToNoise()
-        for expected, got in zip(self._expected, self._outputs(quantized), strict=True):
-            ratio.update(expected, got)
+        for batch, outputs in zip(self._batches, self._expected, strict=True):
+            for expected, got in zip(outputs, self._outputs(quantized, batch), strict=True):
+                ratio.update(expected, got)
         return ratio.decibels
 
-    def _outputs(self, model: keras.Model) -> list[Any]:
-        return [float32_array(y) for y in tree.flatten(model(self._batch, training=False))]
+    @staticmethod
+    def _outputs(model: keras.Model, batch: Any) -> list[Any]:
+        return [float32_array(y) for y in tree.flatten(model(batch, training=False))]
 
 
-def _report(progress: _Progress | None, quantized: keras.Model, stage: str) -> None:
-    if progress is not None:
-        print(f"{progress.decibels(quantized):6.1f} dB  {stage}")
+def _same_weights(model: keras.Model, other: keras.Model) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(model.get_weights(), other.get_weights(), strict=True))

@@ -27,7 +27,22 @@ _FAR = 100.0
 def warn_of_scale(model: keras.Model, batch: Any) -> None:
     """Warns if a batch is far outside what the first BatchNormalizations of a model have seen in training.
 
-    A model that cannot be traced, and a BatchNormalization that was never trained, are not checked.
+    Args:
+        model, batch: see `scale_mismatch`.
+    """
+    mismatch = scale_mismatch(model, batch)
+    if mismatch is not None:
+        warn_user(
+            f"{mismatch} The calibration data seems to have another scale than the training data, for example 0 to 255 "
+            "instead of 0 to 1: preprocess it as in training."
+        )
+
+
+def scale_mismatch(model: keras.Model, batch: Any) -> str | None:
+    """Returns how a batch differs from what the first BatchNormalizations of a model have seen in training.
+
+    `None` if it does not. A model that cannot be traced, and a BatchNormalization that was never trained, are not
+    checked.
 
     Args:
         model: the model. Its activation quantizers have to return their inputs: a quantizer would clip them.
@@ -38,17 +53,14 @@ def warn_of_scale(model: keras.Model, batch: Any) -> None:
         first = {id(call): call for call in _first_normalizations(graph)}
         run = Interpreter(graph).start(input_tensors(graph, batch)) if first else None
     except ValueError:
-        return
+        return None
     while run is not None and first and not run.finished:
         computed = run.step()
         call = first.pop(id(computed.call), None)
         far = None if call is None else _far(_normalization(call), computed.inputs[0])
         if call is not None and far is not None:
-            warn_user(
-                f"Layer {call.path!r} got {far}. The calibration data seems to have another scale than the training "
-                "data, for example 0 to 255 instead of 0 to 1: preprocess it as in training."
-            )
-            return
+            return f"Layer {call.path!r} got {far}."
+    return None
 
 
 def _normalization(call: Call) -> Any:

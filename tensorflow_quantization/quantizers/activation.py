@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tensorflow_quantization.quantizers import numerics
+from tensorflow_quantization.quantizers import numerics, replicas
 from tensorflow_quantization.quantizers.fake_quantize import fake_quantize, fake_quantize_learned, float32
 from tensorflow_quantization.quantizers.observers import OBSERVERS
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme
@@ -128,8 +128,7 @@ class ActivationQuantizer(keras.layers.Layer):
         if self.learns:
             updated = ops.where(batches > 0, range_, self._lsq_start(x))
         else:
-            batch_range = ops.stack([ops.min(x), ops.max(x)])
-            updated = OBSERVERS[self.ranges](range_, batch_range, batches)
+            updated = OBSERVERS[self.ranges](range_, replicas.batch_range(x), batches)
             if not self.trainable:  # like a BatchNormalization with `trainable=False`, which keeps its statistics
                 updated = ops.where(batches > 0, range_, updated)
         self.range.assign(updated)
@@ -137,8 +136,8 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def _lsq_start(self, x):
         """Returns the range of the batch, rescaled so that its step is LSQ's initial step."""
-        step = 2.0 * ops.mean(ops.abs(x)) / math.sqrt(self.scheme.qmax)
-        batch_range = ops.stack([ops.min(x), ops.max(x)])
+        step = 2.0 * replicas.mean_magnitude(x) / math.sqrt(self.scheme.qmax)
+        batch_range = replicas.batch_range(x)
         scale, _ = numerics.scale_from_range(batch_range[0], batch_range[1], self.scheme)
         return batch_range * (step / scale)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import keras
@@ -112,16 +112,16 @@ def fine_tune(
             raise ValueError("A loss needs labels. Pass them as y, or as the second of a tuple (x, y).")
     low = _has_low_bits(quantized)
     epochs = _EPOCHS[low] if epochs is None else epochs
-    if optimizer is None:
-        steps = steps_per_epoch or _steps(x, batch_size)
-        rate = _LEARNING_RATE[low] if learning_rate is None else learning_rate
-        optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
-    model = view_of(quantized) if teacher is None else distill(quantized, teacher, features=features)
-    model.compile(optimizer, loss, metrics=metrics)
-    frozen_from = max(1, round(_FROZEN_FROM * epochs))
     reestimate = low if reestimate is None else reestimate
-    schedule = [FreezeRanges(frozen_from), FreezeBatchNormalization(frozen_from if reestimate else 0)]
-    with _as_before_unless_finished(quantized):
+    with _replicas_of(quantized), _as_before_unless_finished(quantized):
+        if optimizer is None:
+            steps = steps_per_epoch or _steps(x, batch_size)
+            rate = _LEARNING_RATE[low] if learning_rate is None else learning_rate
+            optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
+        model = view_of(quantized) if teacher is None else distill(quantized, teacher, features=features)
+        model.compile(optimizer, loss, metrics=metrics)
+        frozen_from = max(1, round(_FROZEN_FROM * epochs))
+        schedule = [FreezeRanges(frozen_from), FreezeBatchNormalization(frozen_from if reestimate else 0)]
         history = model.fit(
             x,
             y,
@@ -191,6 +191,15 @@ def _steps(x: Any, batch_size: int | None) -> int:
             "The number of batches in the data is unknown, and the learning rate depends on it. Pass steps_per_epoch, "
             "or an optimizer with a rate of your own."
         ) from None
+
+
+def _replicas_of(model: keras.Model) -> AbstractContextManager:
+    """Returns the context that an optimizer and a view of the model have to be made in.
+
+    TensorFlow's `fit` trains the replicas of the strategy that the model was made under, whatever is current.
+    """
+    strategy = getattr(model, "distribute_strategy", None)
+    return nullcontext() if strategy is None else strategy.scope()
 
 
 @contextmanager

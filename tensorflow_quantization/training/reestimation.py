@@ -72,7 +72,8 @@ def reestimate_batch_normalization(
         for step, batch in enumerate(input_batches(graph, data, batch_size, "data")):
             if step == steps:
                 break
-            for i, found in enumerate(counted.predict_on_batch(tree.pack_sequence_as(graph.input_structure, batch))):
+            for i, replicas in enumerate(counted.predict_on_batch(tree.pack_sequence_as(graph.input_structure, batch))):
+                found = replicas[0]  # each sees the whole batch
                 if not np.isfinite(found).all():
                     path = paths[id(layers[i])]
                     raise ValueError(f"The input of {path!r} is NaN or infinite. Check the data and the weights.")
@@ -101,7 +102,7 @@ def _trained(graph: LayerGraph) -> list[keras.layers.BatchNormalization]:
 
 
 class _Moments(keras.Model):
-    """Returns, for each layer, the (rows, mean, variance) of its inputs in the batch, an array (3, channels).
+    """Returns, for each layer, the (rows, mean, variance) of its inputs in the batch, an array (1, 3, channels).
 
     A layer that is called several times gets the moments of its last call.
     """
@@ -125,7 +126,7 @@ class _Moments(keras.Model):
             axes = [a for a in range(len(x.shape)) if a != layer.axis % len(x.shape)]
             mean, variance = ops.moments(x, axes)
             rows = ops.cast(ops.size(x), "float32") / mean.shape[0]
-            found[self._index[id(layer)]] = ops.stack([ops.ones_like(mean) * rows, mean, variance])
+            found[self._index[id(layer)]] = ops.stack([ops.ones_like(mean) * rows, mean, variance])[None]
             # The scope hides an outer one, so it gets all variables of the layer.
             values = {id(v): ops.convert_to_tensor(v) for v in call.operation.variables}
             values.update({id(layer.moving_mean): mean, id(layer.moving_variance): variance})
@@ -133,4 +134,4 @@ class _Moments(keras.Model):
                 return compute(call, args, kwargs)
 
         self._interpreter.run(inputs, function)
-        return [found.get(i, ops.zeros((3, 1))) for i in range(len(self._index))]
+        return [found.get(i, ops.zeros((1, 3, 1))) for i in range(len(self._index))]

@@ -120,7 +120,7 @@ def export_onnx(
     with replacing(path) as temporary:
         save(onnx_model, temporary)
         if builds:
-            verify_builds(temporary, None if verify_with is None else feeds(lowered, verify_with[0]))
+            verify_builds(temporary, None if verify_with is None else feeds(lowered, verify_with[0]), runtime)
         if verify_with is not None:
             verify = verify_onnx if verify_runtime else verify_where_possible
             verify(temporary, graph, lowered, verify_with, TOLERANCES[precision], verifier)

@@ -43,13 +43,14 @@ def check_can_build(graph: LayerGraph, has_data: bool) -> None:
         ) from error
 
 
-def verify_builds(path: Path, inputs: Mapping[str, np.ndarray] | None) -> None:
+def verify_builds(path: Path, inputs: Mapping[str, np.ndarray] | None, target: str | None) -> None:
     """Parse and build the file at `path`.
 
     Args:
         path: path of the file.
         inputs: one array for each input by name, for the shapes of which to build. `None`: the shapes in the file, with
             one sample.
+        target: the target of the file; `None`: the default placement.
 
     Raises:
         VerificationError: TensorRT does not parse or build the file. The message names the node, whose name starts with
@@ -60,4 +61,7 @@ def verify_builds(path: Path, inputs: Mapping[str, np.ndarray] | None) -> None:
         tensorrt_engine.build(path, static_shapes(to_ir(with_input_shapes(read_onnx(path), shapes), path)))
     except RuntimeError as error:
         title = tensorrt_engine.installed_version()
-        raise VerificationError(f"{title} cannot build the file: {error}\nNo file was written.") from error
+        cure = (
+            "" if target in (None, "tensorrt") else f"\nThe file is for {target!r}: quantize_model(target='tensorrt')."
+        )
+        raise VerificationError(f"{title} cannot build the file: {error}{cure}\nNo file was written.") from error

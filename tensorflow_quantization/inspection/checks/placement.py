@@ -47,13 +47,20 @@ def _halves(graph: QdqGraph, through: Collection[str] = ()) -> Iterator[tuple[bo
                 yield source.is_weight, Violation((weighted.node, other.dequantize), f"its {what} not quantized{rest}")
 
 
-def half_quantized(through: Collection[str] = ()) -> Predicate:
+def half_quantized(through: Collection[str] = (), weight_only: Collection[str] = ()) -> Predicate:
     """Weighted operators with a quantizer on one factor only.
 
     Args:
         through: operators, besides `CARRYING`, that may lie between a DequantizeLinear and the weighted operator.
+        weight_only: dtypes of weights that the runtime multiplies by float inputs.
     """
-    return lambda graph: (violation for _, violation in _halves(graph, through))
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for constant, violation in _halves(graph, through):
+            if constant or Quantization.of(violation.nodes[1]).dtype not in weight_only:
+                yield violation
+
+    return find
 
 
 def float_weights(graph: QdqGraph) -> Iterator[Violation]:
@@ -199,6 +206,20 @@ def partly_quantized(names: Collection[str]) -> Predicate:
                 yield Violation((node,), f"input {without[0]} is not quantized{rest}")
 
     return find
+
+
+def averages_without_padding(graph: QdqGraph) -> Iterator[Violation]:
+    """AveragePools between quantizers that do not count their padding."""
+    for violation in surrounded(("AveragePool",))(graph):
+        if not attribute(violation.nodes[0], "count_include_pad", 0):
+            yield Violation(violation.nodes, "its count_include_pad is 0")
+
+
+def quantized_transposed_convolutions(graph: QdqGraph) -> Iterator[Violation]:
+    """ConvTransposes of quantized weights."""
+    for weighted in graph.weighted:
+        if weighted.node.op_type == "ConvTranspose" and weighted.weight.dequantize is not None:
+            yield Violation((weighted.node,), "its weights are quantized")
 
 
 def shared_dequantizers(graph: QdqGraph) -> Iterator[Violation]:

@@ -1,22 +1,24 @@
-"""The rules of TensorRT 10 and 11 for an ONNX file with Q/DQ.
+"""The rules of TensorRT for an ONNX file with Q/DQ.
 
-They come from NVIDIA's documentation and the ONNX importer. None was measured on a GPU.
+They come from NVIDIA's documentation and the ONNX importer, and a test asks the builder of TensorRT for RTX about each.
+A rule that this builder does not share speaks of TensorRT 10 and 11 alone and says so. None was measured on a GPU.
 """
 
 from __future__ import annotations
 
 from tensorflow_quantization.inspection.checks import numerics, placement
 from tensorflow_quantization.inspection.checks.rule import Rule
-from tensorflow_quantization.onnx_graph.operators import ACTIVATIONS
 
 _TYPES = "TensorRT documentation, Working with Quantized Types"
 _EXPLICIT = "TensorRT documentation, Explicit Quantization"
 _PLACEMENT = "TensorRT documentation, Explicit Quantization, Q/DQ Placement Recommendations"
 _IMPORTER = "ONNX-TensorRT, Supported ONNX Operators"
+_BUILDER = "TensorRT for RTX 1.7, kernels of the built engine"
 _ONNX = "ONNX, QuantizeLinear and DequantizeLinear"
 
-#: Operators without weights that have integer kernels, except operators through which TensorRT moves Q/DQ.
-_QUANTIZABLE = {"Add", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Mul", "ReduceMean", "Sub"} | ACTIVATIONS
+#: Operators without weights that have integer kernels, except operators through which TensorRT moves Q/DQ. Sums, global
+#: averages and activations become generated kernels that compute in float, with quantizers or without.
+_QUANTIZABLE = {"AveragePool"}
 
 #: Operators that compute in integers without Q/DQ.
 _INTEGER = {"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
@@ -25,7 +27,7 @@ RULES = (
     Rule(
         "implicit-dtype",
         "error",
-        "Every quantizer has an explicit zero point of dtype int8.",
+        "Every quantizer has a zero point of dtype int8: without one ONNX says uint8, and TensorRT builds Int8.",
         "Add an int8 zero point of 0 to the QuantizeLinear.",
         _ONNX,
         numerics.implicit_dtypes,
@@ -33,7 +35,7 @@ RULES = (
     Rule(
         "dtype",
         "error",
-        "Quantized values are int8, int4, 8-bit or 4-bit floats; uint8 is rejected.",
+        "Quantized values are int8, int4, 8-bit or 4-bit floats: TensorRT rejects uint8, or builds Int8 for it.",
         "Quantize symmetrically to int8; with this library, export for target 'tensorrt'.",
         _TYPES,
         numerics.dtypes_other_than(("int8", "int4", "float8e4m3fn", "float4e2m1")),
@@ -56,7 +58,7 @@ RULES = (
     ),
     Rule(
         "pair-mismatch",
-        "warning",
+        "info",
         "A QuantizeLinear and its DequantizeLinear have the same scale, zero point and dtype.",
         "Use the same constants in both.",
         _EXPLICIT,
@@ -72,15 +74,16 @@ RULES = (
     ),
     Rule(
         "weight-axis",
-        "error",
+        "warning",
         "Per-channel scales lie along the output channels: Conv 0, ConvTranspose 1, MatMul (K,N) 1, Gemm transB 0.",
         "Quantize the weights with one scale per output channel.",
         _EXPLICIT,
         numerics.wrong_axes(),
+        keeps_float=True,
     ),
     Rule(
         "per-channel-activation",
-        "error",
+        "warning",
         "Activations are quantized per tensor; only constants can be quantized per channel.",
         "Quantize the activation per tensor.",
         _EXPLICIT,
@@ -89,8 +92,8 @@ RULES = (
     ),
     Rule(
         "int4-blocks",
-        "error",
-        "INT4 weights come in blocks of 64 or 128.",
+        "warning",
+        "TensorRT 10 and 11 read INT4 weights in blocks of 64 or 128 only.",
         "Quantize in blocks of 64 or 128 along the summed axis.",
         _TYPES,
         numerics.odd_blocks((64, 128)),
@@ -113,42 +116,41 @@ RULES = (
     ),
     Rule(
         "weight-adjacent",
-        "error",
-        "The DequantizeLinear of the weights feeds its operator directly.",
+        "warning",
+        "In TensorRT 10 and 11 the DequantizeLinear of the weights feeds its operator directly.",
         "Store the weights in the operator's own shape and layout, and adapt the axis of the scales.",
         _EXPLICIT,
         placement.weights_not_adjacent(),
-        keeps_float=True,
     ),
     Rule(
         "half-quantized",
         "warning",
-        "All inputs of a weighted operator are quantized.",
+        "All inputs of a weighted operator are quantized, unless its weights are INT4.",
         "Add Q/DQ to the other input, or remove this one.",
         _PLACEMENT,
-        placement.half_quantized(),
+        placement.half_quantized(weight_only=("int4",)),
         keeps_float=True,
     ),
     Rule(
         "quantized-bias",
-        "warning",
-        "Biases stay float.",
+        "error",
+        "Biases stay float: a DequantizeLinear of int32 is not parsed.",
         "Store the bias in float.",
         _PLACEMENT,
         placement.quantized_biases,
     ),
     Rule(
         "quantizer-inside-fusion",
-        "warning",
-        "Outputs of weighted operators are not quantized: BatchNormalization and ReLU fuse into them.",
+        "info",
+        "In TensorRT 10 and 11 BatchNormalization and ReLU fuse into an operator whose output is not quantized.",
         "Move the Q/DQ after the operator that would fuse.",
         _PLACEMENT,
         placement.quantizers_inside_fusions(("BatchNormalization", "Relu", "Clip")),
     ),
     Rule(
         "residual-conv-branch",
-        "warning",
-        "Only the shortcut of an Add is quantized: the Add fuses into the Conv that computes the other input.",
+        "info",
+        "In TensorRT 10 and 11 an Add fuses into the Conv before it if only the shortcut is quantized.",
         "Remove the Q/DQ between the Conv and the Add, and quantize the shortcut.",
         _PLACEMENT,
         placement.quantizers_on_weighted_branches,
@@ -156,15 +158,15 @@ RULES = (
     Rule(
         "residual-float",
         "warning",
-        "The shortcut of a residual sum is quantized, or the fused Conv and Add write floats.",
+        "The shortcut of a residual sum is quantized, or floats are written for it.",
         "Add Q/DQ to the shortcut.",
         _PLACEMENT,
         placement.float_residuals,
     ),
     Rule(
         "concat-scales",
-        "warning",
-        "All inputs of a Concat have the same scale, or TensorRT cannot move Q/DQ through the Concat.",
+        "info",
+        "TensorRT 10 and 11 move Q/DQ through a Concat only if all inputs have the same scale.",
         "Quantize all inputs with one range.",
         _PLACEMENT,
         placement.unequal_concats,
@@ -172,10 +174,28 @@ RULES = (
     Rule(
         "one-sided",
         "info",
-        "An operator without weights runs in integers only if its inputs and its output are quantized.",
+        "An AveragePool runs in integers only if its input and its output are quantized.",
         "Add Q/DQ to its output, or leave it in float.",
-        _PLACEMENT,
+        _BUILDER,
         placement.one_sided(_QUANTIZABLE),
+    ),
+    Rule(
+        "average-padding",
+        "info",
+        "An AveragePool between quantizers runs in integers if it counts its padding.",
+        "Set count_include_pad to 1, which changes nothing if it pads nothing.",
+        _BUILDER,
+        placement.averages_without_padding,
+        keeps_float=True,
+    ),
+    Rule(
+        "transposed-convolution",
+        "info",
+        "TensorRT has no integer kernel for ConvTranspose: quantized weights are dequantized in every run.",
+        "Leave it without quantizers.",
+        _BUILDER,
+        placement.quantized_transposed_convolutions,
+        keeps_float=True,
     ),
     Rule(
         "shared-dequantizer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -26,7 +27,7 @@ def with_input_shapes(model: onnx.ModelProto, input_shapes: InputShapes | None =
 
     Raises:
         ValueError: an input without a shape here has a dynamic dimension besides the first, a shape does not fit its
-            input, or there is no such input.
+            input or is no sequence of positive integers, or there is no such input.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
@@ -66,6 +67,11 @@ def _by_name(shapes: InputShapes | None, names: list[str]) -> dict[str, Sequence
 
 def _fix(value: onnx.ValueInfoProto, shape: Sequence[int] | None) -> None:
     tensor = value.type.tensor_type
+    if shape is not None and not (isinstance(shape, (Sequence, np.ndarray)) and all(map(_is_size, shape))):
+        raise ValueError(
+            f"The shape of input {value.name!r} must be a sequence of positive integers, such as (1, 224, 224, 3), got "
+            f"{shape!r}."
+        )
     known = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
     said = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in tensor.shape.dim]
     if shape is None:
@@ -83,6 +89,10 @@ def _fix(value: onnx.ValueInfoProto, shape: Sequence[int] | None) -> None:
     del tensor.shape.dim[:]
     for dim in shape:
         tensor.shape.dim.add().dim_value = int(dim)
+
+
+def _is_size(dim: object) -> bool:
+    return isinstance(dim, (int, np.integer)) and not isinstance(dim, bool) and int(dim) > 0
 
 
 def macs(node: ir.Node) -> int | None:

@@ -84,7 +84,9 @@ _REASONS = {
     ),
 }
 _TURING = ("convolutions have no Int8 kernel for compute capability 7.5", "Build for compute capability 8.0 or newer.")
+_NEEDS_HALF = "Compute capability 7.5 multiplies no float32: export_onnx(model, path, precision='float16')."
 _FP8 = ("it is quantized to FP8", "To run it in Int8, quantize it to int8.")
+_INT4 = ("only its weights are quantized, to Int4", "To run it in Int8, quantize its input and its weights to int8.")
 
 
 class _Tensor(NamedTuple):
@@ -177,7 +179,7 @@ def build(
         reasons = "\n".join(_unparsed(*error) for error in said["unparsed"])
         raise RuntimeError(f"it does not parse the file: {reasons}")
     if said["errors"]:
-        reasons = "\n".join(said["errors"])
+        reasons = "\n".join(said["errors"] + ([_NEEDS_HALF] if "Turing" in str(said) and "FP32" in str(said) else []))
         raise RuntimeError(f"it parses the file, but does not build it: {reasons}")
     if len(said["layers"]) != 1:
         raise RuntimeError(f"its log has {len(said['layers'])} lists of kernels instead of one: {_UNKNOWN_FORMAT}")
@@ -281,7 +283,9 @@ def _product(kind: str, inputs: list[str], constants: list[str], rounds: bool) -
         dtype, integer = floats[0], False
     precision = f"{dtype}, weights {weights}" if weights not in (None, dtype) else dtype
     kernel = Kernel(kind, precision, integer, True, False, ())
-    return _explained(kernel, _FP8 if dtype == "FP8" else _REASONS.get(kind, ("", "")))
+    weight_only = weights == "Int4" and not read
+    why = _FP8 if dtype == "FP8" else _INT4 if weight_only else _REASONS.get(kind, ("", ""))
+    return _explained(kernel, why)
 
 
 def _explained(kernel: Kernel, why: tuple[str, str]) -> Kernel:

@@ -65,3 +65,11 @@ def test_a_builder_that_is_not_installed_is_named(tmp_path, cnn, monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'tensorflow-quantization\[tensorrt\]'"):
         export_onnx(cnn, tmp_path / "m.onnx", verify_runtime="tensorrt")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_another_target_that_is_not_built_says_what_to_do(tmp_path, cnn, images):
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx, NVIDIA's parser and builder, is not installed")
+    model = calibrate(quantize_model(cnn, target="onnxruntime"), images, verbose=0)
+    with pytest.raises(VerificationError, match=r"is for 'onnxruntime': quantize_model\(target='tensorrt'\)"):
+        export_onnx(model, tmp_path / "m.onnx", verify_runtime="tensorrt")
+    assert not list(tmp_path.iterdir())

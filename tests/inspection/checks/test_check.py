@@ -29,8 +29,8 @@ def test_finding_says_what_where_why_and_what_to_do(tmp_path):
 def test_report_prints_the_rule_the_nodes_and_the_fix(tmp_path):
     path = save(tmp_path / "m.onnx", v.residual_conv_branch)
     text = str(check_onnx(path))
-    assert text.startswith(f"{path} for tensorrt: 1 warning, 1 info\n")
-    assert "warning [residual-conv-branch] Only the shortcut of an Add is quantized" in text
+    assert text.startswith(f"{path} for tensorrt: 1 info\n")
+    assert "info [residual-conv-branch] In TensorRT 10 and 11 an Add fuses" in text
     assert "victim, q_2, conv" in text and "What to do: Remove the Q/DQ" in text
 
 

@@ -1,62 +1,81 @@
-"""Each rule on a graph that breaks it. No TensorRT is at hand: the rules are those of its documentation."""
+"""Each rule on a graph that breaks it, and what NVIDIA's builder does with this graph."""
 
 import functools
 
+import keras
 import numpy as np
 import onnx
 import pytest
 import qdq_violations as v
+from hypothesis import given, settings
 from qdq_files import QdqFile
+from random_graphs import GRAPHS, build, quantized
 
+from tensorflow_quantization import export_onnx, runtime_report
 from tensorflow_quantization.inspection.checks import check_onnx
 from tensorflow_quantization.inspection.checks.tensorrt import RULES
 
 INT8 = {"dtype": np.int8}
 FLOAT8 = onnx.TensorProto.FLOAT8E4M3FN
 
+#: What the builder does with the file, or with the node that breaks the rule.
+REFUSED, FLOAT, INT8_KERNEL = "refused", "float", "integer"
+
 BROKEN = [
-    ("implicit-dtype", "error", v.without_zero_point),
-    ("dtype", "error", v.uint8_pair),
-    ("zero-point", "error", v.int8_with_zero_point),
-    ("pair-mismatch", "warning", functools.partial(v.pair_mismatch, **INT8)),
-    ("weight-axis", "error", functools.partial(v.conv_axis_1, **INT8)),
-    ("per-channel-activation", "error", functools.partial(v.per_channel_activation, **INT8)),
-    ("int4-blocks", "error", v.int4_blocks_of_32),
-    ("integer-operator", "error", v.qlinear_conv),
-    ("unknown-operator", "error", v.unknown_domain),
-    ("unknown-operator", "error", v.unknown_operator),
-    ("weight-adjacent", "error", functools.partial(v.reshape_before_conv, **INT8)),
-    ("weight-adjacent", "error", functools.partial(v.transpose_before_conv, **INT8)),
-    ("half-quantized", "warning", functools.partial(v.float_weights, **INT8)),
-    ("half-quantized", "warning", v.float_input),
-    ("quantized-bias", "warning", functools.partial(v.conv_bias_scale, **INT8)),
-    ("quantizer-inside-fusion", "warning", v.quantizer_before_relu),
-    ("quantizer-inside-fusion", "warning", v.quantizer_before_batch_norm),
-    ("residual-conv-branch", "warning", v.residual_conv_branch),
-    ("residual-float", "warning", v.residual_float),
-    ("concat-scales", "warning", v.unequal_concat),
-    ("one-sided", "info", functools.partial(v.pooling_unquantized, **INT8)),
-    ("shared-dequantizer", "info", v.shared_dequantizer),
-    ("not-quantized", "info", functools.partial(v.one_layer_float, **INT8)),
+    ("implicit-dtype", "error", v.without_zero_point, INT8_KERNEL),
+    ("dtype", "error", v.uint8_pair, INT8_KERNEL),
+    ("zero-point", "error", v.int8_with_zero_point, REFUSED),
+    ("pair-mismatch", "info", functools.partial(v.pair_mismatch, **INT8), INT8_KERNEL),
+    ("weight-axis", "warning", functools.partial(v.conv_axis_1, **INT8), FLOAT),
+    ("per-channel-activation", "warning", functools.partial(v.per_channel_activation, **INT8), FLOAT),
+    ("int4-blocks", "warning", v.int4_blocks_of_32, INT8_KERNEL),
+    ("integer-operator", "error", v.qlinear_conv, REFUSED),
+    ("unknown-operator", "error", v.unknown_domain, REFUSED),
+    ("unknown-operator", "error", v.unknown_operator, REFUSED),
+    ("weight-adjacent", "warning", functools.partial(v.reshape_before_conv, **INT8), INT8_KERNEL),
+    ("weight-adjacent", "warning", functools.partial(v.transpose_before_conv, **INT8), INT8_KERNEL),
+    ("half-quantized", "warning", functools.partial(v.float_weights, **INT8), FLOAT),
+    ("half-quantized", "warning", v.float_input, FLOAT),
+    ("quantized-bias", "error", functools.partial(v.conv_bias_scale, **INT8), REFUSED),
+    ("quantizer-inside-fusion", "info", v.quantizer_before_relu, INT8_KERNEL),
+    ("quantizer-inside-fusion", "info", v.quantizer_before_batch_norm, INT8_KERNEL),
+    ("residual-conv-branch", "info", v.residual_conv_branch, INT8_KERNEL),
+    ("residual-float", "warning", v.residual_float, INT8_KERNEL),
+    ("concat-scales", "info", v.unequal_concat, INT8_KERNEL),
+    ("one-sided", "info", v.average_unquantized, FLOAT),
+    ("average-padding", "info", v.average_without_padding, FLOAT),
+    ("transposed-convolution", "info", functools.partial(v.conv_transpose, **INT8), FLOAT),
+    ("shared-dequantizer", "info", v.shared_dequantizer, INT8_KERNEL),
+    ("not-quantized", "info", functools.partial(v.one_layer_float, **INT8), FLOAT),
 ]
 
 #: Rules that are about no one node, or about a quantizer of it.
-ELSEWHERE = [("scale", "error", v.negative_scale), ("scale", "error", v.computed_scale)]
-ELSEWHERE += [("opset", "error", functools.partial(v.per_channel_in_opset_12, **INT8))]
-ELSEWHERE += [("no-quantizers", "warning", v.float_model)]
+ELSEWHERE = [("scale", "error", v.negative_scale, REFUSED), ("scale", "error", v.computed_scale, REFUSED)]
+ELSEWHERE += [("opset", "error", functools.partial(v.per_channel_in_opset_12, **INT8), INT8_KERNEL)]
+ELSEWHERE += [("no-quantizers", "warning", v.float_model, FLOAT)]
+
+#: Rules that keep their severity where the builder of TensorRT for RTX builds an Int8 kernel.
+STRICTER = {
+    "implicit-dtype": "ONNX says uint8: the Int8 kernel computes other numbers than the file",
+    "dtype": "the Int8 kernel cannot hold the values of uint8",
+    "opset": "the file is not valid ONNX",
+    "int4-blocks": "TensorRT 10 and 11",
+    "weight-adjacent": "TensorRT 10 and 11",
+    "residual-float": "more bytes in float, see test_a_quantized_shortcut_saves_bytes",
+}
 
 
-@pytest.mark.parametrize(("rule", "severity", "build"), BROKEN)
+@pytest.mark.parametrize(("rule", "severity", "build"), [case[:3] for case in BROKEN])
 def test_rule_is_found_on_the_node_that_breaks_it(rule, severity, build, tmp_path):
     file = QdqFile()
     path = file.save(tmp_path / "model.onnx", *build(file))
     found = [finding for finding in check_onnx(path, "tensorrt") if finding.rule == rule]
     assert [finding.nodes[0] for finding in found] == ["victim"]
     assert found[0].severity == severity
-    assert found[0].source.startswith(("TensorRT documentation", "ONNX")) and found[0].fix.endswith(".")
+    assert found[0].source.startswith(("TensorRT", "ONNX")) and found[0].fix.endswith(".")
 
 
-@pytest.mark.parametrize(("rule", "severity", "build"), ELSEWHERE)
+@pytest.mark.parametrize(("rule", "severity", "build"), [case[:3] for case in ELSEWHERE])
 def test_rule_about_a_quantizer_or_the_file_is_found(rule, severity, build, tmp_path):
     file = QdqFile()
     path = file.save(tmp_path / "model.onnx", *build(file))
@@ -64,7 +83,7 @@ def test_rule_about_a_quantizer_or_the_file_is_found(rule, severity, build, tmp_
 
 
 def test_every_rule_has_a_graph_that_breaks_it():
-    assert {rule.id for rule in RULES} == {rule for rule, _, _ in BROKEN + ELSEWHERE}
+    assert {rule.id for rule in RULES} == {rule for rule, *_ in BROKEN + ELSEWHERE}
 
 
 @pytest.mark.parametrize(
@@ -137,13 +156,21 @@ def int4_blocks_of_64(f):
     return [f.op("MatMul", f.pair(f.input((1, 128)), **INT8), w)]
 
 
-def transposed_convolution(f):
-    return [f.op("ConvTranspose", f.pair(f.input(), **INT8), f.weights(8, 4, 3, 3, axis=1))]
+def average_pooling(f):
+    return v.average(f, counted=1)
+
+
+def int4_weights_alone(f):
+    f.opset = 21
+    integers = onnx.helper.make_tensor("w", onnx.TensorProto.INT4, [128, 16], np.zeros(2048, np.int8))
+    scales = f.constant(np.full((2, 16), 0.1, np.float32))
+    w = f.op("DequantizeLinear", f.constant(integers), scales, axis=0, block_size=64)
+    return [f.op("MatMul", f.input((1, 128)), w)]
 
 
 CLEAN = [conv_bn_relu, quantized_residual, projection_residual, equal_concat, max_pool_behind_quantizer]
-CLEAN += [quantized_pooling, matrix_products, weights_quantized_in_the_graph, transposed_convolution]
-CLEAN += [float8, int4_blocks_of_64]
+CLEAN += [quantized_pooling, matrix_products, weights_quantized_in_the_graph, average_pooling]
+CLEAN += [float8, int4_blocks_of_64, int4_weights_alone]
 
 
 @pytest.mark.parametrize("build", CLEAN)
@@ -151,3 +178,72 @@ def test_clean_graph_has_no_findings(build, tmp_path):
     file = QdqFile()
     path = file.save(tmp_path / "model.onnx", *build(file))
     assert str(check_onnx(path, "tensorrt")).endswith("no findings")
+
+
+def built(build, path):
+    """The report of the builder; `None`: it refuses the file."""
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx, NVIDIA's parser and builder, is not installed")
+    file = QdqFile()
+    try:
+        return runtime_report(file.save(path, *build(file)), "tensorrt")
+    except ValueError as error:
+        assert "does not load" in str(error)
+        return None
+
+
+@pytest.mark.parametrize(("rule", "severity", "build", "verdict"), BROKEN + ELSEWHERE)
+def test_the_builder_agrees_with_the_severity(rule, severity, build, verdict, tmp_path):
+    report = built(build, tmp_path / "model.onnx")
+    if report is None:
+        found = REFUSED
+    else:
+        victim = next((node for node in report if node.name == "victim"), None)
+        # A node without weights is fused into a kernel in float: the products tell.
+        decides = [victim] if victim is not None and victim.ran in (FLOAT, INT8_KERNEL) else report.multiplying
+        found = FLOAT if any(node.ran == "float" for node in decides) else INT8_KERNEL
+    assert found == verdict
+    if rule not in STRICTER:
+        assert severity in {REFUSED: ["error"], FLOAT: ["warning", "info"], INT8_KERNEL: ["info"]}[verdict]
+    elif STRICTER[rule] == "TensorRT 10 and 11":
+        assert STRICTER[rule] in next(known.demands for known in RULES if known.id == rule)
+
+
+@pytest.mark.parametrize("build", CLEAN)
+def test_a_clean_graph_has_no_product_in_float(build, tmp_path):
+    report = built(build, tmp_path / "model.onnx")
+    if build is int4_weights_alone:  # a small product becomes a generated kernel that dequantizes the weights itself
+        assert report is not None
+    else:
+        assert {node.precision for node in report.multiplying} <= {"Int8", "FP8"}
+    assert all(node.ran != "float" for node in report if "Pool" in node.op_type)
+
+
+def test_a_quantized_shortcut_saves_bytes(tmp_path):
+    """Why residual-float is a warning: the shortcut is written in integers, and the products stay Int8."""
+
+    def block(quantized):
+        def build(f):
+            x = f.op("Relu", f.conv(f.pair(f.input(), **INT8)))
+            y = f.conv(f.pair(x, **INT8))
+            total = f.op("Relu", f.op("Add", y, f.pair(x, **INT8) if quantized else x))
+            return [f.conv(f.pair(total, **INT8))]
+
+        return build
+
+    plain, better = (built(block(quantized), tmp_path / "model.onnx") for quantized in (False, True))
+    assert plain.integer_share == better.integer_share == 1.0
+    assert better.bytes["Float"] < plain.bytes["Float"]
+
+
+@settings(max_examples=4)
+@given(**GRAPHS)
+def test_random_networks_of_our_own_without_findings_have_no_float_product(tmp_path_factory, data_format, steps, head):
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx, NVIDIA's parser and builder, is not installed")
+    keras.utils.clear_session(free_memory=False)
+    model = build(data_format, steps, head)
+    copy = quantized(model, target="tensorrt")
+    copy(np.random.default_rng(0).normal(size=(4, *model.inputs[0].shape[1:])).astype("float32"), training=True)
+    path = export_onnx(copy, tmp_path_factory.mktemp("own") / "m.onnx")
+    explained = {finding.nodes[0] for finding in check_onnx(path) if finding.keeps_float and finding.nodes}
+    in_float = {node.name for node in runtime_report(path, "tensorrt").multiplying if node.ran == "float"}
+    assert in_float <= explained

@@ -1,5 +1,6 @@
 """Multiply-accumulates, against counting by hand."""
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -81,3 +82,13 @@ def test_one_shape_for_two_inputs_is_an_error(tmp_path):
 
     with pytest.raises(ValueError, match=r"has 2 inputs; pass input_shapes as a dict"):
         count(tmp_path, build, input_shapes=(1, 8, 8, 8))
+
+
+@pytest.mark.parametrize("shape", [(1.5, 8), (None, 8), (-1, 8), (0, 8), (True, 8), "18", 5])
+def test_a_shape_is_a_sequence_of_positive_integers(shape, tmp_path):
+    with pytest.raises(ValueError, match=r"input 'x' must be a sequence of positive integers, such as .* got"):
+        count(tmp_path, op("Gemm", ("n", 8), (8, 4)), input_shapes=shape)
+
+
+def test_a_shape_may_be_an_array(tmp_path):
+    assert count(tmp_path, op("Gemm", ("n", 8), (8, 4)), input_shapes=np.array([2, 8])) == 2 * 4 * 8

@@ -131,7 +131,7 @@ def removed(f):
     ("build", "ran", "kernel", "reason"),
     [
         (fp8, "float", "gemm (FP8)", "it is quantized to FP8"),
-        (int4_weights, "float", "runtime_fusion (Float, weights Int4)", "half-quantized"),
+        (int4_weights, "float", "runtime_fusion (Float, weights Int4)", "only its weights are quantized, to Int4"),
         (half, "float", "correlation (Half)", "not-quantized"),
         (bfloat16, "float", "runtime_fusion (BFloat16)", "not-quantized"),
         (transposed, "float", "deconv (Float)", "no integer kernel for transposed convolutions"),
@@ -205,6 +205,13 @@ def test_turing_has_no_int8_convolution(tmp_path):
     assert runtime_report(path, "tensorrt", compute_capability="8.0")["victim"].ran == "integer"
     node = runtime_report(path, "tensorrt", compute_capability="7.5")["victim"]
     assert node.ran == "float" and "7.5" in node.reason and "8.0" in node.fix
+
+
+def test_turing_needs_a_file_in_float16(tmp_path):
+    with pytest.raises(ValueError, match=r"FP32 GEMM is not supported[\s\S]*precision='float16'"):
+        runtime_report(exported(tmp_path / "m.onnx"), "tensorrt", compute_capability="7.5")
+    report = runtime_report(exported(tmp_path / "m.onnx", precision="float16"), "tensorrt", compute_capability="7.5")
+    assert report.precisions.keys() == {"Half", "Int8"}
 
 
 def test_an_engine_is_built_for_the_shapes(tmp_path):

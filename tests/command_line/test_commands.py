@@ -1,7 +1,9 @@
-"""The command line, on real files."""
+"""The commands, on real files: check, report, describe, compare, sensitivity, export, env and completion."""
 
+import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 
@@ -12,22 +14,18 @@ import pytest
 from keras import layers
 from mutations import mutate
 
-from tensorflow_quantization import QuantizationSpec, __version__, calibrate, export_onnx, quantize_model
+from tensorflow_quantization import QuantizationSpec, __version__, calibrate, check_onnx, export_onnx, quantize_model
+from tensorflow_quantization.accuracy import post_training
+from tensorflow_quantization.calibration.calibrate import ESTIMATORS
 from tensorflow_quantization.export import validation
 from tensorflow_quantization.export.verification import onnx_runtimes
 from tensorflow_quantization.inspection.checks.check import RULES
 from tensorflow_quantization.inspection.runtime.runtime_report import RUNTIMES
 from tensorflow_quantization.targets import TARGETS
-from tensorflow_quantization_cli import (
-    CHECK_TARGETS,
-    COMPARE_RUNTIMES,
-    EXPORT_TARGETS,
-    INPUT_LAYOUTS,
-    OLDEST_OPSET,
-    PRECISIONS,
-    REPORT_RUNTIMES,
-    main,
-)
+from tensorflow_quantization_cli import main, start
+from tensorflow_quantization_cli.arguments import METHODS
+from tensorflow_quantization_cli.arguments import TARGETS as ALL_TARGETS
+from tensorflow_quantization_cli.commands import benchmark, check, compare, export, quantize, report
 
 
 @pytest.fixture
@@ -125,7 +123,7 @@ def test_a_wrong_argument_is_said_before_the_package_is_imported(tmp_path, monke
     monkeypatch.chdir(tmp_path)
     (tmp_path / "m.onnx").touch()
     (tmp_path / "m.keras").touch()
-    monkeypatch.setattr("tensorflow_quantization_cli._package", lambda: pytest.fail("the package was imported"))
+    monkeypatch.setattr(start, "package", lambda: pytest.fail("the package was imported"))
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert message in capsys.readouterr().err
@@ -133,7 +131,8 @@ def test_a_wrong_argument_is_said_before_the_package_is_imported(tmp_path, monke
 
 
 def test_options_of_onnx_do_not_apply_to_tflite(quantized, capsys):
-    assert main(["export", str(quantized / "m.keras"), str(quantized / "m2.tflite"), "--opset", "17"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", str(quantized / "m.keras"), str(quantized / "m2.tflite"), "--opset", "17"])
     assert "--opset" in capsys.readouterr().err
 
 
@@ -168,7 +167,7 @@ def test_a_damaged_file_is_said_in_one_line(name, quantized, capsys):
     for seed in range(MUTATIONS):
         path.write_bytes(mutate(data, random.Random(seed)))
         command = commands[seed % 2]
-        output = [str(quantized / "m2.onnx")] if command == "export" else []
+        output = [str(quantized / "m2.onnx"), "--force"] if command == "export" else []
         status = main([command, str(path), *output])
         captured = capsys.readouterr()
         assert "Traceback" not in captured.err
@@ -182,7 +181,9 @@ def test_code_in_a_file_runs_only_if_the_user_trusts_it(tmp_path, capsys):
     model = keras.Sequential([keras.Input((3,)), layers.Lambda(lambda x: x * 2, name="own"), layers.Dense(2)])
     path, output = tmp_path / "m.keras", tmp_path / "m.onnx"
     model.save(path)
-    for command in (["describe", str(path)], ["export", str(path), str(output)]):
+    commands = [["describe", str(path)], ["export", str(path), str(output)]]
+    # Only TensorFlow's own converter writes a Lambda layer.
+    for command in commands if keras.backend.backend() == "tensorflow" else commands[:1]:
         assert main(command) == 2
         assert "It was not run" in (said := capsys.readouterr().err) and "--trust" in said
         assert not output.exists()
@@ -190,9 +191,117 @@ def test_code_in_a_file_runs_only_if_the_user_trusts_it(tmp_path, capsys):
         capsys.readouterr()
 
 
-def test_unknown_command_exits_with_2():
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["chekc"], "there is no command 'chekc'. Did you mean 'check'?"),
+        (["xyz"], "There are quantize, compare, sensitivity, benchmark, check, report"),
+        (["describe", "m.keras", "--jsno"], "there is no option '--jsno'. Did you mean '--json'?"),
+        (["describe", "m.keras", "--js"], "there is no option '--js'. Did you mean '--json' or"),
+        (["describe", "m.keras", "m2.keras"], "one argument too many: m2.keras"),
+    ],
+)
+def test_an_unknown_name_gets_the_closest(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m.keras").touch()
     with pytest.raises(SystemExit, match="2"):
-        main(["chekc"])
+        main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_without_arguments_the_help_is_shown(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "sensitivity" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_a_warning_is_one_line_without_source_code(tmp_path, cnn, capsys):
+    quantize_model(cnn, target="onnxruntime").save(tmp_path / "q.keras")
+    assert main(["export", str(tmp_path / "q.keras"), str(tmp_path / "q.onnx")]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("tensorflow-quantization: warning: ") and "never saw data" in line
+
+
+def test_json_of_each_report(quantized, capsys):
+    keras_file, onnx_file = str(quantized / "m.keras"), str(quantized / "m.onnx")
+    assert main(["describe", keras_file, "--json"]) == 0
+    assert {layer["name"] for layer in json.loads(capsys.readouterr().out)["layers"]} >= {"quant_conv2d", "quant_dense"}
+    assert main(["check", onnx_file, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["target"] == "onnxruntime"
+    assert main(["report", onnx_file, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["integer_share"] == 1.0
+    assert main(["export", keras_file, str(quantized / "m2.onnx"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["bytes"] == (quantized / "m2.onnx").stat().st_size
+
+
+def test_report_and_check_have_limits_for_builds(tmp_path, capsys):
+    inputs = keras.Input((8, 8, 3), name="image")
+    path = str(export_onnx(keras.Model(inputs, layers.Conv2D(4, 3)(inputs)), tmp_path / "float.onnx"))
+    assert main(["report", path, "--min-integer-share", "0.5"]) == 1
+    assert "The share in integers is 0, below the limit of 0.5." in capsys.readouterr().err
+    warned = bool(check_onnx(path).warnings)
+    assert main(["check", path, "--strict"]) == int(warned)
+
+
+def test_report_takes_the_target_of_the_file(tmp_path, capsys):
+    pytest.importorskip("openvino")
+    inputs = keras.Input((8, 8, 3), name="image")
+    model = quantize_model(keras.Model(inputs, layers.Conv2D(4, 3)(inputs)), target="openvino")
+    calibrate(model, np.random.default_rng(0).normal(size=(4, 8, 8, 3)), verbose=0)
+    assert main(["report", str(export_onnx(model, tmp_path / "m.onnx"))]) == 0
+    assert "OpenVINO" in capsys.readouterr().out
+
+
+def test_compare_and_sensitivity_exit_with_1_below_a_limit(tmp_path, cnn, images, capsys):
+    cnn.save(tmp_path / "float.keras")
+    calibrate(quantize_model(cnn), images[0], verbose=0).save(tmp_path / "q.keras")
+    np.savez(tmp_path / "images.npz", image=images[0])
+    paths = [str(tmp_path / name) for name in ("float.keras", "q.keras", "images.npz")]
+    assert main(["compare", *paths, "--json", "--min-snr", "1000"]) == 1
+    captured = capsys.readouterr()
+    snr = json.loads(captured.out)["output_snr"]
+    assert 20 < snr < 1000 and f"is {snr:.4g} dB, below the limit of 1000 dB" in captured.err
+    arguments = ["sensitivity", paths[0], "--data", paths[2], "--weight-bits", "2,8", "--json"]
+    assert main(arguments) == 0
+    (conv, _) = json.loads(capsys.readouterr().out)["layers"]
+    assert conv["layer"] == "conv" and conv["snr"]["W8A8"] > conv["snr"]["W2A8"]
+    assert main([*arguments, "--min-snr", str(conv["snr"]["W2A8"] + 1)]) == 1
+
+
+def test_nothing_is_overwritten_without_force(quantized, capsys):
+    keras_file, onnx_file = quantized / "m.keras", quantized / "m.onnx"
+    before = onnx_file.stat().st_mtime_ns
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", str(keras_file), str(onnx_file)])
+    assert "exists already. Pass --force" in capsys.readouterr().err
+    assert onnx_file.stat().st_mtime_ns == before
+    assert main(["export", str(keras_file), str(onnx_file), "--force"]) == 0
+
+
+def test_env_names_versions_and_devices(capsys):
+    assert main(["env", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["packages"]["keras"] == keras.__version__
+    assert facts["backend"] == keras.backend.backend() and facts["devices"]
+    assert main(["env"]) == 0
+    assert keras.__version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_commands_options_and_names(shell, capsys):
+    pytest.importorskip("shtab", reason="shtab, which writes the completion, is not installed")
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("sensitivity", "min-snr", "onnxruntime"))
+    if shutil.which(shell):
+        assert subprocess.run([shell, "-n"], input=script, text=True, capture_output=True).stderr == ""
+
+
+def test_completion_without_its_library_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "shtab", None)
+    assert main(["completion", "bash"]) == 2
+    assert "pip install 'tensorflow-quantization[completion]'" in capsys.readouterr().err
 
 
 def python(*arguments, check=True):
@@ -230,10 +339,8 @@ def test_the_module_answers_before_it_imports_keras(arguments):
 @pytest.mark.parametrize(
     ("module", "command"),
     [
-        ("tensorflow_quantization", "check"),
         ("tensorflow_quantization", "export"),
         ("tensorflow_quantization_cli", "report"),
-        ("tensorflow_quantization_cli", "describe"),
     ],
 )
 def test_a_command_writes_no_notes_of_the_backend_to_stderr(module, command, quantized):
@@ -257,15 +364,19 @@ def test_an_export_to_litert_writes_no_notes_to_stderr(tmp_path):
 
 
 def test_help_names_the_runtimes_that_the_functions_take():
-    assert set(CHECK_TARGETS) == set(RULES)
-    assert set(REPORT_RUNTIMES) == set(RUNTIMES)
-    assert set(COMPARE_RUNTIMES) == set(onnx_runtimes.RUNTIMES)
-    assert set(EXPORT_TARGETS) == {name for name in TARGETS if name != "litert"}
-    for target in EXPORT_TARGETS:
+    assert set(check.TARGETS) == set(RULES)
+    assert set(report.RUNTIMES) == set(RUNTIMES)
+    assert set(compare.RUNTIMES) == set(benchmark.RUNTIMES) == set(onnx_runtimes.RUNTIMES)
+    assert set(ALL_TARGETS) == set(TARGETS)
+    assert set(export.TARGETS) == {name for name in TARGETS if name != "litert"}
+    for target in export.TARGETS:
         validation.check_target(target)
 
 
 def test_options_take_what_the_functions_take():
-    assert set(PRECISIONS) == set(validation.TOLERANCES)
-    assert set(INPUT_LAYOUTS) == set(validation.INPUT_LAYOUTS)
-    assert OLDEST_OPSET == validation.MIN_OPSET
+    assert set(export.PRECISIONS) == set(validation.TOLERANCES)
+    assert set(export.INPUT_LAYOUTS) == set(validation.INPUT_LAYOUTS)
+    assert export.OLDEST_OPSET == validation.MIN_OPSET
+    assert set(METHODS) == set(ESTIMATORS)
+    assert quantize.EFFORTS == post_training.EFFORTS
+    assert quantize.MOST_SAMPLES == post_training._SAMPLES

@@ -23,16 +23,21 @@ def interleaved(
     """
     rng = np.random.default_rng(0)
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_ in range(warmup + rounds):
-        for index in rng.permutation(len(contenders)):
-            name, call = list(contenders.items())[index]
-            for _ in range(lead):
+    gc.collect()
+    gc.freeze()  # else each collection walks through all objects of the backend, which takes half a second
+    try:
+        for round_ in range(warmup + rounds):
+            for index in rng.permutation(len(contenders)):
+                name, call = list(contenders.items())[index]
+                for _ in range(lead):
+                    call()
+                gc.collect()  # garbage of one contender is not collected at the cost of the next
+                start = time.perf_counter()
                 call()
-            gc.collect()  # garbage of one contender is not collected at the cost of the next
-            start = time.perf_counter()
-            call()
-            if round_ >= warmup:
-                seconds[name].append(time.perf_counter() - start)
+                if round_ >= warmup:
+                    seconds[name].append(time.perf_counter() - start)
+    finally:
+        gc.unfreeze()
     return {name: np.array(values) for name, values in seconds.items()}
 
 

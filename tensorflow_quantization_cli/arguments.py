@@ -1,0 +1,212 @@
+"""Arguments that several commands take, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tensorflow_quantization_cli import start
+
+#: What the options take. Tests compare it with the arguments that the functions accept.
+TARGETS = ("onnxruntime", "openvino", "tensorrt", "litert")
+METHODS = ("minmax", "percentile", "mse", "entropy")
+#: How `keras.applications` preprocesses images for its networks.
+PREPROCESSING = ("tf", "torch", "caffe")
+#: The arguments that are paths of files or folders, for the completion.
+PATHS = ("model", "path", "paths", "quantized", "data", "output", "file", "keep")
+#: Endings of images that Pillow reads.
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+ARRAY_SUFFIXES = (".npy", ".npz")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the Python code of Lambda layers in the file; only for a file whose origin you trust",
+    )
+
+
+def add_force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="replace what is there")
+
+
+def add_choice(
+    parser: argparse._ActionsContainer, option: str, names: Sequence[str], help: str, default: str | None = None
+) -> None:
+    """An option that takes one of some names; a wrong one gets an error with the closest."""
+    help = f"{one_of(names)}; {help}"
+    parser.add_argument(option, type=name_in(names), choices=names, metavar="NAME", default=default, help=help)
+
+
+def add_input_shape(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--input-shape",
+        type=shape,
+        action="append",
+        default=[],
+        metavar="NAME:SIZES",
+        help="the shape of an input, for example image:1x224x224x3; once for each input with unknown sizes besides the "
+        "first",
+    )
+
+
+def add_bits(parser: argparse._ActionsContainer, of_what: str, several: bool = False) -> None:
+    parser.add_argument(
+        f"--{of_what}-bits",
+        type=several_bits if several else bits,
+        metavar="BITS",
+        help=f"bits of each {of_what}, 2 to 8" + (", or several, separated by commas" if several else "; default: 8"),
+    )
+
+
+def add_preprocessing(parser: argparse.ArgumentParser) -> None:
+    """The options that say how images become inputs of the model."""
+    group = parser.add_argument_group(
+        "images", "how images, from 0 to 255, become inputs; nothing is needed for a model with preprocessing layers"
+    )
+    group.add_argument("--size", type=size, metavar="HxW", help="default: the size of the model's input")
+    group.add_argument(
+        "--crop", action="store_true", help="cut the middle to the ratio of the size; default: images are stretched"
+    )
+    group.add_argument("--scale", type=number, metavar="NUMBER", help="multiply values, for example by 1/255")
+    group.add_argument("--mean", type=numbers, metavar="NUMBERS", help="then subtract: one number, or one per channel")
+    group.add_argument("--std", type=numbers, metavar="NUMBERS", help="then divide: one number, or one per channel")
+    add_choice(group, "--preprocess", PREPROCESSING, "instead: as preprocess_input of keras.applications does")
+
+
+def check_preprocessing(options: argparse.Namespace) -> None:
+    """Raises: argparse.ArgumentTypeError: two options contradict each other."""
+    if options.preprocess and (options.scale, options.mean, options.std) != (None, None, None):
+        raise argparse.ArgumentTypeError("--preprocess scales and shifts by itself: leave out --scale, --mean, --std")
+    if options.std is not None and 0.0 in options.std:
+        raise argparse.ArgumentTypeError("--std divides: it cannot be 0")
+    if not os.path.isdir(options.data) and (options.size or options.crop):
+        raise argparse.ArgumentTypeError(f"--size and --crop are for a folder of images, and {options.data} is a file")
+
+
+def file(given: str) -> str:
+    """A file that exists."""
+    if not Path(given).exists():
+        raise argparse.ArgumentTypeError(f"There is no file {given}.")
+    return given
+
+
+def data(given: str) -> str:
+    """A folder that holds images, or a file of arrays."""
+    path = Path(given)
+    if path.is_dir():
+        if not images_in(path):
+            raise argparse.ArgumentTypeError(
+                f"The folder {given} holds no images: nothing in it, and in its folders, ends in "
+                f"{one_of(IMAGE_SUFFIXES)}."
+            )
+        return given
+    if not path.exists():
+        raise argparse.ArgumentTypeError(
+            f"There is no folder or file {given}. Pass a folder of images, or an .npy or .npz file."
+        )
+    if path.suffix not in ARRAY_SUFFIXES:
+        raise argparse.ArgumentTypeError(
+            f"Data is a folder of images, or an .npy or .npz file, got the file {given}."
+            + (f" Pass its folder, {path.parent}." if path.suffix.lower() in IMAGE_SUFFIXES else "")
+        )
+    return given
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Returns the images in a folder and the folders in it, in alphabetical order, without hidden files."""
+    found = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(where, n) for n in names if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith(".")]
+    return sorted(found)
+
+
+def check_output(path: str, suffix: str, force: bool, why: str = "") -> None:
+    """Raises: argparse.ArgumentTypeError: no file can be written to `path`, it has another ending, or it is there."""
+    given = Path(path)
+    if given.suffix != suffix:
+        raise argparse.ArgumentTypeError(f"{path} does not end in {suffix}{why}. Pass {given.with_suffix(suffix)}.")
+    if not given.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"The directory {given.parent} does not exist; create it first.")
+    if not os.access(given.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"The directory {given.parent} cannot be written to: no permission.")
+    if given.exists() and not force:
+        raise argparse.ArgumentTypeError(f"{path} exists already. Pass --force to replace it, or another name.")
+
+
+def name_in(allowed: Sequence[str]) -> Callable[[str], str]:
+    """The check of an option that takes one of some names."""
+
+    def check(given: str) -> str:
+        if given not in allowed:
+            must_be_one_of = start.messages()["must_be_one_of"]
+            raise argparse.ArgumentTypeError(must_be_one_of("the value", allowed, given))
+        return given
+
+    return check
+
+
+def size(given: str) -> tuple[int, int]:
+    """Height and width of an image, in pixels."""
+    parts = given.lower().split("x")
+    parts = parts * 2 if len(parts) == 1 else parts
+    if len(parts) != 2 or not all(part.isdigit() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"A size is height x width in pixels, 224x224, got {given}.")
+    return int(parts[0]), int(parts[1])
+
+
+def number(given: str) -> float:
+    """A number, or a fraction such as 1/255."""
+    above, _, below = given.partition("/")
+    try:
+        value = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"Not a number or a fraction, such as 1/255: {given}.")
+    return value
+
+
+def numbers(given: str) -> list[float]:
+    """Numbers that are separated by commas."""
+    return [number(part) for part in given.split(",")]
+
+
+def positive(given: str) -> int:
+    """A whole number above 0."""
+    if not given.isdigit() or not int(given):
+        raise argparse.ArgumentTypeError(f"Not a whole number above 0: {given}.")
+    return int(given)
+
+
+def bits(given: str) -> int:
+    """The bits of an integer."""
+    if not given.isdigit() or not 2 <= int(given) <= 8:
+        raise argparse.ArgumentTypeError(f"Bits are a whole number from 2 to 8, got {given}.")
+    return int(given)
+
+
+def several_bits(given: str) -> list[int]:
+    """Bits that are separated by commas."""
+    return [bits(part) for part in given.split(",")]
+
+
+def shape(given: str) -> tuple[str, tuple[int, ...]]:
+    """The name of an input and its shape."""
+    name, _, sizes = given.rpartition(":")
+    if not name or not all(size.isdigit() for size in sizes.split("x")):
+        raise argparse.ArgumentTypeError(f"A shape is an input, a colon and its sizes, image:1x224x224x3, got {given}.")
+    return name, tuple(int(size) for size in sizes.split("x"))
+
+
+def one_of(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"

@@ -1,0 +1,55 @@
+"""`compare`: which layer of a quantized model loses accuracy."""
+
+from __future__ import annotations
+
+import argparse
+
+from tensorflow_quantization_cli import arguments, results, start
+
+HELP = "Name the layer of a quantized model that loses accuracy, and what to do about it."
+DESCRIPTION = """\
+DATA are samples as in use, not those of the calibration: a folder of images, an
+.npy or an .npz file. `quantize --keep FOLDER` writes the three files."""
+USAGE = "FLOAT QUANTIZED DATA [options]"
+EXAMPLES = (
+    "kept/float.keras kept/quantized.keras kept/samples.npz",
+    "float.keras quantized.keras images/ --file model.onnx --min-snr 20",
+)
+FINDINGS = "the signal-to-noise ratio of the outputs is below --min-snr"
+
+RUNTIMES = ("onnxruntime", "openvino")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="FLOAT", type=arguments.file, help="the .keras file of the float model")
+    parser.add_argument(
+        "quantized", metavar="QUANTIZED", type=arguments.file, help="the .keras file of its quantized model"
+    )
+    parser.add_argument("data", metavar="DATA", type=arguments.data, help="samples")
+    arguments.add_preprocessing(parser)
+    parser.add_argument(
+        "--samples", type=arguments.positive, default=256, metavar="N", help="the most samples; default: %(default)s"
+    )
+    parser.add_argument(
+        "--file", type=arguments.file, metavar="FILE", help="the exported file: compare the tensors in its runtime, too"
+    )
+    arguments.add_choice(parser, "--runtime", RUNTIMES, "for an .onnx file; default: its target, or onnxruntime")
+    parser.add_argument("--min-snr", type=arguments.number, metavar="DB", help="signal-to-noise ratio in decibels")
+    arguments.add_json(parser)
+    arguments.add_trust(parser)
+
+
+def check_arguments(options: argparse.Namespace) -> None:
+    arguments.check_preprocessing(options)
+
+
+def run(options: argparse.Namespace) -> int:
+    package = start.package()
+    float_model, quantized = (start.load(path, options.trust) for path in (options.path, options.quantized))
+    from tensorflow_quantization_cli.samples import open_samples
+
+    samples = open_samples(float_model, options)
+    data = samples.read(range(min(samples.count, samples.whole(options.samples) or samples.batch)))
+    report = package.compare(float_model, quantized, data, file=options.file, runtime=options.runtime)
+    results.show(report, options.json)
+    return int(results.below("The signal-to-noise ratio", report.output_snr, options.min_snr, "dB"))

@@ -1,0 +1,192 @@
+"""`quantize`: from a `.keras` file and samples to a verified file in integers."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tensorflow_quantization_cli import arguments, results, start
+
+HELP = "Quantize a model without labels, write it for a runtime, and verify it there."
+DESCRIPTION = """\
+DATA is a folder of images, searched with its folders, or an .npy or .npz file;
+the arrays of an .npz file have the names of the model's inputs. Some hundred
+samples are enough. A fifth of them, at most 64, are kept apart: on these the
+file is verified in its runtime and compared with the float model.
+
+Progress goes to stderr. The result goes to stdout: sizes, latencies measured in
+turns, the share that runs in integers, and the signal-to-noise ratio of the
+outputs against the float model."""
+USAGE = "MODEL --data DATA -o FILE [options]"
+EXAMPLES = (
+    "model.keras --data images/ -o model.onnx",
+    "model.keras --data images/ --scale 1/255 -o model.tflite",
+    "model.keras --data inputs.npz --target openvino -o model.onnx --min-snr 20 --json",
+    "model.keras --data images/ --weight-bits 4 --effort best --steps 500 -o model.onnx",
+)
+FINDINGS = "the file is written and verified, but a figure is below --min-snr or --min-integer-share"
+
+EFFORTS = ("fast", "best")
+#: As many samples as `post_training_quantize` uses.
+MOST_SAMPLES = 256
+#: Samples that a file is verified on; each is compared layer by layer.
+_VERIFIED = 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", type=arguments.file, help="the float model, a .keras file")
+    parser.add_argument("--data", metavar="DATA", required=True, type=arguments.data, help="samples, without labels")
+    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the .onnx or .tflite file to write")
+    arguments.add_choice(parser, "--target", arguments.TARGETS, "default: litert for a .tflite file, else onnxruntime")
+    arguments.add_force(parser)
+    arguments.add_json(parser)
+    arguments.add_trust(parser)
+    arguments.add_preprocessing(parser)
+    group = parser.add_argument_group("quality")
+    group.add_argument(
+        "--samples",
+        type=arguments.positive,
+        default=MOST_SAMPLES,
+        metavar="N",
+        help="the most samples for calibration, up to %(default)s, which is the default",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=arguments.positive,
+        default=32,
+        metavar="N",
+        help="samples in a batch; default: %(default)s",
+    )
+    arguments.add_choice(
+        group, "--effort", EFFORTS, "best also trains roundings, for minutes; default: %(default)s", "fast"
+    )
+    arguments.add_bits(group, "weight")
+    arguments.add_bits(group, "activation")
+    arguments.add_choice(group, "--method", arguments.METHODS, "how ranges are estimated; default: %(default)s", "mse")
+    group.add_argument(
+        "--steps",
+        type=arguments.positive,
+        metavar="N",
+        help="then train for N batches, with the float model as the teacher; default: no training",
+    )
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples and of training")
+    limits = parser.add_argument_group("limits", "below a limit the exit status is 1")
+    limits.add_argument("--min-snr", type=arguments.number, metavar="DB", help="signal-to-noise ratio in decibels")
+    limits.add_argument("--min-integer-share", type=arguments.number, metavar="SHARE", help="from 0 to 1")
+    parser.add_argument(
+        "--keep",
+        metavar="FOLDER",
+        help="also write what `compare` reads: quantized.keras, float.keras (the float model as it was quantized) and "
+        "samples.npz (those kept apart)",
+    )
+
+
+def check_arguments(options: argparse.Namespace) -> None:
+    lite = Path(options.output).suffix == ".tflite"
+    options.target = options.target or ("litert" if lite else "onnxruntime")
+    suffix = ".tflite" if options.target == "litert" else ".onnx"
+    arguments.check_output(options.output, suffix, options.force, f", which {options.target} reads")
+    arguments.check_preprocessing(options)
+    if options.samples > MOST_SAMPLES:
+        raise argparse.ArgumentTypeError(f"--samples is at most {MOST_SAMPLES}: more do not change the ranges")
+    for name in ("weight_bits", "activation_bits"):
+        if options.target == "litert" and getattr(options, name) not in (None, 8):
+            raise argparse.ArgumentTypeError(f"LiteRT computes in 8 bits: leave --{name.replace('_', '-')} out")
+    if options.keep is not None and Path(options.keep).is_file():
+        raise argparse.ArgumentTypeError(f"{options.keep} is a file. Pass the name of a folder to --keep.")
+    if options.keep is not None and Path(options.keep).exists() and not options.force:
+        raise argparse.ArgumentTypeError(f"{options.keep} exists already. Pass --force to write into it.")
+
+
+def run(options: argparse.Namespace) -> int:
+    with results.progress_on_stderr():
+        summary = _quantize(options)
+    results.show(summary, options.json)
+    snr = results.below("The signal-to-noise ratio", summary.snr, options.min_snr, "dB")
+    if snr:
+        results.note(
+            "--effort best and --steps 500 may help; with --keep FOLDER, `compare` names the layer that loses most."
+        )
+    share = summary.integer_share
+    integers = share is not None and results.below("The share in integers", share, options.min_integer_share, "")
+    return int(snr or integers)
+
+
+def _quantize(options: argparse.Namespace) -> Any:
+    package = start.package()
+    import keras
+
+    from tensorflow_quantization.accuracy.equalized_models import equalized_model
+    from tensorflow_quantization.text.replacing import replacing
+    from tensorflow_quantization_cli.files import require
+    from tensorflow_quantization_cli.float_model import (
+        check_float,
+        export_float,
+        runtime_here,
+        warn_of_inputs,
+        warn_of_saturation,
+        without_scale_warning,
+    )
+    from tensorflow_quantization_cli.samples import open_samples
+    from tensorflow_quantization_cli.summary import Summary, measure
+
+    runtime = runtime_here(options.target)
+    if options.min_integer_share is not None:
+        require(options.target)  # which tells the share
+    model = start.load(options.model, options.trust)
+    check_float(model, options.model)
+    samples = open_samples(model, options)
+    chosen, held_out = samples.split(options.samples, options.seed)
+    print(f"Read {len(chosen) + len(held_out)} of {samples.count} samples")
+    # All are read before any work, so that a damaged image is found at once.
+    data = samples.batches(chosen, options.batch_size)
+    measured = samples.read(held_out if len(held_out) else chosen)
+    warn_of_inputs(model, data[0], options)
+    warn_of_saturation(runtime, options.weight_bits)
+    keras.utils.set_random_seed(options.seed)
+    output = Path(options.output)
+    with tempfile.TemporaryDirectory() as folder:
+        # First, because a layer that cannot be written is found here.
+        float_file = export_float(model, Path(folder) / f"float{output.suffix}")
+        print(f"Quantize for {options.target}")
+        with without_scale_warning():  # which `warn_of_inputs` gave, with the options that help
+            quantized = package.post_training_quantize(
+                model,
+                iter(data),
+                target=options.target,
+                weight_bits=options.weight_bits,
+                activation_bits=options.activation_bits,
+                effort=options.effort,
+                method=options.method,
+            )
+        float_twin = equalized_model(quantized, model)
+        if options.steps:
+            print(f"Train for {options.steps} steps")
+            batches = samples.training(held_out, options.batch_size, options.steps, options.seed)
+            package.fine_tune(quantized, batches, teacher=model, epochs=1, steps_per_epoch=options.steps)
+        print(f"Write and verify {output}")
+        verified = samples.read((held_out if len(held_out) else chosen)[: samples.whole(_VERIFIED) or samples.batch])
+        with replacing(output) as written:  # the file is in its place when it is measured, too
+            if options.target == "litert":
+                package.export_litert(quantized, written, verify_with=verified)
+            else:
+                package.export_onnx(quantized, written, target=options.target, verify_with=verified)
+            print("Measure")
+            figures = measure(model, quantized, (float_file, written), options.target, runtime, measured)
+            if options.keep is not None:
+                _keep(Path(options.keep), quantized, float_twin, measured)
+    return Summary(options.output, options.target, runtime, held_out=bool(len(held_out)), **figures)
+
+
+def _keep(folder: Path, quantized: Any, float_model: Any, samples: Any) -> None:
+    import numpy as np
+    from keras import tree
+
+    folder.mkdir(parents=True, exist_ok=True)
+    quantized.save(folder / "quantized.keras")
+    float_model.save(folder / "float.keras")
+    if not isinstance(samples, dict):
+        samples = {tensor.name: x for tensor, x in zip(quantized.inputs, tree.flatten(samples), strict=True)}
+    np.savez(folder / "samples.npz", **samples)

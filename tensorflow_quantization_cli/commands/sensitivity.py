@@ -1,0 +1,65 @@
+"""`sensitivity`: what each layer loses in fewer bits."""
+
+from __future__ import annotations
+
+import argparse
+
+from tensorflow_quantization_cli import arguments, results, start
+
+HELP = "Measure how much the output of a float model loses with each layer, alone, in fewer bits."
+DESCRIPTION = "DATA is a folder of images, or an .npy or .npz file, as for `quantize`."
+USAGE = "MODEL --data DATA [options]"
+EXAMPLES = (
+    "model.keras --data images/ --target onnxruntime",
+    "model.keras --data inputs.npz --weight-bits 4,8 --min-snr 15 --json",
+)
+FINDINGS = "a layer, alone, is below --min-snr"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="MODEL", type=arguments.file, help="the float model, a .keras file")
+    parser.add_argument("--data", metavar="DATA", required=True, type=arguments.data, help="samples, without labels")
+    arguments.add_choice(parser, "--target", arguments.TARGETS, "default: onnxruntime", "onnxruntime")
+    arguments.add_preprocessing(parser)
+    arguments.add_bits(parser, "weight", several=True)
+    arguments.add_bits(parser, "activation", several=True)
+    arguments.add_choice(
+        parser, "--method", arguments.METHODS, "how ranges are estimated; default: %(default)s", "minmax"
+    )
+    parser.add_argument(
+        "--samples", type=arguments.positive, default=256, metavar="N", help="the most samples; default: %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples")
+    parser.add_argument("--min-snr", type=arguments.number, metavar="DB", help="signal-to-noise ratio in decibels")
+    arguments.add_json(parser)
+    arguments.add_trust(parser)
+
+
+def check_arguments(options: argparse.Namespace) -> None:
+    arguments.check_preprocessing(options)
+
+
+def run(options: argparse.Namespace) -> int:
+    package = start.package()
+    model = start.load(options.path, options.trust)
+    from tensorflow_quantization_cli.float_model import check_float, warn_of_inputs, without_scale_warning
+    from tensorflow_quantization_cli.samples import open_samples
+
+    check_float(model, options.path)
+    samples = open_samples(model, options)
+    chosen, _ = samples.split(options.samples, options.seed)
+    with results.progress_on_stderr():
+        data = samples.read(chosen)
+        warn_of_inputs(model, data, options)
+        with without_scale_warning():
+            found = package.sensitivity(
+                model,
+                data,
+                target=options.target,
+                weight_bits=options.weight_bits,
+                activation_bits=options.activation_bits or (8,),
+                method=options.method,
+            )
+    results.show(found, options.json)
+    worst = min((snr for layer in found.layers for snr in layer.snr.values()), default=float("inf"))
+    return int(results.below("The signal-to-noise ratio of the most sensitive layer", worst, options.min_snr, "dB"))

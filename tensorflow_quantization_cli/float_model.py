@@ -1,0 +1,104 @@
+"""The float model of `quantize`: checks before any work, and the file that the quantized file is compared with."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tensorflow_quantization import export_onnx
+from tensorflow_quantization.calibration.input_scale import scale_mismatch
+from tensorflow_quantization.export.verification.onnx_runtimes import DEFAULT_RUNTIME, RUNTIMES
+from tensorflow_quantization.export.verification.processor import saturates
+from tensorflow_quantization.model.keras_internals import sublayers
+from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
+from tensorflow_quantization.text.messages import what_is_wrong
+from tensorflow_quantization.text.warn import muted
+from tensorflow_quantization_cli import results
+from tensorflow_quantization_cli.files import require
+
+#: Layers that bring images to the scale of the training, or whose statistics tell this scale.
+_SCALING = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.BatchNormalization)
+
+
+def runtime_here(target: str) -> str:
+    """Returns the runtime that verifies files for a target.
+
+    Raises:
+        ValueError: files for the target cannot be written on this backend.
+        ImportError: the runtime is not installed.
+    """
+    backend = keras.backend.backend()
+    if target == "litert" and backend != "tensorflow":
+        raise ValueError(
+            f"TensorFlow writes .tflite files, and this is the backend {backend!r}: set KERAS_BACKEND=tensorflow."
+        )
+    runtime = target if target in (*RUNTIMES, "litert") else DEFAULT_RUNTIME
+    require(runtime)
+    return runtime
+
+
+def check_float(model: keras.Model, path: str) -> None:
+    """Raises: ValueError: the model is quantized already."""
+    if any(isinstance(layer, ActivationQuantizer | WeightQuantizer) for layer in sublayers(model)):
+        raise ValueError(
+            f"{path} is quantized already. Pass the float model; or write this one as a file: tensorflow-quantization "
+            f"export {path} model.onnx."
+        )
+
+
+def warn_of_inputs(model: keras.Model, batch: Any, options: argparse.Namespace) -> None:
+    """Warns if inputs seem to have another scale than in training, and names the options that help."""
+    mismatch = scale_mismatch(model, batch)
+    if mismatch is not None:
+        results.warn(
+            f"{mismatch} The samples seem to have another scale than the training data. For a model that was "
+            "trained on 0 to 1, pass --scale 1/255; else --scale, --mean and --std, or --preprocess, as in training."
+        )
+    raw = not options.preprocess and (options.scale, options.mean, options.std) == (None, None, None)
+    if raw and os.path.isdir(options.data) and not any(isinstance(layer, _SCALING) for layer in sublayers(model)):
+        results.warn(
+            "The images are passed as 0 to 255, and the model has no layer that scales them. If it was trained on 0 to "
+            "1, pass --scale 1/255."
+        )
+
+
+def warn_of_saturation(runtime: str, weight_bits: int | None) -> None:
+    """Warns if the runtime saturates on this processor, so that the figures here are worse than on others."""
+    if runtime in RUNTIMES and saturates(runtime, weight_bits or 8):
+        results.warn(
+            f"This processor has no VNNI: {runtime} saturates sums of 8-bit products on it, so the file computes less "
+            "exactly here than elsewhere. If it is for processors like this one, pass --weight-bits 7."
+        )
+
+
+@contextlib.contextmanager
+def without_scale_warning() -> Iterator[None]:
+    """A context in which `calibrate` does not repeat what `warn_of_inputs` said."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*calibration data seems to have another scale", UserWarning)
+        yield
+
+
+def export_float(model: keras.Model, path: Path) -> Path:
+    """Writes the float model, and returns the path of the file.
+
+    Raises:
+        ValueError: the model has a layer that cannot be written.
+    """
+    if path.suffix == ".onnx":
+        return export_onnx(model, path)
+    try:
+        with warnings.catch_warnings(), muted("absl", logging.ERROR):
+            warnings.filterwarnings("ignore", module="tensorflow")
+            model.export(path, format="litert", verbose=False)
+    except Exception as error:  # TensorFlow's converter raises errors of many classes
+        raise ValueError(f"TensorFlow's converter cannot convert the model: {what_is_wrong(error)}") from error
+    return path

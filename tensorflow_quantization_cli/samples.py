@@ -1,0 +1,220 @@
+"""Reads samples: a folder of images, an `.npy` or an `.npz` file, as the inputs of a model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.inputs import model_inputs
+from tensorflow_quantization_cli.arguments import images_in
+
+#: Channels of an image, and what Keras calls such images.
+_COLORS = {1: "grayscale", 3: "rgb", 4: "rgba"}
+#: The largest part of the samples, and the most of them, on which the result is measured and not calibrated.
+_HELD_OUT_SHARE, _HELD_OUT = 0.2, 64
+
+Indices = Sequence[int] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a folder or file.
+
+    Attributes:
+        count: how many there are.
+        read: a function from indices to these samples, in the structure of the model's inputs. It raises `ValueError`
+            for an image that cannot be read, and for values that are NaN or infinite.
+        batch: the batch size of the model; 1 if it takes any.
+    """
+
+    count: int
+    read: Callable[[Indices], Any]
+    batch: int
+
+    def split(self, wanted: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the indices to calibrate with, at most `wanted`, and others to measure on; whole batches of each.
+
+        Raises:
+            ValueError: there are not enough samples for one batch.
+        """
+        order = np.random.default_rng(seed).permutation(self.count)
+        held_out = self.whole(min(_HELD_OUT, int(_HELD_OUT_SHARE * self.count)))
+        calibration = self.whole(min(wanted, self.count - held_out))
+        if not calibration:
+            raise ValueError(
+                f"The model has a fixed batch size of {self.batch}, and --data holds {self.count} samples, of which "
+                f"{wanted} may be used. Pass more samples, or a larger --samples."
+            )
+        return order[held_out : held_out + calibration], order[:held_out]
+
+    def whole(self, count: int) -> int:
+        """Returns the most samples, up to `count`, that fill the batches of the model."""
+        return count // self.batch * self.batch
+
+    def batches(self, indices: np.ndarray, size: int) -> list[Any]:
+        """Reads these samples in batches of `size`, or of as many as the model takes, with a progress bar."""
+        size = self.whole(size) or self.batch
+        progress = keras.utils.Progbar(len(indices), unit_name="sample")
+        found = []
+        for start in range(0, len(indices), size):
+            found.append(self.read(indices[start : start + size]))
+            progress.update(min(start + size, len(indices)))
+        return found
+
+    def training(self, held_out: np.ndarray, size: int, steps: int, seed: int) -> keras.utils.PyDataset:
+        """Returns `steps` batches for `fit` of all samples but `held_out`, read when they are used.
+
+        They are in random order, and begin again if there are too few.
+        """
+        size, read = self.whole(size) or self.batch, self.read
+        others = np.setdiff1d(np.arange(self.count), held_out)
+        order = np.resize(np.random.default_rng(seed).permutation(others), steps * size)
+
+        class _Batches(keras.utils.PyDataset):
+            def __len__(self) -> int:
+                return steps
+
+            def __getitem__(self, index: int) -> tuple[Any]:
+                return (read(order[index * size : (index + 1) * size]),)
+
+        return _Batches()
+
+
+def open_samples(model: keras.Model, options: argparse.Namespace) -> Samples:
+    """The samples of `--data`.
+
+    Args:
+        model: the model that takes them.
+        options: with `data`, and the options of `add_preprocessing`.
+
+    Raises:
+        ValueError: they do not fit the inputs of the model.
+    """
+    graph = LayerGraph.trace(model)
+    path = Path(options.data)
+    count, read = _images(path, graph, options) if path.is_dir() else _arrays(path, graph, options)
+
+    def checked(indices: Indices) -> Any:
+        arrays = model_inputs(graph, read(indices), str(path))
+        for array, tensor in zip(arrays, graph.inputs, strict=True):
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                first = indices[int(np.argwhere(~np.isfinite(array))[0][0])]
+                raise ValueError(
+                    f"{path} holds NaN or infinite values for input {tensor.name!r}, first in sample {first}."
+                )
+        return tree.pack_sequence_as(graph.input_structure, arrays)
+
+    return Samples(count, checked, graph.inputs[0].shape[0] or 1)
+
+
+def _images(
+    folder: Path, graph: LayerGraph, options: argparse.Namespace
+) -> tuple[int, Callable[[Indices], np.ndarray]]:
+    inputs = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in graph.inputs)
+    shape = graph.inputs[0].shape
+    axis = next((axis for axis in (-1, 1) if len(shape) == 4 and shape[axis] in _COLORS), None)
+    if len(graph.inputs) > 1 or axis is None:
+        raise ValueError(
+            f"A folder of images is for a model with one input of images, (batch, height, width, channels), and this "
+            f"one has {inputs}. Pass an .npz file with an array for each input, named as the input."
+        )
+    layout = "channels_first" if axis == 1 else "channels_last"
+    channels: Any = shape[axis]
+    size = _size(shape[2:] if axis == 1 else shape[1:3], graph.inputs[0].name, options.size)
+    preprocess = _preprocessing(options, channels, layout)
+    paths = images_in(folder)
+
+    def read_one(path: Path) -> np.ndarray:
+        try:
+            image = keras.utils.load_img(
+                path,
+                color_mode=_COLORS[channels],
+                target_size=size,
+                interpolation="bilinear",
+                keep_aspect_ratio=options.crop,
+            )
+        except ImportError as error:
+            raise ImportError(
+                "Pillow reads images, and is not installed: pip install 'tensorflow-quantization[images]'"
+            ) from error
+        except Exception as error:  # Pillow raises errors of many classes for damaged files
+            raise ValueError(f"The image {path} cannot be read: {error}. Repair or remove it.") from error
+        return keras.utils.img_to_array(image, data_format=layout, dtype="float32")
+
+    return len(paths), lambda indices: preprocess(np.stack([read_one(paths[index]) for index in indices]))
+
+
+def _size(fixed: tuple[int | None, ...], name: str, given: tuple[int, int] | None) -> tuple[int, int]:
+    height, width = fixed
+    if given is None:
+        if height is None or width is None:
+            raise ValueError(f"Input {name!r} of the model takes images of any size. Pass one: --size 224x224.")
+        return height, width
+    if any(wanted not in (None, got) for wanted, got in zip(fixed, given, strict=True)):
+        raise ValueError(
+            f"--size {given[0]}x{given[1]} does not fit input {name!r} of the model, which is {height}x{width}. Leave "
+            "--size out: images are resized to the input."
+        )
+    return given
+
+
+def _arrays(path: Path, graph: LayerGraph, options: argparse.Namespace) -> tuple[int, Callable[[Indices], Any]]:
+    try:
+        # Large files stay on the disk, and only the samples in use are read.
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        arrays = dict(loaded) if path.suffix == ".npz" else {"": loaded}
+    except Exception as error:  # NumPy and zipfile raise errors of many classes for damaged files
+        raise ValueError(
+            f"{path} cannot be read: {error}. Write it with np.save or np.savez from arrays of numbers."
+        ) from error
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise ValueError(f"{path} must hold samples along the first axis, as many in each array, got {lengths}.")
+    wanted = options.preprocess or (options.scale, options.mean, options.std) != (None, None, None)
+    if len(graph.inputs) == 1 and len(arrays) == 1:
+        (array,) = arrays.values()
+        channels = array.shape[-1] if wanted and array.ndim > 1 else 1
+        preprocess = _preprocessing(options, channels, "channels_last")
+
+        def read_only(indices: Indices) -> np.ndarray:
+            samples = np.asarray(array[np.asarray(indices)])
+            return preprocess(samples.astype("float32")) if wanted else samples
+
+        return len(array), read_only
+    if wanted:
+        raise ValueError(
+            f"--scale, --mean, --std and --preprocess are for a model with one input, and {path} for several."
+        )
+    if len(graph.inputs) > 1 and "" in arrays:
+        names = ", ".join(tensor.name for tensor in graph.inputs)
+        raise ValueError(f"{path} holds one array, and the model has the inputs {names}. Pass an .npz file with each.")
+    return next(iter(lengths.values())), lambda indices: {k: v[np.asarray(indices)] for k, v in arrays.items()}
+
+
+def _preprocessing(options: argparse.Namespace, channels: int, layout: str) -> Callable[[np.ndarray], np.ndarray]:
+    """What `--scale`, `--mean`, `--std` and `--preprocess` do to a batch of float32."""
+    if options.preprocess:
+        if channels != 3:
+            raise ValueError(f"--preprocess is for images with 3 channels, and these have {channels}. Pass --scale.")
+        preprocess_input = keras.applications.imagenet_utils.preprocess_input
+        # It changes its argument.
+        return lambda x: preprocess_input(x.copy(), data_format=layout, mode=options.preprocess)
+    along = (channels, 1, 1) if layout == "channels_first" else (channels,)
+
+    def per_channel(name: str, values: list[float] | None, default: float) -> np.ndarray:
+        values = [default] if values is None else values
+        if len(values) not in (1, channels):
+            raise ValueError(f"{name} has {len(values)} numbers, and there are {channels} channels.")
+        return np.broadcast_to(np.array(values, np.float32), channels).reshape(along)
+
+    scale = np.float32(1.0 if options.scale is None else options.scale)
+    mean, std = per_channel("--mean", options.mean, 0.0), per_channel("--std", options.std, 1.0)
+    return lambda x: (x * scale - mean) / std

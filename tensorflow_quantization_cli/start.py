@@ -1,0 +1,82 @@
+"""What is done before a command works: the package is imported quietly, a model is loaded, warnings get one line."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tensorflow_quantization_cli import results
+
+if TYPE_CHECKING:
+    import keras
+
+_PACKAGE = Path(__file__).parents[1] / "tensorflow_quantization"
+
+
+def package() -> Any:
+    """Import the package, and with it Keras and a backend."""
+    with quiet_backend():
+        import tensorflow_quantization
+    return tensorflow_quantization
+
+
+def load(path: str, trust: bool) -> keras.Model:
+    """Returns the model in a file; see `load_model`."""
+    package()
+    from tensorflow_quantization.model.files import load_model
+
+    return load_model(path, trusted=trust)
+
+
+def version() -> str:
+    """The version of the package, read without importing it."""
+    return runpy.run_path(str(_PACKAGE / "_version.py"))["__version__"]
+
+
+def messages() -> dict[str, Any]:
+    """The names in `text.messages`, without importing the package."""
+    return runpy.run_path(str(_PACKAGE / "text" / "messages.py"))
+
+
+@contextmanager
+def quiet_backend() -> Iterator[None]:
+    """A context in which TensorFlow's libraries write no notes to stderr when Keras is first imported.
+
+    Errors of the import are raised as usual. A TF_CPP_MIN_LOG_LEVEL that the user set is not changed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "keras" in sys.modules:
+        yield
+        return
+    # The libraries write some notes before they read the level, and not through Python's sys.stderr.
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """A context in which a warning for the user is one line on stderr, without a place in the source code."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, UserWarning):
+                results.warn(message)
+            else:
+                shown(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield

@@ -1,0 +1,168 @@
+"""What `quantize` says of its file: its size, speed, share in integers, and how near it is to the float model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
+from tensorflow_quantization.export.litert.file import operators
+from tensorflow_quantization.export.names import names_in_signature
+from tensorflow_quantization.export.onnx.emission import plain_name
+from tensorflow_quantization.export.verification.litert import run_file
+from tensorflow_quantization.inspection.runtime import runtime_report
+from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches, model_inputs
+from tensorflow_quantization.text.tables import decibels_text, text_table
+from tensorflow_quantization_cli.files import LoadedFile, latencies, load_file
+
+#: Runs of each file that count.
+_ROUNDS = 30
+_NO_LATENCY = {"milliseconds": None, "latency_ratio": None}
+
+_Run = Callable[[list[np.ndarray]], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of a file beside those of the float model; of a figure that cannot be had, `None`.
+
+    Attributes:
+        output: the path of the file.
+        target: the runtime that the file is for.
+        runtime: the runtime that computed the figures.
+        held_out: whether calibration and training did not see the samples that were measured on.
+        bytes: of the float file and of the quantized file.
+        milliseconds: the latency of one sample, or of the model's fixed batch, of both.
+        latency_ratio: that of the quantized file in units of that of the float file.
+        integer_share: of the multiply-accumulates, or, for LiteRT, of the operators.
+        snr: the signal-to-noise ratio of the outputs against the float model, in decibels.
+        same_class: the share of samples with the same greatest output; `None` if no output has the shape of classes.
+        samples: the number of samples that `snr` and `same_class` are measured on.
+    """
+
+    output: str
+    target: str
+    runtime: str
+    held_out: bool
+    bytes: tuple[int, int]
+    milliseconds: tuple[float, float] | None
+    latency_ratio: float | None
+    integer_share: float | None
+    snr: float
+    same_class: float | None
+    samples: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the figures as a dict for JSON; what there are two of is a dict with "float" and "quantized"."""
+        pairs = {name: getattr(self, name) for name in ("bytes", "milliseconds")}
+        both = {n: None if p is None else dict(zip(("float", "quantized"), p, strict=True)) for n, p in pairs.items()}
+        return {**dataclasses.asdict(self), **both}
+
+    def __str__(self) -> str:
+        sizes = [f"{count / 1e6:.3g} MB" for count in self.bytes]
+        rows = [["size", *sizes, f"{self.bytes[1] / self.bytes[0]:.2f} x"]]
+        if self.milliseconds is not None:
+            rows.append(["latency", *(f"{ms:.3g} ms" for ms in self.milliseconds), f"{self.latency_ratio:.2f} x"])
+        lines = [f"{self.output} for {self.target}, verified against Keras; figures of {self.runtime}", ""]
+        lines += [text_table(("", "float", "quantized", "ratio"), rows), ""]
+        if self.integer_share is not None:
+            counted = "operators" if self.target == "litert" else "multiply-accumulates"
+            lines.append(f"in integers      {100 * self.integer_share:.1f} % of {counted}")
+        else:
+            lines.append(f"in integers      unknown: {self.target} is not installed here")
+        seen = (
+            "that calibration did not see" if self.held_out else "of the calibration: there were too few to spare some"
+        )
+        lines.append(f"signal-to-noise  {decibels_text(self.snr)} against float, on {self.samples} samples {seen}")
+        if self.same_class is not None:
+            lines.append(f"same class       {100 * self.same_class:.1f} % of these samples")
+        return "\n".join(lines)
+
+
+def measure(
+    model: keras.Model, quantized: keras.Model, files: tuple[Path, Path], target: str, runtime: str, samples: Any
+) -> dict[str, Any]:
+    """Returns the figures of a `Summary`.
+
+    Args:
+        model, quantized: the Keras models.
+        files: of the float model and of the quantized model.
+        target: the runtime that the file is for.
+        runtime: the runtime that computes the outputs, and that measures the latency if it is the target.
+        samples: inputs, in the structure of the model's.
+    """
+    graph = LayerGraph.trace(quantized).flatten().live()
+    single = [array[: graph.inputs[0].shape[0] or 1] for array in model_inputs(graph, samples)]
+    shapes = {tensor.name: array.shape for tensor, array in zip(graph.inputs, single, strict=True)}
+    return {
+        **_agreement(model, graph, _runner(files[1], graph, runtime), samples),
+        **(_latency(files, graph, runtime, single) if runtime == target else _NO_LATENCY),
+        "bytes": (files[0].stat().st_size, files[1].stat().st_size),
+        "integer_share": _integer_share(files[1], target, shapes),
+    }
+
+
+def _agreement(model: keras.Model, graph: LayerGraph, run: _Run, samples: Any) -> dict[str, Any]:
+    """How near the outputs of a file are to those of the float model."""
+    ratio, equal, seen, classes = SignalToNoise(), 0, 0, False
+    for arrays in input_batches(graph, samples, BATCH_SIZE):
+        outputs = model.predict_on_batch(tree.pack_sequence_as(graph.input_structure, arrays))
+        expected = [np.asarray(y) for y in tree.flatten(outputs)]
+        seen += len(arrays[0])
+        for exact, found in zip(expected, run(arrays), strict=True):
+            ratio.update(exact, found)
+            if len(expected) == 1 and exact.ndim == 2 and exact.shape[1] > 1:
+                classes = True
+                equal += int((exact.argmax(axis=1) == found.argmax(axis=1)).sum())
+    return {"snr": ratio.decibels, "same_class": equal / seen if classes else None, "samples": seen}
+
+
+def _latency(files: tuple[Path, Path], graph: LayerGraph, runtime: str, single: list[np.ndarray]) -> dict[str, Any]:
+    calls = {}
+    for name, file in zip(("float", "quantized"), files, strict=True):
+        loaded = load_file(file, runtime)
+        calls[name] = partial(loaded.run, _feeds(loaded, graph, single))
+    of_float, of_quantized = latencies(calls, _ROUNDS)
+    pair = (of_float.milliseconds, of_quantized.milliseconds)
+    return {"milliseconds": pair, "latency_ratio": of_quantized.ratio}
+
+
+def _runner(path: Path, graph: LayerGraph, runtime: str) -> _Run:
+    """Returns a function from the inputs of the model to its outputs in a file, both in the order of the model."""
+    if runtime == "litert":
+        data, names = path.read_bytes(), names_in_signature(graph)
+
+        def run(arrays: list[np.ndarray]) -> list[np.ndarray]:
+            found = run_file(data, graph, arrays)
+            return [found[name] for name in names]
+
+        return run
+    loaded = load_file(path, runtime)
+    return lambda arrays: loaded.run(_feeds(loaded, graph, arrays))
+
+
+def _feeds(loaded: LoadedFile, graph: LayerGraph, arrays: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns inputs by the names in a file: by the model's names if the file has these, else in the file's order."""
+    by_name = dict(zip((plain_name(tensor.name) for tensor in graph.inputs), arrays, strict=True))
+    if not set(loaded.inputs) <= set(by_name):
+        by_name = dict(zip(loaded.inputs, arrays, strict=True))
+    return {name: by_name[name].astype(dtype) for name, (_, dtype) in loaded.inputs.items()}
+
+
+def _integer_share(path: Path, target: str, shapes: dict[str, tuple[int, ...]]) -> float | None:
+    if target == "litert":
+        floats = [is_float for _, _, is_float in operators(path.read_bytes())]
+        return 1.0 - sum(floats) / max(len(floats), 1)
+    try:
+        return runtime_report(path, target, shapes).integer_share
+    except ImportError:  # TensorRT is seldom where the file is made
+        return None

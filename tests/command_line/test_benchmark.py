@@ -1,0 +1,83 @@
+"""`benchmark`: latency of files beside each other."""
+
+import json
+import time
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tensorflow_quantization import export_onnx
+from tensorflow_quantization_cli import main
+from tensorflow_quantization_cli.timing import interleaved, summary
+
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """The current folder, with a small network in `small.onnx` and a larger one in `large.onnx`."""
+    monkeypatch.chdir(tmp_path)
+    for name, filters in (("small", 2), ("large", 64)):
+        inputs = keras.Input((64, 64, 3), name="image")
+        x = layers.Conv2D(filters, 5)(layers.Conv2D(filters, 5)(inputs))
+        export_onnx(keras.Model(inputs, x), f"{name}.onnx")
+    return tmp_path
+
+
+def test_the_ratio_is_to_the_first_file(files, capsys):
+    assert main(["benchmark", "small.onnx", "large.onnx", "--rounds", "3", "--json"]) == 0
+    small, large = json.loads(capsys.readouterr().out)["files"]
+    assert small["ratio"] == 1.0 and large["ratio"] > 2.0
+    assert small["runtime"] == "onnxruntime"
+    assert main(["benchmark", "small.onnx", "large.onnx", "--rounds", "3", "--max-ratio", "1.5"]) == 1
+    captured = capsys.readouterr()
+    assert "large.onnx takes" in captured.err and "1.00 x" in captured.out
+
+
+def test_files_run_in_other_runtimes(files, capsys):
+    pytest.importorskip("openvino")
+    names = ["small.onnx"]
+    if keras.backend.backend() == "tensorflow":
+        pytest.importorskip("ai_edge_litert")
+        inputs = keras.Input((8,), name="x")
+        keras.Model(inputs, layers.Dense(4)(inputs)).export("dense.tflite", format="litert", verbose=False)
+        names.append("dense.tflite")
+    assert main(["benchmark", *names, "--runtime", "openvino", "--batch-size", "2", "--rounds", "2", "--json"]) == 0
+    runtimes = [file["runtime"] for file in json.loads(capsys.readouterr().out)["files"]]
+    assert runtimes == ["openvino", "litert"][: len(names)]
+
+
+def test_an_unknown_size_is_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    inputs = keras.Input((None, None, 3), name="image")
+    export_onnx(keras.Model(inputs, layers.Conv2D(2, 3)(inputs)), "m.onnx")
+    assert main(["benchmark", "m.onnx"]) == 2
+    assert "Input 'image' has unknown sizes, 1x?x?x3. Pass --input-shape image:" in capsys.readouterr().err
+    assert main(["benchmark", "m.onnx", "--input-shape", "image:1x8x8x3", "--rounds", "2"]) == 0
+    assert main(["benchmark", "m.onnx", "--input-shape", "image:1x8x8x4"]) == 2
+    assert "does not fit" in capsys.readouterr().err
+    assert main(["benchmark", "m.onnx", "--input-shape", "images:1x8x8x3"]) == 2
+    assert "No file has the input 'images' of --input-shape. Did you mean 'image'?" in capsys.readouterr().err
+
+
+def test_files_of_other_kinds_are_named(files, capsys):
+    (files / "damaged.onnx").write_bytes(b"no file")
+    (files / "damaged.tflite").write_bytes(b"no file")
+    for name in ("damaged.onnx", "damaged.tflite"):
+        assert main(["benchmark", name]) == 2
+        assert name in capsys.readouterr().err
+    for arguments, message in ((["m.keras"], "ends in .onnx or .tflite"), (["small.onnx"] * 2, "is given twice")):
+        with pytest.raises(SystemExit, match="2"):
+            main(["benchmark", *arguments])
+        assert message in capsys.readouterr().err
+
+
+def test_contenders_take_turns():
+    calls = []
+    contenders = {name: lambda name=name: (calls.append(name), time.sleep(0.001 * len(name))) for name in ("a", "aaaa")}
+    measured = interleaved(contenders, rounds=4, warmup=1)
+    assert [sorted(calls[i : i + 2]) for i in range(0, 10, 2)] == [["a", "aaaa"]] * 5
+    (_, first, one), (_, second, ratio) = summary(measured)
+    assert one == 1.0 and ratio == pytest.approx(np.median(measured["aaaa"] / measured["a"])) and second > first

@@ -1,0 +1,232 @@
+"""`quantize`: from a `.keras` file and a folder of images to a verified file."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from PIL import Image
+from small_models import randomize
+
+from tensorflow_quantization import runtime_report
+from tensorflow_quantization_cli import main
+
+ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT needs TensorFlow")
+
+
+def small_model(*, rescaling=True):
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Rescaling(1 / 255, name="rescaling")(inputs) if rescaling else inputs
+    x = layers.Conv2D(4, 3, name="conv", activation="relu")(x)
+    return randomize(keras.Model(inputs, layers.Dense(5, name="scores")(layers.Flatten(name="flatten")(x))))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with `model.keras` and 20 images of several sizes and kinds in `images/`, in two folders."""
+    monkeypatch.chdir(tmp_path)
+    small_model().save("model.keras")
+    rng = np.random.default_rng(0)
+    for index in range(20):
+        inner = tmp_path / "images" / ("cats" if index % 2 else "dogs")
+        inner.mkdir(parents=True, exist_ok=True)
+        colours = rng.integers(0, 256, (6, 6, 3), "uint8").repeat(2 + index % 3, axis=0)
+        Image.fromarray(colours).save(inner / f"{index}.{('jpg', 'png', 'JPEG')[index % 3]}")
+    (tmp_path / "images" / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+def quantized(*arguments, data="images", output="model.onnx"):
+    return main(["quantize", "model.keras", "--data", data, "-o", output, *arguments])
+
+
+def test_a_folder_of_images_becomes_a_verified_file(folder, capsys):
+    assert quantized("--json") == 0
+    captured = capsys.readouterr()
+    said = json.loads(captured.out)  # progress is elsewhere
+    assert "Quantize for onnxruntime" in captured.err and "dB  weights rounded" in captured.err
+    assert runtime_report("model.onnx").integer_share == said["integer_share"] == 1.0
+    assert said["bytes"]["quantized"] == (folder / "model.onnx").stat().st_size
+    assert said["samples"] == 4 and said["held_out"]
+    assert said["milliseconds"]["float"] > 0 and said["latency_ratio"] > 0
+
+
+def test_the_ratio_is_that_of_the_file_on_samples_that_calibration_did_not_see(folder, capsys):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    np.save("data.npy", np.random.default_rng(1).integers(0, 256, (30, 8, 8, 3)).astype("uint8"))
+    assert quantized("--json", "--seed", "3", data="data.npy") == 0
+    said = json.loads(capsys.readouterr().out)
+    chosen = np.random.default_rng(3).permutation(30)[:6]
+    x = np.load("data.npy")[chosen].astype("float32")
+    (found,) = onnxruntime.InferenceSession("model.onnx").run(None, {"image": x})
+    exact = keras.saving.load_model("model.keras").predict(x, verbose=0)
+    assert said["snr"] == pytest.approx(10 * np.log10(np.sum(exact**2) / np.sum((exact - found) ** 2)), abs=0.1)
+    assert said["same_class"] == np.mean(exact.argmax(1) == found.argmax(1))
+
+
+def test_the_same_seed_writes_the_same_file(folder):
+    for name in ("one.onnx", "two.onnx"):
+        assert quantized("--steps", "2", "--batch-size", "4", output=name) == 0
+    assert quantized(output="untrained.onnx") == 0
+    one, two, untrained = ((folder / f"{name}.onnx").read_bytes() for name in ("one", "two", "untrained"))
+    assert one == two != untrained
+
+
+def test_a_figure_below_its_limit_is_an_exit_status(folder, capsys):
+    assert quantized("--min-snr", "1000", "--min-integer-share", "0.5") == 1
+    captured = capsys.readouterr()
+    assert "below the limit of 1000 dB" in captured.err and "signal-to-noise" in captured.out
+    assert "--steps 500 may help" in captured.err
+    assert (folder / "model.onnx").exists()
+
+
+@ON_TENSORFLOW
+def test_the_ending_chooses_litert(folder, capsys):
+    pytest.importorskip("ai_edge_litert")
+    assert quantized("--json", output="model.tflite") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["target"] == said["runtime"] == "litert"
+    assert said["snr"] > 25 and said["integer_share"] == 1.0
+
+
+def test_several_inputs_come_from_an_archive(folder, capsys):
+    pytest.importorskip("openvino")
+    left, right = keras.Input((6,), name="left"), keras.Input((4,), name="right")
+    outputs = layers.Dense(3)(layers.Concatenate()([layers.Dense(8)(left), right]))
+    keras.Model([left, right], outputs).save("model.keras")
+    rng = np.random.default_rng(0)
+    np.savez("data.npz", right=rng.normal(size=(40, 4)), left=rng.normal(size=(40, 6)))
+    assert quantized("--target", "openvino", "--weight-bits", "7", "--json", data="data.npz") == 0
+    assert json.loads(capsys.readouterr().out)["runtime"] == "openvino"
+    assert main(["quantize", "model.keras", "--data", "images", "-o", "other.onnx"]) == 2
+    assert "this one has left (None, 6), right (None, 4). Pass an .npz file" in capsys.readouterr().err
+
+
+def test_what_is_kept_is_what_compare_reads(folder, capsys):
+    assert quantized("--keep", "kept", "--weight-bits", "2") == 0
+    capsys.readouterr()
+    kept = ["kept/float.keras", "kept/quantized.keras", "kept/samples.npz", "--file", "model.onnx"]
+    assert main(["compare", *kept]) == 0
+    assert "output at" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        quantized("--keep", "kept", output="other.onnx")
+    assert "kept exists already" in capsys.readouterr().err
+
+
+def test_images_of_another_scale_get_the_option_that_helps(folder, capsys):
+    small_model(rescaling=False).save("model.keras")
+    assert quantized() == 0
+    assert "the model has no layer that scales them" in capsys.readouterr().err
+    assert quantized("--scale", "1/255", "--force") == 0
+    assert "warning: The images" not in capsys.readouterr().err
+    inputs = keras.Input((8, 8, 3))
+    normalization = layers.BatchNormalization()
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(normalization(inputs)))
+    normalization.moving_mean.assign([0.5] * 3)
+    normalization.moving_variance.assign([0.08] * 3)
+    model.save("model.keras")
+    assert quantized("--force") == 0
+    said = capsys.readouterr().err
+    assert said.count("another scale") == 1 and "pass --scale 1/255" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--size", "9x8"], "--size 9x8 does not fit input 'image' of the model, which is 8x8."),
+        (["--mean", "1,2"], "--mean has 2 numbers, and there are 3 channels."),
+    ],
+)
+def test_what_does_not_fit_the_model_is_said_before_any_work(folder, capsys, arguments, message):
+    assert quantized(*arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "model.onnx").exists()
+
+
+def test_a_damaged_image_is_named(folder, capsys):
+    image = folder / "images" / "cats" / "1.png"
+    image.write_bytes(image.read_bytes()[:50])
+    assert quantized() == 2
+    assert "cats/1.png cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((9, 8, 8), "float32"), "must hold one array for each input (image (None, 8, 8, 3)), got shapes"),
+        (np.zeros((9, 4, 8, 3), "float32"), "must hold one array for each input"),
+        (np.full((9, 8, 8, 3), np.nan, "float32"), "holds NaN or infinite values for input 'image', first in sample"),
+        (np.zeros((0, 8, 8, 3)), "must hold samples along the first axis"),
+        (np.array([{}]), "Write it with np.save or np.savez from arrays of numbers"),
+    ],
+)
+def test_wrong_arrays_are_said_before_any_work(folder, capsys, array, message):
+    np.save("data.npy", array)
+    assert quantized(data="data.npy") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_quantized_model_and_a_file_of_another_kind_are_named(folder, capsys):
+    assert quantized("--keep", "kept") == 0
+    (folder / "other.keras").write_text("no model")
+    for model, message in {
+        "kept/quantized.keras": "is quantized already",
+        "other.keras": "is not a .keras file",
+        "model.onnx": "is not a saved Keras model",
+    }.items():
+        assert main(["quantize", model, "--data", "images", "-o", "new.onnx"]) == 2
+        assert message in capsys.readouterr().err
+    assert not (folder / "new.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere"], "There is no folder or file nowhere. Pass a folder of images"),
+        (["--data", "empty"], "The folder empty holds no images"),
+        (["--data", "model.keras"], "Data is a folder of images, or an .npy or .npz file, got the file model.keras."),
+        (["--data", "images/dogs/0.jpg"], "Pass its folder, images/dogs."),
+        (["-o", "model.tflite", "--target", "openvino"], "model.tflite does not end in .onnx, which openvino reads."),
+        (["-o", "model.onnx", "--target", "litert"], "Pass model.tflite."),
+        (["-o", "model.txt"], "Pass model.onnx."),
+        (["-o", "old.onnx"], "old.onnx exists already. Pass --force"),
+        (["-o", "nowhere/model.onnx"], "The directory nowhere does not exist"),
+        (["-o", "model.tflite", "--weight-bits", "4"], "LiteRT computes in 8 bits"),
+        (["--weight-bits", "16"], "from 2 to 8, got 16"),
+        (["--samples", "1000"], "at most 256"),
+        (["--size", "8y8"], "224x224, got 8y8"),
+        (["--scale", "1/0"], "such as 1/255: 1/0"),
+        (["--std", "1,0,1"], "it cannot be 0"),
+        (["--preprocess", "tf", "--scale", "2"], "leave out --scale"),
+        (["--target", "tflite"], "Did you mean 'litert'?"),
+        (["--wieght-bits", "4"], "Did you mean '--weight-bits'"),
+    ],
+)
+def test_wrong_arguments_are_said_before_the_package_is_imported(folder, monkeypatch, capsys, arguments, message):
+    (folder / "old.onnx").touch()
+    (folder / "empty").mkdir()
+    before = sorted(folder.rglob("*"))
+    monkeypatch.setattr("tensorflow_quantization_cli.start.package", lambda: pytest.fail("the package was imported"))
+    with pytest.raises(SystemExit, match="2"):
+        main(["quantize", "model.keras", "--data", "images", "-o", "model.onnx", *arguments])
+    assert message in capsys.readouterr().err
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "tensorflow_quantization.export.onnx.exporter.verify_where_possible",
+        "tensorflow_quantization_cli.summary.measure",
+    ],
+)
+def test_an_interrupt_leaves_no_file(folder, monkeypatch, capsys, where):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, interrupt)
+    before = sorted(folder.rglob("*"))
+    assert quantized() == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert sorted(folder.rglob("*")) == before
