@@ -42,7 +42,11 @@ _SECTIONS = (
     ("Train", "`fine_tune` and the pieces in `tensorflow_quantization.training`.", ("training",)),
     ("Export", "`export_onnx`, `export_litert` and emitters.", ("export",)),
     ("Verify", "`verify_with` of an export.", ("export/verification",)),
-    ("Reports", "`check_onnx`, `runtime_report`, `describe` and `compare`.", ("inspection", "comparison")),
+    (
+        "Reports",
+        "`check_onnx`, `runtime_report`, `describe`, `compare` and `html_report`.",
+        ("inspection", "comparison", "reporting"),
+    ),
     ("Files", "Each function that takes a file.", ("onnx_graph", "model/files")),
     ("Command line", "`tensorflow-quantization`.", ("tensorflow_quantization_cli",)),
     ("The old toolkit's names", "`tensorflow_quantization.utils` and other old names.", ("legacy",)),

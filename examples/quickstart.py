@@ -11,7 +11,7 @@ import keras
 
 from fashion_mnist import load_fashion_mnist
 from report import evaluate, print_table
-from tensorflow_quantization import calibrate, describe, export_onnx, quantize_model, runtime_report
+from tensorflow_quantization import calibrate, describe, export_onnx, html_report, quantize_model, runtime_report
 
 OUTPUT = pathlib.Path("quickstart_output")
 
@@ -60,6 +60,15 @@ def main() -> None:
     export_onnx(quantized, OUTPUT / "int8_calibrated.onnx", verify_with=x_test[:100])
     results += [evaluate("INT8 calibrated", quantized, OUTPUT / "int8_calibrated.onnx", x_test, y_test)]
 
+    page = html_report(
+        OUTPUT / "report.html",
+        quantized,
+        float_model=model,
+        data=x_test[:32],
+        file=OUTPUT / "int8_calibrated.onnx",
+        float_file=OUTPUT / "float.onnx",
+    )
+
     print("\n3. Fine-tune the quantized model")
     train(quantized, x_train, y_train, epochs=2, learning_rate=3e-4)
     export_onnx(quantized, OUTPUT / "int8_fine_tuned.onnx", verify_with=x_test[:100])
@@ -69,6 +78,7 @@ def main() -> None:
     print_table(results, x_test[:1])
     print(f"\nWhat was quantized in which layer, and why, is in {OUTPUT / 'layers.md'}.")
     print(runtime_report(OUTPUT / "int8_fine_tuned.onnx", runtime="onnxruntime"))
+    print(f"\nOpen {page} in a browser: the calibrated network, layer by layer.")
 
 
 if __name__ == "__main__":
