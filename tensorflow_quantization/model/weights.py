@@ -1,6 +1,6 @@
 """The weights of a layer by name: which variable holds a weight, and its value.
 
-The name of a weight in a layer within the layer is its path: "cell.kernel" of an LSTM, "cell.cells.0.kernel" of a stack.
+A weight of a layer within the layer is named by its path: "cell.kernel" of an LSTM, "cell.cells.0.kernel" of a stack.
 
 After `layer.enable_lora(rank)` a kernel is a sum of variables: base + alpha / rank * a @ b. The base is frozen,
 and the factors `a` and `b` are trained (LoRA, arXiv:2106.09685).

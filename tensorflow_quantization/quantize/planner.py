@@ -178,8 +178,8 @@ def _decide(
         reason = _wished_reason(call, entry, wished, source)
         if wished and entry.quantize_weight and _keeps_float_weights(call, named):
             warn_user(
-                f"Layer {call.path!r} ({call.class_name}) is named to be quantized, but only its inputs are: for target "
-                f"{target.name!r}, the weights of a {call.class_name} stay float. "
+                f"Layer {call.path!r} ({call.class_name}) is named to be quantized, but only its inputs are: for "
+                f"target {target.name!r}, the weights of a {call.class_name} stay float. "
                 "quantize_weight=False in the entry silences this warning."
             )
             reason = replace(reason, text=f"{source}; only its inputs: its weights stay float")

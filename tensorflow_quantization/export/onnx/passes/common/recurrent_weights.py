@@ -3,8 +3,8 @@
     int8 W ── DQ ── LSTM    →    int8 W ── Cast(int32) ── Cast(float) ── Mul(scale) ── LSTM
 
 Both runtimes compute this form once, when they load the file. ONNX Runtime 1.32 would compute a DequantizeLinear in
-each run: a single step of an LSTM with 512 units took 2.7 times as long (AMD EPYC, AVX2). OpenVINO 2026.4 does not load an LSTM with it, or
-with a Cast from int8 to float, if another operator of the file is quantized.
+each run: a single step of an LSTM with 512 units took 2.7 times as long (AMD EPYC, AVX2). OpenVINO 2026.4 does not load
+an LSTM with it, or with a Cast from int8 to float, if another operator of the file is quantized.
 """
 
 from __future__ import annotations
