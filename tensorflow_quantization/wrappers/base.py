@@ -249,9 +249,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             for kernel in self.kernels:
                 axis = self._kernel_axis(kernel)
                 scheme = QuantizationScheme(**{**self.weight_scheme.get_config(), "axis": axis})
-                quantizer = WeightQuantizer(
-                    scheme, self.weight_ranges, name=f"{kernel}_quantizer", trainable=self.trainable
-                )
+                name = f"{kernel.replace('.', '_')}_quantizer"  # PyTorch allows no dot in the name of a parameter
+                quantizer = WeightQuantizer(scheme, self.weight_ranges, name=name, trainable=self.trainable)
                 quantizer.build(tuple(variable_of(self.layer, kernel).shape))
                 self.weight_quantizers[kernel] = quantizer
         if self.one_scale:
