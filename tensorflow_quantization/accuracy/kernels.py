@@ -89,7 +89,7 @@ def check_quantized(model: keras.Model, calibrated: bool) -> None:
     """
     if not isinstance(model, keras.Model):
         raise TypeError(f"Expected the result of quantize_model, got {type(model).__name__}.")
-    if not any(True for _ in kernels_of(model)):
+    if not any(wrapper.weight_quantizers for wrapper in wrappers_in(model)):
         raise ValueError(f"Model {model.name!r} has no quantized kernels. Pass the result of quantize_model(model).")
     if calibrated:
         check_calibrated(model)

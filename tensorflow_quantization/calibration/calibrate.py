@@ -111,11 +111,11 @@ def calibrate(
 
 
 def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
-    """Returns the activation quantizers of a model.
+    """Returns the activation quantizers of a model; none if only weights are quantized, as in recurrent layers.
 
     Raises:
         TypeError: `model` is no `keras.Model`.
-        ValueError: it has none.
+        ValueError: nothing is quantized.
     """
     check_is_model(model)
     mode = mode_of_keras(model)
@@ -124,8 +124,9 @@ def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
             f"Keras' own quantize({mode!r}) changed the weights of model {model.name!r}. Pass the result of "
             "quantize_model without that call."
         )
-    quantizers = [layer for layer in sublayers(model) if isinstance(layer, ActivationQuantizer)]
-    if not quantizers:
+    found = sublayers(model)
+    quantizers = [layer for layer in found if isinstance(layer, ActivationQuantizer)]
+    if not quantizers and not any(isinstance(layer, WeightQuantizer) for layer in found):
         raise ValueError(
             f"Model {model.name!r} has no activation quantizers to calibrate. Pass the result of quantize_model(model)."
         )

@@ -1,11 +1,14 @@
 """The weights of a layer by name: which variable holds a weight, and its value.
 
+A weight of a layer within the layer is named by its path: "cell.kernel" of an LSTM, "cell.cells.0.kernel" of a stack.
+
 After `layer.enable_lora(rank)` a kernel is a sum of variables: base + alpha / rank * a @ b. The base is frozen,
 and the factors `a` and `b` are trained (LoRA, arXiv:2106.09685).
 """
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any
 
 import keras
@@ -24,10 +27,24 @@ def merged_weights(layer: keras.layers.Layer) -> list[str]:
     return [name for name in _WITH_FACTORS if lora_variables(layer, name)]
 
 
+def owner_of(layer: keras.layers.Layer, name: str) -> tuple[keras.layers.Layer, str]:
+    """Returns the layer that has a weight as its attribute, `layer` or a layer within it, and the attribute's name."""
+    *path, attribute = name.split(".")
+
+    def step(holder: Any, part: str) -> Any:
+        return holder[int(part)] if part.isdigit() else getattr(holder, part)
+
+    return reduce(step, path, layer), attribute
+
+
 def variable_of(layer: keras.layers.Layer, name: str) -> keras.Variable:
     """Returns the variable that holds a weight; the base of a weight with low-rank factors."""
-    base, *_ = lora_variables(layer, name) or (getattr(layer, name),)
-    return base
+    return _variables(*owner_of(layer, name))[0]
+
+
+def _variables(layer: keras.layers.Layer, name: str) -> tuple[keras.Variable, ...]:
+    """Returns the variables of a weight of this layer: the base, and its low-rank factors if it has them."""
+    return lora_variables(layer, name) or (getattr(layer, name),)
 
 
 def merged(layer: keras.layers.Layer, name: str) -> Any:
@@ -35,10 +52,11 @@ def merged(layer: keras.layers.Layer, name: str) -> Any:
 
     Keras' attribute would round a weight with factors to the compute dtype.
     """
-    variables = lora_variables(layer, name)
-    if not variables:
-        return ops.convert_to_tensor(getattr(layer, name))
-    base, a, b = (ops.cast(v, "float32") for v in variables)
+    layer, name = owner_of(layer, name)
+    variable, *factors = _variables(layer, name)
+    if not factors:
+        return ops.convert_to_tensor(variable)
+    base, a, b = (ops.cast(v, "float32") for v in (variable, *factors))
     return base + layer.lora_alpha / layer.lora_rank * ops.matmul(a, b)
 
 
@@ -50,8 +68,8 @@ def float32_array(x: Any) -> np.ndarray:
 
 def merged_array(layer: keras.layers.Layer, name: str) -> np.ndarray:
     """Returns the value of a weight, a float32 array that is computed alike on every backend."""
-    variables = lora_variables(layer, name) or (getattr(layer, name),)
-    base, *factors = map(float32_array, variables)
+    layer, name = owner_of(layer, name)
+    base, *factors = map(float32_array, _variables(layer, name))
     if not factors:
         return base
     return base + np.float32(layer.lora_alpha / layer.lora_rank) * np.matmul(*factors)
@@ -63,7 +81,7 @@ def substitutes(layer: keras.layers.Layer, name: str, value: Any) -> list[tuple[
     Returns:
         Pairs of a variable and its value, for a `keras.StatelessScope`. Low-rank factors are zero: `value` has them.
     """
-    base, *factors = lora_variables(layer, name) or (getattr(layer, name),)
+    base, *factors = _variables(*owner_of(layer, name))
     return [(base, value), *((factor, ops.zeros(factor.shape, factor.dtype)) for factor in factors)]
 
 

@@ -17,6 +17,9 @@ FACTORS = {
 #: Float operators that multiply an input by weights, with the index of the optional bias; `None`: they have no bias.
 BIASES = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "MatMul": None}
 
+#: Operators that run over the steps of a sequence. Their inputs 1 and 2 are weights.
+RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+
 #: Operators with one output that holds the values of their input, or a slice of them.
 MOVING = frozenset({"Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 

@@ -23,6 +23,7 @@ from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, NonWeightedBaseQuantizeWrapper, find_wrapper
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
+from tensorflow_quantization.wrappers.recurrent import RecurrentBaseQuantizeWrapper
 
 FULL, PARTIAL = "full", "partial"
 
@@ -166,6 +167,8 @@ def _decide(
     placed = shared.placements.get(call.path, Placement())
     entry, source = wishes.find(call)
     wrapper = find_wrapper(call.operation) if call.is_layer else None
+    if wrapper is not None and issubclass(wrapper, RecurrentBaseQuantizeWrapper) and not target.recurrent_weights:
+        wrapper = None
     takes_one_input = len(call.arguments) < 2
     if entry is not None:
         named = wrapper or NonWeightedBaseQuantizeWrapper
@@ -175,11 +178,13 @@ def _decide(
         reason = _wished_reason(call, entry, wished, source)
         if wished and entry.quantize_weight and _keeps_float_weights(call, named):
             warn_user(
-                f"Layer {call.path!r} ({call.class_name}) is named to be quantized, but only its inputs are: no "
-                f"wrapper quantizes the weights of a {call.class_name}, which computes in float. "
+                f"Layer {call.path!r} ({call.class_name}) is named to be quantized, but only its inputs are: for "
+                f"target {target.name!r}, the weights of a {call.class_name} stay float. "
                 "quantize_weight=False in the entry silences this warning."
             )
-            reason = replace(reason, text=f"{source}; only its inputs: no wrapper quantizes its weights")
+            reason = replace(reason, text=f"{source}; only its inputs: its weights stay float")
+        elif wished.weights and issubclass(named, RecurrentBaseQuantizeWrapper) and target.why_not is not None:
+            reason = replace(reason, text=f"{source}; {target.why_not(graph, call)}")
         return replace(_with_bits(layer, entry), placement=wished, reason=reason, wrapper=named if wished else None)
     if placed:
         if not call.is_layer or (wrapper is None and not takes_one_input):
@@ -271,8 +276,15 @@ def _wished(
 ) -> Placement:
     """The placement that an entry asks for, limited to the inputs and weights that the layer has."""
     floating = _floating(call)
+    if issubclass(wrapper, RecurrentBaseQuantizeWrapper):
+        floating = [i for i in floating if i == 0]  # the states stay float
+        if entry.quantize_output and len(call.outputs) > 1:
+            raise ValueError(
+                f"Layer {call.path!r} has {len(call.outputs)} outputs, and quantize_output=True is for layers with one "
+                f"output. Remove it from the entry {entry.name!r}."
+            )
     if entry.quantization_index is not None:
-        _check_indices(call, entry)
+        _check_indices(call, entry, 1 if issubclass(wrapper, RecurrentBaseQuantizeWrapper) else len(call.operands))
         inputs = [i for i in floating if i in entry.quantization_index]
     else:
         inputs = floating if entry.quantize_input else []
@@ -305,13 +317,12 @@ def _wished_reason(call: Call, entry: LayerConfig, wished: Placement, source: st
     return Reason(ReasonCode.SWITCHED_OFF, f"switched off ({source})")
 
 
-def _check_indices(call: Call, entry: LayerConfig) -> None:
-    """Check that a layer has the inputs that an entry names.
+def _check_indices(call: Call, entry: LayerConfig, count: int) -> None:
+    """Check that a layer has the inputs that an entry names, of the `count` inputs that can be quantized.
 
     Raises:
         ValueError: it does not, and the entry names this layer. An entry for several layers only warns.
     """
-    count = len(call.operands)
     wrong = [i for i in entry.quantization_index or [] if i >= count]
     if not wrong:
         return

@@ -11,6 +11,10 @@ from tensorflow_quantization.model.activations import Activation, activation_of
 from tensorflow_quantization.model.fusion import KernelFusion
 from tensorflow_quantization.model.graph import Call
 from tensorflow_quantization.model.op_traits import NO_TRAITS, Trait, attends, is_one_of, multiplies_activations, traits
+from tensorflow_quantization.model.recurrence import cells_of
+
+#: Recurrent layers, for `KernelRules.stored`.
+RECURRENT = frozenset({"Bidirectional", "GRU", "LSTM", "RNN", "SimpleRNN"})
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,8 @@ class KernelRules:
 
     Attributes:
         weighted: classes of layers with weights that have an integer kernel.
+        stored: classes of recurrent layers whose weights the file stores as integers, and the runtime computes in
+            float.
         unweighted: other classes of layers and operations that have an integer kernel.
         matmuls: the kinds of matrix products of two activations that have an integer kernel: `Trait.ATTENDS`,
             `Trait.MULTIPLIES_TENSORS`, both or neither.
@@ -45,6 +51,7 @@ class KernelRules:
 
     weighted: frozenset[str]
     unweighted: frozenset[str]
+    stored: frozenset[str] = frozenset()
     matmuls: Trait = NO_TRAITS
     fusion: KernelFusion = field(default_factory=KernelFusion)
     gated: frozenset[Activation] = frozenset()
@@ -86,8 +93,16 @@ class KernelRules:
         """Whether a call is attention with an integer kernel."""
         return Trait.ATTENDS in self.matmuls and attends(call)
 
+    def stores(self, call: Call) -> bool:
+        """Whether the weights of a call are integers in the file, and the call is computed in float."""
+        return is_one_of(call, self.stored) and bool(cells_of(call.operation))
+
     def why_float(self, call: Call) -> str | None:
-        """Why the runtime computes a call in float; `None` if `float_only` has no entry for it."""
+        """Why the runtime computes a call in float, a clause; `None` if it is not known."""
+        if self.stores(call):
+            return "computed in float: only its weights are integers, in the file"
+        if is_one_of(call, self.stored):
+            return "computed in float: only the weights of GRUCell, LSTMCell and SimpleRNNCell are quantized"
         if Trait.SCALES_CHANNELS in traits(call) and _reads_integers(call):
             return f"computed in float: its input is {call.inputs[0].dtype}"
         return next((why for name, why in self.float_only.items() if is_one_of(call, (name,))), None)

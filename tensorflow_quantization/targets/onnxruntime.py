@@ -9,7 +9,7 @@ from tensorflow_quantization.model.fusion import KernelFusion
 from tensorflow_quantization.model.op_traits import Trait
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.at_tensors import at_tensors, why_not
-from tensorflow_quantization.targets.kernel_rules import KernelRules
+from tensorflow_quantization.targets.kernel_rules import RECURRENT, KernelRules
 from tensorflow_quantization.targets.target import Target
 
 _RULES = KernelRules(
@@ -27,6 +27,8 @@ _RULES = KernelRules(
             "SeparableConv2D",
         }
     ),
+    # Computed in float. The form with integers, DynamicQuantizeLSTM, takes its scales from each batch.
+    stored=RECURRENT,
     # QLinearAdd, QLinearAveragePool, QLinearConcat, QLinearGlobalAveragePool and QLinearMul.
     unweighted=frozenset({"Add", "AveragePooling2D", "Concatenate", "GlobalAveragePooling2D", "Multiply"}),
     matmuls=Trait.ATTENDS | Trait.MULTIPLIES_TENSORS,
@@ -48,4 +50,5 @@ ONNXRUNTIME = Target(
     weights=QuantizationScheme(),
     why_not=why_not(_RULES),
     joins_with_one_scale=True,
+    recurrent_weights=True,
 )

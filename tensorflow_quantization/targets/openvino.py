@@ -6,7 +6,7 @@ Measured with OpenVINO 2026.4 on AVX512-VNNI, and compared with the quantizers t
 from tensorflow_quantization.model.op_traits import Trait
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.at_tensors import at_tensors, why_not
-from tensorflow_quantization.targets.kernel_rules import KernelRules
+from tensorflow_quantization.targets.kernel_rules import RECURRENT, KernelRules
 from tensorflow_quantization.targets.target import Target
 
 _RULES = KernelRules(
@@ -27,6 +27,8 @@ _RULES = KernelRules(
             "SeparableConv2D",
         }
     ),
+    # Computed in float: OpenVINO does not load an LSTM with quantized sequences and states.
+    stored=RECURRENT,
     unweighted=frozenset({"Add", "AveragePooling2D", "GlobalAveragePooling2D", "Multiply"}),
     matmuls=Trait.ATTENDS | Trait.MULTIPLIES_TENSORS,
     float_residuals=True,
@@ -49,4 +51,5 @@ OPENVINO = Target(
     matmul_operands=QuantizationScheme(narrow_range=False),
     why_not=why_not(_RULES),
     joins_with_one_scale=True,
+    recurrent_weights=True,
 )

@@ -14,6 +14,7 @@ class ReasonCode(StrEnum):
     NAMED = "named"  # by an entry of the spec, or by a case
     READ_IN_INTEGERS = "read_in_integers"  # an integer kernel reads the output
     WRITTEN_IN_INTEGERS = "written_in_integers"  # an integer kernel writes the output
+    STORED_IN_INTEGERS = "stored_in_integers"  # computed in float, with weights that are integers in the file
     FLOAT_READ_IN_INTEGERS = "float_read_in_integers"  # computed in float; an integer kernel reads the output
     # No quantizer, but computed in integers.
     FUSED = "fused"  # part of the kernel of another layer

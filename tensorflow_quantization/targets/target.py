@@ -101,6 +101,8 @@ class Target:
         joins_with_one_scale: if a spec names a concatenation, its output is quantized, and so all its inputs have one
             scale; `False` (default): each input has a quantizer.
         bits: the numbers of bits that the runtime computes with; `None` (default): 2 to 8.
+        recurrent_weights: the runtime loads recurrent layers whose weights are integers; `False` (default): a spec that
+            names such a layer quantizes its input only.
         why_not: a function of a graph and a call that returns the `Reason` why `place` leaves the call out; `None`
             (default): the planner finds a reason.
     """
@@ -113,3 +115,4 @@ class Target:
     why_not: Callable[[LayerGraph, Call], Reason] | None = None
     joins_with_one_scale: bool = False
     bits: frozenset[int] | None = None
+    recurrent_weights: bool = False

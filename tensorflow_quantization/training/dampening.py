@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from tensorflow_quantization.model.keras_internals import lora_variables
+from tensorflow_quantization.model.weights import owner_of
 from tensorflow_quantization.quantizers import WeightQuantizer, numerics
 from tensorflow_quantization.training.student import retrace, student_of
 from tensorflow_quantization.wrappers import wrappers_in
@@ -47,8 +48,9 @@ class Dampen(keras.callbacks.Callback):
         self.release()
         for wrapper in wrappers_in(student_of(self.model)):
             for name, quantizer in wrapper.weight_quantizers.items():
-                kernel = getattr(wrapper.layer, name)
-                if not lora_variables(wrapper.layer, name):  # such a kernel is frozen
+                owner, attribute = owner_of(wrapper.layer, name)
+                if not lora_variables(owner, attribute):  # such a kernel is frozen
+                    kernel = getattr(owner, attribute)
                     self._before.append((kernel, kernel.regularizer))
                     kernel.regularizer = partial(_regularized, quantizer, self._factor, kernel.regularizer)
         retrace(self.model)

@@ -1,6 +1,6 @@
 """Keras wrapper layers that quantize the inputs, the weights and the output of a layer."""
 
-from tensorflow_quantization.wrappers import attention, layers
+from tensorflow_quantization.wrappers import attention, layers, recurrent
 from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper, float_name, float_path, quantized_name
 from tensorflow_quantization.wrappers.non_weighted import NonWeightedBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.queries import activation_quantizers, find_wrapper, inner_layer, wrappers_in
@@ -18,5 +18,6 @@ __all__ = [
     "inner_layer",
     "layers",
     "quantized_name",
+    "recurrent",
     "wrappers_in",
 ]

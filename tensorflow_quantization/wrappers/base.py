@@ -10,7 +10,7 @@ from keras import ops, tree
 
 from tensorflow_quantization.model.keras_classes import is_of_package, resolve_alias
 from tensorflow_quantization.model.keras_internals import current_stateless_scope, without_autocast
-from tensorflow_quantization.model.weights import merged, mode_of_keras, substitutes, variable_of
+from tensorflow_quantization.model.weights import merged, mode_of_keras, owner_of, substitutes, variable_of
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.weight import check_weight_ranges
@@ -249,9 +249,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             for kernel in self.kernels:
                 axis = self._kernel_axis(kernel)
                 scheme = QuantizationScheme(**{**self.weight_scheme.get_config(), "axis": axis})
-                quantizer = WeightQuantizer(
-                    scheme, self.weight_ranges, name=f"{kernel}_quantizer", trainable=self.trainable
-                )
+                name = f"{kernel.replace('.', '_')}_quantizer"  # PyTorch allows no dot in the name of a parameter
+                quantizer = WeightQuantizer(scheme, self.weight_ranges, name=name, trainable=self.trainable)
                 quantizer.build(tuple(variable_of(self.layer, kernel).shape))
                 self.weight_quantizers[kernel] = quantizer
         if self.one_scale:
@@ -269,7 +268,7 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
 
     def _check_kernels(self) -> None:
         for kernel in self.kernels:
-            value = getattr(self.layer, kernel, None)
+            value = getattr(*owner_of(self.layer, kernel), None)
             if not isinstance(value, keras.Variable) and not ops.is_tensor(value):
                 held = [name for name, x in vars(self.layer).items() if isinstance(x, keras.Variable)]
                 raise ValueError(
@@ -335,8 +334,9 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             return self.layer(inputs, **kwargs)
         if len(self.kernels) == 1:
             self._show_product(self.kernels[0], inputs)
+        variables = self._variables()
         with without_autocast():  # a StatelessScope needs values in the dtype of the variables
-            values = {id(v): ops.convert_to_tensor(v) for v in self.layer.variables}
+            values = {id(v): ops.convert_to_tensor(v) for v in variables}
             bias = None if training else integer_bias(self)
             for kernel, quantizer in self.weight_quantizers.items():
                 for variable, value in substitutes(self.layer, kernel, quantizer(merged(self.layer, kernel))):
@@ -346,11 +346,11 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             values[id(own_bias)] = bias
         # The scope hides an outer scope, such as a training step of JAX. So it gets the values of all variables of the
         # layer, and the layer's assignments and losses are copied to the outer scope below.
-        mapping = [(v, values[id(v)]) for v in self.layer.variables]
+        mapping = [(v, values[id(v)]) for v in variables]
         with keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False) as scope:
-            before = {id(v): scope.get_current_value(v) for v in self.layer.variables}
+            before = {id(v): scope.get_current_value(v) for v in variables}
             outputs = self.layer(inputs, **kwargs)
-        for variable in self.layer.variables:
+        for variable in variables:
             value = scope.get_current_value(variable)
             if value is not before[id(variable)]:
                 variable.assign(value)
@@ -361,6 +361,10 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             # Not `add_loss`: the layers that added these losses still hold them, so they would count twice.
             outer.losses.extend(scope.losses)
         return outputs if bias is None or own_bias is not None else add_to_channels(self, outputs, bias)
+
+    def _variables(self) -> list[keras.Variable]:
+        """Returns all variables that a call of the layer reads or assigns."""
+        return list(self.layer.variables)
 
     def _show_product(self, kernel: str, inputs) -> None:
         """Shows the observer, if any, what a kernel multiplies."""

@@ -13,6 +13,10 @@ from tensorflow_quantization.model.keras_internals import own_variables, sublaye
 from tensorflow_quantization.model.weights import merged, substitutes
 from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers.recurrent import RecurrentBaseQuantizeWrapper
+
+#: The `call`s that call the layer with its weights replaced.
+_CALLS = (BaseQuantizeWrapper.call, RecurrentBaseQuantizeWrapper.call)
 
 
 @contextlib.contextmanager
@@ -31,7 +35,7 @@ def quantized_once(model: keras.Model) -> Iterator[None]:
     wrappers: list[BaseQuantizeWrapper] = []
     try:
         for wrapper in sublayers(model):
-            if isinstance(wrapper, BaseQuantizeWrapper) and type(wrapper).call is BaseQuantizeWrapper.call:
+            if isinstance(wrapper, BaseQuantizeWrapper) and type(wrapper).call in _CALLS:
                 values = [
                     pair
                     for kernel, quantizer in wrapper.weight_quantizers.items()

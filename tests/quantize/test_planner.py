@@ -229,7 +229,7 @@ def test_named_recurrent_layer_says_that_only_its_input_is_quantized():
     model = keras.Model(inputs, layers.LSTM(2, name="lstm")(inputs))
     with pytest.warns(UserWarning, match=r"Layer 'lstm' \(LSTM\).*only its inputs are.*quantize_weight=False"):
         plan = plan_of(model, {"name": "lstm"})
-    assert plan["lstm"].reason.text == "name 'lstm' in the spec; only its inputs: no wrapper quantizes its weights"
+    assert plan["lstm"].reason.text == "name 'lstm' in the spec; only its inputs: its weights stay float"
     assert plan_of(model, {"name": "lstm", "quantize_weight": False})["lstm"].inputs == (0,)
 
 

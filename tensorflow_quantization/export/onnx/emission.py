@@ -18,7 +18,7 @@ from tensorflow_quantization.export.onnx.registry import Emitter, find_emitter
 from tensorflow_quantization.export.onnx.values import Order, Value, keras_order, stored_array
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.interpreter import Interpreter
-from tensorflow_quantization.model.weights import merged_array
+from tensorflow_quantization.model.weights import merged_array, owner_of, substitutes
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from tensorflow_quantization.text.warn import converting
 
@@ -37,6 +37,7 @@ class Emission:
         arrays: arrays that replace weights of the layer, by attribute name. Default: none.
         stand_ins: what is emitted for a sublayer, by the sublayer's id: its wrapper. Default: the sublayers themselves.
         within: functions for tensors inside the layer, by name, see `apply`. Default: none.
+        constants: constants of the file that stand for variables, by the variable's id. Default: none.
 
     Examples:
         >>> output = keras.KerasTensor((None, 3))
@@ -59,6 +60,7 @@ class Emission:
         arrays: Mapping[str, np.ndarray] | None = None,
         stand_ins: Mapping[int, Any] | None = None,
         within: Mapping[str, Callable[[Value], Value]] | None = None,
+        constants: Mapping[int, ir.Value] | None = None,
     ):
         self.builder = builder
         self.path = path
@@ -69,6 +71,7 @@ class Emission:
         self._arrays = arrays or {}
         self._stand_ins = stand_ins or {}
         self._within = within or {}
+        self._constants = constants or {}
 
     def op(self, op_type: str, *inputs: Any, since: int = 13, name: str = "", **attributes: Any) -> ir.Value:
         """Append an ONNX operator with one output, and return this output.
@@ -115,10 +118,15 @@ class Emission:
         """
         if name in self._arrays:
             return self._arrays[name]
-        return None if getattr(self.operation, name, None) is None else merged_array(self.operation, name)
+        owner, attribute = owner_of(self.operation, name)
+        return None if getattr(owner, attribute, None) is None else merged_array(owner, attribute)
 
     def weight(
-        self, name: str, transform: Callable[[np.ndarray], np.ndarray] = lambda w: w, axis: int | None = None
+        self,
+        name: str,
+        transform: Callable[[np.ndarray], np.ndarray] = lambda w: w,
+        axis: int | None = None,
+        stored_as: str | None = None,
     ) -> ir.Value | None:
         """A weight of the layer as a constant. A quantized weight is stored as integers with a DequantizeLinear.
 
@@ -127,6 +135,7 @@ class Emission:
             transform: converts the array from Keras' axis order to the order of the ONNX operator. It may move
                 elements (transpose, reshape, permute), but not compute with them. Default: no change.
             axis: the axis of the output channels in the transformed weight. Needed for per-channel scales.
+            stored_as: name of the constant within the layer. Default: `name`.
 
         Returns:
             The constant, an `onnx_ir.Value`; `None` if the layer has no such weight.
@@ -138,14 +147,15 @@ class Emission:
         if array is None:
             return None
         quantizer = self._weight_quantizers.get(name)
+        stored_as = stored_as or name
+        prefix = f"{self.path}/{stored_as}"
         if quantizer is None:
-            return self.builder.shared_initializer(f"{self.path}/{name}", transform(array))
+            return self.builder.shared_initializer(prefix, transform(array))
         integers = transform(quantizer.integers(array))
         scale, zero_point = (
             _per_channel(transform(np.broadcast_to(p, array.shape)), p.size > 1, axis, name)
             for p in quantizer.parameters(array)
         )
-        prefix = f"{self.path}/{name}"
         arguments = [
             self.builder.shared_initializer(prefix, integers),
             self.builder.initializer(f"{prefix}_scale", scale),
@@ -153,8 +163,16 @@ class Emission:
         ]
         # A per-tensor scale has no axis. Leave the attribute out: checkers reject its default, 1, for a scalar.
         return self.op(
-            "DequantizeLinear", *arguments, name=f"{name}/DequantizeLinear", axis=axis if scale.ndim else None
+            "DequantizeLinear", *arguments, name=f"{stored_as}/DequantizeLinear", axis=axis if scale.ndim else None
         )
+
+    def stored_weights(self) -> list[tuple[keras.Variable, np.ndarray]]:
+        """The variables of quantized weights, each with its value in the file."""
+        return [
+            pair
+            for name, quantizer in self._weight_quantizers.items()
+            for pair in substitutes(self.operation, name, quantizer.dequantized(merged_array(self.operation, name)))
+        ]
 
     def is_quantized(self, name: str) -> bool:
         """Whether the weight with this attribute name is quantized."""
@@ -164,6 +182,8 @@ class Emission:
         """A tensor argument as a `Value` of `dtype`; an array or variable becomes a constant in Keras' axis order."""
         if isinstance(x, Value):
             return self.cast(x, dtype)
+        if id(x) in self._constants:
+            return self.cast(Value(self._constants[id(x)], tuple(x.shape), "float32"), dtype)
         array = to_numpy(x, dtype)
         if isinstance(x, keras.Variable):
             return Value(self.stored(x.name, array), array.shape, dtype)
@@ -278,11 +298,20 @@ class Emission:
             raise NotExpressibleError(f"uses {name}, which has no emitter")
         args, kwargs = self.arrange_inputs(entry, operation, args, kwargs)
         path = f"{self.path}/{plain_name(inner)}" if inner else self.path
-        emission = Emission(self.builder, path, operation, outputs or [args[0]], record=self._record)
+        emission = Emission(
+            self.builder, path, operation, outputs or [args[0]], record=self._record, constants=self._constants
+        )
         return emission.run(entry, args, kwargs)
 
-    def emit_graph(self, graph: LayerGraph, *inputs: Value) -> list[Value]:
+    def emit_graph(
+        self, graph: LayerGraph, *inputs: Value, constants: Mapping[int, ir.Value] | None = None
+    ) -> list[Value]:
         """Write each call of a flat graph, and return the outputs of the graph.
+
+        Args:
+            graph: the graph.
+            *inputs: its inputs.
+            constants: constants of the file that stand for variables, by the variable's id. Default: none.
 
         Raises:
             NotExpressibleError: an operation of the graph cannot be written.
@@ -291,7 +320,11 @@ class Emission:
         def emit(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Value | list[Value]:
             return self.emit(call.operation, *args, outputs=call.outputs, inner=call.path, **kwargs)
 
-        return tree.flatten(Interpreter(graph).run(inputs, emit))
+        before, self._constants = self._constants, {**self._constants, **(constants or {})}
+        try:
+            return tree.flatten(Interpreter(graph).run(inputs, emit))
+        finally:
+            self._constants = before
 
     def arrange_inputs(self, entry: Emitter, operation: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """The arguments, with each value in the axis order that the emitter `entry` needs."""

@@ -20,7 +20,7 @@ from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.inputs import input_batches
 from tensorflow_quantization.model.interpreter import Interpreter, compute
 from tensorflow_quantization.model.precision import HALVES, computing_in_float32, in_float32
-from tensorflow_quantization.model.weights import float32_array, merged_array, substitutes
+from tensorflow_quantization.model.weights import float32_array, merged_array, substitutes, variable_of
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 from tensorflow_quantization.quantizers.observing import observing
 from tensorflow_quantization.text.warn import converting
@@ -77,7 +77,7 @@ def still_half(graph: LayerGraph) -> str | None:
         if not call.is_layer:
             found.add(getattr(call.operation, "dtype", None))
         for wrapper in wrappers_in(call.operation):
-            found.update(getattr(wrapper.layer, name).dtype for name in wrapper.weight_quantizers)
+            found.update(variable_of(wrapper.layer, name).dtype for name in wrapper.weight_quantizers)
     return max((dtype for dtype in HALVES if dtype in found), key=lambda dtype: HALVES[dtype], default=None)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, WeightedNode
 from tensorflow_quantization.inspection.checks.rule import Violation
+from tensorflow_quantization.onnx_graph.operators import RECURRENT
 from tensorflow_quantization.onnx_graph.quantization import Quantization
 from tensorflow_quantization.onnx_graph.queries import (
     attribute,
@@ -17,7 +18,6 @@ from tensorflow_quantization.onnx_graph.queries import (
     shape_of,
 )
 
-_RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 #: The activations of recurrent operators that OpenVINO loads. ONNX' names have no fixed case.
 _RECURRENT_ACTIVATIONS = frozenset({"relu", "sigmoid", "tanh"})
 
@@ -77,7 +77,7 @@ def sequence_lengths(graph: QdqGraph) -> Iterator[Violation]:
     """
     for node in graph.nodes:
         lengths, shape = operand(node, 4), shape_of(operand(node, 0))
-        if node.op_type not in _RECURRENT or lengths is None or is_constant(lengths):
+        if node.op_type not in RECURRENT or lengths is None or is_constant(lengths):
             continue
         if shape is not None and None not in shape:
             continue
@@ -92,7 +92,7 @@ def sequence_lengths(graph: QdqGraph) -> Iterator[Violation]:
 def recurrent_activations(graph: QdqGraph) -> Iterator[Violation]:
     """Recurrent operators with activations that OpenVINO does not load."""
     for node in graph.nodes:
-        if node.op_type in _RECURRENT:
+        if node.op_type in RECURRENT:
             others = [a for a in attribute(node, "activations", ()) if a.lower() not in _RECURRENT_ACTIVATIONS]
             if others:
                 yield Violation((node,), f"its activation is {others[0]}")

@@ -109,7 +109,7 @@ class MaskedSequences:
         wider = Value(e.op("Concat", x, unsqueeze(e, masked, [2]), axis=2), shape, x.dtype, x.order)
         # ONNX: input, output, forget and cell gate.
         column = np.repeat(np.asarray([-_SATURATING, 0, _SATURATING, 0], np.float32), recurrence.units)
-        return replace(recurrence, weight=np.column_stack([recurrence.weight, column])), wider
+        return replace(recurrence, columns=column[:, None]), wider
 
     def spread(self, y: Value, backwards: bool, zero: bool) -> Value:
         """The outputs of an operator for compressed sequences, moved back to the unmasked steps.

@@ -45,6 +45,9 @@ class Recurrence:
         bias: (2 * gates * units,): the bias of the input, then the bias of the recurrent product.
         activations: functions of `keras.activations`, in ONNX' order.
         attributes: other attributes of the operator.
+        path: the path of the cell in the layer.
+        order: ONNX' order of Keras' gates.
+        columns: columns after `weight`, (gates * units, features), for features that the operator adds to its input.
     """
 
     op_type: str
@@ -55,6 +58,13 @@ class Recurrence:
     bias: np.ndarray | None
     activations: tuple[Any, ...]
     attributes: dict[str, Any]
+    path: str
+    order: Sequence[int]
+    columns: np.ndarray | None = None
+
+    def in_order(self, array: np.ndarray) -> np.ndarray:
+        """An array whose last axis is Keras' gates, in the order of ONNX."""
+        return _in_order(array, self.order)
 
     @property
     def gates_saturate(self) -> bool:
@@ -67,17 +77,18 @@ class Recurrence:
         return same == (other.op_type, other.units, other.weight.shape, other.attributes)
 
     @classmethod
-    def of(cls, cell: Any, target: str | None = None) -> Recurrence:
+    def of(cls, cell: Any, path: str, target: str | None = None) -> Recurrence:
         """The recurrence of a Keras cell.
 
         Args:
             cell: the cell.
+            path: its path in the layer, see `cells_of`.
             target: the runtime of the file; `None` (default) for any runtime.
 
         Raises:
             NotExpressibleError: ONNX, or the runtime, has no such cell or activation.
         """
-        recurrence = cls._of(cell)
+        recurrence = cls._of(cell, path)
         others = [function for function in recurrence.activations if function not in _OPENVINO]
         if target == "openvino" and others:
             known = ", ".join(function.__name__ for function in _OPENVINO)
@@ -87,15 +98,16 @@ class Recurrence:
         return recurrence
 
     @classmethod
-    def _of(cls, cell: Any) -> Recurrence:
+    def _of(cls, cell: Any, path: str) -> Recurrence:
         kind = type(cell)
         if kind is keras.layers.LSTMCell:
             gates = (cell.recurrent_activation, cell.activation, cell.activation)
             # Keras: input, forget, cell, output. ONNX: input, output, forget, cell.
-            return cls._read(cell, "LSTM", 2, gates, (0, 3, 1, 2), {})
+            return cls._read(cell, path, "LSTM", 2, gates, (0, 3, 1, 2), {})
         if kind is keras.layers.GRUCell:
             return cls._read(
                 cell,
+                path,
                 "GRU",
                 1,
                 (cell.recurrent_activation, cell.activation),
@@ -103,14 +115,21 @@ class Recurrence:
                 {"linear_before_reset": int(cell.reset_after)},
             )
         if kind is keras.layers.SimpleRNNCell:
-            return cls._read(cell, "RNN", 1, (cell.activation,), (0,), {})
+            return cls._read(cell, path, "RNN", 1, (cell.activation,), (0,), {})
         raise NotExpressibleError(
             f"has a cell of class {kind.__name__}; LSTMCell, GRUCell, SimpleRNNCell and stacks of them are exported"
         )
 
     @classmethod
     def _read(
-        cls, cell: Any, op_type: str, states: int, activations: tuple, order: Sequence[int], attributes: dict[str, Any]
+        cls,
+        cell: Any,
+        path: str,
+        op_type: str,
+        states: int,
+        activations: tuple,
+        order: Sequence[int],
+        attributes: dict[str, Any],
     ) -> Recurrence:
         for activation in activations:
             if activation not in _ACTIVATIONS:
@@ -118,17 +137,18 @@ class Recurrence:
                 known = ", ".join(function.__name__ for function in _ACTIVATIONS)
                 raise NotExpressibleError(f"has the activation {name!r}; ONNX' {op_type} has {known}")
 
-        def gates(array: np.ndarray) -> np.ndarray:
-            parts = np.split(array, len(order), axis=-1)
-            return np.concatenate([parts[i] for i in order], axis=-1)
-
         bias = None
         if cell.bias is not None:
-            bias = gates(to_numpy(cell.bias, "float32"))
+            bias = _in_order(to_numpy(cell.bias, "float32"), order)
             # A GRU with reset_after has two biases. In other cells, the recurrent product has no bias.
             bias = bias.ravel() if bias.ndim == 2 else np.concatenate([bias, np.zeros_like(bias)])
-        weight, recurrent = (gates(to_numpy(w, "float32")).T for w in (cell.kernel, cell.recurrent_kernel))
-        return cls(op_type, cell.units, states, weight, recurrent, bias, activations, attributes)
+        weight, recurrent = (_in_order(to_numpy(w, "float32"), order).T for w in (cell.kernel, cell.recurrent_kernel))
+        return cls(op_type, cell.units, states, weight, recurrent, bias, activations, attributes, path, order)
+
+
+def _in_order(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    parts = np.split(array, len(order), axis=-1)
+    return np.concatenate([parts[i] for i in order], axis=-1)
 
 
 def emit_recurrence(
@@ -156,14 +176,27 @@ def emit_recurrence(
     """
     first = directions[0]
     prefix = f"{e.path}/{inner}" if inner else e.path
+    placed = list(zip(directions, ("forward", "backward") if len(directions) > 1 else ("",), strict=True))
 
-    def weight(name: str, arrays: Sequence[np.ndarray | None]) -> ir.Value | None:
+    def bias(arrays: Sequence[np.ndarray | None]) -> ir.Value | None:
         if all(a is None for a in arrays):
             return None
         size = 2 * first.recurrent.shape[0]
-        stacked = np.stack([np.zeros(size, np.float32) if a is None else a for a in arrays])
-        return e.builder.shared_initializer(f"{prefix}/{name}", stacked)
+        return stored("bias", [np.zeros(size, np.float32) if a is None else a for a in arrays])
 
+    def stored(name: str, arrays: Sequence[np.ndarray]) -> ir.Value:
+        return e.builder.shared_initializer(f"{prefix}/{name}", np.stack(arrays))
+
+    def weight(name: str, arrays: Sequence[np.ndarray], columns: Sequence[np.ndarray] = ()) -> ir.Value:
+        if not e.is_quantized(f"{first.path}.{name}"):
+            return stored(
+                name, [np.column_stack(both) for both in zip(arrays, columns, strict=True)] if columns else arrays
+            )
+        each = [_quantized(e, r, name, "/".join(part for part in (inner, place) if part)) for r, place in placed]
+        found = each[0] if len(each) == 1 else e.op("Concat", *each, axis=0, name=f"{name}/Concat")
+        return e.op("Concat", found, np.stack(columns), axis=2, name=f"{name}/Concat") if columns else found
+
+    columns = [r.columns for r in directions if r.columns is not None]
     states: list[Any] = [None] * first.states
     if initial is not None:
         for i in range(first.states):
@@ -172,9 +205,9 @@ def emit_recurrence(
     functions = [_ACTIVATIONS[f] for r in directions for f in r.activations]
     arguments = [
         x,
-        weight("kernel", [r.weight for r in directions]),
+        weight("kernel", [r.weight for r in directions], columns),
         weight("recurrent_kernel", [r.recurrent for r in directions]),
-        weight("bias", [r.bias for r in directions]),
+        bias([r.bias for r in directions]),
         lengths,
         *states,
     ]
@@ -188,3 +221,15 @@ def emit_recurrence(
     }
     y, *last = e.builder.node(first.op_type, arguments, attributes, f"{prefix}/{first.op_type}", 1 + first.states)
     return y, last
+
+
+def _quantized(e: Emission, recurrence: Recurrence, name: str, place: str) -> ir.Value:
+    """A quantized matrix of one direction, (1, gates * units, inputs)."""
+    weight = e.weight(
+        f"{recurrence.path}.{name}",
+        lambda w: recurrence.in_order(w).T[None],
+        axis=1,
+        stored_as=f"{place}/{name}" if place else name,
+    )
+    assert weight is not None
+    return weight

@@ -17,6 +17,8 @@ from tensorflow_quantization.export.onnx.emitters._recurrence import Recurrence,
 from tensorflow_quantization.export.onnx.registry import emitter
 from tensorflow_quantization.export.onnx.unrolling import ForEachSample, trace_steps
 from tensorflow_quantization.export.onnx.values import Order, Value, channels_first
+from tensorflow_quantization.model.recurrence import cells_of
+from tensorflow_quantization.model.weights import variable_of
 
 #: (time, batch, features), the order of inputs and outputs of ONNX' recurrent operators.
 TIME_FIRST = (1, 0, 2)
@@ -61,8 +63,10 @@ def run_layer(
 ) -> Ran:
     """Append one recurrent operator per cell of the layer, or the calls of each step if ONNX has no such operator."""
     stack = isinstance(layer.cell, keras.layers.StackedRNNCells)
+    within = f"{inner}_layer." if inner else ""
+    cells = {f"cell.cells.{i}": cell for i, cell in enumerate(layer.cell.cells)} if stack else {"cell": layer.cell}
     try:
-        recurrences = [Recurrence.of(cell, e.builder.target) for cell in (layer.cell.cells if stack else [layer.cell])]
+        recurrences = [Recurrence.of(cell, f"{within}{path}", e.builder.target) for path, cell in cells.items()]
         if masked is not None:
             masked.check(recurrences, layer.return_state)
     except NotExpressibleError as error:
@@ -114,11 +118,20 @@ def run_layer(
 
 def _run_steps(e: Emission, layer: Any, x: Value, initial_state: Any, mask: Value | None, inner: str) -> Ran:
     """Append the calls of the cell, step by step."""
-    graph = trace_steps(layer, x, initial_state, mask, f"{inner}/" if inner else "")
+    # A cell may compute with parts of its weights, which it then takes from their values in the file.
+    with keras.StatelessScope([(v, keras.ops.convert_to_tensor(a, v.dtype)) for v, a in e.stored_weights()]):
+        graph = trace_steps(layer, x, initial_state, mask, f"{inner}/" if inner else "")
+    within = f"{inner}_layer." if inner else ""
+    names = [f"{within}{path}.{name}" for path in cells_of(layer) for name in ("kernel", "recurrent_kernel")]
+    constants = {
+        id(variable_of(e.operation, name)): e.weight(name, axis=1, stored_as=name.removeprefix(within))
+        for name in names
+        if e.is_quantized(name)
+    }
     given = [s for s in keras.tree.flatten(initial_state) if isinstance(s, Value)]
     if getattr(layer, "data_format", None) == "channels_last":
         x = e.arrange(x, _each_channels_first(x.rank))
-    last, *states = e.emit_graph(graph, x, *given, *([] if mask is None else [mask]))
+    last, *states = e.emit_graph(graph, x, *given, *([] if mask is None else [mask]), constants=constants)
     return Ran(states.pop() if layer.return_sequences else None, last, states)
 
 
@@ -188,7 +201,10 @@ def bidirectional(e: Emission, layer, x: Value, initial_state: Any = None, mask:
 def _joined(e: Emission, forward: Any, backward: Any, x: Value, given: tuple) -> tuple[Ran, Ran] | None:
     """Both directions with one bidirectional operator; `None` if one operator cannot compute both."""
     try:
-        both = [Recurrence.of(half.cell, e.builder.target) for half in (forward, backward)]
+        both = [
+            Recurrence.of(half.cell, f"{name}_layer.cell", e.builder.target)
+            for name, half in (("forward", forward), ("backward", backward))
+        ]
     except NotExpressibleError:
         return None
     if not both[0].joins(both[1]):

@@ -18,6 +18,7 @@ from tensorflow_quantization.export.onnx.passes.common.integer_padding import in
 from tensorflow_quantization.export.onnx.passes.common.merge_concats import merge_concats
 from tensorflow_quantization.export.onnx.passes.common.merge_quantizers import merge_quantizers
 from tensorflow_quantization.export.onnx.passes.common.merge_reshapes import merge_reshapes
+from tensorflow_quantization.export.onnx.passes.common.recurrent_weights import recurrent_weights
 from tensorflow_quantization.export.onnx.passes.common.reduction_axes import reduction_axes
 from tensorflow_quantization.export.onnx.passes.common.repeat_quantizers import repeat_quantizers
 from tensorflow_quantization.export.onnx.passes.common.skip_unread_points import skip_unread_points
@@ -71,6 +72,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         batch_norm_as_convolution,
         integer_bias,
         int4_weights,  # at the end: other passes look for the integers right before their DequantizeLinear
+        recurrent_weights,
     ),
     "openvino": (
         merge_quantizers,
@@ -86,6 +88,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         remove_dead_code,  # the next pass looks at all readers of a tensor
         bounded_sums,
         int4_weights,
+        recurrent_weights,
     ),
 }
 

@@ -17,9 +17,9 @@ import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.onnx_graph.operators import RECURRENT
 from tensorflow_quantization.onnx_graph.queries import attribute, constant, layer_of
 
-_RECURRENT = ("GRU", "LSTM", "RNN")
 #: Of the Transpose that OpenVINO puts before a recurrent operator.
 _BATCH_FIRST = (1, 0, 2)
 
@@ -29,13 +29,13 @@ def separate_sequences(builder: Builder) -> int:
     same = _first_equal(builder.graph)
     groups: dict[ir.Value, list[ir.Node]] = defaultdict(list)
     for node in builder.graph:
-        if node.op_type in _RECURRENT or (
+        if node.op_type in RECURRENT or (
             node.op_type == "Transpose" and tuple(attribute(node, "perm", ())) == _BATCH_FIRST
         ):
             groups[same.get(node.inputs[0], node.inputs[0])].append(node)
     changed = 0
     for nodes in groups.values():
-        recurrent = [node for node in nodes if node.op_type in _RECURRENT]
+        recurrent = [node for node in nodes if node.op_type in RECURRENT]
         if all(attribute(node, "direction") == "bidirectional" for node in recurrent):
             continue  # OpenVINO keeps these Transposes
         # The Transposes keep the tensor; without them, the first operator does.
@@ -61,8 +61,10 @@ def _first_equal(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
 def _append_zeros(builder: Builder, node: ir.Node, count: int) -> None:
     sequences, weight = node.inputs[:2]
     kernel = constant(weight)
-    assert kernel is not None
     pads = np.asarray([0, 0, 0, 0, 0, count], np.int64)
     node.replace_input_with(0, builder.insert("Pad", [sequences, pads], before=node))
-    wider = np.pad(kernel, [(0, 0), (0, 0), (0, count)])
-    node.replace_input_with(1, builder.initializer(f"{layer_of(node)}/kernel", wider))
+    if kernel is None:  # dequantized: the runtime computes it once
+        wider = builder.insert("Pad", [weight, pads], before=node)
+    else:
+        wider = builder.initializer(f"{layer_of(node)}/kernel", np.pad(kernel, [(0, 0), (0, 0), (0, count)]))
+    node.replace_input_with(1, wider)
