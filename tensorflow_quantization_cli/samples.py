@@ -146,7 +146,9 @@ def _images(
                 "Pillow reads images, and is not installed: pip install 'tensorflow-quantization[images]'"
             ) from error
         except Exception as error:  # Pillow raises errors of many classes for damaged files
-            raise ValueError(f"The image {path} cannot be read: {error}. Repair or remove it.") from error
+            raise ValueError(
+                f"The image {path} cannot be read: it is damaged, or no image. Repair or remove it."
+            ) from error
         return keras.utils.img_to_array(image, data_format=layout, dtype="float32")
 
     return len(paths), lambda indices: preprocess(np.stack([read_one(paths[index]) for index in indices]))

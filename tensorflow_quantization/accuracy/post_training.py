@@ -136,6 +136,8 @@ class _Stages:
 
     def start(self, quantized: keras.Model, stage: str) -> None:
         """Takes the first stage, which the others start from."""
+        if self._verbose:
+            print("Signal-to-noise ratio of the outputs in Keras, on samples of the calibration:")
         self._best = self._decibels(quantized)
         self._tell(self._best, stage)
 
