@@ -71,7 +71,7 @@ class Report:
         >>> report.rules
         ['dtype', 'quantized-bias']
         >>> len(report.errors), len(report.warnings)
-        (3, 1)
+        (4, 0)
 
     Attributes:
         path: the path of the file, as a string.
