@@ -23,8 +23,8 @@ import numpy as np
 from peers import input_name
 from tensorflow_quantization import calibrate, export_onnx, quantize_model
 from tensorflow_quantization.calibration import ESTIMATORS
+from tensorflow_quantization.export.verification.timing import interleaved, summary
 from tensorflow_quantization.text.tables import markdown_table
-from tensorflow_quantization_cli.timing import interleaved, summary
 
 BATCH = 32
 

@@ -98,7 +98,7 @@ def measure_chains(*depths: str) -> dict[str, float]:
 
 def measure_latency(runtime: str, rounds: str, *paths: str) -> dict[str, dict]:
     """By file name: the milliseconds of a call and their ratio to those of the first file; or the error."""
-    from tensorflow_quantization_cli.timing import interleaved, summary
+    from tensorflow_quantization.export.verification.timing import interleaved, summary
 
     load = {"ONNX Runtime": load_onnxruntime, "OpenVINO": load_openvino}[runtime]
     calls, results = {}, {}

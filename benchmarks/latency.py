@@ -61,7 +61,7 @@ def prepare(name: str, folder: pathlib.Path) -> None:
 def measure(runtime: str, folder: pathlib.Path, batch: int, rounds: int, names: list[str]) -> dict[str, list[float]]:
     """Seconds of each call, by contender, of those that are named."""
     from runtimes import contenders, load
-    from tensorflow_quantization_cli.timing import interleaved
+    from tensorflow_quantization.export.verification.timing import interleaved
 
     test = np.load(folder / "images.npy")[:batch]
     calls = {

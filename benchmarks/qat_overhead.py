@@ -16,7 +16,7 @@ import sys
 
 import numpy as np
 
-from tensorflow_quantization_cli.timing import interleaved, summary
+from tensorflow_quantization.export.verification.timing import interleaved, summary
 
 BATCH = 64
 

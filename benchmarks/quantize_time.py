@@ -15,8 +15,8 @@ import sys
 import keras
 
 from tensorflow_quantization import quantize_model
+from tensorflow_quantization.export.verification.timing import interleaved, summary
 from tensorflow_quantization.text.tables import markdown_table
-from tensorflow_quantization_cli.timing import interleaved, summary
 
 FUNCTIONS = {"clone": keras.models.clone_model, "quantize": quantize_model}
 

@@ -1,6 +1,6 @@
 """Build the wheel and the sdist, check their metadata, install each without the repository, and run them.
 
-    python scripts/release_check.py [--dependencies FOLDER]
+    python scripts/release_check.py [--dependencies FOLDER] [--outdir FOLDER]
 
 With `--dependencies`, packages are taken from this `site-packages` folder instead of the index, which takes seconds.
 Needs `build` and `twine`.
@@ -64,11 +64,13 @@ def try_out(archive: pathlib.Path, folder: pathlib.Path, dependencies: pathlib.P
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dependencies", type=pathlib.Path, help="site-packages with Keras, TensorFlow, ONNX Runtime")
+    parser.add_argument("--outdir", type=pathlib.Path, help="keeps the archives; default: they are deleted")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        run(sys.executable, "-m", "build", "--outdir", folder / "dist", ROOT)
-        archives = sorted((folder / "dist").iterdir())
+        built = arguments.outdir or folder / "dist"
+        run(sys.executable, "-m", "build", "--outdir", built, ROOT)
+        archives = sorted(built.iterdir())
         run(sys.executable, "-m", "twine", "check", "--strict", *archives)
         for archive in archives:
             place = folder / archive.suffix.strip(".")

@@ -67,6 +67,16 @@ def add_bits(parser: argparse._ActionsContainer, of_what: str, several: bool = F
     )
 
 
+def add_samples(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--samples", type=positive, default=256, metavar="N", help="the most samples; default: %(default)s"
+    )
+
+
+def add_min_snr(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--min-snr", type=number, metavar="DB", help="signal-to-noise ratio in decibels")
+
+
 def add_preprocessing(parser: argparse.ArgumentParser) -> None:
     """The options that say how images become inputs of the model."""
     group = parser.add_argument_group(

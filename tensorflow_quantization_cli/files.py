@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 
 from tensorflow_quantization.export.verification.onnx_runtimes import DEFAULT_RUNTIME, RUNTIMES, is_installed
+from tensorflow_quantization.export.verification.timing import interleaved, summary
 from tensorflow_quantization.onnx_graph.files import read_onnx, to_ir
 from tensorflow_quantization.onnx_graph.metadata import target_of
 from tensorflow_quantization.text.warn import without_note
-from tensorflow_quantization_cli.timing import interleaved, summary
 
 _DELEGATE_NOTE = "INFO: Created TensorFlow Lite XNNPACK delegate"
 #: The modules of runtimes that are named otherwise.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -51,12 +50,9 @@ def _gather() -> Gather | None:
 
     JAX computes on the whole batch, wherever its parts are: a reduction is over all of them.
     """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        return _tensorflow()
-    if backend == "torch" and "torch" in sys.modules:
-        return _torch()
-    return None
+    gathers = {"tensorflow": _tensorflow, "torch": _torch}
+    gather = gathers.get(keras.backend.backend())
+    return gather() if gather is not None else None
 
 
 def _tensorflow() -> Gather | None:
@@ -71,14 +67,13 @@ def _tensorflow() -> Gather | None:
 
 def _torch() -> Gather | None:
     """With `torch.distributed`, whose processes train one model: DistributedDataParallel."""
-    import torch.distributed as processes
+    import torch
+    from torch import distributed as processes
 
     if not processes.is_available() or not processes.is_initialized() or processes.get_world_size() == 1:
         return None
 
     def gather(values):
-        import torch
-
         parts = [torch.empty_like(values) for _ in range(processes.get_world_size())]
         processes.all_gather(parts, values.contiguous())
         return torch.stack(parts)

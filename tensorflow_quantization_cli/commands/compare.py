@@ -27,14 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("data", metavar="DATA", type=arguments.data, help="samples")
     arguments.add_preprocessing(parser)
-    parser.add_argument(
-        "--samples", type=arguments.positive, default=256, metavar="N", help="the most samples; default: %(default)s"
-    )
+    arguments.add_samples(parser)
     parser.add_argument(
         "--file", type=arguments.file, metavar="FILE", help="the exported file: compare the tensors in its runtime, too"
     )
     arguments.add_choice(parser, "--runtime", RUNTIMES, "for an .onnx file; default: its target, or onnxruntime")
-    parser.add_argument("--min-snr", type=arguments.number, metavar="DB", help="signal-to-noise ratio in decibels")
+    arguments.add_min_snr(parser)
     arguments.add_json(parser)
     arguments.add_trust(parser)
 

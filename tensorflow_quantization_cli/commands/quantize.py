@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples and of training")
     limits = parser.add_argument_group("limits", "below a limit the exit status is 1")
-    limits.add_argument("--min-snr", type=arguments.number, metavar="DB", help="signal-to-noise ratio in decibels")
+    arguments.add_min_snr(limits)
     limits.add_argument("--min-integer-share", type=arguments.number, metavar="SHARE", help="from 0 to 1")
     parser.add_argument(
         "--keep",

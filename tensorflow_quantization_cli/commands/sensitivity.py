@@ -26,11 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_choice(
         parser, "--method", arguments.METHODS, "how ranges are estimated; default: %(default)s", "minmax"
     )
-    parser.add_argument(
-        "--samples", type=arguments.positive, default=256, metavar="N", help="the most samples; default: %(default)s"
-    )
+    arguments.add_samples(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples")
-    parser.add_argument("--min-snr", type=arguments.number, metavar="DB", help="signal-to-noise ratio in decibels")
+    arguments.add_min_snr(parser)
     arguments.add_json(parser)
     arguments.add_trust(parser)
 

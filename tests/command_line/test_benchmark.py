@@ -1,16 +1,13 @@
 """`benchmark`: latency of files beside each other."""
 
 import json
-import time
 
 import keras
-import numpy as np
 import pytest
 from keras import layers
 
 from tensorflow_quantization import export_onnx
 from tensorflow_quantization_cli import main
-from tensorflow_quantization_cli.timing import interleaved, summary
 
 pytest.importorskip("onnxruntime")
 
@@ -72,12 +69,3 @@ def test_files_of_other_kinds_are_named(files, capsys):
         with pytest.raises(SystemExit, match="2"):
             main(["benchmark", *arguments])
         assert message in capsys.readouterr().err
-
-
-def test_contenders_take_turns():
-    calls = []
-    contenders = {name: lambda name=name: (calls.append(name), time.sleep(0.001 * len(name))) for name in ("a", "aaaa")}
-    measured = interleaved(contenders, rounds=4, warmup=1)
-    assert [sorted(calls[i : i + 2]) for i in range(0, 10, 2)] == [["a", "aaaa"]] * 5
-    (_, first, one), (_, second, ratio) = summary(measured)
-    assert one == 1.0 and ratio == pytest.approx(np.median(measured["aaaa"] / measured["a"])) and second > first

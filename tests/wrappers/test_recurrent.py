@@ -4,19 +4,12 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops, tree
+from recurrent_layers import LAYERS
 
 from tensorflow_quantization import QuantizationSpec, calibrate, describe, post_training_quantize, quantize_model
 from tensorflow_quantization.wrappers import find_wrapper
 from tensorflow_quantization.wrappers.quantized_once import quantized_once
 
-LAYERS = {
-    "LSTM": lambda **k: layers.LSTM(4, **k),
-    "GRU": lambda **k: layers.GRU(4, **k),
-    "GRU, reset before": lambda **k: layers.GRU(4, reset_after=False, **k),
-    "SimpleRNN": lambda **k: layers.SimpleRNN(4, **k),
-    "stack": lambda **k: layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)], **k),
-    "Bidirectional": lambda **k: layers.Bidirectional(layers.LSTM(3, **k)),
-}
 every_layer = pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS)
 X = np.random.default_rng(0).normal(size=(2, 5, 3)).astype("float32")
 

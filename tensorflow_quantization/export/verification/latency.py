@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES
+from tensorflow_quantization.export.verification.timing import interleaved
 
 #: Runs that are not counted, and runs of which the median counts.
 _WARM_UP, RUNS = 5, 50
@@ -24,11 +25,8 @@ def median_latencies(runtime: str, files: Sequence[tuple[Path, Mapping[str, np.n
     Raises:
         ImportError: the runtime is not installed. Other errors are those of the runtime.
     """
-    loaded = [(RUNTIMES[runtime].load(path, []), dict(inputs)) for path, inputs in files]
-    seconds = np.zeros((_WARM_UP + RUNS, len(files)))
-    for turn in seconds:
-        for index, (run, inputs) in enumerate(loaded):
-            start = time.perf_counter()
-            run(inputs)
-            turn[index] = time.perf_counter() - start
-    return [float(median) for median in np.median(seconds[_WARM_UP:], axis=0)]
+    calls = {
+        str(index): partial(RUNTIMES[runtime].load(path, []), dict(inputs))
+        for index, (path, inputs) in enumerate(files)
+    }
+    return [float(np.median(seconds)) for seconds in interleaved(calls, RUNS, _WARM_UP).values()]

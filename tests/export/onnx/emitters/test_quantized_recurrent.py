@@ -6,6 +6,7 @@ import pytest
 from keras import layers
 from onnx_models import export, op_counts
 from processor import EXACT_WEIGHT_BITS
+from recurrent_layers import LAYERS
 from small_models import randomize
 
 from tensorflow_quantization import calibrate, export_onnx, quantize_model
@@ -15,12 +16,7 @@ MASKED = SEQUENCES.copy()
 MASKED[1, 3:] = MASKED[2, :2] = MASKED[3] = 0  # the end, the start, and all steps
 
 CELLS = {
-    "LSTM": lambda **k: layers.LSTM(4, **k),
-    "GRU": lambda **k: layers.GRU(4, **k),
-    "GRU, reset before": lambda **k: layers.GRU(4, reset_after=False, **k),
-    "SimpleRNN": lambda **k: layers.SimpleRNN(4, **k),
-    "stack": lambda **k: layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)], **k),
-    "Bidirectional": lambda **k: layers.Bidirectional(layers.LSTM(3, **k)),
+    **LAYERS,
     "step by step": lambda **k: layers.LSTM(4, activation="gelu", **k),
     "parts of kernels": lambda **k: layers.LSTM(4, activation="gelu", implementation=1, **k),
 }
