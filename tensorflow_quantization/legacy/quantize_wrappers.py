@@ -27,6 +27,13 @@ from tensorflow_quantization.wrappers.layers import (
     SeparableConv1DQuantizeWrapper,
     SeparableConv2DQuantizeWrapper,
 )
+from tensorflow_quantization.wrappers.recurrent import (
+    BidirectionalQuantizeWrapper,
+    GRUQuantizeWrapper,
+    LSTMQuantizeWrapper,
+    RNNQuantizeWrapper,
+    SimpleRNNQuantizeWrapper,
+)
 
 __all__ = [
     "ActivationQuantizeWrapper",
@@ -34,6 +41,7 @@ __all__ = [
     "AttentionQuantizeWrapper",
     "AveragePooling2DQuantizeWrapper",
     "BatchNormalizationQuantizeWrapper",
+    "BidirectionalQuantizeWrapper",
     "ConcatenateQuantizeWrapper",
     "Conv1DQuantizeWrapper",
     "Conv1DTransposeQuantizeWrapper",
@@ -45,11 +53,15 @@ __all__ = [
     "DepthwiseConv1DQuantizeWrapper",
     "DepthwiseConv2DQuantizeWrapper",
     "EinsumDenseQuantizeWrapper",
+    "GRUQuantizeWrapper",
     "GlobalAveragePooling2DQuantizeWrapper",
     "GroupedQueryAttentionQuantizeWrapper",
+    "LSTMQuantizeWrapper",
     "MaxPooling2DQuantizeWrapper",
     "MultiHeadAttentionQuantizeWrapper",
     "MultiplyQuantizeWrapper",
+    "RNNQuantizeWrapper",
     "SeparableConv1DQuantizeWrapper",
     "SeparableConv2DQuantizeWrapper",
+    "SimpleRNNQuantizeWrapper",
 ]
