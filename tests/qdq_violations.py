@@ -246,9 +246,9 @@ def pooling_unquantized(f, dtype=UINT8):
     return [f.op("GlobalAveragePool", f.pair(f.input(), dtype=dtype), name="victim")]
 
 
-def average(f, counted, output=True):
+def average(f, counted, output=True, size=2, stride=2):
     """An average without padding in int8, with a quantized output or without."""
-    attributes = {"kernel_shape": [2, 2], "strides": [2, 2], "count_include_pad": counted}
+    attributes = {"kernel_shape": [size] * 2, "strides": [stride] * 2, "count_include_pad": counted}
     y = f.op("AveragePool", f.pair(f.input(), dtype=INT8), name="victim", **attributes)
     return [f.conv(f.pair(y, dtype=INT8))] if output else [y]
 

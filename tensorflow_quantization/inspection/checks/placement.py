@@ -209,9 +209,11 @@ def partly_quantized(names: Collection[str]) -> Predicate:
 
 
 def averages_without_padding(graph: QdqGraph) -> Iterator[Violation]:
-    """AveragePools between quantizers that do not count their padding."""
+    """AveragePools between quantizers that do not count their padding, except for 3x3 averages with stride 1."""
     for violation in surrounded(("AveragePool",))(graph):
-        if not attribute(violation.nodes[0], "count_include_pad", 0):
+        node = violation.nodes[0]
+        has_own_kernel = attribute(node, "kernel_shape") == (3, 3) and set(attribute(node, "strides", (1, 1))) == {1}
+        if not attribute(node, "count_include_pad", 0) and not has_own_kernel:
             yield Violation(violation.nodes, "its count_include_pad is 0")
 
 

@@ -182,7 +182,7 @@ RULES = (
     Rule(
         "average-padding",
         "info",
-        "An AveragePool between quantizers runs in integers if it counts its padding.",
+        "An AveragePool between quantizers runs in integers if it counts its padding, or is 3x3 with stride 1.",
         "Set count_include_pad to 1, which changes nothing if it pads nothing.",
         _BUILDER,
         placement.averages_without_padding,

@@ -44,6 +44,7 @@ BROKEN = [
     ("concat-scales", "info", v.unequal_concat, INT8_KERNEL),
     ("one-sided", "info", v.average_unquantized, FLOAT),
     ("average-padding", "info", v.average_without_padding, FLOAT),
+    ("average-padding", "info", functools.partial(v.average, counted=0, size=3), FLOAT),
     ("transposed-convolution", "info", functools.partial(v.conv_transpose, **INT8), FLOAT),
     ("shared-dequantizer", "info", v.shared_dequantizer, INT8_KERNEL),
     ("not-quantized", "info", functools.partial(v.one_layer_float, **INT8), FLOAT),
@@ -160,6 +161,10 @@ def average_pooling(f):
     return v.average(f, counted=1)
 
 
+def average_of_3x3_with_stride_1(f):
+    return v.average(f, counted=0, size=3, stride=1)
+
+
 def int4_weights_alone(f):
     f.opset = 21
     integers = onnx.helper.make_tensor("w", onnx.TensorProto.INT4, [128, 16], np.zeros(2048, np.int8))
@@ -170,7 +175,7 @@ def int4_weights_alone(f):
 
 CLEAN = [conv_bn_relu, quantized_residual, projection_residual, equal_concat, max_pool_behind_quantizer]
 CLEAN += [quantized_pooling, matrix_products, weights_quantized_in_the_graph, average_pooling]
-CLEAN += [float8, int4_blocks_of_64, int4_weights_alone]
+CLEAN += [average_of_3x3_with_stride_1, float8, int4_blocks_of_64, int4_weights_alone]
 
 
 @pytest.mark.parametrize("build", CLEAN)

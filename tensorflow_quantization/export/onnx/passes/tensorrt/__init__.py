@@ -1,0 +1,1 @@
+"""Passes for TensorRT: rewrite the graph into forms with integer kernels."""
