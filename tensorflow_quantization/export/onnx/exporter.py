@@ -20,6 +20,7 @@ from tensorflow_quantization.export.onnx.writing import save, to_model
 from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify
 from tensorflow_quantization.export.verification.onnx import TOLERANCES, feeds, verify_onnx, verify_where_possible
 from tensorflow_quantization.export.verification.onnx_runtimes import require_installed, runtime_for
+from tensorflow_quantization.export.verification.processor import warn_if_saturated
 from tensorflow_quantization.export.verification.tensorrt import BUILDERS, check_can_build, verify_builds
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.text.arguments import suggests_arguments
@@ -124,6 +125,8 @@ def export_onnx(
         if verify_with is not None:
             verify = verify_onnx if verify_runtime else verify_where_possible
             verify(temporary, graph, lowered, verify_with, TOLERANCES[precision], verifier)
+            if runtime == verifier == "onnxruntime":
+                warn_if_saturated(temporary, [feeds(lowered, batch) for batch in verify_with])
         if target not in (None, _target(graph)):
             check_retargeted(temporary, target)
     return path

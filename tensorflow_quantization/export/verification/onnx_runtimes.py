@@ -7,6 +7,7 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,11 +39,19 @@ def _load_onnxruntime(path: Path, further: Sequence[str]) -> Loaded:
     except ImportError as error:
         raise ImportError(_not_installed("ONNX Runtime", "onnxruntime")) from error
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     if further:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     with _exposing(path, further) as exposed:
-        session = onnxruntime.InferenceSession(exposed, options, providers=["CPUExecutionProvider"])
+        return onnxruntime_session(exposed, options)
+
+
+def onnxruntime_session(path: Path, options: Any = None) -> Loaded:
+    """Loads a file in ONNX Runtime, with `SessionOptions`; ONNX Runtime must be installed."""
+    import onnxruntime
+
+    options = options or onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda feeds: session.run(None, feeds)
 
 

@@ -2,23 +2,30 @@
 
 x86 processors without VNNI have no instruction that multiplies uint8 by int8 and adds the products in 32 bits. Runtimes
 use an instruction that adds two products in 16 bits and saturates at 32,767: 2 * 255 * 127 does not fit, 2 * 255 * 63
-does. The documentation of ONNX Runtime recommends 7-bit weights ("Quantize ONNX models", `reduce_range`).
+does. The documentation of ONNX Runtime recommends 7-bit weights ("Quantize ONNX models", `reduce_range`), or the option
+`session.x64quantprecision`, with which it multiplies without this instruction.
 """
 
 from __future__ import annotations
 
 import functools
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES
+from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES, onnxruntime_session
+from tensorflow_quantization.text.warn import warn_user
 
 #: The largest number of weight bits for which the sum of two products fits into 16 bits.
 SAFE_WEIGHT_BITS = 7
+
+#: How much saturation may change an output before the user is warned, relative to its largest value. It is about two
+#: steps of an 8-bit quantizer.
+_UNNOTICED = 0.01
 
 _CHANNELS = 16
 
@@ -40,6 +47,37 @@ def saturates(runtime: str, weight_bits: int = 8) -> bool:
         onnx.save(model, path)
         (output,) = RUNTIMES[runtime].load(path, [])({"x": np.ones((1, _CHANNELS, 4, 4), np.float32)})
     return not np.allclose(output, _CHANNELS, rtol=0.01)
+
+
+def warn_if_saturated(path: Path, batches: Iterable[dict[str, np.ndarray]]) -> None:
+    """Warn if ONNX Runtime with its default options saturates on this processor, and an output of a file shows it.
+
+    Verification runs files without optimizations, so without the kernels that saturate.
+
+    Args:
+        path: path of a file that ONNX Runtime can load.
+        batches: inputs by name.
+    """
+    if not saturates("onnxruntime"):
+        return
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    usual, exact = onnxruntime_session(path), onnxruntime_session(path, options)
+    most = 0.0
+    for batch in batches:
+        for found, wanted in zip(usual(batch), exact(batch), strict=True):
+            if wanted.size and np.issubdtype(wanted.dtype, np.floating):
+                largest = max(float(np.abs(wanted).max()), float(np.finfo(np.float32).tiny))
+                most = max(most, float(np.abs(found - wanted).max()) / largest)
+    if most > _UNNOTICED:
+        warn_user(
+            f"The file is right, but on this processor, which has no VNNI, ONNX Runtime adds products of 8-bit integers "
+            f"in 16 bits and saturates: an output changes by up to {most:.2g} of its largest value. For such "
+            f"processors, quantize with weight_bits=7, or create the session with "
+            f"options.add_session_config_entry('session.x64quantprecision', '1')."
+        )
 
 
 def _convolution(largest: int) -> onnx.ModelProto:

@@ -1,5 +1,8 @@
 """Runtimes saturate on processors without VNNI, and the error of verification says so."""
 
+import warnings
+
+import keras
 import numpy as np
 import pytest
 from onnx import numpy_helper
@@ -21,6 +24,21 @@ def test_two_products_of_the_probe_fit_into_16_bits_only_with_fewer_bits(largest
     model = processor._convolution(largest)
     (weight,) = (numpy_helper.to_array(x) for x in model.graph.initializer if x.name == "weight")
     assert (2 * 255 * int(weight.max()) <= np.iinfo(np.int16).max) is fits
+
+
+@pytest.mark.parametrize(("bits", "most"), [(8, 1), (7, 0)])
+def test_file_that_saturates_with_default_options_is_verified_with_a_warning(tmp_path, bits, most):
+    inputs = keras.Input((16,))
+    model = keras.Model(inputs, keras.layers.Dense(4, kernel_initializer="ones", name="sums")(inputs))
+    quantized = quantize_model(model, target="onnxruntime", weight_bits=bits)
+    ones = np.ones((4, 16), np.float32)
+    calibrate(quantized, ones, verbose=0)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        export(quantized, tmp_path / "m.onnx", verify_with=ones)
+    told = [str(warning.message) for warning in caught if "saturates" in str(warning.message)]
+    assert len(told) == (most if processor.saturates("onnxruntime") else 0)
+    assert all("weight_bits=7" in text for text in told)
 
 
 @pytest.mark.parametrize("saturates", [False, True])
