@@ -130,7 +130,7 @@ def fine_tune(
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
             validation_data=validation_data,
-            callbacks=[*callbacks, *schedule],
+            callbacks=[*callbacks, *schedule, keras.callbacks.TerminateOnNaN()],
             shuffle=_is_array(x),  # Keras warns where a data set shuffles itself
             verbose=verbose,
         )

@@ -88,9 +88,12 @@ def test_a_loss_that_is_not_finite_is_an_error_and_leaves_the_model_as_it_was(im
     x[3] = np.nan
     model, quantized = pair()
     before = values(quantized)
+    batches = []
+    count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: batches.append(batch))
     with pytest.raises(ValueError, match="NaN or infinite in epoch 1"):
-        fine_tune(quantized, x, teacher=model, epochs=1, verbose=0)
+        fine_tune(quantized, x, teacher=model, epochs=3, batch_size=len(x), callbacks=[count], verbose=0)
     assert_same_arrays(values(quantized), before)
+    assert batches == [0]
 
 
 def test_ranges_of_calibration_stay_and_statistics_are_those_of_the_data(images):
