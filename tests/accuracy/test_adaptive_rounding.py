@@ -19,6 +19,7 @@ from tensorflow_quantization import calibrate, export_onnx, quantize_model
 from tensorflow_quantization.accuracy import adapt_rounding, adaptive_rounding, correct_biases, round_weights
 
 
+@pytest.mark.slow
 def test_outputs_are_nearer_than_after_rounding_layer_by_layer_and_the_file_agrees(tmp_path):
     model, data, x = residual(), smooth_images(), smooth_images(64, seed=5)
     expected = outputs(model, x)

@@ -71,6 +71,7 @@ def test_data_in_batches_of_pairs_without_end():
     assert isinstance(model, keras.Model)
 
 
+@pytest.mark.slow
 def test_the_best_effort_trains_the_roundings(capsys):
     model, x = residual(), smooth_images(64, seed=5)
     fast, best = (post_training_quantize(model, smooth_images(), weight_bits=4, effort=e) for e in ("fast", "best"))

@@ -125,8 +125,11 @@ def quantized(model, target, **arguments):
     return calibrate(quantize_model(model, target=target, **arguments), data(model), batch_size=batch_size, verbose=0)
 
 
-@pytest.mark.parametrize("target", RUNTIMES)
-@pytest.mark.parametrize("arguments", [{}, {"token": True}, {"batch_size": 1}], ids=str)
+@pytest.mark.parametrize(
+    ("target", "arguments"),
+    [*((target, {"token": True}) for target in RUNTIMES), ("onnxruntime", {}), ("openvino", {"batch_size": 1})],
+    ids=str,
+)
 def test_vision_transformer_runs_in_integers(tmp_path, target, arguments):
     model = vision_transformer(**arguments)
     q_model = quantized(model, target)
@@ -170,9 +173,8 @@ def test_saved_transformer_exports_the_same_file(tmp_path, target):
     assert (tmp_path / "before.onnx").read_bytes() == (tmp_path / "after.onnx").read_bytes()
 
 
-@pytest.mark.parametrize("target", [*RUNTIMES, "tensorrt"])
-def test_vision_transformer_trains(target):
-    model = quantize_model(vision_transformer(), target=target)
+def test_vision_transformer_trains():
+    model = quantize_model(vision_transformer(), target="onnxruntime")
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     history = model.fit(data(model, 32), np.arange(32) % 10, epochs=3, verbose=0).history["loss"]
     assert history[-1] < history[0]
