@@ -37,7 +37,9 @@ class _Points(layers.Layer):
     def call(self, x):
         batch, height, width, channels = ops.shape(x)
         points = ops.reshape(x, (batch, height * width, channels))
-        return ops.reshape(points - ops.mean(points, axis=1, keepdims=True), (batch, height, width, channels))
+        # Half of the mean: without all of it, a later mean over the image would be nothing but rounding errors.
+        points -= 0.5 * ops.mean(points, axis=1, keepdims=True)
+        return ops.reshape(points, (batch, height, width, channels))
 
     def compute_output_shape(self, input_shape):
         return input_shape
