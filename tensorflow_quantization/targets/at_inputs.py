@@ -1,12 +1,12 @@
-"""Placement at inputs: each input of an integer kernel has its own quantizer; outputs have none."""
+"""Placement at inputs: each input of an integer kernel has its own quantizer; hardly any output has one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from tensorflow_quantization.model.graph import LayerGraph
-from tensorflow_quantization.model.op_traits import Trait, attends, multiplies_activations, traits
+from tensorflow_quantization.model.graph import LayerGraph, Tensor
+from tensorflow_quantization.model.op_traits import Trait, attends, is_one_of, multiplies_activations, traits
 from tensorflow_quantization.targets.float_sums import STAYS_IN_FLOATS, find_float_sums
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.targets.structure import StructureRule, first_of
@@ -16,7 +16,9 @@ from tensorflow_quantization.targets.target import Placement, PlacementRule, Swi
 _RUNS_IN_INTEGERS = Reason(ReasonCode.DEFAULT, "runs in INT8")
 
 
-def at_inputs(table: Mapping[str, LayerRule], structure: Sequence[StructureRule]) -> PlacementRule:
+def at_inputs(
+    table: Mapping[str, LayerRule], structure: Sequence[StructureRule], outputs: Collection[str] = ()
+) -> PlacementRule:
     """A placement rule from a table of layers and rules on the network's structure.
 
     The rule also quantizes the operands of matrix products of activations. It leaves a sum in float where integers save
@@ -26,6 +28,8 @@ def at_inputs(table: Mapping[str, LayerRule], structure: Sequence[StructureRule]
         table: what to quantize of a layer, by class name.
         structure: rules that choose the inputs of a call to quantize from the calls around it; the first rule that
             returns inputs decides.
+        outputs: classes of layers whose kernel reads integers only if it writes integers, too: their output is
+            quantized where a layer reads it in float. Default: none.
     """
     layers, around = by_table(table), first_of(*structure)
 
@@ -37,9 +41,28 @@ def at_inputs(table: Mapping[str, LayerRule], structure: Sequence[StructureRule]
             inputs = around(graph, call)
             if inputs and not switched_off(call):
                 placements[call.path] = Placement() if id(call) in float_sums else Placement(tuple(inputs))
+        for call in graph.calls:
+            placement = placements.get(call.path)
+            if placement and is_one_of(call, outputs) and not _all_quantize(graph, call.outputs[0], placements):
+                placements[call.path] = replace(placement, output=True)
         return {path: replace(p, reason=_RUNS_IN_INTEGERS if p else STAYS_IN_FLOATS) for path, p in placements.items()}
 
     return place
+
+
+def _all_quantize(graph: LayerGraph, tensor: Tensor, placements: Mapping[str, Placement]) -> bool:
+    """Whether each layer that reads a tensor, directly or moved, has a quantizer on it."""
+    if graph.is_output(tensor):
+        return False
+    for reader in graph.consumers(tensor):
+        if Trait.MOVES_DATA in traits(reader) and reader.path not in placements:
+            if not all(_all_quantize(graph, output, placements) for output in reader.outputs):
+                return False
+        else:
+            quantized = placements.get(reader.path, Placement()).inputs
+            if any(source is tensor and index not in quantized for index, source in enumerate(reader.inputs)):
+                return False
+    return True
 
 
 def _matmuls(graph: LayerGraph, switched_off: SwitchedOff) -> dict[str, Placement]:

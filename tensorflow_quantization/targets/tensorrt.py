@@ -1,6 +1,6 @@
 """TensorRT 10 and 11: a separate Q/DQ pair before each input of an INT8 kernel; int8, symmetric, zero point 0.
 
-Sources: NVIDIA's documentation, "Working with Quantized Types", and its ONNX importer. Nothing here was measured.
+Sources: NVIDIA's documentation, "Working with Quantized Types", and its ONNX importer. What was measured by the engine of TensorRT for RTX says so.
 """
 
 from tensorflow_quantization.quantizers import QuantizationScheme
@@ -27,6 +27,9 @@ _WEIGHTED = (
     "DepthwiseConv2D",
     "EinsumDense",
 )
+#: Pools with an integer kernel that has to read and to write integers. Measured by the engine of TensorRT for RTX 1.7:
+#: floats read and written by DenseNet121 at 64 pixels fall from 6.1 to 4.9 MB, integers rise from 4.0 to 4.2 MB.
+_LOCAL_POOLING = ("AveragePooling2D", "MaxPooling2D")
 _POOLING = (
     "AveragePooling1D",
     "AveragePooling2D",
@@ -47,6 +50,7 @@ TENSORRT = Target(
         # "Quantize the residual input in skip connections"; squeeze-and-excite products; a normalization that is not
         # folded; and max pooling, which commutes with Q/DQ.
         structure=(residual_inputs, multiply_inputs, unfolded_normalization_input, max_pooling_input),
+        outputs=_LOCAL_POOLING,
     ),
     # Activations may use -128, where the runtime saturates; weights stay within -127 to 127.
     activations=QuantizationScheme(narrow_range=False),

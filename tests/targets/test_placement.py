@@ -250,3 +250,17 @@ def test_tensorrt_quantizes_the_shortcut_however_the_sum_is_written(tmp_path, ad
     data = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
     quantized = calibrate(quantize_model(keras.Model(inputs, layers.Dense(5)(x)), target="tensorrt"), data, verbose=0)
     assert check_onnx(export_onnx(quantized, tmp_path / "m.onnx", verify_with=data), target="tensorrt").ok
+
+
+@pytest.mark.parametrize("pooling", [layers.AveragePooling2D, layers.MaxPooling2D])
+@pytest.mark.parametrize(
+    ("read_by", "expected"),
+    [(lambda x: layers.Conv2D(4, 1)(layers.Dropout(0.1)(x)), False), (lambda x: layers.Activation("gelu")(x), True)],
+    ids=["integers", "floats"],
+)
+def test_output_of_a_pool_is_quantized_for_tensorrt_where_a_layer_reads_it_in_floats(pooling, read_by, expected):
+    inputs = keras.Input((8, 8, 3))
+    x = pooling(2, name="pool")(layers.Conv2D(4, 3, activation="relu")(inputs))
+    plan = plan_model(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(read_by(x)))), target="tensorrt")
+    assert plan["pool"].placement.inputs == (0,)
+    assert plan["pool"].placement.output is expected

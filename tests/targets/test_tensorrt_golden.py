@@ -1,6 +1,7 @@
 """Where the quantizers of the networks of the model zoo are for TensorRT, held against what its documentation asks for.
 
-No TensorRT is at hand, so each test states a rule and walks the whole file by it, in another way than `check_onnx`.
+Each test states a rule and walks the whole file by it, in another way than `check_onnx`; and NVIDIA's builder says what
+runs in integers.
 What is quoted are recommendations of NVIDIA's TensorRT documentation, "Explicit Quantization", "Q/DQ Layer-Placement
 Recommendations"; other rules are in our words, with their section. The names at the end also show a change that keeps
 to the rules.
@@ -12,7 +13,7 @@ import onnx_ir as ir
 import pytest
 from keras import applications
 
-from tensorflow_quantization import calibrate, check_onnx, export_onnx, quantize_model
+from tensorflow_quantization import calibrate, check_onnx, export_onnx, quantize_model, runtime_report
 
 pytestmark = pytest.mark.slow
 
@@ -26,22 +27,35 @@ NETWORKS = {
     "EfficientNetB0": 32,
     "InceptionV3": 75,
 }
+#: One network of each other family, for the builder alone.
+OTHERS = {
+    "ConvNeXtTiny": 32,
+    "DenseNet121": 32,
+    "EfficientNetV2B0": 32,
+    "MobileNetV3Small": 32,
+    "NASNetMobile": 32,
+    "VGG16": 32,
+    "Xception": 71,
+}
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 #: What a runtime computes along with the weighted operator before it.
 FUSED = ("BatchNormalization", "Clip", "Relu")
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
-def network(request, tmp_path_factory):
+def exported(name, size, folder):
     """The name of a network, and the path of its file."""
-    name, size = request.param, NETWORKS[request.param]
     keras.utils.clear_session()  # for the names of layers that have none of their own
     keras.utils.set_random_seed(0)
     build = getattr(applications, name)
     model = build(weights=None, input_shape=(size, size, 3), classes=10, classifier_activation=None)
     images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype("float32")
     quantized = calibrate(quantize_model(model, target="tensorrt"), images, verbose=0)
-    return name, export_onnx(quantized, tmp_path_factory.mktemp(name) / "model.onnx")
+    return name, export_onnx(quantized, folder / "model.onnx")
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request, tmp_path_factory):
+    return exported(request.param, NETWORKS[request.param], tmp_path_factory.mktemp(request.param))
 
 
 @pytest.fixture
@@ -90,6 +104,24 @@ def readers(quantize):
 def test_check_finds_nothing(network):
     report = check_onnx(network[1], target="tensorrt")
     assert not list(report), str(report)
+
+
+def assert_built_in_integers(path):
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx, NVIDIA's parser and builder, is not installed")
+    report = runtime_report(path, "tensorrt")
+    assert report.integer_share > 0.999, str(report)
+    assert not [node.name for node in report if node.op_type in ("AveragePool", "MaxPool") and node.ran == "float"]
+
+
+def test_the_builder_runs_products_and_pools_in_integers(network):
+    assert_built_in_integers(network[1])
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_builder_runs_other_networks_in_integers(name, tmp_path):
+    _, path = exported(name, OTHERS[name], tmp_path)
+    assert_built_in_integers(path)
+    assert {finding.severity for finding in check_onnx(path, target="tensorrt")} <= {"info"}
 
 
 def test_inputs_of_weighted_operations_are_quantized(nodes):
