@@ -1,6 +1,7 @@
 """TensorRT 10 and 11: a separate Q/DQ pair before each input of an INT8 kernel; int8, symmetric, zero point 0.
 
-Sources: NVIDIA's documentation, "Working with Quantized Types", and its ONNX importer. What was measured by the engine of TensorRT for RTX says so.
+Sources: NVIDIA's documentation, "Working with Quantized Types", and its ONNX importer. What was measured with the
+engine of TensorRT for RTX says so.
 """
 
 from tensorflow_quantization.quantizers import QuantizationScheme
