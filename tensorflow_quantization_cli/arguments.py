@@ -16,10 +16,17 @@ METHODS = ("minmax", "percentile", "mse", "entropy")
 #: How `keras.applications` preprocesses images for its networks.
 PREPROCESSING = ("tf", "torch", "caffe")
 #: The arguments that are paths of files or folders, for the completion.
-PATHS = ("model", "path", "paths", "quantized", "data", "output", "file", "keep")
+PATHS = ("model", "path", "paths", "quantized", "data", "output", "file", "keep", "html")
 #: Endings of images that Pillow reads.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 ARRAY_SUFFIXES = (".npy", ".npz")
+#: TFRecord files hold records of any form, so only the user knows how to read them.
+_RECORDS = (
+    " A TFRecord file does not say how its records are decoded: decode some hundred, and save them with "
+    "np.savez('data.npz', image=array), where the names are those of the model's inputs."
+)
+#: What a saved Keras model is, in the help.
+MODEL_FILE = "a .keras, .h5 or .hdf5 file"
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +43,16 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
 
 def add_force(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace what is there")
+
+
+def add_html(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--html", metavar="FILE", help="also write a report as one .html file, for a browser")
+
+
+def check_html(options: argparse.Namespace) -> None:
+    """Raises: argparse.ArgumentTypeError: the file of `--html` cannot be written, or is there."""
+    if options.html is not None:
+        check_output(options.html, ".html", options.force, ", which a browser opens")
 
 
 def add_choice(
@@ -114,9 +131,10 @@ def data(given: str) -> str:
     path = Path(given)
     if path.is_dir():
         if not images_in(path):
+            records = _RECORDS if any(path.rglob("*.tfrecord*")) else ""
             raise argparse.ArgumentTypeError(
                 f"The folder {given} holds no images: nothing in it, and in its folders, ends in "
-                f"{one_of(IMAGE_SUFFIXES)}."
+                f"{one_of(IMAGE_SUFFIXES)}.{records}"
             )
         return given
     if not path.exists():
@@ -124,9 +142,10 @@ def data(given: str) -> str:
             f"There is no folder or file {given}. Pass a folder of images, or an .npy or .npz file."
         )
     if path.suffix not in ARRAY_SUFFIXES:
+        hint = f" Pass its folder, {path.parent}." if path.suffix.lower() in IMAGE_SUFFIXES else ""
+        hint = _RECORDS if ".tfrecord" in path.name else hint  # also one of several, data.tfrecord-00000-of-00010
         raise argparse.ArgumentTypeError(
-            f"Data is a folder of images, or an .npy or .npz file, got the file {given}."
-            + (f" Pass its folder, {path.parent}." if path.suffix.lower() in IMAGE_SUFFIXES else "")
+            f"Data is a folder of images, or an .npy or .npz file, got the file {given}.{hint}"
         )
     return given
 
@@ -149,6 +168,8 @@ def check_output(path: str, suffix: str, force: bool, why: str = "") -> None:
         raise argparse.ArgumentTypeError(f"The directory {given.parent} does not exist; create it first.")
     if not os.access(given.parent, os.W_OK):
         raise argparse.ArgumentTypeError(f"The directory {given.parent} cannot be written to: no permission.")
+    if given.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a directory. Pass the name of a file.")
     if given.exists() and not force:
         raise argparse.ArgumentTypeError(f"{path} exists already. Pass --force to replace it, or another name.")
 

@@ -16,11 +16,13 @@ def progress_on_stderr() -> Iterator[None]:
         yield
 
 
-def show(result: Any, as_json: bool) -> None:
-    """Prints a result: its text, or its `to_dict()` as JSON."""
+def show(result: Any, as_json: bool, html: str | None = None) -> None:
+    """Prints a result: its text and the name of its HTML report, if there is one, or its `to_dict()` as JSON."""
     from tensorflow_quantization.text.tables import finite
 
     print(json.dumps(finite(result.to_dict()), indent=2) if as_json else result)
+    if html is not None and not as_json:
+        print(f"\nHTML report: {html}")
 
 
 def show_dict(result: dict[str, Any], text: str, as_json: bool) -> None:

@@ -14,12 +14,15 @@ from keras import tree
 
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import model_inputs
+from tensorflow_quantization_cli import results
 from tensorflow_quantization_cli.arguments import images_in
 
 #: Channels of an image, and what Keras calls such images.
 _COLORS = {1: "grayscale", 3: "rgb", 4: "rgba"}
 #: The largest part of the samples, and the most of them, on which the result is measured and not calibrated.
 _HELD_OUT_SHARE, _HELD_OUT = 0.2, 64
+#: The most damaged images that an error names.
+_SHOWN = 5
 
 Indices = Sequence[int] | np.ndarray
 
@@ -133,25 +136,43 @@ def _images(
     paths = images_in(folder)
 
     def read_one(path: Path) -> np.ndarray:
+        image = keras.utils.load_img(
+            path,
+            color_mode=_COLORS[channels],
+            target_size=size,
+            interpolation="bilinear",
+            keep_aspect_ratio=options.crop,
+        )
+        return keras.utils.img_to_array(image, data_format=layout, dtype="float32")
+
+    def read(indices: Indices) -> np.ndarray:
         try:
-            image = keras.utils.load_img(
-                path,
-                color_mode=_COLORS[channels],
-                target_size=size,
-                interpolation="bilinear",
-                keep_aspect_ratio=options.crop,
-            )
+            images = np.stack([read_one(paths[index]) for index in indices])
         except ImportError as error:
             raise ImportError(
                 "Pillow reads images, and is not installed: pip install 'tensorflow-quantization[images]'"
             ) from error
         except Exception as error:  # Pillow raises errors of many classes for damaged files
-            raise ValueError(
-                f"The image {path} cannot be read: it is damaged, or no image. Repair or remove it."
-            ) from error
-        return keras.utils.img_to_array(image, data_format=layout, dtype="float32")
+            raise ValueError(_damaged(paths, read_one)) from error
+        return preprocess(images)
 
-    return len(paths), lambda indices: preprocess(np.stack([read_one(paths[index]) for index in indices]))
+    return len(paths), read
+
+
+def _damaged(paths: list[Path], read_one: Callable[[Path], np.ndarray]) -> str:
+    """The message that names the images of a folder that cannot be read, all at once."""
+    results.warn(f"An image cannot be read; all {len(paths)} are looked at.")
+    damaged = []
+    for path in paths:
+        try:
+            read_one(path)
+        except Exception:
+            damaged.append(str(path))
+    more = f" and {len(damaged) - _SHOWN} more" if len(damaged) > _SHOWN else ""
+    return (
+        f"{len(damaged)} of {len(paths)} images cannot be read, because they are damaged or no images: "
+        f"{', '.join(damaged[:_SHOWN])}{more}. Repair or remove them."
+    )
 
 
 def _size(fixed: tuple[int | None, ...], name: str, given: tuple[int, int] | None) -> tuple[int, int]:

@@ -159,8 +159,8 @@ def convert_saved_model_to_onnx(
         return
     if path.suffix not in SUFFIXES:
         raise ValueError(
-            f"{os.fspath(saved_model_dir)!r} is not a saved Keras model: expected a .keras or .h5 file, or a "
-            "SavedModel directory, which holds a saved_model.pb."
+            f"{os.fspath(saved_model_dir)!r} is not a saved Keras model: expected a .keras, .h5 or .hdf5 file, or "
+            "a SavedModel directory, which holds a saved_model.pb."
         )
     convert_keras_model_to_onnx(load_model(path), onnx_model_path, opset=opset)
 

@@ -39,12 +39,12 @@ def load_model(path: str | os.PathLike, *, trusted: bool = False) -> keras.Model
     """
     path = pathlib.Path(path)
     if path.is_dir():
-        raise ValueError(f"{path} is a directory; pass the path of a .keras file.")
+        raise ValueError(f"{path} is a directory; pass the path of a .keras, .h5 or .hdf5 file.")
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     if path.suffix not in SUFFIXES:
         hint = _OTHER_FILES.get(path.suffix.lower(), "")
-        raise ValueError(f"{path} is not a saved Keras model: expected a .keras or .h5 file.{hint}")
+        raise ValueError(f"{path} is not a saved Keras model: expected a .keras, .h5 or .hdf5 file.{hint}")
     if path.suffix == ".keras":
         _check_archive(path)
     try:

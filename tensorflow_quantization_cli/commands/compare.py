@@ -14,6 +14,7 @@ USAGE = "FLOAT QUANTIZED DATA [options]"
 EXAMPLES = (
     "kept/float.keras kept/quantized.keras kept/samples.npz",
     "float.keras quantized.keras images/ --file model.onnx --min-snr 20",
+    "kept/float.keras kept/quantized.keras kept/samples.npz --file model.onnx --html report.html",
 )
 FINDINGS = "the signal-to-noise ratio of the outputs is below --min-snr"
 
@@ -21,9 +22,9 @@ RUNTIMES = ("onnxruntime", "openvino")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="FLOAT", type=arguments.file, help="the .keras file of the float model")
+    parser.add_argument("path", metavar="FLOAT", type=arguments.file, help=f"the float model, {arguments.MODEL_FILE}")
     parser.add_argument(
-        "quantized", metavar="QUANTIZED", type=arguments.file, help="the .keras file of its quantized model"
+        "quantized", metavar="QUANTIZED", type=arguments.file, help=f"its quantized model, {arguments.MODEL_FILE}"
     )
     parser.add_argument("data", metavar="DATA", type=arguments.data, help="samples")
     arguments.add_preprocessing(parser)
@@ -33,12 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_choice(parser, "--runtime", RUNTIMES, "for an .onnx file; default: its target, or onnxruntime")
     arguments.add_min_snr(parser)
+    arguments.add_html(parser)
+    arguments.add_force(parser)
     arguments.add_json(parser)
     arguments.add_trust(parser)
 
 
 def check_arguments(options: argparse.Namespace) -> None:
     arguments.check_preprocessing(options)
+    arguments.check_html(options)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,5 +53,15 @@ def run(options: argparse.Namespace) -> int:
     samples = open_samples(float_model, options)
     data = samples.read(range(min(samples.count, samples.whole(options.samples) or samples.batch)))
     report = package.compare(float_model, quantized, data, file=options.file, runtime=options.runtime)
-    results.show(report, options.json)
+    if options.html is not None:
+        package.html_report(
+            options.html,
+            quantized,
+            float_model=float_model,
+            data=data,
+            file=options.file,
+            runtime=options.runtime,
+            comparison=report,
+        )
+    results.show(report, options.json, options.html)
     return int(results.below("The signal-to-noise ratio", report.output_snr, options.min_snr, "dB"))

@@ -22,7 +22,7 @@ outputs against the float model."""
 USAGE = "MODEL --data DATA -o FILE [options]"
 EXAMPLES = (
     "model.keras --data images/ -o model.onnx",
-    "model.keras --data images/ --scale 1/255 -o model.tflite",
+    "model.keras --data images/ --scale 1/255 -o model.tflite --html report.html",
     "model.keras --data inputs.npz --target openvino -o model.onnx --min-snr 20 --json",
     "model.keras --data images/ --weight-bits 4 --effort best --steps 500 -o model.onnx",
 )
@@ -36,10 +36,11 @@ _VERIFIED = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", type=arguments.file, help="the float model, a .keras file")
+    parser.add_argument("model", metavar="MODEL", type=arguments.file, help=f"the float model, {arguments.MODEL_FILE}")
     parser.add_argument("--data", metavar="DATA", required=True, type=arguments.data, help="samples, without labels")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the .onnx or .tflite file to write")
     arguments.add_choice(parser, "--target", arguments.TARGETS, "default: litert for a .tflite file, else onnxruntime")
+    arguments.add_html(parser)
     arguments.add_force(parser)
     arguments.add_json(parser)
     arguments.add_trust(parser)
@@ -88,6 +89,7 @@ def check_arguments(options: argparse.Namespace) -> None:
     options.target = options.target or ("litert" if lite else "onnxruntime")
     suffix = ".tflite" if options.target == "litert" else ".onnx"
     arguments.check_output(options.output, suffix, options.force, f", which {options.target} reads")
+    arguments.check_html(options)
     arguments.check_preprocessing(options)
     if options.samples > MOST_SAMPLES:
         raise argparse.ArgumentTypeError(f"--samples is at most {MOST_SAMPLES}: more do not change the ranges")
@@ -103,7 +105,7 @@ def check_arguments(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> int:
     with results.progress_on_stderr():
         summary = _quantize(options)
-    results.show(summary, options.json)
+    results.show(summary, options.json, options.html)
     snr = results.below("The signal-to-noise ratio", summary.snr, options.min_snr, "dB")
     if snr:
         results.note(
@@ -177,7 +179,30 @@ def _quantize(options: argparse.Namespace) -> Any:
             figures = measure(model, quantized, (float_file, written), options.target, runtime, measured)
             if options.keep is not None:
                 _keep(Path(options.keep), quantized, float_twin, measured)
+            if options.html is not None:
+                print("Write the HTML report")
+                package.html_report(
+                    options.html,
+                    quantized,
+                    float_model=model,
+                    data=measured,
+                    file=written,
+                    float_file=float_file,
+                    metrics=_metrics(figures),
+                    latency=False,  # it is among the figures
+                )
     return Summary(options.output, options.target, runtime, held_out=bool(len(held_out)), **figures)
+
+
+def _metrics(figures: dict[str, Any]) -> dict[str, tuple[str | None, str]]:
+    """The figures of a `Summary` that an HTML report does not find itself, for float and quantized."""
+    found: dict[str, tuple[str | None, str]] = {}
+    if figures["same_class"] is not None:
+        found["Same class as float"] = (None, f"{100 * figures['same_class']:.1f} %")
+    if figures["milliseconds"] is not None:
+        of_float, of_quantized = (f"{ms:.3g} ms" for ms in figures["milliseconds"])
+        found["Latency"] = (of_float, of_quantized)
+    return found
 
 
 def _keep(folder: Path, quantized: Any, float_model: Any, samples: Any) -> None:

@@ -12,6 +12,7 @@ USAGE = "FILE [options]"
 EXAMPLES = (
     "model.onnx",
     "model.onnx --runtime openvino --min-integer-share 0.95",
+    "model.onnx --html report.html",
     "model.onnx --runtime tensorrt --input-shape image:1x224x224x3 --compute-capability 8.6",
 )
 FINDINGS = "the share in integers is below --min-integer-share"
@@ -29,7 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compute-capability", metavar="X.Y", help="for tensorrt, the GPU to build for, for example 8.6; default: any"
     )
     parser.add_argument("--min-integer-share", type=arguments.number, metavar="SHARE", help="from 0 to 1")
+    arguments.add_html(parser)
+    arguments.add_force(parser)
     arguments.add_json(parser)
+
+
+def check_arguments(options: argparse.Namespace) -> None:
+    if options.html is not None and (options.input_shape or options.compute_capability):
+        raise argparse.ArgumentTypeError(
+            "--html takes the file as it is: leave out --input-shape, --compute-capability"
+        )
+    arguments.check_html(options)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,5 +50,7 @@ def run(options: argparse.Namespace) -> int:
     runtime = options.runtime or runtime_of(options.path, RUNTIMES)
     shapes = dict(options.input_shape) or None
     report = package.runtime_report(options.path, runtime, shapes, options.compute_capability)
-    results.show(report, options.json)
+    if options.html is not None:
+        package.html_report(options.html, file=options.path, runtime=runtime)
+    results.show(report, options.json, options.html)
     return int(results.below("The share in integers", report.integer_share, options.min_integer_share, ""))

@@ -117,6 +117,9 @@ def test_export_takes_options(quantized):
         (["export", "m.keras", "m2.txt"], ".onnx or .tflite"),
         (["export", "m.keras", "m.keras"], ".onnx or .tflite"),
         (["export", "m.keras", "nowhere/m2.onnx"], "The directory nowhere does not exist"),
+        (["report", "m.onnx", "--html", "nowhere/page.html"], "The directory nowhere does not exist"),
+        (["report", "m.onnx", "--html", "page.txt"], "Pass page.html."),
+        (["report", "m.onnx", "--html", "page.html", "--compute-capability", "8.6"], "leave out --input-shape"),
     ],
 )
 def test_a_wrong_argument_is_said_before_the_package_is_imported(tmp_path, monkeypatch, capsys, arguments, message):
@@ -143,7 +146,7 @@ def test_options_of_onnx_do_not_apply_to_tflite(quantized, capsys):
         ("report", "m.keras", "is a file of Keras"),
         ("check", "zip.onnx", "is a file of Keras"),
         ("check", "lite.onnx", "is a LiteRT file"),
-        ("describe", "m.onnx", "is not a saved Keras model: expected a .keras or .h5 file. An .onnx file is read by"),
+        ("describe", "m.onnx", "expected a .keras, .h5 or .hdf5 file. An .onnx file is read by"),
         ("describe", "m.tflite", "A .tflite file is written from a Keras model"),
         ("export", "m.onnx", "is not a saved Keras model"),
     ],
@@ -277,6 +280,27 @@ def test_nothing_is_overwritten_without_force(quantized, capsys):
     assert "exists already. Pass --force" in capsys.readouterr().err
     assert onnx_file.stat().st_mtime_ns == before
     assert main(["export", str(keras_file), str(onnx_file), "--force"]) == 0
+
+
+def test_compare_and_report_write_a_page(tmp_path, cnn, images, capsys):
+    pytest.importorskip("onnxruntime")
+    cnn.save(tmp_path / "f.keras")
+    model = calibrate(quantize_model(cnn, target="onnxruntime"), images[0], verbose=0)
+    model.save(tmp_path / "m.keras")
+    onnx_file, page = str(export_onnx(model, tmp_path / "m.onnx")), tmp_path / "page.html"
+    np.save(tmp_path / "images.npy", images[0])
+    assert main(["report", onnx_file, "--html", str(page)]) == 0
+    assert f"HTML report: {page}" in capsys.readouterr().out
+    assert "Conv" in (of_file := page.read_text())
+    keras_files = [str(tmp_path / name) for name in ("f.keras", "m.keras", "images.npy")]
+    arguments = ["compare", *keras_files, "--file", onnx_file, "--html", str(page)]
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "page.html exists already. Pass --force" in capsys.readouterr().err
+    assert page.read_text() == of_file
+    assert main([*arguments, "--force", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["output_snr"] is not None  # stdout holds JSON alone
+    assert '"has_comparison":true' in page.read_text() and '"has_comparison":true' not in of_file
 
 
 def test_env_names_versions_and_devices(capsys):

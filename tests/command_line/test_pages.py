@@ -29,7 +29,7 @@ def commands(text):
 def folder(tmp_path, monkeypatch):
     """The current folder, with all files that the pages read, empty, and a folder with an image."""
     monkeypatch.chdir(tmp_path)
-    for name in ("model", "float", "quantized", "kept/float", "kept/quantized"):
+    for name in ("model", "float", "quantized", "kept/float", "kept/quantized", "shown/float", "shown/quantized"):
         (tmp_path / f"{name}.keras").parent.mkdir(exist_ok=True)
         (tmp_path / f"{name}.keras").touch()
     for name in (
@@ -37,8 +37,10 @@ def folder(tmp_path, monkeypatch):
         "segmentation.onnx",
         "float.onnx",
         "again.onnx",
+        "shown.onnx",
         "inputs.npz",
         "kept/samples.npz",
+        "shown/samples.npz",
         "images.npy",
     ):
         (tmp_path / name).touch()

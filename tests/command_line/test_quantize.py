@@ -114,6 +114,16 @@ def test_what_is_kept_is_what_compare_reads(folder, capsys):
     assert "kept exists already" in capsys.readouterr().err
 
 
+def test_a_page_shows_the_figures_of_the_summary(folder, capsys):
+    assert quantized("--html", "page.html", "--method", "minmax") == 0
+    said = capsys.readouterr().out
+    assert said.endswith("HTML report: page.html\n")
+    page = (folder / "page.html").read_text()
+    latency = next(line.split()[3] for line in said.splitlines() if line.startswith("latency"))
+    assert f'"value":"{latency} ms"' in page and "Same class as float" in page
+    assert '"has_comparison":true' in page and "pass float_file" not in page
+
+
 def test_images_of_another_scale_get_the_option_that_helps(folder, capsys):
     small_model(rescaling=False).save("model.keras")
     assert quantized() == 0
@@ -144,11 +154,20 @@ def test_what_does_not_fit_the_model_is_said_before_any_work(folder, capsys, arg
     assert not (folder / "model.onnx").exists()
 
 
-def test_a_damaged_image_is_named(folder, capsys):
-    image = folder / "images" / "cats" / "1.png"
-    image.write_bytes(image.read_bytes()[:50])
+def test_all_damaged_images_are_named_at_once(folder, capsys):
+    images = sorted((folder / "images").rglob("*.*g"))
+    images[3].write_bytes(images[3].read_bytes()[:50])
     assert quantized() == 2
-    assert "cats/1.png cannot be read" in capsys.readouterr().err
+    assert (
+        f"1 of 20 images cannot be read, because they are damaged or no images: {images[3].relative_to(folder)}."
+        in (capsys.readouterr().err)
+    )
+    for image in images[3:10]:
+        image.write_bytes(b"no image")
+    assert quantized() == 2
+    said = capsys.readouterr().err
+    assert "7 of 20 images" in said and "and 2 more. Repair or remove them." in said
+    assert [image for image in images if image.name in said.split("no images: ")[1]] == images[3:8]
 
 
 @pytest.mark.parametrize(
@@ -187,6 +206,12 @@ def test_a_quantized_model_and_a_file_of_another_kind_are_named(folder, capsys):
         (["--data", "empty"], "The folder empty holds no images"),
         (["--data", "model.keras"], "Data is a folder of images, or an .npy or .npz file, got the file model.keras."),
         (["--data", "images/dogs/0.jpg"], "Pass its folder, images/dogs."),
+        (["--data", "data.tfrecord-00000-of-00010"], "decode some hundred, and save them with np.savez"),
+        (["--data", "records"], "decode some hundred"),
+        (["-o", "empty.onnx", "--force"], "empty.onnx is a directory. Pass the name of a file."),
+        (["--html", "page"], "page does not end in .html, which a browser opens. Pass page.html."),
+        (["--html", "old.html"], "old.html exists already. Pass --force"),
+        (["--html", "nowhere/page.html"], "The directory nowhere does not exist"),
         (["-o", "model.tflite", "--target", "openvino"], "model.tflite does not end in .onnx, which openvino reads."),
         (["-o", "model.onnx", "--target", "litert"], "Pass model.tflite."),
         (["-o", "model.txt"], "Pass model.onnx."),
@@ -205,7 +230,11 @@ def test_a_quantized_model_and_a_file_of_another_kind_are_named(folder, capsys):
 )
 def test_wrong_arguments_are_said_before_the_package_is_imported(folder, monkeypatch, capsys, arguments, message):
     (folder / "old.onnx").touch()
-    (folder / "empty").mkdir()
+    for name in ("old.html", "data.tfrecord-00000-of-00010"):
+        (folder / name).touch()
+    for name in ("empty", "empty.onnx", "records"):
+        (folder / name).mkdir()
+    (folder / "records" / "data.tfrecord").touch()
     before = sorted(folder.rglob("*"))
     monkeypatch.setattr("tensorflow_quantization_cli.start.package", lambda: pytest.fail("the package was imported"))
     with pytest.raises(SystemExit, match="2"):

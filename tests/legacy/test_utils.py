@@ -213,7 +213,7 @@ def test_saved_model_that_is_not_there_is_named(tmp_path):
 def test_what_keras_does_not_save_is_refused(tmp_path, name):
     path = tmp_path / name
     path.mkdir() if name == "folder" else path.write_text("x")
-    with pytest.raises(ValueError, match=r"is not a saved Keras model: expected a \.keras or \.h5 file"):
+    with pytest.raises(ValueError, match=r"is not a saved Keras model: expected a \.keras, \.h5 or \.hdf5 file"):
         convert_saved_model_to_onnx(path, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
 

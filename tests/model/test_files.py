@@ -66,7 +66,7 @@ def test_code_in_a_file_does_not_run(name, tmp_path):
     ("name", "error", "message"),
     [
         ("missing.keras", FileNotFoundError, "There is no file"),
-        ("m.onnx", ValueError, r"expected a \.keras or \.h5 file"),
+        ("m.onnx", ValueError, r"expected a \.keras, \.h5 or \.hdf5 file"),
         ("", ValueError, "is a directory"),
     ],
 )
