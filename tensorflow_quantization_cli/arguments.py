@@ -12,7 +12,7 @@ from tensorflow_quantization_cli import start
 
 #: What the options take. Tests compare it with the arguments that the functions accept.
 TARGETS = ("onnxruntime", "openvino", "tensorrt", "litert")
-METHODS = ("minmax", "percentile", "mse", "entropy")
+METHODS = ("minmax", "percentile", "mse", "entropy", "auto")
 #: How `keras.applications` preprocesses images for its networks.
 PREPROCESSING = ("tf", "torch", "caffe")
 #: The arguments that are paths of files or folders, for the completion.

@@ -9,12 +9,13 @@ from typing import Any
 import keras
 from keras import tree
 
+from tensorflow_quantization.calibration.auto import AllMethods, least_output_errors
 from tensorflow_quantization.calibration.entropy import Entropy
 from tensorflow_quantization.calibration.estimator import MergeableEstimator, RangeEstimator
 from tensorflow_quantization.calibration.input_scale import warn_of_scale
 from tensorflow_quantization.calibration.min_max import MinMax
 from tensorflow_quantization.calibration.mse import MSE
-from tensorflow_quantization.calibration.observation import Observation, Observed, calibrating
+from tensorflow_quantization.calibration.observation import Observed, calibrating
 from tensorflow_quantization.calibration.percentile import Percentile
 from tensorflow_quantization.model.graph import LayerGraph, check_is_model
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
@@ -31,6 +32,10 @@ ESTIMATORS: dict[str, type[MergeableEstimator]] = {
     "mse": MSE,
     "entropy": Entropy,
 }
+
+#: The method that compares the ranges of all others.
+AUTO = "auto"
+METHODS = (*ESTIMATORS, AUTO)
 
 #: Former name of a method to its name today.
 _OLDER_NAMES = {"max": "minmax"}
@@ -71,6 +76,8 @@ def calibrate(
             - "percentile": 99.99 % of the values.
             - "mse": the least mean squared quantization error.
             - "entropy": the least Kullback-Leibler divergence, as in TensorRT.
+            - "auto": of the ranges of all methods, the range with the least squared error of the outputs of the layers
+              that read the tensor. It runs over the data twice, and takes several times as long.
             - a function without arguments that returns a `RangeEstimator`: `lambda: Percentile(99.9)`.
         steps: int, the greatest number of batches; `None` (default) is all. A generator that never ends needs it.
         batch_size: int, samples in a batch of arrays; `None` (default) is 32, or the batch size of the model if it has
@@ -82,10 +89,11 @@ def calibrate(
 
     Raises:
         TypeError: `model` is no `keras.Model`, `data` is `None`, `method` makes no `RangeEstimator`, or `steps` or
-            `batch_size` is no int.
+            `batch_size` is no int; or the data is a generator, which "auto" cannot read twice.
         ValueError: the model has no quantizers, `method` is unknown, `steps` or `batch_size` is below 1, the data is
             empty or does not have the shapes of the model's inputs, a tensor is NaN or infinite, or no data reached a
-            quantizer. All ranges are unchanged then.
+            quantizer; or, for "auto", the model has a `predict_step` of its own, or the data had other batches when it
+            was read again. All ranges are unchanged then.
     """
     if isinstance(data, keras.Model):
         raise TypeError("data is a model. Pass the model first: calibrate(model, data).")
@@ -95,15 +103,41 @@ def calibrate(
         raise TypeError("data is None. Pass a calibration set, such as an array of inputs.")
     check_count("steps", steps)
     check_count("batch_size", batch_size)
+    if method == AUTO:
+        _check_reads_twice(model, data)
     paths = layer_paths(model)
     observed = [
         Observed(quantizer, paths[id(quantizer)], _made_by(make_estimator))
         for quantizer in quantizers
         if quantizer.has_own_range
     ]
+    batches = _Batches(model, data, steps, batch_size, verbose)
     with calibrating(model, quantizers, observed) as observation:
-        _run(model, observation, quantizers, data, steps, batch_size, verbose)
-    _set_ranges(observed)
+        for x in batches:
+            with plain_errors():
+                observation.run(x)
+            if batches.done == 0:
+                with observing(dict.fromkeys(quantizers, unquantized)):
+                    warn_of_scale(model, x)
+    if batches.done == 0:
+        raise ValueError("The calibration data is empty: it has no batch.")
+    _check_seen(observed)
+    # All ranges are computed before the first is set: an estimator that raises leaves the model unchanged.
+    if method == AUTO:
+        again = _Batches(model, data, steps, batch_size, verbose)
+        with plain_errors():
+            ranges = least_output_errors(model, quantizers, observed, again)
+        if again.done != batches.done:
+            raise ValueError(
+                f"data had {batches.done} batches at first, and {again.done} when it was read again, which "
+                "method='auto' does. Pass arrays, or a list of the batches."
+            )
+    else:
+        ranges = [one.estimator.range(one.quantizer.scheme) for one in observed]
+    for one, (low, high) in zip(observed, ranges, strict=True):
+        one.quantizer.set_range(low, high)
+        # The choice of "auto" depends on more than the statistics: they would not merge to the choice for all data.
+        one.quantizer.estimator = None if method == AUTO else one.estimator
     for quantizer in quantizers:
         quantizer.frozen = quantizer.ranges != "learned"
     model.train_function = None  # one that was compiled before moves the ranges
@@ -187,38 +221,55 @@ def _estimator(method):
     if callable(method):
         return method
     if not isinstance(method, str):
-        raise TypeError(must_be_one_of("method", ESTIMATORS, method, "a function that returns a RangeEstimator"))
+        raise TypeError(must_be_one_of("method", METHODS, method, "a function that returns a RangeEstimator"))
+    if method == AUTO:
+        return AllMethods
     name = _OLDER_NAMES.get(method, method)
     if name not in ESTIMATORS:
-        raise ValueError(must_be_one_of("method", ESTIMATORS, method))
+        raise ValueError(must_be_one_of("method", METHODS, method))
     return ESTIMATORS[name]
 
 
-def _run(model, observation: Observation, quantizers, data, steps, batch_size, verbose) -> None:
-    total, batches = _batches(model, data, batch_size)
-    if steps is not None:
-        total = steps if total is None else min(steps, total)
-    bar = keras.utils.Progbar(total, verbose=verbose, unit_name="batch")
-    done = 0
-    for x in batches:
-        with plain_errors():
-            observation.run(x)
-        if done == 0:
-            with observing(dict.fromkeys(quantizers, unquantized)):
-                warn_of_scale(model, x)
-        done += 1
-        bar.update(done, finalize=done == total)
-        if done == total:
-            break
-    if done == 0:
-        raise ValueError("The calibration data is empty: it has no batch.")
-    if total is None:
-        bar.update(done, finalize=True)
+def _check_reads_twice(model: keras.Model, data: Any) -> None:
+    if isinstance(data, Iterator):
+        raise TypeError(
+            f"method='auto' reads data twice, and a {type(data).__name__} can be read once. Pass arrays, a list of the "
+            "batches, or an object that can be iterated over again."
+        )
+    if _has_own_step(model):
+        raise ValueError(
+            f"method='auto' computes layer by layer, and {type(model).__name__} has a predict_step of its own, which "
+            "alone knows what the layers get. Use another method, such as 'mse'."
+        )
+
+
+def _has_own_step(model: keras.Model) -> bool:
+    return type(model).predict_step is not keras.Model.predict_step
+
+
+class _Batches:
+    """The x of each batch, with a progress bar; `done` counts those that are finished."""
+
+    def __init__(self, model, data, steps, batch_size, verbose):
+        total, self._batches = _batches(model, data, batch_size)
+        self._total = total if steps is None else steps if total is None else min(steps, total)
+        self._bar = keras.utils.Progbar(self._total, verbose=verbose, unit_name="batch")
+        self.done = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for x in self._batches:
+            yield x
+            self.done += 1
+            self._bar.update(self.done, finalize=self.done == self._total)
+            if self.done == self._total:
+                return
+        if self.done and self._total is None:
+            self._bar.update(self.done, finalize=True)
 
 
 def _batches(model, data, batch_size) -> tuple[int | None, Iterator[Any]]:
     """The number of batches, `None` if it is unknown, and the x of each."""
-    if type(model).predict_step is not keras.Model.predict_step:  # only this method knows what it takes
+    if _has_own_step(model):  # only this method knows what it takes
         adapter = data_adapter(data, batch_size)
         pairs = map(keras.utils.unpack_x_y_sample_weight, adapter.get_numpy_iterator())
         return adapter.num_batches, (x for x, _, _ in pairs)
@@ -227,12 +278,7 @@ def _batches(model, data, batch_size) -> tuple[int | None, Iterator[Any]]:
     return batches.count, (tree.pack_sequence_as(graph.input_structure, arrays) for arrays in batches)
 
 
-def _set_ranges(observed: list[Observed]) -> None:
+def _check_seen(observed: list[Observed]) -> None:
     unseen = [one.path for one in observed if not one.seen]
     if unseen:
         raise ValueError(f"No data reached {', '.join(unseen)}: the model's predict_step does not call these layers.")
-    # All ranges are computed before the first is set: an estimator that raises leaves the model unchanged.
-    ranges = [one.estimator.range(one.quantizer.scheme) for one in observed]
-    for one, (low, high) in zip(observed, ranges, strict=True):
-        one.quantizer.set_range(low, high)
-        one.quantizer.estimator = one.estimator

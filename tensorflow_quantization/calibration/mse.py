@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tensorflow_quantization.calibration.histogram import Histogram
@@ -26,23 +28,28 @@ class MSE(Histogram):
     """
 
     def range(self, scheme):
-        low, high = self.low, self.high
-        best = self._best([(f * low, f * high) for f in _FRACTIONS], scheme)
+        low, high = np.outer([self.low, self.high], _FRACTIONS)
+        low, high = self._best(low, high, scheme)
         if not scheme.symmetric:
-            best = self._best([(best[0], f * high) for f in _FRACTIONS], scheme)
-            best = self._best([(f * low, best[1]) for f in _FRACTIONS], scheme)
-        return best
+            low, high = self._best(low, _FRACTIONS * self.high, scheme)
+            low, high = self._best(_FRACTIONS * self.low, high, scheme)
+        return low, high
 
-    def _best(self, candidates: list[tuple[float, float]], scheme: QuantizationScheme) -> tuple[float, float]:
-        return min(candidates, key=lambda range_: self._error(range_, scheme))
+    def _best(self, low: Any, high: Any, scheme: QuantizationScheme) -> tuple[float, float]:
+        low, high = np.broadcast_arrays(low, high)
+        best = np.argmin(self._errors(low, high, scheme))
+        return float(low[best]), float(high[best])
 
-    def _error(self, range_: tuple[float, float], scheme: QuantizationScheme) -> float:
-        x, counts = self._occupied()
-        low, high = np.array(range_)
+    def _errors(self, low: np.ndarray, high: np.ndarray, scheme: QuantizationScheme) -> np.ndarray:
+        """Returns the sum of (quantized - x)**2 for each range.
+
+        All values that round to one level add up to sum(x**2) - 2 * level * sum(x) + level**2 * count. These sums over
+        neighbouring bins are differences of cumulative sums, so the time depends on the levels, not on the bins.
+        """
         scale, zero_point = numerics.scale_from_range(low, high, scheme, np)
-        quantized = numerics.dequantize(numerics.quantize(x, scale, zero_point, scheme, np), scale, zero_point)
-        return float(np.sum(counts * (quantized - x) ** 2))
-
-    def _occupied(self) -> tuple[np.ndarray, np.ndarray]:
-        occupied = self.counts > 0
-        return self.centers[occupied], self.counts[occupied]
+        levels = (np.arange(scheme.qmin, scheme.qmax + 1.0) - zero_point[:, None]) * scale[:, None]
+        x = self.centers
+        ends = np.searchsorted(x, (levels[:, 1:] + levels[:, :-1]) / 2)
+        ends = np.pad(ends, [(0, 0), (1, 1)], constant_values=[(0, 0), (0, len(x))])
+        count, first, second = (np.diff(np.append(0.0, np.cumsum(self.counts * x**power))[ends]) for power in (0, 1, 2))
+        return np.sum(second - 2 * levels * first + levels**2 * count, axis=1)

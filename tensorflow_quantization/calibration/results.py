@@ -93,7 +93,7 @@ def merge_calibrations(paths: Sequence[Path], path: Path) -> None:
     """Merges the calibrations of parts of the data, from several machines, into the calibration of all data.
 
     Each machine calibrates the same quantized model with its part of the data. The merged file is the file of one run
-    with all batches, byte for byte.
+    with all batches, byte for byte. The ranges of "auto" cannot be merged.
 
     Examples:
         >>> for part in (0, 1):
@@ -124,7 +124,8 @@ def merge_calibrations(paths: Sequence[Path], path: Path) -> None:
             if entry["statistics"] is None:
                 raise ValueError(
                     f"{what.capitalize()} has no statistics of {name!r}, so it cannot be merged. Call save_calibration "
-                    f"directly after calibrate, with a method of {', '.join(map(repr, ESTIMATORS))}."
+                    f"directly after calibrate, with a method of {', '.join(map(repr, ESTIMATORS))}. The ranges of "
+                    "'auto' cannot be merged."
                 )
             for key in ("method", "arguments", "scheme"):
                 if entry[key] != merged[name][key]:

@@ -25,7 +25,6 @@ from tensorflow_quantization.comparison.output_noise import OutputNoise, before_
 from tensorflow_quantization.comparison.parts import (
     FloatTwin,
     Part,
-    activation_quantizers_in,
     parts_of,
     weight_quantizers_in,
 )
@@ -40,7 +39,7 @@ from tensorflow_quantization.model.side_by_side import SideBySide
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantizers.observing import observing
 from tensorflow_quantization.text.arguments import suggests_arguments
-from tensorflow_quantization.wrappers import float_path, inner_layer
+from tensorflow_quantization.wrappers import activation_quantizers_in, float_path, inner_layer
 
 if TYPE_CHECKING:
     from tensorflow_quantization.comparison.file_tensors import FileTensors

@@ -17,11 +17,11 @@ from keras import ops
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.interpreter import infer
 from tensorflow_quantization.model.weights import float32_array
-from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer, numerics
+from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from tensorflow_quantization.quantizers.observing import Observer, observing, unquantized
 from tensorflow_quantization.wrappers import (
     BaseQuantizeWrapper,
-    activation_quantizers,
+    activation_quantizers_in,
     float_path,
     inner_layer,
     wrappers_in,
@@ -146,21 +146,9 @@ def parts_of(call: Call, twin: FloatTwin) -> list[Part]:
     return parts
 
 
-def activation_quantizers_in(operation: Any) -> list[ActivationQuantizer]:
-    """Returns the activation quantizers of an operation and of all wrappers in it, each once."""
-    found = [*activation_quantizers(operation), *(q for w in wrappers_in(operation) for q in w.activation_quantizers)]
-    return list({id(q): q for q in found}.values())
-
-
 def weight_quantizers_in(operation: Any) -> list[WeightQuantizer]:
     """Returns the weight quantizers of all wrappers in an operation."""
     return [q for wrapper in wrappers_in(operation) for q in wrapper.weight_quantizers.values()]
-
-
-def quantized(x: Any, scale: Any, zero_point: Any, scheme: QuantizationScheme) -> Any:
-    """Returns a tensor rounded to integers of any scheme and scale, in its dtype."""
-    x32, scale, zero_point = (ops.cast(v, "float32") for v in (x, scale, zero_point))
-    return ops.cast(numerics.dequantize(numerics.quantize(x32, scale, zero_point, scheme), scale, zero_point), x.dtype)
 
 
 def _same_variables(operation: Any, original: Any) -> list[tuple[keras.Variable, keras.Variable]]:

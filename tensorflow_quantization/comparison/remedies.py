@@ -18,7 +18,6 @@ from tensorflow_quantization.comparison.parts import (
     FloatTwin,
     Observers,
     Part,
-    quantized,
     weight_quantizers_in,
 )
 from tensorflow_quantization.comparison.statistics import Range, Usage, by_channel
@@ -28,6 +27,7 @@ from tensorflow_quantization.model.interpreter import CallFunction
 from tensorflow_quantization.model.keras_classes import keras_class_names
 from tensorflow_quantization.model.weights import float32_array, merged_array, variable_of
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer, numerics
+from tensorflow_quantization.quantizers.fake_quantize import rounded
 from tensorflow_quantization.quantizers.observing import Observer
 from tensorflow_quantization.quantizers.scheme import MAX_BITS
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, wrappers_in
@@ -98,7 +98,7 @@ def _of_activation(
             shape = [1] * len(x.shape)
             if scale.ndim:
                 shape[usage.axis] = -1
-            return quantized(x, scale.reshape(shape), zero_point.reshape(shape), scheme)
+            return rounded(x, scale.reshape(shape), zero_point.reshape(shape), scheme)
 
         return observer
 

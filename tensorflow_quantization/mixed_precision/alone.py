@@ -6,24 +6,22 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
 
 from tensorflow_quantization.comparison.output_noise import OutputNoise, Variant, before_saturation
-from tensorflow_quantization.comparison.parts import (
-    FloatTwin,
-    Observers,
-    activation_quantizers_in,
-    weight_quantizers_in,
-)
+from tensorflow_quantization.comparison.parts import FloatTwin, Observers, weight_quantizers_in
 from tensorflow_quantization.mixed_precision.precision import Precision
-from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
+from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.inputs import model_inputs
-from tensorflow_quantization.model.interpreter import infer
-from tensorflow_quantization.model.op_traits import origin
 from tensorflow_quantization.model.precision import computing_in_float32, in_float32
 from tensorflow_quantization.model.weights import variable_of
-from tensorflow_quantization.quantizers import ActivationQuantizer
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_path, inner_layer, wrappers_in
+from tensorflow_quantization.wrappers import (
+    activation_quantizers_in,
+    float_path,
+    inner_layer,
+    output_quantizer,
+    wrappers_in,
+)
+from tensorflow_quantization.wrappers.quantized_inputs import quantized_inputs
 
 
 def quantized_calls(graph: LayerGraph) -> dict[str, Call]:
@@ -100,29 +98,11 @@ def noise_alone(
 def _alone(call: Call, twin: FloatTwin) -> Variant:
     """Returns the float model with one quantized layer."""
     operation = call.operation
-    own = [q for q in activation_quantizers_in(operation) if q is not _output_quantizer(operation)]
+    own = [q for q in activation_quantizers_in(operation) if q is not output_quantizer(operation)]
     active: Observers = dict.fromkeys([*own, *weight_quantizers_in(operation)])
 
     def function(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        args, kwargs = _quantized_inputs(call, args, kwargs)
+        args, kwargs = quantized_inputs(call, args, kwargs)
         return twin.with_quantizers(operation, args, kwargs, active, own=True)
 
     return Variant(operation, function)
-
-
-def _quantized_inputs(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """Returns the arguments of a call, quantized where the layers before it quantize them in the quantized model."""
-
-    def read(tensor: Any, value: Any) -> Any:
-        producer = origin(tensor).producer if isinstance(tensor, Tensor) else None
-        quantizer = _output_quantizer(producer.operation) if producer is not None else None
-        return value if quantizer is None else infer(quantizer, value)
-
-    written = (call.args, {name: call.kwargs[name] for name in kwargs})
-    return tree.map_structure(read, written, (args, kwargs))
-
-
-def _output_quantizer(operation: Any) -> ActivationQuantizer | None:
-    if isinstance(operation, ActivationQuantizer):
-        return operation
-    return operation.output_quantizer if isinstance(operation, BaseQuantizeWrapper) else None

@@ -139,6 +139,11 @@ def multiplies_activations(call: Call) -> bool:
 
 def origin(tensor: Tensor) -> Tensor:
     """Returns the tensor from which data movement alone leads to `tensor`; `tensor` itself if nothing moves data."""
-    while (call := tensor.producer) is not None and Trait.MOVES_DATA in traits(call) and len(call.inputs) == 1:
+    while (call := tensor.producer) is not None and moves_data(call):
         tensor = call.inputs[0]
     return tensor
+
+
+def moves_data(call: Call) -> bool:
+    """Returns whether a call only moves the data of its only input."""
+    return Trait.MOVES_DATA in traits(call) and len(call.inputs) == 1

@@ -20,7 +20,7 @@ from typing import Any
 import keras
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
-from tensorflow_quantization.model.op_traits import Trait, origin, traits
+from tensorflow_quantization.model.op_traits import Trait, moves_data, origin, traits
 from tensorflow_quantization.quantize.spec import LayerConfig
 from tensorflow_quantization.targets import Placement, Target
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
@@ -131,7 +131,7 @@ class _Readers:
             entry, source = self.find(call)
             for index in (i for i, operand in enumerate(call.operands) if operand is tensor):
                 yield _Reader(call, index, self._bits(call, entry), entry, source)
-            if Trait.MOVES_DATA in traits(call) and len(call.inputs) == 1:
+            if moves_data(call):
                 for output in call.outputs:
                     yield from self.of(output)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from keras import ops
 
+from tensorflow_quantization.quantizers import numerics
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme
 
 
@@ -58,6 +59,18 @@ def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, grad
     ratio = ops.clip(x / scale, scheme.qmin - zero_point, scheme.qmax - zero_point)
     rounded = ratio + ops.stop_gradient(ops.round(ratio) - ratio)
     return rounded * scale
+
+
+def rounded(x, scale, zero_point, scheme: QuantizationScheme):
+    """Returns `dequantize(quantize(x))` without a gradient, in the dtype of `x`.
+
+    Args:
+        x: float tensor of any shape.
+        scale, zero_point: broadcastable to `x`.
+        scheme: its `qmin` and `qmax` clip.
+    """
+    x32, scale, zero_point = (ops.cast(v, "float32") for v in (x, scale, zero_point))
+    return ops.cast(numerics.dequantize(numerics.quantize(x32, scale, zero_point, scheme), scale, zero_point), x.dtype)
 
 
 def float32(x):

@@ -3,7 +3,14 @@
 from tensorflow_quantization.wrappers import attention, layers, recurrent
 from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper, float_name, float_path, quantized_name
 from tensorflow_quantization.wrappers.non_weighted import NonWeightedBaseQuantizeWrapper
-from tensorflow_quantization.wrappers.queries import activation_quantizers, find_wrapper, inner_layer, wrappers_in
+from tensorflow_quantization.wrappers.queries import (
+    activation_quantizers,
+    activation_quantizers_in,
+    find_wrapper,
+    inner_layer,
+    output_quantizer,
+    wrappers_in,
+)
 from tensorflow_quantization.wrappers.weighted import WeightedBaseQuantizeWrapper
 
 __all__ = [
@@ -11,12 +18,14 @@ __all__ = [
     "NonWeightedBaseQuantizeWrapper",
     "WeightedBaseQuantizeWrapper",
     "activation_quantizers",
+    "activation_quantizers_in",
     "attention",
     "find_wrapper",
     "float_name",
     "float_path",
     "inner_layer",
     "layers",
+    "output_quantizer",
     "quantized_name",
     "recurrent",
     "wrappers_in",

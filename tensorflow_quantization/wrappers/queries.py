@@ -50,6 +50,19 @@ def activation_quantizers(operation: Any) -> list[ActivationQuantizer]:
     return operation.activation_quantizers if isinstance(operation, BaseQuantizeWrapper) else []
 
 
+def activation_quantizers_in(operation: Any) -> list[ActivationQuantizer]:
+    """Returns the activation quantizers of an operation and of all wrappers in it, each once."""
+    found = [*activation_quantizers(operation), *(q for w in wrappers_in(operation) for q in w.activation_quantizers)]
+    return list({id(q): q for q in found}.values())
+
+
+def output_quantizer(operation: Any) -> ActivationQuantizer | None:
+    """Returns what quantizes the output of an operation; an `ActivationQuantizer` is its own."""
+    if isinstance(operation, ActivationQuantizer):
+        return operation
+    return operation.output_quantizer if isinstance(operation, BaseQuantizeWrapper) else None
+
+
 def inner_layer(operation: Any) -> Any:
     """Returns the layer in a wrapper. Any other operation is returned unchanged."""
     return operation.layer if isinstance(operation, BaseQuantizeWrapper) else operation

@@ -291,7 +291,7 @@ def broken(x):
         (broken, {}, "got values that are NaN or infinite"),
         (lambda x: x * np.float32(np.inf), {}, "got values that are NaN or infinite"),
         (lambda x: iter(()), {}, None),
-        (lambda x: x, {"method": "kl"}, "method must be one of 'minmax', 'percentile', 'mse', 'entropy', got 'kl'"),
+        (lambda x: x, {"method": "kl"}, "'percentile', 'mse', 'entropy', 'auto', got 'kl'"),
         (lambda x: x, {"method": "percentil"}, "Did you mean 'percentile'"),
         (lambda x: x, {"steps": 0}, "steps must be at least 1, got 0"),
     ],

@@ -16,7 +16,7 @@ from mutations import mutate
 
 from tensorflow_quantization import QuantizationSpec, __version__, calibrate, check_onnx, export_onnx, quantize_model
 from tensorflow_quantization.accuracy import post_training
-from tensorflow_quantization.calibration.calibrate import ESTIMATORS
+from tensorflow_quantization.calibration.calibrate import METHODS as CALIBRATION_METHODS
 from tensorflow_quantization.export import validation
 from tensorflow_quantization.export.verification import onnx_runtimes
 from tensorflow_quantization.inspection.checks.check import RULES
@@ -401,6 +401,6 @@ def test_options_take_what_the_functions_take():
     assert set(export.PRECISIONS) == set(validation.TOLERANCES)
     assert set(export.INPUT_LAYOUTS) == set(validation.INPUT_LAYOUTS)
     assert export.OLDEST_OPSET == validation.MIN_OPSET
-    assert set(METHODS) == set(ESTIMATORS)
+    assert METHODS == CALIBRATION_METHODS
     assert quantize.EFFORTS == post_training.EFFORTS
     assert quantize.MOST_SAMPLES == post_training._SAMPLES
