@@ -110,7 +110,10 @@ def assert_loads(path, x):
     session.run(None, x if isinstance(x, dict) else {names[0]: x})
 
 
-@pytest.mark.parametrize("network", [*THROUGH_TENSORFLOW, deeplab, segformer, retinanet], indirect=True)
+LARGE = [pytest.param(build, marks=pytest.mark.slow) for build in (deeplab, segformer, retinanet)]
+
+
+@pytest.mark.parametrize("network", [*THROUGH_TENSORFLOW, *LARGE], indirect=True)
 def test_float_file_agrees(network, tmp_path):
     model, x = network
     assert_loads(export_onnx(model, tmp_path / "m.onnx", verify_with=x), x)
@@ -118,7 +121,7 @@ def test_float_file_agrees(network, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:The quantized form of RetinaNet", "ignore:The config of layer .*ViTPatching")
 @pytest.mark.parametrize("target", [None, "onnxruntime"], ids=str)
-@pytest.mark.parametrize("network", [*THROUGH_TENSORFLOW, deeplab, segformer, retinanet], indirect=True)
+@pytest.mark.parametrize("network", [*THROUGH_TENSORFLOW, *LARGE], indirect=True)
 def test_quantized_file_agrees(network, target, tmp_path):
     model, x = network
     quantized = calibrate(quantize_model(model, target=target), x, verbose=0)
