@@ -17,6 +17,8 @@ if "KERAS_BACKEND" not in os.environ:
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # TensorFlow computes channels-first convolutions on a CPU with oneDNN only, which it leaves off on some processors.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# The warning is about this processor, not about what the processes of a test do.
+os.environ.setdefault("PYTHONWARNINGS", "ignore:ONNX Runtime saturates on this processor:UserWarning")
 # The models are so small that threads wait for each other longer than they compute.
 for threads in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"):
     os.environ.setdefault(threads, "1")

@@ -27,7 +27,8 @@ def run(script: pathlib.Path, folder: pathlib.Path, *arguments: str) -> str:
     # With oneDNN and one thread, TensorFlow 2.21 ends with "double free or corruption" where the roundings of fer are
     # trained, on a processor with AVX-512 and without VNNI.
     environment["TF_ENABLE_ONEDNN_OPTS"] = "0"
-    command = [sys.executable, "-W", "error::UserWarning", str(script), *arguments]
+    processor = "ignore:ONNX Runtime saturates on this processor:UserWarning"
+    command = [sys.executable, "-W", "error::UserWarning", "-W", processor, str(script), *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout

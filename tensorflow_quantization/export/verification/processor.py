@@ -73,9 +73,9 @@ def warn_if_saturated(path: Path, batches: Iterable[dict[str, np.ndarray]]) -> N
                 most = max(most, float(np.abs(found - wanted).max()) / largest)
     if most > _UNNOTICED:
         warn_user(
-            f"The file is right, but on this processor, which has no VNNI, ONNX Runtime adds products of 8-bit "
-            f"integers in 16 bits and saturates: an output changes by up to {most:.2g} of its largest value. For such "
-            f"processors, quantize with weight_bits=7, or create the session with "
+            f"ONNX Runtime saturates on this processor, which has no VNNI: it adds products of 8-bit integers in 16 "
+            f"bits. The file is right, but an output changes by up to {most:.2g} of its largest value. For such processors, "
+            f"quantize with weight_bits=7, or create the session with "
             f"options.add_session_config_entry('session.x64quantprecision', '1')."
         )
 
