@@ -74,8 +74,8 @@ def warn_if_saturated(path: Path, batches: Iterable[dict[str, np.ndarray]]) -> N
     if most > _UNNOTICED:
         warn_user(
             f"ONNX Runtime saturates on this processor, which has no VNNI: it adds products of 8-bit integers in 16 "
-            f"bits. The file is right, but an output changes by up to {most:.2g} of its largest value. For such processors, "
-            f"quantize with weight_bits=7, or create the session with "
+            f"bits. The file is right, but an output changes by up to {most:.2g} of its largest value. For such "
+            f"processors, quantize with weight_bits=7, or create the session with "
             f"options.add_session_config_entry('session.x64quantprecision', '1')."
         )
 
