@@ -56,9 +56,6 @@ class QuantizeAnnotate(keras.layers.Wrapper):
         """Calls the layer with the same arguments; Keras sets `training` for all layers within a call."""
         return self.layer(inputs, *args, **kwargs)
 
-    def compute_output_shape(self, input_shape):
-        return self.layer.compute_output_shape(input_shape)
-
     def get_config(self):
         return {**super().get_config(), "quantize_config": serialized(self.quantize_config)}
 

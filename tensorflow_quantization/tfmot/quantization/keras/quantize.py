@@ -22,7 +22,11 @@ from tensorflow_quantization.tfmot.quantization.keras.annotate import (
     quantize_annotate_model,
     without_annotations,
 )
-from tensorflow_quantization.tfmot.quantization.keras.default_8bit import Default8BitQuantizeScheme
+from tensorflow_quantization.tfmot.quantization.keras.default_8bit import (
+    Default8BitQuantizeConfig,
+    Default8BitQuantizeScheme,
+)
+from tensorflow_quantization.tfmot.quantization.keras.naming import with_prefix
 from tensorflow_quantization.tfmot.quantization.keras.quantize_config import QuantizeConfig
 from tensorflow_quantization.tfmot.quantization.keras.scheme import QuantizeScheme
 from tensorflow_quantization.tfmot.quantization.keras.wrapper import QuantizeWrapperV2, check_config, is_empty
@@ -42,19 +46,18 @@ def quantize_model(to_quantize: keras.Model, quantized_layer_name_prefix: str | 
 
     Args:
         to_quantize: a built `keras.Sequential` or functional model, which stays as it is.
-        quantized_layer_name_prefix: must be "quant_", the default.
+        quantized_layer_name_prefix: before the names of quantized layers; default "quant_". With another prefix,
+            `compare` does not find a layer's counterpart in the float model.
 
     Returns:
         The quantized `keras.Model`, which is not compiled.
 
     Raises:
-        ValueError: `to_quantize` is no such model, or the prefix is another one.
+        ValueError: `to_quantize` is no such model.
         RuntimeError: the model has a layer of a class that is not of Keras, without an annotation.
     """
     check_model("to_quantize", to_quantize)
-    return quantize_apply(
-        quantize_annotate_model(to_quantize), quantized_layer_name_prefix=quantized_layer_name_prefix
-    )
+    return quantize_apply(quantize_annotate_model(to_quantize), quantized_layer_name_prefix=quantized_layer_name_prefix)
 
 
 def quantize_apply(
@@ -64,36 +67,32 @@ def quantize_apply(
 ) -> keras.Model:
     """Return a copy of an annotated model with fake quantization in the annotated layers, for training.
 
-    Layers without an annotation stay in float. The quantized layers are named `quant_<layer name>`.
+    Layers without an annotation stay in float. Quantized layers are named `quant_<layer name>`.
 
     Examples:
         >>> from tensorflow_quantization.tfmot.quantization.keras import quantize_annotate_layer, quantize_apply
         >>> inputs = keras.Input((8,))
         >>> x = quantize_annotate_layer(keras.layers.Dense(4, name="hidden"))(inputs)
         >>> annotated = keras.Model(inputs, keras.layers.Dense(2, name="scores")(x))
-        >>> [layer.path for layer in describe(quantize_apply(annotated)) if layer.quantized]
+        >>> [layer.name for layer in describe(quantize_apply(annotated)) if layer.quantized]
         ['quant_keras_tensor', 'quant_hidden']
 
     Args:
         model: a built `keras.Sequential` or functional model with annotated layers; it stays as it is.
         scheme: a `QuantizeScheme`; `None` (default): `Default8BitQuantizeScheme()`.
-        quantized_layer_name_prefix: must be "quant_", the default.
+        quantized_layer_name_prefix: before the names of quantized layers; default "quant_". With another prefix,
+            `compare` does not find a layer's counterpart in the float model.
 
     Returns:
         The quantized `keras.Model`, which is not compiled.
 
     Raises:
-        ValueError: `model` is no such model; no layer is annotated; the scheme is none of this package; the prefix is
-            another one; or a `QuantizeConfig` asks for what this package has not. The message names the layer.
+        ValueError: `model` is no such model; no layer is annotated; the scheme is none of this package; or a
+            `QuantizeConfig` asks for what this package has not. The message names the layer.
         RuntimeError: an annotated layer is of a class that is not of Keras, and has no `QuantizeConfig`.
     """
     check_model("model", model)
     scheme = _check_scheme(scheme)
-    if quantized_layer_name_prefix != quantized_name(""):
-        raise ValueError(
-            f"quantized_layer_name_prefix must be {quantized_name('')!r}, got {quantized_layer_name_prefix!r}: reports "
-            "and exports find a layer by it. Rename the layers of the float model."
-        )
     graph, annotations = without_annotations(model)
     if not annotations:
         raise ValueError(
@@ -106,15 +105,12 @@ def quantize_apply(
         if annotation.quantize_config is not None:
             check_config(annotation.layer, annotation.quantize_config)
     float_model = rewrite(graph, lambda call, copy: [copy], compiled=False)
-    graph, plan = decide(
-        float_model,
-        FULL,
-        _spec(graph.flatten(), annotations),
-        None,
-        scheme.target,
-        scheme.weight_bits,
-        scheme.activation_bits,
-    )
+    spec, how = _spec(graph.flatten(), annotations), (None, scheme.target, scheme.weight_bits, scheme.activation_bits)
+    decided = decide(float_model, FULL, spec, *how)
+    if not decided[1].quantizes:  # layers that only move data do so in integers, if these come in
+        for tensor in graph.inputs:
+            spec.add(tensor.name)
+        decided = decide(float_model, FULL, spec, *how)
 
     def apply(layer: LayerPlan, copy: Any, inputs: int, ranges: str, weight_ranges: str) -> Sequence[keras.Operation]:
         config = configs.get(layer.path)
@@ -122,7 +118,9 @@ def quantize_apply(
             return apply_plan(layer, copy, inputs, ranges, weight_ranges)
         return [_configured(layer, copy, inputs, config)]
 
-    return insert(graph, plan, apply=apply)
+    quantized = insert(*decided, apply=apply)
+    prefix = quantized_layer_name_prefix or ""
+    return quantized if prefix == quantized_name("") else with_prefix(quantized, prefix)
 
 
 def quantize_scope(*args: Mapping[str, Any]) -> keras.saving.CustomObjectScope:
@@ -138,7 +136,7 @@ def quantize_scope(*args: Mapping[str, Any]) -> keras.saving.CustomObjectScope:
         *args: dicts of a class by its name: custom layers, `QuantizeConfig` and `Quantizer` classes.
     """
     own = {name: getattr(quantizers, name) for name in quantizers.__all__}
-    own |= {cls.__name__: cls for cls in (QuantizeAnnotate, QuantizeWrapperV2)}
+    own |= {cls.__name__: cls for cls in (QuantizeAnnotate, QuantizeWrapperV2, Default8BitQuantizeConfig)}
     return keras.saving.CustomObjectScope({**own, **{name: cls for group in args for name, cls in group.items()}})
 
 
@@ -161,8 +159,8 @@ def _check_supported(path: str, annotation: QuantizeAnnotate) -> None:
     if wrapper is not None and not is_of_package(wrapper):
         return
     raise RuntimeError(
-        f"Layer {path!r} ({type(layer).__name__}) is not of Keras. Pass a QuantizeConfig to quantize_annotate_layer, or "
-        "write a wrapper for the class; tensorflow_quantization.quantize_model quantizes the layers within it."
+        f"Layer {path!r} ({type(layer).__name__}) is not of Keras. Pass a QuantizeConfig to quantize_annotate_layer, "
+        "or write a wrapper for the class; tensorflow_quantization.quantize_model quantizes the layers within it."
     )
 
 

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -27,7 +28,7 @@ from tensorflow_quantization.tfmot.quantization.keras.quantizers import (
 )
 from tensorflow_quantization.wrappers.channels import output_channel_axis
 
-_ACTIVATIONS = (AllValuesQuantizer, FixedQuantizer, LastValueQuantizer, MovingAverageQuantizer)
+_OF_PACKAGE = (AllValuesQuantizer, FixedQuantizer, LastValueQuantizer, MovingAverageQuantizer)
 
 
 class AllValuesActivationQuantizer(ActivationQuantizer):
@@ -78,16 +79,11 @@ def weight_quantizer(
         **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: the quantizer has a range for activations, or bits that this package has not.
+        ValueError: see `check_weight_quantizer`.
     """
-    if type(quantizer) not in _ACTIVATIONS:
-        return OwnQuantizer(_checked(quantizer, layer, kernel), shape, kernel, **kwargs)
-    if not isinstance(quantizer, LastValueQuantizer):
-        raise ValueError(
-            f"The {kernel} of layer {layer.name!r} has a {type(quantizer).__name__}, and the range of a weight comes "
-            "from the weight itself. Return a LastValueQuantizer."
-        )
-    _check_bits(quantizer, layer, kernel)
+    check_weight_quantizer(quantizer, layer, kernel)
+    if not isinstance(quantizer, LastValueQuantizer) or _is_own(quantizer):
+        return OwnQuantizer(quantizer, shape, kernel, **kwargs)
     axis = output_channel_axis(layer, kernel) if quantizer.per_axis else None
     made = WeightQuantizer(quantizer.scheme(axis), **kwargs)
     made.build(shape)
@@ -95,38 +91,66 @@ def weight_quantizer(
 
 
 def activation_quantizer(
-    quantizer: Quantizer, layer: keras.layers.Layer, what: str, shape: tuple[int | None, ...], **kwargs: Any
+    quantizer: Quantizer,
+    layer: keras.layers.Layer,
+    what: str,
+    shape: Callable[[], tuple[int | None, ...]],
+    **kwargs: Any,
 ) -> ActivationQuantizer | OwnQuantizer:
-    """Returns the quantizer layer of an activation or output. Arguments as for `weight_quantizer`.
+    """Returns the quantizer layer of an activation or output.
+
+    Args:
+        quantizer: what the config returned for it.
+        layer: the layer that computes it.
+        what: "activation" or "output".
+        shape: returns its shape.
+        **kwargs: arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: the quantizer is per axis, or has bits that this package has not.
+        ValueError: see `check_activation_quantizer`.
     """
-    if type(quantizer) not in _ACTIVATIONS:
-        return OwnQuantizer(_checked(quantizer, layer, what), shape, what, **kwargs)
-    _check_bits(quantizer, layer, what)
-    if getattr(quantizer, "per_axis", False):
-        raise ValueError(
-            f"The {what} of layer {layer.name!r} has a {type(quantizer).__name__} with per_axis=True, and activations "
-            "have one scale. Pass per_axis=False."
-        )
-    scheme = quantizer.scheme()  # type: ignore[attr-defined]
+    check_activation_quantizer(quantizer, layer, what)
+    if _is_own(quantizer):
+        return OwnQuantizer(quantizer, shape(), what, **kwargs)
+    scheme = quantizer.scheme()  # type: ignore[attr-defined]  # all classes of this package have it
     if isinstance(quantizer, AllValuesQuantizer):
         return AllValuesActivationQuantizer(scheme, **kwargs)
     return ActivationQuantizer(scheme, "last" if isinstance(quantizer, LastValueQuantizer) else "ema", **kwargs)
 
 
-def _checked(quantizer: Any, layer: keras.layers.Layer, what: str) -> Quantizer:
+def check_weight_quantizer(quantizer: Any, layer: keras.layers.Layer, kernel: str) -> None:
+    """Raises: ValueError: it is no `Quantizer`, or has a range for activations, or bits that this package has not."""
+    _check(quantizer, layer, kernel)
+    if not _is_own(quantizer) and not isinstance(quantizer, LastValueQuantizer):
+        raise ValueError(
+            f"The {kernel} of layer {layer.name!r} has a {type(quantizer).__name__}, and the range of a weight comes "
+            "from the weight itself. Return a LastValueQuantizer."
+        )
+
+
+def check_activation_quantizer(quantizer: Any, layer: keras.layers.Layer, what: str) -> None:
+    """Raises: ValueError: it is no `Quantizer`, or is per axis, or has bits that this package has not."""
+    _check(quantizer, layer, what)
+    if not _is_own(quantizer) and getattr(quantizer, "per_axis", False):
+        raise ValueError(
+            f"The {what} of layer {layer.name!r} has a {type(quantizer).__name__} with per_axis=True, and activations "
+            "have one scale. Pass per_axis=False."
+        )
+
+
+def _is_own(quantizer: Quantizer) -> bool:
+    return type(quantizer) not in _OF_PACKAGE
+
+
+def _check(quantizer: Any, layer: keras.layers.Layer, what: str) -> None:
     if not isinstance(quantizer, Quantizer):
         raise ValueError(
-            f"The QuantizeConfig of layer {layer.name!r} returns {quantizer!r} for the {what}. Return a Quantizer, such "
-            "as LastValueQuantizer(num_bits=8, per_axis=False, symmetric=True, narrow_range=True)."
+            f"The QuantizeConfig of layer {layer.name!r} returns {quantizer!r} for the {what}. Return a Quantizer, "
+            "such as LastValueQuantizer(num_bits=8, per_axis=False, symmetric=True, narrow_range=True)."
         )
-    return quantizer
-
-
-def _check_bits(quantizer: Any, layer: keras.layers.Layer, what: str) -> None:
-    bits = quantizer.num_bits
+    if _is_own(quantizer):
+        return
+    bits = quantizer.num_bits  # type: ignore[attr-defined]
     if not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
         raise ValueError(
             f"The {what} of layer {layer.name!r} has a {type(quantizer).__name__} with num_bits={bits!r}. Pass "

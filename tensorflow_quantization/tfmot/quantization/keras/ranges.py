@@ -9,7 +9,7 @@ from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.tfmot.quantization.keras.annotate import check_model
 from tensorflow_quantization.tfmot.quantization.keras.quantizers import FixedQuantizer
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_name
 
 
 def fix_input_output_range(
@@ -63,7 +63,7 @@ def remove_input_range(model: keras.Model) -> keras.Model:
 
     Examples:
         >>> from tensorflow_quantization.tfmot.quantization.keras import remove_input_range
-        >>> [x.path for x in describe(remove_input_range(quantize_model(model, target="litert")))][0]
+        >>> [x.name for x in describe(remove_input_range(quantize_model(model, target="litert")))][0]
         'quant_conv'
 
     Args:
@@ -81,7 +81,8 @@ def remove_input_range(model: keras.Model) -> keras.Model:
     def replace(call: Call, copy: keras.Operation) -> list[keras.Operation]:
         if id(call.operation) not in removed:
             return [copy]
-        return [keras.layers.Identity(name=copy.name, dtype=copy.dtype_policy)]
+        # With another name: a wrapper would take it for the quantizer whose scale rounds its bias.
+        return [keras.layers.Identity(name=f"float_{float_name(copy.name)}", dtype=copy.dtype_policy)]
 
     return rewrite(graph, replace, compiled=False)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tensorflow_quantization.targets import Target, find_target
+from tensorflow_quantization.targets import Target
+from tensorflow_quantization.targets.litert import LITERT
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class QuantizeScheme:
         weight_bits, activation_bits: 2 to 8; `None` (default): as the target says.
     """
 
-    target: Target = find_target("litert")
+    target: Target = LITERT
     weight_bits: int | None = None
     activation_bits: int | None = None
 

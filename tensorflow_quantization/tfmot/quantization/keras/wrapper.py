@@ -19,6 +19,8 @@ from tensorflow_quantization.tfmot.quantization.keras.quantize_config import (
 from tensorflow_quantization.tfmot.quantization.keras.quantizer_layers import (
     OwnQuantizer,
     activation_quantizer,
+    check_activation_quantizer,
+    check_weight_quantizer,
     weight_quantizer,
 )
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
@@ -35,10 +37,19 @@ class QuantizeWrapperV2(BaseQuantizeWrapper, registers=False):
         **kwargs: arguments of `BaseQuantizeWrapper`; schemes and ranges come from the config.
 
     Raises:
-        ValueError: in `build`, what the config says cannot be done; the message names the layer.
+        ValueError: `layer` is a model or no layer; `quantize_config` is none; or in `build`, what the config says
+            cannot be done; the message names the layer.
     """
 
     def __init__(self, layer: keras.layers.Layer, quantize_config: QuantizeConfig, **kwargs):
+        if not isinstance(layer, keras.layers.Layer) or isinstance(layer, keras.Model):
+            raise ValueError(f"A layer is wrapped, got a {type(layer).__name__}. Pass a model to quantize_model.")
+        if not isinstance(quantize_config, QuantizeConfig):
+            raise ValueError(
+                f"The quantize_config of layer {layer.name!r} must be a QuantizeConfig, got a "
+                f"{type(quantize_config).__name__}."
+            )
+        kwargs.setdefault("quantize_inputs", False)  # the layer before quantizes them
         kwargs["quantize_weights"] = False  # of `build` in the base class: one scheme for all kernels
         super().__init__(layer, **kwargs)
         self.quantize_config = quantize_config
@@ -70,9 +81,12 @@ class QuantizeWrapperV2(BaseQuantizeWrapper, registers=False):
         self._build_outputs(input_shape)
 
     def _build_outputs(self, input_shape) -> None:
-        layer, config = self.layer, self.quantize_config
-        shape = tree.flatten(tree.map_shape_structure(lambda s: [s], layer.compute_output_shape(input_shape)))
-        common = {"trainable": self.trainable}
+        layer, config, common = self.layer, self.quantize_config, {"trainable": self.trainable}
+
+        def shape() -> tuple[int | None, ...]:
+            inputs = tree.map_shape_structure(lambda s: keras.KerasTensor(s, self.compute_dtype), input_shape)
+            return tuple(tree.flatten(layer.compute_output_spec(inputs))[0].shape)
+
         quantizers = list(config.get_output_quantizers(layer) or [])
         for index, (activation, quantizer) in enumerate(config.get_activations_and_quantizers(layer) or []):
             if activation is getattr(layer, "activation", None) and not isinstance(layer, keras.layers.RNN):
@@ -145,13 +159,14 @@ class QuantizeWrapperV2(BaseQuantizeWrapper, registers=False):
 
 def check_config(layer: keras.layers.Layer, config: QuantizeConfig) -> None:
     """Raises: ValueError: a built layer cannot have the quantizers of its config; the message names the layer."""
+    activations = list(config.get_activations_and_quantizers(layer) or [])
     for name, quantizer in _named(config.get_weights_and_quantizers(layer), layer):
-        weight_quantizer(quantizer, layer, name, tuple(merged(layer, name).shape))
-    for _, quantizer in config.get_activations_and_quantizers(layer) or []:
-        activation_quantizer(quantizer, layer, "activation", ())
+        check_weight_quantizer(quantizer, layer, name)
+    for _, quantizer in activations:
+        check_activation_quantizer(quantizer, layer, "activation")
     for quantizer in config.get_output_quantizers(layer) or []:
-        activation_quantizer(quantizer, layer, "output", ())
-    if isinstance(layer, keras.layers.RNN) and config.get_activations_and_quantizers(layer):
+        check_activation_quantizer(quantizer, layer, "output")
+    if isinstance(layer, keras.layers.RNN) and activations:
         raise ValueError(
             f"The QuantizeConfig of layer {layer.name!r} returns activations, and a recurrent layer computes them "
             "within a step, in float. Return [] for them, or a quantizer in get_output_quantizers."

@@ -37,7 +37,7 @@ __getattr__ = missing(
     __name__,
     {
         "DefaultNBitQuantizeLayoutTransform": _PLACED,
-        "DefaultNBitQuantizeRegistry": _PLACED,
+        "DefaultNBitQuantizeRegistry": "Default8BitQuantizeRegistry returns configs; change the bits of its quantizers",
         "default_n_bit_transforms": _PLACED,
     },
 )
