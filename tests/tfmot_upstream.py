@@ -223,7 +223,7 @@ def figures() -> tuple[int, int, int, int]:
 
 
 def table() -> str:
-    """Returns the table of the page `docs/tfmot.md`: each test of TFMOT, and what checks it here or why nothing does."""
+    """Returns the table of the page `docs/tfmot.md`: each test of TFMOT, and what checks it here or why none does."""
     rows = ["| TFMOT | here, in `tests/tfmot/` |", "|---|---|"]
     for file, tests in COUNTED.items():
         rows.append(f"| **{file}** | |")
@@ -236,4 +236,4 @@ def table() -> str:
 
 if __name__ == "__main__":
     print(table())
-    print("%d of %d tests, %d of %d cases" % figures())
+    print("{} of {} tests, {} of {} cases".format(*figures()))

@@ -14,9 +14,9 @@ def missing(module: str, instead: Mapping[str, str]) -> Callable[[str], Any]:
         instead: for each name that TFMOT has in this module and this package does not, what to do.
     """
 
-    def __getattr__(name: str) -> Any:
+    def look_up(name: str) -> Any:
         if name in instead:
             raise AttributeError(f"TFMOT's {name} is not in {module}: {instead[name]}.")
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
-    return __getattr__
+    return look_up

@@ -17,7 +17,7 @@ from tfmot_configs import (
     wrapped,
 )
 
-from tensorflow_quantization import QuantizationSpec, describe
+from tensorflow_quantization import calibrate, describe
 from tensorflow_quantization import quantize_model as quantize_with_a_target
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
@@ -193,7 +193,7 @@ def test_prefix_names_the_wrappers(prefix):
     quantized = quantize_model(model, quantized_layer_name_prefix=prefix)
     names = {layer.layer.name: layer.name for layer in wrapped(quantized)}
     assert names and all(name == f"{prefix or ''}{inner}" for inner, name in names.items())
-    np.testing.assert_array_equal(quantized(x), quantize_model(model)(x))
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(m(x)) for m in (quantized, quantize_model(model))))
     assert [layer.reason for layer in describe(quantized)] == [
         layer.reason for layer in describe(quantize_model(model))
     ]
@@ -273,7 +273,7 @@ def test_saved_model_with_a_config_needs_its_class(tmp_path):
     quantized.save(tmp_path / "model.keras")
     with quantization.quantize_scope(CLASSES):
         loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), quantized.predict(x, verbose=0))
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(m(x)) for m in (loaded, quantized)))
 
 
 def test_the_model_of_the_user_stays_as_it_is():
@@ -283,14 +283,6 @@ def test_the_model_of_the_user_stays_as_it_is():
     assert model.get_config() == before[0]
     assert all((a == w.numpy()).all() for a, w in zip(before[1], model.weights, strict=True))
     assert not any(isinstance(layer, ActivationQuantizer) for layer in model.layers)
-
-
-def test_spec_of_the_package_still_works_beside_it():
-    spec = QuantizationSpec()
-    spec.add("scores", quantize_input=False, quantize_weight=False)
-    assert "quant_scores" not in what_is_quantized(
-        quantize_with_a_target(dense_model(), quantization_spec=spec, target="litert")
-    )
 
 
 def test_config_of_the_guide_is_used_once_for_each_layer():
@@ -303,9 +295,9 @@ def test_config_of_the_guide_is_used_once_for_each_layer():
 
 
 def test_weights_are_saved_and_loaded(tmp_path):
-    x, y = samples()
-    quantized = train(quantize_model(dense_model()), x, y)
+    x, _ = samples()
+    quantized = calibrate(quantize_model(dense_model()), x, verbose=0)
     quantized.save_weights(tmp_path / "model.weights.h5")
     other = quantize_model(dense_model())
     other.load_weights(tmp_path / "model.weights.h5")
-    np.testing.assert_array_equal(other.predict(x, verbose=0), quantized.predict(x, verbose=0))
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(m(x)) for m in (other, quantized)))
