@@ -129,8 +129,8 @@ def quantize_scope(*args: Mapping[str, Any]) -> keras.saving.CustomObjectScope:
     Examples:
         >>> from tensorflow_quantization.tfmot.quantization.keras import quantize_scope
         >>> with quantize_scope({"MyLayer": MyLayer}):
-        ...     print(keras.saving.get_registered_object("MyLayer").__name__)
-        MyLayer
+        ...     keras.saving.get_registered_object("MyLayer") is MyLayer
+        True
 
     Args:
         *args: dicts of a class by its name: custom layers, `QuantizeConfig` and `Quantizer` classes.
