@@ -50,6 +50,7 @@ _SECTIONS = (
     ("Files", "Each function that takes a file.", ("onnx_graph", "model/files")),
     ("Command line", "`tensorflow-quantization`.", ("tensorflow_quantization_cli",)),
     ("The old toolkit's names", "`tensorflow_quantization.utils` and other old names.", ("legacy",)),
+    ("TFMOT's names", "`tensorflow_quantization.tfmot`.", ("tfmot",)),
     ("Attributes", "Names that do not exist.", ("__init__", "text")),
 )
 #: Errors that the package catches: their messages are clauses of other messages.

@@ -52,6 +52,7 @@ ROOMS = {
         "comparison",
     },
     "legacy": {"text", "model", "quantize", "targets", "wrappers", "export", "calibration"},
+    "tfmot": {"text", "model", "quantizers", "wrappers", "targets", "quantize"},
 }
 #: Modules of other libraries that a room knows nothing of.
 FORBIDDEN = {
@@ -67,6 +68,7 @@ FORBIDDEN = {
         "accuracy",
         "training",
         "legacy",
+        "tfmot",
     )
 }
 BACKENDS = {"tensorflow", "jax", "torch"}

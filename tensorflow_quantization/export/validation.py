@@ -126,6 +126,17 @@ def check_no_keras_quantization(graph: LayerGraph) -> None:
             )
 
 
+def check_exportable(graph: LayerGraph) -> None:
+    """Raises: ExportError: no file can have the quantizers of a layer; the message names all such layers."""
+    wrappers = {c.path: c.operation for c in graph.calls if isinstance(c.operation, BaseQuantizeWrapper)}
+    bad = [f"  {path}: {wrapper.why_not_exported}" for path, wrapper in wrappers.items() if wrapper.why_not_exported]
+    if bad:
+        raise ExportError(
+            "No file can have the quantizers of these layers:\n" + "\n".join(bad) + "\nUse the quantizers of this "
+            "package, for weights and outputs only, or keep the layers in float."
+        )
+
+
 def check_finite(graph: LayerGraph) -> None:
     """Raises: ExportError: weights or ranges are NaN or infinite; the message names all of them."""
     bad, seen = [], set()

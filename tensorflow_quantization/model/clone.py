@@ -35,6 +35,7 @@ def rewrite(
     replace: Replace,
     after_input: AfterInput = lambda tensor: (),
     before: Before = lambda call, tensor: (),
+    compiled: bool = True,
 ) -> keras.Model:
     """Returns a copy of a model with layers replaced. The copy shares nothing with the model.
 
@@ -46,6 +47,7 @@ def rewrite(
         replace: returns the replacements of each call.
         after_input: returns the layers to insert after each input of the model; default none.
         before: returns the layers to insert before an operation of `keras.ops`, for each of its tensors; default none.
+        compiled: compile the copy like the model; default `True`.
 
     Raises:
         ValueError: a layer cannot be copied from its config; the message names the layer.
@@ -56,7 +58,8 @@ def rewrite(
         # Losses may be given by these names. Keras does not save them: a loaded model has the names of its layers.
         model.output_names = list(graph.model.output_names)
     rebuilder.copy_variables()
-    _copy_compile_state(graph.model, model)
+    if compiled:
+        _copy_compile_state(graph.model, model)
     return model
 
 

@@ -181,6 +181,15 @@ def argument_of(layer: Any, name: str) -> Any:
     return getattr(layer, name, getattr(layer, f"_{name}", None))
 
 
+def input_shape_argument(layer: keras.layers.Layer) -> tuple[int | None, ...] | None:
+    """Returns the argument `input_shape` of a layer, the shape of the input without the batch axis; `None` without.
+
+    Why: the first layer of a Sequential sets its input shape, and so does a wrapper around that layer. A public
+    attribute would do.
+    """
+    return getattr(layer, "_input_shape_arg", None)
+
+
 def lora_variables(layer: keras.layers.Layer, weight: str) -> tuple[keras.Variable, ...]:
     """Returns the variables of a weight with low-rank factors: base and factors; empty for a weight without factors.
 

@@ -94,7 +94,7 @@ def quantize_model(
     """
     check_ranges(ranges)
     check_weight_ranges(weight_ranges)
-    graph, plan = _decide(
+    graph, plan = decide(
         model,
         quantization_mode,
         quantization_spec,
@@ -104,9 +104,22 @@ def quantize_model(
         same_bits(activation_bits, input_bits),
     )
     _check_quantizes(model, plan, quantization_mode)
+    return insert(graph, plan, ranges, weight_ranges)
+
+
+def insert(
+    graph: LayerGraph, plan: QuantizationPlan, ranges: str = "ema", weight_ranges: str = "minmax", apply=apply_plan
+) -> keras.Model:
+    """A copy of a model with the quantizers of a plan.
+
+    Args:
+        graph, plan: as `decide` returns them.
+        ranges, weight_ranges: as for `quantize_model`.
+        apply: takes the arguments of `apply_plan`, the default, and returns the operations for one layer.
+    """
     quantized = rewrite(
         graph,
-        lambda call, copy: apply_plan(plan[call.path], copy, len(call.operands), ranges, weight_ranges),
+        lambda call, copy: apply(plan[call.path], copy, len(call.operands), ranges, weight_ranges),
         lambda tensor: quantize_input(plan, tensor.name, tensor is graph.inputs[0], ranges),
         lambda call, tensor: quantize_operand(plan[call.path], call, tensor, ranges),
     )
@@ -146,14 +159,20 @@ def plan_model(
     Raises:
         TypeError, ValueError: as `quantize_model` does, except that a plan may quantize nothing.
     """
-    _, plan = _decide(
+    _, plan = decide(
         model, quantization_mode, quantization_spec, custom_qdq_cases, target, weight_bits, activation_bits
     )
     return plan
 
 
-def _decide(
-    model: keras.Model, mode: str, spec, custom_qdq_cases, target, weight_bits: int | None, activation_bits: int | None
+def decide(
+    model: keras.Model,
+    mode: str,
+    spec: QuantizationSpec | None,
+    custom_qdq_cases: Iterable[CustomQDQInsertionCase] | None,
+    target: str | Target | None,
+    weight_bits: int | None = None,
+    activation_bits: int | None = None,
 ) -> tuple[LayerGraph, QuantizationPlan]:
     """The graph of a model and the plan for it; the blocks in which a layer is quantized are open."""
     cases = _check_arguments(mode, spec, custom_qdq_cases)
@@ -166,7 +185,7 @@ def _decide(
         traced = LayerGraph.trace(model)
         return open_time_distributed(traced, SpecIndex(own)) if steps else (traced, set(), {})
 
-    def decide(steps: bool):
+    def attempt(steps: bool):
         graph, folded, kept = opened(steps)
         blocks, reasons = open_blocks(graph, _named_in([own]))
         case_specs = _ask_all(cases, _without_quantizers(graph) if blocks and cases else model, own)
@@ -180,9 +199,9 @@ def _decide(
         )
         return graph, blocks, plan, folded
 
-    graph, blocks, plan, folded = decide(steps=True)
+    graph, blocks, plan, folded = attempt(steps=True)
     if folded and not any(_quantizes_in(plan, path) for path in folded):  # then the model keeps these layers unchanged
-        graph, blocks, plan, _ = decide(steps=False)
+        graph, blocks, plan, _ = attempt(steps=False)
     plan = close_unquantized(blocks, plan)
     if mode == PARTIAL and not plan.quantizes:
         warn_user(

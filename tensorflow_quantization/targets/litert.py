@@ -33,7 +33,7 @@ FUSION = KernelFusion(
     scalings=True,
 )
 
-_RULES = KernelRules(
+RULES = KernelRules(
     weighted=frozenset(
         {
             "Conv1D",
@@ -102,10 +102,10 @@ _RULES = KernelRules(
 
 LITERT = Target(
     name="litert",
-    place=at_tensors(_RULES),
+    place=at_tensors(RULES),
     activations=QuantizationScheme(symmetric=False, narrow_range=False),
     weights=QuantizationScheme(),
-    why_not=why_not(_RULES),
+    why_not=why_not(RULES),
     joins_with_one_scale=True,
     bits=frozenset({8}),
 )

@@ -9,7 +9,7 @@ import keras
 from keras import ops, tree
 
 from tensorflow_quantization.model.keras_classes import is_of_package, resolve_alias
-from tensorflow_quantization.model.keras_internals import current_stateless_scope, without_autocast
+from tensorflow_quantization.model.keras_internals import without_autocast
 from tensorflow_quantization.model.weights import merged, mode_of_keras, owner_of, substitutes, variable_of
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
 from tensorflow_quantization.quantizers.activation import check_ranges
@@ -19,6 +19,7 @@ from tensorflow_quantization.wrappers.bias import add_to_channels, integer_bias
 from tensorflow_quantization.wrappers.channels import is_depthwise, output_channel_axis
 from tensorflow_quantization.wrappers.keras2 import Keras2Attribute
 from tensorflow_quantization.wrappers.refusing import refuse_keras_quantize
+from tensorflow_quantization.wrappers.substitution import call_with
 
 #: A wrapper is named after the class of layers that it wraps, and this.
 SUFFIX = "QuantizeWrapper"
@@ -108,6 +109,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
     channel_axis: int | tuple[int, ...] | None = None
     #: The class of layers that a wrapper is for, if its name alone fits several; a subclass may set it.
     layer_class: ClassVar[type[keras.layers.Layer] | None] = None
+    #: Why no file can have the quantizers, a clause for the export's error; `None`: a file can have them.
+    why_not_exported: str | None = None
 
     # Wrappers for Keras 2 assign `_weight_vars` in `build`, and call `_last_value_quantizer` in `call`.
     _weight_vars = Keras2Attribute()
@@ -334,32 +337,17 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             return self.layer(inputs, **kwargs)
         if len(self.kernels) == 1:
             self._show_product(self.kernels[0], inputs)
-        variables = self._variables()
         with without_autocast():  # a StatelessScope needs values in the dtype of the variables
-            values = {id(v): ops.convert_to_tensor(v) for v in variables}
             bias = None if training else integer_bias(self)
-            for kernel, quantizer in self.weight_quantizers.items():
-                for variable, value in substitutes(self.layer, kernel, quantizer(merged(self.layer, kernel))):
-                    values[id(variable)] = value
+            values = [
+                pair
+                for kernel, quantizer in self.weight_quantizers.items()
+                for pair in substitutes(self.layer, kernel, quantizer(merged(self.layer, kernel)))
+            ]
         own_bias = getattr(self.layer, "bias", None)
         if bias is not None and own_bias is not None:
-            values[id(own_bias)] = bias
-        # The scope hides an outer scope, such as a training step of JAX. So it gets the values of all variables of the
-        # layer, and the layer's assignments and losses are copied to the outer scope below.
-        mapping = [(v, values[id(v)]) for v in variables]
-        with keras.StatelessScope(mapping, collect_losses=True, initialize_variables=False) as scope:
-            before = {id(v): scope.get_current_value(v) for v in variables}
-            outputs = self.layer(inputs, **kwargs)
-        for variable in variables:
-            value = scope.get_current_value(variable)
-            if value is not before[id(variable)]:
-                variable.assign(value)
-        outer = current_stateless_scope()
-        if outer is None:
-            self.add_loss(scope.losses)
-        elif outer.collect_losses:
-            # Not `add_loss`: the layers that added these losses still hold them, so they would count twice.
-            outer.losses.extend(scope.losses)
+            values.append((own_bias, bias))
+        outputs = call_with(self, self._variables(), values, inputs, **kwargs)
         return outputs if bias is None or own_bias is not None else add_to_channels(self, outputs, bias)
 
     def _variables(self) -> list[keras.Variable]:

@@ -82,10 +82,12 @@ def export_litert(
         verify_with = inputs_to_verify(graph, verify_with)
         require_installed()
     validation.check_no_keras_quantization(graph)
+    validation.check_exportable(graph)
     _check_quantized(graph)
     _check_attention(graph)
     _check_loops(graph)
     _check_bits(graph)
+    _check_weights(graph)
     _check_precision(graph)
     validation.check_finite(graph)
     check_ranges(graph)
@@ -164,6 +166,22 @@ def _check_bits(graph: LayerGraph) -> None:
         raise ExportError(
             "LiteRT computes in 8 bits, but these layers have quantizers with other bits:\n"
             + "\n".join(others.values())
+        )
+
+
+def _check_weights(graph: LayerGraph) -> None:
+    """Raises: ExportError: weights have one scale or a zero point; the converter gives each channel its scale."""
+    others = {}
+    for call in graph.calls:
+        for name, quantizer in getattr(call.operation, "weight_quantizers", {}).items():
+            if quantizer.scheme.axis is None or not quantizer.scheme.symmetric:
+                how = "per tensor" if quantizer.scheme.axis is None else "with a zero point"
+                others[call.path] = f"  {call.path}: {name} {how}"
+    if others:
+        raise ExportError(
+            "LiteRT's files have weights with one scale per output channel and no zero point, but these layers have "
+            "others:\n" + "\n".join(others.values()) + "\nIn a QuantizeConfig, pass per_axis=True and symmetric=True "
+            "to the quantizer of the weights."
         )
 
 

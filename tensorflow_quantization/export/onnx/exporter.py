@@ -114,6 +114,7 @@ def export_onnx(
         verify_with = inputs_to_verify(graph, verify_with)
         verifier = verify_runtime or runtime_for(runtime)
         require_installed(verifier)
+    validation.check_exportable(graph)
     validation.check_finite(graph)
     validation.warn_unseen(graph)
     graph, lowered = lower_with_passes(graph, output_names, opset, input_layout, runtime, precision)
