@@ -44,6 +44,7 @@ def run(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             coalesce_streams=True,
             record_timing=False,
             store_widget_state=False,
+            extra_arguments=["--log-level=ERROR"],  # not that a local kernel talks over TCP
         )
         client.execute(env=_environment(Path(folder)))
     for cell in code_cells(notebook):

@@ -20,6 +20,20 @@ NOTEBOOKS = {
         assert accuracies["INT8"] > accuracies["float"] - 0.01
         assert runtime_report(file).integer_share == 1
     """,
+    "accuracy_debugging": """
+        assert accuracies["float"] > 0.8
+        assert abs(accuracies["broken, float"] - accuracies["float"]) < 0.001
+        assert max(accuracies["broken, INT8"], accuracies["dark calibration, INT8"]) < accuracies["float"] - 0.2
+        assert min(accuracies["equalized, INT8"], accuracies["calibrated anew, INT8"]) > accuracies["float"] - 0.01
+        assert (report.worst[0].layer, report.worst[0].kind.value) == ("body", "scaled_channels")
+        assert alone.ranked()[0].layer == "mix"
+        assert wrong_input.worst[0].kind.value == "input"
+    """,
+    "old_toolkit": """
+        assert operators.count("Conv") == 3 and operators.count("QuantizeLinear") > 0
+        found = describe(quantize_model(model, custom_qdq_cases=[LinearBranch()]))["add"]
+        assert [quantizer.what for quantizer in found.quantizers] == ["input 1"]
+    """,
 }
 COLAB = "https://colab.research.google.com/github"
 
