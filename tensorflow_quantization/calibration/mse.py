@@ -28,8 +28,8 @@ class MSE(Histogram):
     """
 
     def range(self, scheme):
-        low, high = np.outer([self.low, self.high], _FRACTIONS)
-        low, high = self._best(low, high, scheme)
+        lows, highs = np.outer([self.low, self.high], _FRACTIONS)
+        low, high = self._best(lows, highs, scheme)
         if not scheme.symmetric:
             low, high = self._best(low, _FRACTIONS * self.high, scheme)
             low, high = self._best(_FRACTIONS * self.low, high, scheme)

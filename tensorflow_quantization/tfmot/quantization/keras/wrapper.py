@@ -59,7 +59,7 @@ class QuantizeWrapperV2(BaseQuantizeWrapper, registers=False):
         self.inner: list[ActivationQuantizer | OwnQuantizer] = []
 
     @property
-    def why_not_exported(self) -> str | None:
+    def why_not_exported(self) -> str | None:  # type: ignore[override]
         """A clause that says which quantizers no file can have; `None` if a file can have all."""
         own = [*self.own_weights.values(), *([self.own_output] if self.own_output else [])]
         own += [quantizer for quantizer in self.inner if isinstance(quantizer, OwnQuantizer)]
@@ -130,7 +130,7 @@ class QuantizeWrapperV2(BaseQuantizeWrapper, registers=False):
     def _call_layer(self, inputs, training, **kwargs):
         if not self.own_weights:
             return super()._call_layer(inputs, training, **kwargs)
-        quantizers = {**self.weight_quantizers, **self.own_weights}
+        quantizers: dict[str, WeightQuantizer | OwnQuantizer] = {**self.weight_quantizers, **self.own_weights}
         with without_autocast():
             values = [
                 pair
@@ -154,7 +154,9 @@ class QuantizeWrapperV2(BaseQuantizeWrapper, registers=False):
         config = dict(config)
         layer = keras.saving.deserialize_keras_object(config.pop("layer"))
         scheme = QuantizationScheme.from_config(config.pop("input_scheme"))
-        return cls(layer, deserialized(config.pop("quantize_config")), input_scheme=scheme, **config)
+        quantize_config = deserialized(config.pop("quantize_config"))
+        assert quantize_config is not None  # a wrapper has one
+        return cls(layer, quantize_config, input_scheme=scheme, **config)
 
 
 def check_config(layer: keras.layers.Layer, config: QuantizeConfig) -> None:
