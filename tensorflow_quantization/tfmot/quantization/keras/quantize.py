@@ -71,11 +71,11 @@ def quantize_apply(
 
     Examples:
         >>> from tensorflow_quantization.tfmot.quantization.keras import quantize_annotate_layer, quantize_apply
-        >>> inputs = keras.Input((8,))
+        >>> inputs = keras.Input((8,), name="x")
         >>> x = quantize_annotate_layer(keras.layers.Dense(4, name="hidden"))(inputs)
         >>> annotated = keras.Model(inputs, keras.layers.Dense(2, name="scores")(x))
         >>> [layer.name for layer in describe(quantize_apply(annotated)) if layer.quantized]
-        ['quant_keras_tensor', 'quant_hidden']
+        ['quant_x', 'quant_hidden']
 
     Args:
         model: a built `keras.Sequential` or functional model with annotated layers; it stays as it is.

@@ -63,7 +63,7 @@ class Quantizer(abc.ABC):
         return cls(**config)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.get_config() == other.get_config()  # type: ignore[attr-defined]
+        return type(self) is type(other) and self.get_config() == other.get_config()
 
     def __hash__(self) -> int:
         return hash((type(self), *self.get_config().items()))
@@ -182,6 +182,7 @@ class FixedQuantizer(Quantizer):
 
     def __call__(self, inputs, training, weights, **kwargs):
         scheme = self.scheme()
+        assert scheme.fixed is not None
         scale, zero_point = map(ops.convert_to_tensor, map(np.float32, scheme.fixed))
         return ops.cast(fake_quantize(float32(inputs), scale, zero_point, scheme), inputs.dtype)
 

@@ -130,7 +130,7 @@ class QuantizeWrapperV2(BaseQuantizeWrapper, registers=False):
     def _call_layer(self, inputs, training, **kwargs):
         if not self.own_weights:
             return super()._call_layer(inputs, training, **kwargs)
-        quantizers = {**self.weight_quantizers, **self.own_weights}
+        quantizers: dict[str, WeightQuantizer | OwnQuantizer] = {**self.weight_quantizers, **self.own_weights}
         with without_autocast():
             values = [
                 pair
@@ -154,7 +154,8 @@ class QuantizeWrapperV2(BaseQuantizeWrapper, registers=False):
         config = dict(config)
         layer = keras.saving.deserialize_keras_object(config.pop("layer"))
         scheme = QuantizationScheme.from_config(config.pop("input_scheme"))
-        return cls(layer, deserialized(config.pop("quantize_config")), input_scheme=scheme, **config)
+        quantize_config: Any = deserialized(config.pop("quantize_config"))
+        return cls(layer, quantize_config, input_scheme=scheme, **config)
 
 
 def check_config(layer: keras.layers.Layer, config: QuantizeConfig) -> None:
