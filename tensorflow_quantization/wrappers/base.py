@@ -109,8 +109,6 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
     channel_axis: int | tuple[int, ...] | None = None
     #: The class of layers that a wrapper is for, if its name alone fits several; a subclass may set it.
     layer_class: ClassVar[type[keras.layers.Layer] | None] = None
-    #: Why no file can have the quantizers, a clause for the export's error; `None`: a file can have them.
-    why_not_exported: str | None = None
 
     # Wrappers for Keras 2 assign `_weight_vars` in `build`, and call `_last_value_quantizer` in `call`.
     _weight_vars = Keras2Attribute()
@@ -218,6 +216,11 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         self._frozen = value
         for quantizer in self.activation_quantizers:
             quantizer.frozen = value
+
+    @property
+    def why_not_exported(self) -> str | None:
+        """A clause that says why no file can have the quantizers; `None`: a file can have them."""
+        return None
 
     @property
     def enable_lora(self) -> Callable[..., None]:

@@ -87,7 +87,13 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+#: In each run of the tests; the others take as long and show less.
+FAST = {"conv_bn_relu", "separable1d_twice"}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 def test_trained_network_and_its_file_agree(name, tmp_path):
     shape, parts = NETWORKS[name]
     model = small_models.randomize(keras.Sequential([keras.Input(shape), *[part() for part in parts]]))

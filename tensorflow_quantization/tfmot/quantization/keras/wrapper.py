@@ -154,8 +154,7 @@ class QuantizeWrapperV2(BaseQuantizeWrapper, registers=False):
         config = dict(config)
         layer = keras.saving.deserialize_keras_object(config.pop("layer"))
         scheme = QuantizationScheme.from_config(config.pop("input_scheme"))
-        quantize_config = deserialized(config.pop("quantize_config"))
-        assert quantize_config is not None  # a wrapper has one
+        quantize_config: Any = deserialized(config.pop("quantize_config"))
         return cls(layer, quantize_config, input_scheme=scheme, **config)
 
 
