@@ -59,7 +59,7 @@ class QuantizeWrapperV2(BaseQuantizeWrapper, registers=False):
         self.inner: list[ActivationQuantizer | OwnQuantizer] = []
 
     @property
-    def why_not_exported(self) -> str | None:  # type: ignore[override]
+    def why_not_exported(self) -> str | None:
         """A clause that says which quantizers no file can have; `None` if a file can have all."""
         own = [*self.own_weights.values(), *([self.own_output] if self.own_output else [])]
         own += [quantizer for quantizer in self.inner if isinstance(quantizer, OwnQuantizer)]
