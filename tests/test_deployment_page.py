@@ -35,8 +35,10 @@ def printed(program: str, includes: Path, library: Path, soname: str) -> list[fl
     if shutil.which("g++") is None:
         pytest.skip("there is no compiler: apt install g++")
     Path("run.cpp").write_text(program)
-    os.symlink(library, soname)
-    where = [f"-I{includes}", f"-L{library.parent}", f"-l:{library.name}", f"-Wl,-rpath,.,-rpath,{library.parent}"]
+    if soname != library.name:
+        os.symlink(library, soname)
+    # Its own folder first: there it finds the libraries beside it.
+    where = [f"-I{includes}", f"-L{library.parent}", f"-l:{library.name}", f"-Wl,-rpath,{library.parent},-rpath,."]
     subprocess.run(["g++", "-std=c++17", "run.cpp", *where, "-o", "run"], check=True)
     done = subprocess.run(["./run"], check=True, capture_output=True, text=True)
     return [float(line) for line in done.stdout.split()]
