@@ -20,6 +20,14 @@ NOTEBOOKS = {
         assert accuracies["INT8"] > accuracies["float"] - 0.01
         assert runtime_report(file).integer_share == 1
     """,
+    "quantization_aware_training": """
+        assert accuracies["float"] > 0.75
+        assert accuracies["fine-tuned"] > accuracies["calibrated"]
+        assert agreements["fine-tuned"] > agreements["calibrated"] + 0.01
+        assert abs(in_runtime - accuracies["fine-tuned"]) < 0.005
+        assert file.stat().st_size < float_file.stat().st_size
+        assert runtime_report(file).integer_share == 1
+    """,
     "accuracy_debugging": """
         assert accuracies["float"] > 0.8
         assert abs(accuracies["broken, float"] - accuracies["float"]) < 0.001
