@@ -67,6 +67,14 @@ def matmul_axis_0(f, n=12):
     return [f.op("MatMul", x, f.weights(16, n, axis=0), name="victim")]
 
 
+def moved_bytes(f):
+    return [f.op("Cast", f.op("Transpose", f.input(dtype=TensorProto.UINT8), name="victim"), to=TensorProto.FLOAT)]
+
+
+def cast_int16(f):
+    return [f.op("Cast", f.input(dtype=TensorProto.INT16), name="victim", to=TensorProto.FLOAT)]
+
+
 def unknown_domain(f):
     return [f.op("Mystery", f.input(), name="victim", domain="my.company")]
 

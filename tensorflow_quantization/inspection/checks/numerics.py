@@ -235,6 +235,22 @@ def operators(names: Collection[str]) -> Predicate:
     return find
 
 
+def values_other_than(refused: Collection[str], only_cast: Collection[str]) -> Predicate:
+    """Operators that read a tensor of a refused dtype, or of one in `only_cast` and are no Cast; quantizers aside."""
+
+    def find(graph: QdqGraph) -> Iterator[Violation]:
+        for node in graph.nodes:
+            if is_quantize(node) or is_dequantize(node):
+                continue
+            for value in node.inputs:
+                dtype = value.dtype.name.lower() if value is not None and value.dtype is not None else ""
+                if dtype in refused or (dtype in only_cast and node.op_type != "Cast"):
+                    yield Violation((node,), f"it reads {value.name!r}, which is {dtype}")
+                    break
+
+    return find
+
+
 def quantized_operators(names: Collection[str]) -> Predicate:
     """Quantized weighted operators of these types."""
 

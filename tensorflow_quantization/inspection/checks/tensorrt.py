@@ -107,6 +107,14 @@ RULES = (
         numerics.operators(_INTEGER),
     ),
     Rule(
+        "operator-dtype",
+        "error",
+        "Operators read no 16-bit or unsigned integers; of uint8 there is a Cast alone, of a model input.",
+        "Cast a uint8 input first. Let another input be int32 or float32.",
+        _BUILDER,
+        numerics.values_other_than(("int16", "uint16", "uint32", "uint64"), only_cast=("uint8",)),
+    ),
+    Rule(
         "unknown-operator",
         "error",
         "The importer knows ONNX' own operators. Any other operator needs a plugin.",

@@ -30,6 +30,8 @@ BROKEN = [
     ("per-channel-activation", "warning", functools.partial(v.per_channel_activation, **INT8), FLOAT),
     ("int4-blocks", "warning", v.int4_blocks_of_32, INT8_KERNEL),
     ("integer-operator", "error", v.qlinear_conv, REFUSED),
+    ("operator-dtype", "error", v.moved_bytes, REFUSED),
+    ("operator-dtype", "error", v.cast_int16, REFUSED),
     ("unknown-operator", "error", v.unknown_domain, REFUSED),
     ("unknown-operator", "error", v.unknown_operator, REFUSED),
     ("weight-adjacent", "warning", functools.partial(v.reshape_before_conv, **INT8), INT8_KERNEL),
@@ -136,6 +138,11 @@ def matrix_products(f):
     return [f.op("MatMul", f.pair(x, **INT8), f.pair(f.input((1, 12, 4), "z"), **INT8))]
 
 
+def bytes_cast_first(f):
+    x = f.op("Cast", f.input(dtype=onnx.TensorProto.UINT8), to=onnx.TensorProto.FLOAT)
+    return [f.conv(f.pair(f.op("Transpose", x, perm=[0, 1, 3, 2]), **INT8))]
+
+
 def weights_quantized_in_the_graph(f):
     weights = f.pair(f.floats(8, 8, 3, 3), np.full(8, 0.02), np.zeros(8), np.int8, axis=0)
     return [f.op("Conv", f.pair(f.input(), **INT8), weights)]
@@ -174,7 +181,7 @@ def int4_weights_alone(f):
 
 
 CLEAN = [conv_bn_relu, quantized_residual, projection_residual, equal_concat, max_pool_behind_quantizer]
-CLEAN += [quantized_pooling, matrix_products, weights_quantized_in_the_graph, average_pooling]
+CLEAN += [quantized_pooling, matrix_products, weights_quantized_in_the_graph, average_pooling, bytes_cast_first]
 CLEAN += [average_of_3x3_with_stride_1, float8, int4_blocks_of_64, int4_weights_alone]
 
 

@@ -36,6 +36,7 @@ from tensorflow_quantization.export.onnx.passes.openvino.quantize_before_reshape
 from tensorflow_quantization.export.onnx.passes.openvino.separate_sequences import separate_sequences
 from tensorflow_quantization.export.onnx.passes.openvino.shape_barriers import shape_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.strided_pointwise import strided_pointwise
+from tensorflow_quantization.export.onnx.passes.tensorrt.cast_bytes_first import cast_bytes_first
 from tensorflow_quantization.export.onnx.passes.tensorrt.integer_average_pooling import integer_average_pooling
 from tensorflow_quantization.targets import DEFAULT
 
@@ -91,7 +92,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         int4_weights,
         recurrent_weights,
     ),
-    "tensorrt": (integer_average_pooling,),
+    "tensorrt": (cast_bytes_first, integer_average_pooling),
 }
 
 #: Then, for all files: forms of the opset that the passes so far need, and removal of what they left.
