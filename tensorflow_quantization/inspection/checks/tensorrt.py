@@ -200,7 +200,7 @@ RULES = (
         "transposed-convolution",
         "info",
         "TensorRT has no integer kernel for ConvTranspose: quantized weights are dequantized in every run.",
-        "Leave it without quantizers.",
+        "With this library, export for target 'tensorrt', which writes a convolution, or leave it without quantizers.",
         _BUILDER,
         placement.quantized_transposed_convolutions,
         keeps_float=True,

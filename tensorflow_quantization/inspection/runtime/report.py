@@ -223,7 +223,8 @@ class RuntimeReport:
 
     def _fixes(self) -> list[str]:
         """What to do so that more runs in integers, each sentence once."""
-        nodes = (*self.fallbacks, *self._floats_that_do_not_multiply())
+        told = {node.fix for node in self.fallbacks}  # also of what is fused into their kernels
+        nodes = (*self.fallbacks, *(n for n in self._floats_that_do_not_multiply() if n.fix not in told))
         return list(dict.fromkeys(f"{node.op_type}: {node.fix}" for node in nodes if node.fix))
 
     def __str__(self) -> str:

@@ -72,7 +72,7 @@ _LINE = re.compile(
 _REASONS = {
     "deconv": (
         "TensorRT has no integer kernel for transposed convolutions",
-        "Leave it in float without quantizers: its quantized weights are dequantized in every run.",
+        "Export for target='tensorrt', which writes it as a convolution, or leave it without quantizers.",
     ),
     "avgpool": (
         "an average pool runs in Int8 only between quantizers of one scale",
