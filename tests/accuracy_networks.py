@@ -52,6 +52,16 @@ def depthwise():
     return with_statistics(keras.Model(inputs, layers.Dense(10, name="scores")(x)))
 
 
+def small():
+    """One of each kind of `depthwise`, for what does not depend on the network."""
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((16, 16, 3), name="image")
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="depthwise_0")(inputs)
+    x = layers.ReLU(name="relu_0")(layers.BatchNormalization(name="norm_0")(x))
+    x = layers.Conv2D(8, 1, activation="relu", name="pointwise_0")(x)
+    return with_statistics(keras.Model(inputs, layers.GlobalAveragePooling2D(name="pool")(x)))
+
+
 def branches():
     """All that a factor of a channel can pass, and attention."""
     keras.utils.set_random_seed(2)

@@ -11,6 +11,7 @@ from accuracy_networks import (
     outputs,
     quantized,
     residual,
+    small,
     smooth_images,
 )
 from keras import layers
@@ -47,7 +48,7 @@ def spoil(roundings):
 
 
 def test_it_is_deterministic():
-    model, candidates = depthwise(), [quantized(depthwise(), weight_bits=4) for _ in range(2)]
+    model, candidates = small(), [quantized(small(), weight_bits=4) for _ in range(2)]
     state = random.getstate()
     first, second = (adapt_rounding(model, candidate, images(32), steps=4) for candidate in candidates)
     assert all(np.array_equal(a, b) for a, b in zip(first.get_weights(), second.get_weights(), strict=True))
@@ -55,7 +56,7 @@ def test_it_is_deterministic():
 
 
 def test_weights_are_integers_between_the_neighbours_and_nothing_else_changes():
-    model = depthwise()
+    model = small()
     adapted = adapt_rounding(model, quantized(model, weight_bits=4), images(32), steps=20)
     wrapper = adapted.get_layer("quant_pointwise_0")
     kernel = keras.ops.convert_to_numpy(wrapper.layer.kernel.value)
@@ -134,7 +135,7 @@ def test_outputs_without_noise_and_folded_axes_do_not_keep_a_block_from_training
 
 
 def test_what_is_interrupted_leaves_the_model(monkeypatch):
-    model = depthwise()
+    model = residual()
     candidate = quantized(model, weight_bits=4)
     before = candidate.get_weights()
 

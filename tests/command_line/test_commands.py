@@ -360,21 +360,6 @@ def test_the_module_answers_before_it_imports_keras(arguments):
     assert "usage: tensorflow-quantization" in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("module", "command"),
-    [
-        ("tensorflow_quantization", "export"),
-        ("tensorflow_quantization_cli", "report"),
-    ],
-)
-def test_a_command_writes_no_notes_of_the_backend_to_stderr(module, command, quantized):
-    file = quantized / ("m.keras" if command in ("describe", "export") else "m.onnx")
-    output = [str(quantized / "m2.onnx")] if command == "export" else []
-    done = python("-m", module, command, str(file), *output, check=False)
-    assert done.stdout
-    assert done.stderr == ""
-
-
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT needs the TensorFlow backend")
 def test_an_export_to_litert_writes_no_notes_to_stderr(tmp_path):
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2)])

@@ -68,9 +68,7 @@ def test_the_ratio_is_that_of_the_file_on_samples_that_calibration_did_not_see(f
 def test_the_same_seed_writes_the_same_file(folder):
     for name in ("one.onnx", "two.onnx"):
         assert quantized("--steps", "2", "--batch-size", "4", output=name) == 0
-    assert quantized(output="untrained.onnx") == 0
-    one, two, untrained = ((folder / f"{name}.onnx").read_bytes() for name in ("one", "two", "untrained"))
-    assert one == two != untrained
+    assert (folder / "one.onnx").read_bytes() == (folder / "two.onnx").read_bytes()
 
 
 def test_a_figure_below_its_limit_is_an_exit_status(folder, capsys):

@@ -15,7 +15,7 @@ from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(**GRAPHS)
 def test_float(tmp_path_factory, data_format, steps, head):
     keras.utils.clear_session(free_memory=False)
@@ -23,7 +23,7 @@ def test_float(tmp_path_factory, data_format, steps, head):
     assert_agrees(model, tmp_path_factory.mktemp("float") / "m.onnx")
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(**GRAPHS, target=st.sampled_from([None, "tensorrt", "onnxruntime", "openvino"]))
 def test_quantized(tmp_path_factory, data_format, steps, head, target):
     keras.utils.clear_session(free_memory=False)
@@ -45,7 +45,7 @@ def in_its_runtime(path, data, target):
     return session.run(None, {session.get_inputs()[0].name: data})[0]
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(**GRAPHS, target=st.sampled_from([None, "tensorrt", "onnxruntime", "openvino"]))
 def test_integer_kernels_of_a_stock_runtime(tmp_path_factory, data_format, steps, head, target):
     # OpenVINO 2026.4 crashes where the quantized parts of a tensor are joined again.
