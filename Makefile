@@ -13,7 +13,7 @@ export NO_MKDOCS_2_WARNING ?= 1
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # What rests on Keras' inner workings most.
-CORE_TESTS := tests/model tests/quantize tests/quantizers tests/wrappers tests/calibration tests/inspection/test_describe.py
+CORE_TESTS := tests/model tests/quantize tests/quantizers tests/wrappers tests/calibration/test_observation.py tests/inspection/test_describe.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-exhaustive test-keras-oldest test-keras-nightly lint types docs release-check benchmark benchmark-export accuracy training latency data clean

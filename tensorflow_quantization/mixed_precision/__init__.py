@@ -2,12 +2,13 @@
 
 from tensorflow_quantization.mixed_precision.precision import FLOAT, Precision
 from tensorflow_quantization.mixed_precision.search import search
-from tensorflow_quantization.mixed_precision.search_result import Evaluation, Front, SearchResult
+from tensorflow_quantization.mixed_precision.search_result import BudgetError, Evaluation, Front, SearchResult
 from tensorflow_quantization.mixed_precision.sensitivity import sensitivity
 from tensorflow_quantization.mixed_precision.sensitivity_result import LayerSensitivity, Sensitivity
 
 __all__ = [
     "FLOAT",
+    "BudgetError",
     "Evaluation",
     "Front",
     "LayerSensitivity",

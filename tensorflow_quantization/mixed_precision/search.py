@@ -88,6 +88,7 @@ def search(
     Raises:
         TypeError: as `quantize_model` and `calibrate`; `evaluate` is no function, or returns no number; or `budget` is
             no dict of a number.
+        BudgetError: nothing that was evaluated is within the budget; a `ValueError` whose `evaluations` has it all.
         ValueError: as `quantize_model` and `calibrate`; `budget` is unknown or cannot be reached (the message says
             what can); no layer is left to decide on; or `evaluate` or `measure` returns NaN or infinity.
         ImportError: the runtime that measures is not installed.

@@ -52,6 +52,26 @@ class Evaluation:
         return {"metric": self.metric, "cost": self.cost, "noise": self.noise, "precisions": layers}
 
 
+class BudgetError(ValueError):
+    """Nothing that `search` evaluated is within the budget.
+
+    Examples:
+        >>> from tensorflow_quantization.mixed_precision import BudgetError
+        >>> try:
+        ...     search(model, images, lambda m: float(m is model), budget={"drop": 0}, evaluations=2, verbose=0)
+        ... except BudgetError as error:
+        ...     print([evaluation.metric for evaluation in error.evaluations])
+        [0.0, 0.0]
+
+    Attributes:
+        evaluations: a list of each `Evaluation`, in the order of their evaluation.
+    """
+
+    def __init__(self, message: str, evaluations: Sequence[Evaluation]):
+        super().__init__(message)
+        self.evaluations = list(evaluations)
+
+
 class Front(Sequence[Evaluation]):
     """The Pareto front, cheapest first: a sequence of `Evaluation` that prints and draws itself.
 

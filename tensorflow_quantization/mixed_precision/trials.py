@@ -15,7 +15,7 @@ from tensorflow_quantization.mixed_precision.budget import DROP, Budget, cost_te
 from tensorflow_quantization.mixed_precision.explore import explore, pareto
 from tensorflow_quantization.mixed_precision.knapsack import Proposal, proposals
 from tensorflow_quantization.mixed_precision.precision import FLOAT, Precision, spec_of
-from tensorflow_quantization.mixed_precision.search_result import Evaluation, Front, SearchResult
+from tensorflow_quantization.mixed_precision.search_result import BudgetError, Evaluation, Front, SearchResult
 from tensorflow_quantization.mixed_precision.sensitivity_result import LayerSensitivity, Sensitivity
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
@@ -81,7 +81,7 @@ class Trials:
             within = [one for one in made if one.cost <= budget.limit]
             best = max(within, key=lambda one: (one.metric, -one.cost), default=None)
         if best is None:
-            raise ValueError(self._unreachable(budget, made, reference))
+            raise BudgetError(self._unreachable(budget, made, reference), made)
         front = Front(pareto(made), reference, self.latency is not None)
         return SearchResult(self.model.name, budget, best, reference, made, front, sensitive)
 

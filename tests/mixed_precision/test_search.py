@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tensorflow_quantization import QuantizationSpec, calibrate, describe, quantize_model, search
+from tensorflow_quantization.mixed_precision import BudgetError
 from tensorflow_quantization.mixed_precision.precision import FLOAT, Precision
 
 QUIET = {"target": "onnxruntime", "verbose": 0}
@@ -174,6 +175,8 @@ def test_what_evaluate_returns_is_checked_and_the_layers_are_named(cnn, images, 
         search(cnn, images[0], lambda model: 1 if model is cnn else value, budget={"drop": 1}, **QUIET)
 
 
-def test_a_drop_that_is_not_reached_tells_the_best(cnn, images):
-    with pytest.raises(ValueError, match=r"was not reached: the best metric found was 0, .* \(float: 1\)"):
+def test_a_drop_that_is_not_reached_tells_the_best_and_keeps_the_evaluations(cnn, images):
+    message = r"was not reached: the best metric found was 0, .* \(float: 1\)"
+    with pytest.raises(BudgetError, match=message) as caught:
         search(cnn, images[0], lambda model: float(model is cnn), budget={"drop": 0.5}, evaluations=2, **QUIET)
+    assert [evaluation.metric for evaluation in caught.value.evaluations] == [0, 0]
