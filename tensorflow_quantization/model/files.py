@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import pathlib
+import subprocess
+import sys
 import zipfile
 
 import keras
 
+from tensorflow_quantization.model import hdf5_check
 from tensorflow_quantization.text.messages import error_in_one_line
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -20,6 +23,9 @@ _OTHER_FILES = {
 
 #: A longer reason holds a config.
 _LONGEST = 300
+
+#: Seconds to read all but the arrays of an HDF5 file: far above what a large network needs.
+_MOST_SECONDS = 60
 
 #: How the config of a Lambda layer with code marks the code, in `.keras` and in older files.
 _CODE = (b'"__lambda__"', b'"function_type": "lambda"')
@@ -47,6 +53,8 @@ def load_model(path: str | os.PathLike, *, trusted: bool = False) -> keras.Model
         raise ValueError(f"{path} is not a saved Keras model: expected a .keras, .h5 or .hdf5 file.{hint}")
     if path.suffix == ".keras":
         _check_archive(path)
+    else:
+        _check_hdf5(path)
     try:
         return keras.saving.load_model(path, compile=False, safe_mode=not trusted)
     except Exception as error:  # a damaged file may raise anything in Keras
@@ -71,6 +79,20 @@ def _check_archive(path: pathlib.Path) -> None:
         raise ValueError(f"{path} is not a .keras file, or is damaged: {_reason(error)}") from error
     if broken is not None:
         raise ValueError(f"{path} is damaged: the checksum of its part {broken!r} is wrong. Copy or save it again.")
+
+
+def _check_hdf5(path: pathlib.Path) -> None:
+    """Let another process read the file first: the HDF5 library may search a damaged file forever, or crash."""
+    # -P: the folder of the script is no place to import from.
+    command = [sys.executable, "-P", hdf5_check.__file__, str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_MOST_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(f"{path} is damaged: it was not read in {_MOST_SECONDS} s. Copy or save it again.") from error
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1][:_LONGEST] if lines else f"reading it ended the process, with status {done.returncode}"
+        raise ValueError(f"{path} is not an HDF5 file, or is damaged: {reason}")
 
 
 def _holds_code(path: pathlib.Path) -> bool:

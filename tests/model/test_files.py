@@ -10,6 +10,7 @@ from keras import layers
 from mutations import mutate
 
 from tensorflow_quantization.legacy.utils import convert_saved_model_to_onnx
+from tensorflow_quantization.model import files
 from tensorflow_quantization.model.files import load_model
 
 
@@ -40,6 +41,27 @@ def test_a_damaged_file_is_loaded_or_refused_with_a_reason(part, tmp_path):
             assert str(path) in str(error), f"seed {seed}"
         except Exception as error:
             pytest.fail(f"seed {seed}: {error!r}")
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_damaged_hdf5_file_is_loaded_or_refused_with_a_reason(seed, tmp_path):
+    path = saved(tmp_path / "m.h5")
+    path.write_bytes(mutate(path.read_bytes(), random.Random(seed)))
+    try:
+        load_model(path)
+    except ValueError as error:
+        assert str(path) in str(error)
+
+
+def test_a_file_that_the_library_searches_forever_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_MOST_SECONDS", 5)
+    path = saved(tmp_path / "m.h5")
+    data = bytearray(path.read_bytes())
+    start = data.index(b"GCOL") + 59  # within the first entry of the heap with the attributes
+    data[start : start + 256] = bytes(256)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"is damaged: it was not read in 5 s\."):
+        load_model(path)
 
 
 def test_a_part_with_a_wrong_checksum_is_named(tmp_path):

@@ -24,6 +24,8 @@ SMALLEST = frozenset(
 )
 #: In each run of the tests, for every target; the others of the smallest are slow.
 QUICK = "MobileNetV2"
+#: The deepest. tests/targets/test_tensorrt_golden.py quantizes them, too.
+DEEPEST = frozenset({"DenseNet121", "NASNetMobile"})
 TARGETS = (None, "tensorrt", "onnxruntime", "openvino", "litert")
 
 
@@ -31,7 +33,7 @@ def marks(name, target):
     """The smallest networks take turns in the targets: each is written for one of them, the rest takes hours."""
     if name == QUICK:
         return []
-    turn = (sorted(SMALLEST).index(name) + 3) % len(TARGETS) if name in SMALLEST else None
+    turn = (sorted(SMALLEST).index(name) + 3) % len(TARGETS) if name in SMALLEST - DEEPEST else None
     return [pytest.mark.exhaustive if turn is None or target != TARGETS[turn] else pytest.mark.slow]
 
 
