@@ -28,7 +28,7 @@ test: $(VENV)/installed data lint types ## Linters, types and the tests that are
 	$(PYTEST) -m "not slow and not exhaustive"
 
 test-slow: $(VENV)/installed data ## The slow tests: documentation, examples, backends, networks
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not exhaustive" $$(grep -rl 'mark.slow' tests --include='test_*.py')
 
 test-exhaustive: $(VENV)/installed data ## All other networks of keras.applications, for hours and in 16 GB
 	$(PYTEST) -m exhaustive

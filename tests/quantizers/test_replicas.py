@@ -71,7 +71,7 @@ def test_replicas_train_what_one_device_trains(setting, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", ["mirrored", "processes"])
+@pytest.mark.parametrize("setting", ["mirrored", pytest.param("processes", marks=pytest.mark.exhaustive)])
 def test_learned_ranges_start_from_the_whole_batch_and_stay_equal(setting, tmp_path):
     backend, processes = SETTINGS[setting]
     if importlib.util.find_spec(backend) is None:
