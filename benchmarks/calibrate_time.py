@@ -21,6 +21,7 @@ import keras
 import numpy as np
 
 from peers import input_name
+from quantize_time import chain
 from tensorflow_quantization import calibrate, export_onnx, quantize_model
 from tensorflow_quantization.calibration import ESTIMATORS
 from tensorflow_quantization.export.verification.timing import interleaved, summary
@@ -29,8 +30,8 @@ from tensorflow_quantization.text.tables import markdown_table
 BATCH = 32
 
 
-def mobilenet(pixels: int) -> keras.Model:
-    return keras.applications.MobileNetV2((pixels, pixels, 3), alpha=0.5, weights=None)
+def mobilenet() -> keras.Model:
+    return keras.applications.MobileNetV2((96, 96, 3), alpha=0.5, weights=None)
 
 
 def cold_predict(model: keras.Model, data: np.ndarray) -> None:
@@ -84,7 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     images, rounds, count = (32, 1, 8) if arguments.quick else (64, 3, 20)
-    model = mobilenet(32 if arguments.quick else 96)
+    model = chain(5) if arguments.quick else mobilenet()
     quantized = quantize_model(model, target="onnxruntime")
     data = np.random.default_rng(0).random((images, *model.input_shape[1:]), "float32")
     calibrations = {method: functools.partial(calibrate, quantized, method=method, verbose=0) for method in ESTIMATORS}

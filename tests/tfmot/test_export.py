@@ -124,8 +124,13 @@ def test_accuracy_stays_from_float_to_file(tmp_path):
     assert min(found) > 0.9 and max(found) - min(found) < 0.03
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["MobileNet", "MobileNetV2", "InceptionV3"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("MobileNet", marks=pytest.mark.slow),
+        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("MobileNetV2", "InceptionV3")),
+    ],
+)
 def test_network_of_keras_trains_and_is_written(name, tmp_path):
     size = 75 if name == "InceptionV3" else 32
     model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10)
