@@ -26,7 +26,7 @@ def chain(depth: int) -> keras.Model:
     inputs = x = keras.Input((8, 8, 4))
     for _ in range(depth):
         x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(x)
-    return keras.Model(inputs, x, name=f"chain of {depth}")
+    return keras.Model(inputs, x, name=f"chain_of_{depth}")
 
 
 def main() -> None:
