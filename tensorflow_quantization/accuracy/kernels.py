@@ -72,11 +72,12 @@ class Kernel:
 
 
 def kernels_of(layer: keras.layers.Layer) -> Iterator[Kernel]:
-    """Yields the quantized kernels in a layer or a model, each once."""
+    """Yields the kernels in a layer or a model that are quantized to symmetric integers, each once."""
     for wrapper in wrappers_in(layer):
         for name, quantizer in wrapper.weight_quantizers.items():
             form = product_form(wrapper.layer, name, tuple(variable_of(wrapper.layer, name).shape))
-            if form is not None and quantizer.scheme.symmetric and quantizer.scheme.signed:
+            scheme = quantizer.scheme
+            if form is not None and scheme.symmetric and scheme.signed and not scheme.floating:
                 yield Kernel(wrapper, name, quantizer, form)
 
 

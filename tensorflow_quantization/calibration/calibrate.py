@@ -75,7 +75,7 @@ def calibrate(
             - "minmax" (default): from the least value to the greatest. "max" is a former name.
             - "percentile": 99.99 % of the values.
             - "mse": the least mean squared quantization error.
-            - "entropy": the least Kullback-Leibler divergence, as in TensorRT.
+            - "entropy": the least Kullback-Leibler divergence, as in TensorRT; not for FP8.
             - "auto": of the ranges of all methods, the range with the least squared error of the outputs of the layers
               that read the tensor. It runs over the data twice, and takes several times as long.
             - a function without arguments that returns a `RangeEstimator`: `lambda: Percentile(99.9)`.
@@ -90,15 +90,16 @@ def calibrate(
     Raises:
         TypeError: `model` is no `keras.Model`, `data` is `None`, `method` makes no `RangeEstimator`, or `steps` or
             `batch_size` is no int; or the data is a generator, which "auto" cannot read twice.
-        ValueError: the model has no quantizers, `method` is unknown, `steps` or `batch_size` is below 1, the data is
-            empty or does not have the shapes of the model's inputs, a tensor is NaN or infinite, or no data reached a
-            quantizer; or, for "auto", the model has a `predict_step` of its own, or the data had other batches when it
-            was read again. All ranges are unchanged then.
+        ValueError: the model has no quantizers, `method` is unknown or not for FP8, `steps` or `batch_size` is below 1,
+            the data is empty or does not have the shapes of the model's inputs, a tensor is NaN or infinite, or no data
+            reached a quantizer; or, for "auto", the model has a `predict_step` of its own, or the data had other
+            batches when it was read again. All ranges are unchanged then.
     """
     if isinstance(data, keras.Model):
         raise TypeError("data is a model. Pass the model first: calibrate(model, data).")
     quantizers = activation_quantizers(model)
     make_estimator = _estimator(method)
+    _check_suits(method, quantizers)
     if data is None:
         raise TypeError("data is None. Pass a calibration set, such as an array of inputs.")
     check_count("steps", steps)
@@ -142,6 +143,14 @@ def calibrate(
         quantizer.frozen = quantizer.ranges != "learned"
     model.train_function = None  # one that was compiled before moves the ranges
     return model
+
+
+def _check_suits(method: Any, quantizers: list[ActivationQuantizer]) -> None:
+    """Raises: ValueError: the method is for integers only, and a quantizer is in FP8."""
+    if method == "entropy" and any(quantizer.scheme.floating for quantizer in quantizers):
+        raise ValueError(
+            "method='entropy' compares levels of equal distance, and FP8 has others. Pass method='minmax' or 'mse'."
+        )
 
 
 def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:

@@ -47,7 +47,7 @@ class MSE(Histogram):
         neighbouring bins are differences of cumulative sums, so the time depends on the levels, not on the bins.
         """
         scale, zero_point = numerics.scale_from_range(low, high, scheme, np)
-        levels = (np.arange(scheme.qmin, scheme.qmax + 1.0) - zero_point[:, None]) * scale[:, None]
+        levels = (scheme.levels - zero_point[:, None]) * scale[:, None]
         x = self.centers
         ends = np.searchsorted(x, (levels[:, 1:] + levels[:, :-1]) / 2)
         ends = np.pad(ends, [(0, 0), (1, 1)], constant_values=[(0, 0), (0, len(x))])

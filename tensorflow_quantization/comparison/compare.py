@@ -26,7 +26,6 @@ from tensorflow_quantization.comparison.parts import (
     FloatTwin,
     Part,
     parts_of,
-    weight_quantizers_in,
 )
 from tensorflow_quantization.comparison.remedies import AS_IS, remedies, variant
 from tensorflow_quantization.comparison.result import Comparison, LayerComparison
@@ -39,7 +38,7 @@ from tensorflow_quantization.model.side_by_side import SideBySide
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantizers.observing import observing
 from tensorflow_quantization.text.arguments import suggests_arguments
-from tensorflow_quantization.wrappers import activation_quantizers_in, float_path, inner_layer
+from tensorflow_quantization.wrappers import activation_quantizers_in, float_path, inner_layer, weight_quantizers_in
 
 if TYPE_CHECKING:
     from tensorflow_quantization.comparison.file_tensors import FileTensors

@@ -24,6 +24,7 @@ from tensorflow_quantization.wrappers import (
     activation_quantizers_in,
     float_path,
     inner_layer,
+    weight_quantizers_in,
     wrappers_in,
 )
 from tensorflow_quantization.wrappers.bias import following_normalization
@@ -144,11 +145,6 @@ def parts_of(call: Call, twin: FloatTwin) -> list[Part]:
     if weight_quantizers_in(call.operation) or twin.changed(call.operation):
         parts.append(Part(call, None))
     return parts
-
-
-def weight_quantizers_in(operation: Any) -> list[WeightQuantizer]:
-    """Returns the weight quantizers of all wrappers in an operation."""
-    return [q for wrapper in wrappers_in(operation) for q in wrapper.weight_quantizers.values()]
 
 
 def _same_variables(operation: Any, original: Any) -> list[tuple[keras.Variable, keras.Variable]]:

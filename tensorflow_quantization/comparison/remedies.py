@@ -18,7 +18,6 @@ from tensorflow_quantization.comparison.parts import (
     FloatTwin,
     Observers,
     Part,
-    weight_quantizers_in,
 )
 from tensorflow_quantization.comparison.statistics import Range, Usage, by_channel
 from tensorflow_quantization.model.activations import without_activation
@@ -30,7 +29,7 @@ from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuanti
 from tensorflow_quantization.quantizers.fake_quantize import rounded
 from tensorflow_quantization.quantizers.observing import Observer
 from tensorflow_quantization.quantizers.scheme import MAX_BITS
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper, wrappers_in
+from tensorflow_quantization.wrappers import BaseQuantizeWrapper, weight_quantizers_in, wrappers_in
 from tensorflow_quantization.wrappers.channels import is_depthwise
 
 AS_IS = "as it is"

@@ -139,8 +139,8 @@ class Usage:
             return
         scheme = self.quantizer.scheme
         scale, zero_point = (p.astype(np.float32) for p in self.quantizer.parameters())
-        integers = np.round(x / scale) + zero_point
-        limited = np.clip(integers, scheme.qmin, scheme.qmax)
+        limited = numerics.quantize(x, scale, zero_point, scheme, np)
+        integers = numerics.nearest(x / scale, scheme, np) + zero_point
         outside = integers != limited
         squares = (numerics.dequantize(limited, scale, zero_point) - x) ** 2
         self.values.update(by_channel(x, self.axis))
@@ -158,9 +158,9 @@ class Usage:
     @property
     def dead_range(self) -> float:
         """The share of the integers, from the lowest to the highest, that lie outside the least and greatest in use."""
-        scheme = self.quantizer.scheme
-        used = float(self._highest - self._lowest) + 1
-        return 1 - used / (scheme.qmax - scheme.qmin + 1) if self._count else 0.0
+        levels = self.quantizer.scheme.levels
+        used = (levels >= self._lowest) & (levels <= self._highest)
+        return float(1 - used.mean()) if self._count else 0.0
 
     @property
     def clips(self) -> bool:

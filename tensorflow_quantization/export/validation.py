@@ -14,7 +14,7 @@ from tensorflow_quantization.export.onnx.builder import MIN_OPSET
 from tensorflow_quantization.export.onnx.emission import to_numpy
 from tensorflow_quantization.export.onnx.lower import INPUT_LAYOUTS
 from tensorflow_quantization.export.verification.onnx import TOLERANCES
-from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES
+from tensorflow_quantization.export.verification.onnx_runtimes import DEFAULT_RUNTIME, RUNTIMES
 from tensorflow_quantization.export.verification.tensorrt import BUILDERS
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.weights import mode_of_keras
@@ -23,7 +23,12 @@ from tensorflow_quantization.targets import TARGETS
 from tensorflow_quantization.text.messages import is_path, must_be_one_of, must_be_path
 from tensorflow_quantization.text.replacing import check_writable
 from tensorflow_quantization.text.warn import warn_user
-from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
+from tensorflow_quantization.wrappers import (
+    BaseQuantizeWrapper,
+    activation_quantizers,
+    activation_quantizers_in,
+    weight_quantizers_in,
+)
 
 #: Suffixes of files that Keras and this package write, and what writes them.
 _WRITERS = {
@@ -113,6 +118,40 @@ def targets_of(graph: LayerGraph) -> list[str | None]:
     """The targets that the wrappers and quantizers of a flat graph are for, in the order of their calls."""
     quantizing = (BaseQuantizeWrapper, ActivationQuantizer)
     return [call.operation.target for call in graph.calls if isinstance(call.operation, quantizing)]
+
+
+def check_runtime_dtypes(graph: LayerGraph, runtime: str | None, verifier: str | None) -> None:
+    """Check that a runtime computes in the dtypes of all quantizers of a flat graph, and that another one runs them.
+
+    Args:
+        graph: the flat graph.
+        runtime: the runtime that the file is for; `None`, or the name of a custom target: any.
+        verifier: `verify_runtime` of `export_onnx`.
+
+    Raises:
+        ExportError: a quantizer is in FP8, and the runtime has no FP8. The message names the layers.
+    """
+    floating = [
+        call.path
+        for call in graph.calls
+        if any(
+            quantizer.scheme.floating
+            for quantizer in (*activation_quantizers_in(call.operation), *weight_quantizers_in(call.operation))
+        )
+    ]
+    if not floating:
+        return
+    names = f"{', '.join(floating[:5])}{f' and {len(floating) - 5} more' if len(floating) > 5 else ''}"
+    if runtime in TARGETS and TARGETS[runtime].float8 is None:
+        raise ExportError(
+            f"{len(floating)} layers are quantized to FP8, in which {runtime} does not compute: {names}. Export for "
+            f"target='tensorrt', or quantize the float model to integers: quantize_model(model, target={runtime!r})."
+        )
+    if verifier in RUNTIMES and verifier != DEFAULT_RUNTIME:
+        raise ExportError(
+            f"{len(floating)} layers are quantized to FP8, which verify_runtime={verifier!r} does not run: {names}. "
+            f"Leave verify_runtime out: {DEFAULT_RUNTIME} runs the file."
+        )
 
 
 def check_no_keras_quantization(graph: LayerGraph) -> None:

@@ -41,7 +41,7 @@ class QuantizerDescription:
             layer ("gate", "inner", "probability"). In an attention layer, the name of a projection comes first: "query
             kernel". "after it": the output of a layer that computes in float, quantized for its readers.
         bits: bits of the integers, 2 to 8.
-        dtype: the type that stores the integers: "int8" or "uint8".
+        dtype: the type that stores the integers: "int8" or "uint8"; for FP8 "float8_e4m3fn".
         axis: the channel axes of a weight, a tuple of int; `None`: per tensor.
         range: the range of an activation as (low, high), in units of the activation; `None` for weights. If the scale
             is learned, or the target demands it: the values of the least and the greatest integer.
@@ -65,7 +65,7 @@ class QuantizerDescription:
     learned: bool = False
 
     def __str__(self) -> str:
-        text = f"{self.what} {self.dtype.rstrip('8')}{self.bits}"
+        text = f"{self.what} {self.dtype if 'float' in self.dtype else self.dtype.rstrip('8') + str(self.bits)}"
         marks = ", learned" if self.learned else ""
         if self.axis is not None:
             return f"{text} per channel (axis {', '.join(map(str, self.axis))}){marks}"

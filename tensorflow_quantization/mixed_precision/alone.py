@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tensorflow_quantization.comparison.output_noise import OutputNoise, Variant, before_saturation
-from tensorflow_quantization.comparison.parts import FloatTwin, Observers, weight_quantizers_in
+from tensorflow_quantization.comparison.parts import FloatTwin, Observers
 from tensorflow_quantization.mixed_precision.precision import Precision
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.inputs import model_inputs
@@ -19,6 +19,7 @@ from tensorflow_quantization.wrappers import (
     float_path,
     inner_layer,
     output_quantizer,
+    weight_quantizers_in,
     wrappers_in,
 )
 from tensorflow_quantization.wrappers.quantized_inputs import quantized_inputs

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 
 from tensorflow_quantization.calibration.calibrate import check_calibrated
-from tensorflow_quantization.comparison.parts import weight_quantizers_in
 from tensorflow_quantization.mixed_precision.alone import bytes_of_weights, quantized_calls
 from tensorflow_quantization.mixed_precision.budget import DROP, Budget, cost_text
 from tensorflow_quantization.mixed_precision.explore import explore, pareto
@@ -19,6 +18,7 @@ from tensorflow_quantization.mixed_precision.search_result import BudgetError, E
 from tensorflow_quantization.mixed_precision.sensitivity_result import LayerSensitivity, Sensitivity
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
+from tensorflow_quantization.wrappers import weight_quantizers_in
 
 Quantize = Callable[[keras.Model, QuantizationSpec], keras.Model]
 Number = Callable[[keras.Model], float]

@@ -24,7 +24,7 @@ from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import check_bits
 from tensorflow_quantization.quantizers.weight import check_weight_ranges
-from tensorflow_quantization.targets import TARGETS, Target, find_target
+from tensorflow_quantization.targets import TARGETS, Target, find_target, in_dtype
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import did_you_mean, other_name
@@ -49,6 +49,7 @@ def quantize_model(
     weight_bits: int | None = None,
     activation_bits: int | None = None,
     input_bits: int | None = None,
+    dtype: str | None = None,
 ) -> keras.Model:
     """Return a copy of a model with fake quantization, for training or calibration.
 
@@ -81,6 +82,8 @@ def quantize_model(
         weight_bits: bits of all weights, 2 to 8; `None` (default): as the target says. Entries of the spec win.
         activation_bits: bits of all activations, 2 to 8; `None` (default): as the target says. Entries of the spec win.
         input_bits: an older name of `activation_bits`.
+        dtype: "float8_e4m3fn": weights and activations are numbers of FP8, which `target="tensorrt"` multiplies on GPUs
+            of compute capability 8.9 and newer. `None` (default): integers.
 
     Returns:
         The quantized `keras.Model`, compiled like `model`. Train or `calibrate` it, then export it.
@@ -88,7 +91,8 @@ def quantize_model(
     Raises:
         TypeError: `model`, the spec or a case has a wrong type, or a case returns a wrong type.
         ValueError: the mode, the target, `ranges` or `weight_ranges` is unknown; mode "partial" with no layer named;
-            bits are out of range, or the target cannot compute with them; `activation_bits` and `input_bits` differ;
+            bits are out of range, or the target cannot compute with them, or with the dtype, or bits are passed with
+            `dtype`, which has 8; `activation_bits` and `input_bits` differ;
             the model is not built or is quantized already; a layer cannot be copied; a named layer cannot be wrapped;
             or mode "full" finds nothing to quantize, and neither spec nor case switched a layer off.
     """
@@ -102,6 +106,7 @@ def quantize_model(
         target,
         weight_bits,
         same_bits(activation_bits, input_bits),
+        dtype,
     )
     _check_quantizes(model, plan, quantization_mode)
     return insert(graph, plan, ranges, weight_ranges)
@@ -146,12 +151,13 @@ def plan_model(
     target: str | Target | None = None,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
+    dtype: str | None = None,
 ) -> QuantizationPlan:
     """The plan that `quantize_model` carries out for the same arguments; no model is built.
 
     Args:
-        model, quantization_mode, quantization_spec, custom_qdq_cases, target, weight_bits, activation_bits: as for
-            `quantize_model`.
+        model, quantization_mode, quantization_spec, custom_qdq_cases, target, weight_bits, activation_bits, dtype: as
+            for `quantize_model`.
 
     Returns:
         A `QuantizationPlan` with a decision and its reason for each layer.
@@ -160,7 +166,7 @@ def plan_model(
         TypeError, ValueError: as `quantize_model` does, except that a plan may quantize nothing.
     """
     _, plan = decide(
-        model, quantization_mode, quantization_spec, custom_qdq_cases, target, weight_bits, activation_bits
+        model, quantization_mode, quantization_spec, custom_qdq_cases, target, weight_bits, activation_bits, dtype
     )
     return plan
 
@@ -173,10 +179,11 @@ def decide(
     target: str | Target | None,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
+    dtype: str | None = None,
 ) -> tuple[LayerGraph, QuantizationPlan]:
     """The graph of a model and the plan for it; the blocks in which a layer is quantized are open."""
     cases = _check_arguments(mode, spec, custom_qdq_cases)
-    target = find_target(target)
+    target = in_dtype(find_target(target), dtype)
     schemes = _schemes(target, weight_bits, activation_bits)
     _check_not_quantized(model, LayerGraph.trace(model).flatten())
     own = spec or QuantizationSpec()
@@ -284,7 +291,13 @@ def _schemes(target: Target, weight_bits: int | None, activation_bits: int | Non
 
     def scheme(wanted: QuantizationScheme | None, bits: int | None, argument: str) -> QuantizationScheme:
         wanted = wanted or by_globals
-        return wanted if bits is None else replace(wanted, bits=check_bits(bits, argument))
+        if bits is None:
+            return wanted
+        if check_bits(bits, argument) != wanted.bits and wanted.floating:
+            raise ValueError(
+                f"{argument}={bits} is for integers, and {wanted.name} has {wanted.bits} bits: leave it out."
+            )
+        return replace(wanted, bits=bits)
 
     return {
         "weight_scheme": scheme(target.weights, weight_bits, "weight_bits"),

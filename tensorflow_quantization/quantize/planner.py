@@ -61,7 +61,7 @@ def make_plan(
 
     Raises:
         ValueError: an entry names a layer that cannot be wrapped, or an input that the layer does not have; or the
-            target cannot compute with the bits of a layer.
+            target, or FP8, cannot compute with the bits of a layer.
     """
     spec = spec or QuantizationSpec()
     warn_of_unknown_names(spec, graph)
@@ -333,6 +333,19 @@ def _check_indices(call: Call, entry: LayerConfig, count: int) -> None:
 
 
 def _with_bits(layer: LayerPlan, entry: LayerConfig) -> LayerPlan:
+    asked = [
+        f"{argument}={bits}"
+        for argument, bits, scheme in (
+            ("weight_bits", entry.weight_bits, layer.weight_scheme),
+            ("activation_bits", entry.activation_bits, layer.activation_scheme),
+        )
+        if scheme.floating and bits not in (None, scheme.bits)
+    ]
+    if asked:
+        raise ValueError(
+            f"The entry {entry.name!r} has {' and '.join(asked)} for layer {layer.path!r}, and FP8 has 8 bits. Leave "
+            "the bits out, or leave dtype out for integers."
+        )
     if entry.activation_bits is not None:
         activations = replace(layer.activation_scheme, bits=entry.activation_bits)
         factors = replace(layer.factor_scheme, bits=entry.activation_bits)

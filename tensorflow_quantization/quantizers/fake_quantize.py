@@ -34,6 +34,8 @@ def fake_quantize(x, scale, zero_point, scheme: QuantizationScheme):
             inside = ops.logical_and(x >= lowest * scale, x <= highest * scale)
             return upstream * ops.cast(inside, upstream.dtype)
 
+        if scheme.floating:
+            return numerics.quantize(x, scale, zero_point, scheme) * scale, gradient
         return ops.clip(ops.round(x / scale), lowest, highest) * scale, gradient
 
     return straight_through(x)
@@ -57,7 +59,7 @@ def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, grad
     value = ops.stop_gradient(scale)
     scale = value + gradient_scale * (scale - value)
     ratio = ops.clip(x / scale, scheme.qmin - zero_point, scheme.qmax - zero_point)
-    rounded = ratio + ops.stop_gradient(ops.round(ratio) - ratio)
+    rounded = ratio + ops.stop_gradient(numerics.nearest(ratio, scheme) - ratio)
     return rounded * scale
 
 

@@ -1,7 +1,7 @@
-"""Uniform quantization as pure functions.
+"""Quantization as pure functions.
 
 `xp` is the array namespace that computes: `keras.ops` in training, `numpy` in the export. Both round half to even and
-divide in float32, so the model and the file agree on every integer.
+divide in float32, so the model and the file agree on every integer, and on every number of FP8.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ SMALLEST_SCALE = 1e-12
 SCALE_OF_ZEROS = 2.0**-7
 #: Candidate ranges of a weight, as fractions of its greatest magnitude.
 _FRACTIONS = np.linspace(0.2, 1.0, 81)
+#: The bits of the exponent of a float32.
+_EXPONENT = 0x7F800000
+#: The least FP8 number with 4 significant bits, and the distance of FP8 numbers in parts of their power of two.
+_SMALLEST_NORMAL, _SPACING = 2.0**-6, 2.0**-3
 
 
 def scale_from_range(low: Array, high: Array, scheme: QuantizationScheme, xp=keras.ops) -> tuple[Array, Array]:
@@ -139,6 +143,57 @@ def reduced_axes(rank: int, scheme: QuantizationScheme) -> tuple[int, ...]:
     return tuple(a for a in range(rank) if a not in kept)
 
 
+def spacing(number: Array, scheme: QuantizationScheme, xp=keras.ops) -> Array:
+    """Returns the distance of neighbouring integers or FP8 numbers at each number: 1 for integers.
+
+    The numbers of FP8 from 2**e to 2**(e + 1) lie 2**(e - 3) apart, below 2**-6 as they do above it (arXiv:2209.05433,
+    table 1).
+
+    Examples:
+        >>> import numpy as np
+        >>> spacing(np.float32([0.3, 9.4, 100.0, 0.0]), QuantizationScheme(floating=True), np)
+        array([3.125000e-02, 1.000000e+00, 8.000000e+00, 1.953125e-03], dtype=float32)
+
+    Args:
+        number: float32 array of any shape.
+        scheme: the integers.
+        xp: the array namespace; default `keras.ops`.
+
+    Returns:
+        float32, in the shape of `number`.
+    """
+    if not scheme.floating:
+        return xp.ones_like(number)
+    if xp is np:
+        power = np.ldexp(np.ones_like(number), np.frexp(number)[1] - 1)
+    else:  # the bits of the exponent alone are a power of two
+        power = xp.view(xp.bitwise_and(xp.view(number, "int32"), _EXPONENT), "float32")
+    return xp.maximum(power, _SMALLEST_NORMAL) * _SPACING
+
+
+def nearest(ratio: Array, scheme: QuantizationScheme, xp=keras.ops) -> Array:
+    """Returns the nearest integer or FP8 number of each value, half to even, also beyond `qmin` and `qmax`.
+
+    Examples:
+        >>> import numpy as np
+        >>> nearest(np.float32([0.3, 9.4, 100.0]), QuantizationScheme(floating=True), np)
+        array([ 0.3125,  9.    , 96.    ], dtype=float32)
+
+    Args:
+        ratio: float32 array of any shape: x / scale.
+        scheme: the integers.
+        xp: the array namespace; default `keras.ops`.
+
+    Returns:
+        float32, in the shape of `ratio`.
+    """
+    if not scheme.floating:
+        return xp.round(ratio)
+    # Not a cast to FP8 and back: compilers may drop such a pair. Dividing by a power of two is exact.
+    unit = spacing(ratio, scheme, xp)
+    return xp.round(ratio / unit) * unit
+
+
 def quantize(x: Array, scale: Array, zero_point: Array, scheme: QuantizationScheme, xp=keras.ops) -> Array:
     """Returns clip(round(x / scale) + zero_point, qmin, qmax), as ONNX' QuantizeLinear does.
 
@@ -155,8 +210,10 @@ def quantize(x: Array, scale: Array, zero_point: Array, scheme: QuantizationSche
         xp: the array namespace; default `keras.ops`.
 
     Returns:
-        Whole numbers in the shape and float dtype of `x`.
+        Whole numbers, or FP8 numbers, in the shape and float dtype of `x`.
     """
+    if scheme.floating:  # its zero point is 0
+        return nearest(xp.clip(x / scale, scheme.qmin, scheme.qmax), scheme, xp)
     return xp.clip(xp.round(x / scale) + zero_point, scheme.qmin, scheme.qmax)
 
 

@@ -1,11 +1,18 @@
-"""`QuantizationScheme`: the integers that represent a tensor's values."""
+"""`QuantizationScheme`: the integers, or FP8 numbers, that represent a tensor's values."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
 
+import ml_dtypes
+import numpy as np
+
 MIN_BITS, MAX_BITS = 2, 8
+#: FP8: a sign, 4 bits of exponent and 3 of fraction, without infinities (arXiv:2209.05433, table 1).
+FLOAT8 = "float8_e4m3fn"
+#: The greatest FP8 number.
+FLOAT8_MAX = 448
 
 
 def check_bits(bits: int, what: str) -> int:
@@ -25,7 +32,7 @@ def check_bits(bits: int, what: str) -> int:
 
 @dataclass(frozen=True)
 class QuantizationScheme:
-    """Describes the integers of a uniform quantizer: real value = (integer - zero point) * scale.
+    """Describes the integers of a quantizer: real value = (integer - zero point) * scale.
 
     The scale is also the step: the real distance between two neighbouring integers (arXiv:1712.05877, section 2.1).
 
@@ -44,9 +51,12 @@ class QuantizationScheme:
         axis: int, tuple of ints, or `None`. Per-channel: one scale for each index of these axes of the tensor; a
             negative axis counts from the end. `None` (default) is per-tensor: one scale.
         fixed: (scale, zero point) that a runtime requires whatever the range of the values, or `None` (default).
+        floating: bool; `True`: the numbers of FP8 (E4M3, arXiv:2209.05433) take the place of the integers, -448 to 448,
+            and the scale is the greatest magnitude / 448. They are signed and symmetric and have 8 bits, and a number
+            has 4 significant bits down to 2**-6. `False` (default): integers.
 
     Raises:
-        ValueError: `bits` is no integer from 2 to 8.
+        ValueError: `bits` is no integer from 2 to 8, or `floating` and not 8 bits, signed and symmetric.
     """
 
     bits: int = 8
@@ -55,9 +65,15 @@ class QuantizationScheme:
     narrow_range: bool = True
     axis: tuple[int, ...] | None = None
     fixed: tuple[float, int] | None = None
+    floating: bool = False
 
     def __post_init__(self):
         check_bits(self.bits, "bits")
+        if self.floating and not (self.bits == MAX_BITS and self.signed and self.symmetric and self.fixed is None):
+            raise ValueError(
+                f"The numbers of {FLOAT8} have {MAX_BITS} bits, are signed and symmetric and have no fixed scale: with "
+                f"floating=True, leave bits, signed, symmetric and fixed out. Got {self.get_config()}."
+            )
         if self.axis is not None:
             axis = (self.axis,) if isinstance(self.axis, int) else tuple(self.axis)
             object.__setattr__(self, "axis", axis)
@@ -66,24 +82,43 @@ class QuantizationScheme:
 
     @property
     def qmin(self) -> int:
-        """The lowest integer."""
+        """The lowest integer, or FP8 number."""
+        if self.floating:
+            return -FLOAT8_MAX
         lowest = -(2 ** (self.bits - 1)) if self.signed else 0
         return lowest + 1 if self.narrow_range else lowest
 
     @property
     def qmax(self) -> int:
-        """The highest integer."""
+        """The highest integer, or FP8 number."""
+        if self.floating:
+            return FLOAT8_MAX
         return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
 
     @property
     def dtype(self) -> str:
-        """The dtype of the integers in a file: "int8" or "uint8"."""
+        """The dtype in a file: "int8", "uint8" or "float8_e4m3fn"."""
+        if self.floating:
+            return FLOAT8
         return "int8" if self.signed else "uint8"
 
     @property
     def saturates(self) -> bool:
         """Whether `qmin` and `qmax` are the limits of `dtype`, so that saturating to `dtype` clips correctly."""
-        return self.bits == 8 and not self.narrow_range
+        return self.floating or (self.bits == 8 and not self.narrow_range)
+
+    @property
+    def levels(self) -> np.ndarray:
+        """All integers, or FP8 numbers, in ascending order: a float64 array."""
+        if not self.floating:
+            return np.arange(self.qmin, self.qmax + 1.0)
+        numbers = np.arange(256, dtype=np.uint8).view(ml_dtypes.float8_e4m3fn).astype(np.float64)
+        return np.unique(numbers[np.isfinite(numbers)])  # +0 and -0 are equal
+
+    @property
+    def name(self) -> str:
+        """The integers in words: "int8", "uint4", or "float8_e4m3fn"."""
+        return self.dtype if self.floating else f"{self.dtype.rstrip('8')}{self.bits}"
 
     def get_config(self) -> dict:
         """Returns the attributes as a dict that JSON can hold; `from_config` is the inverse."""
@@ -95,4 +130,4 @@ class QuantizationScheme:
         return cls(**config) if isinstance(config, dict) else config
 
     def __str__(self) -> str:
-        return f"{self.dtype.rstrip('8')}{self.bits} {'symmetric' if self.symmetric else 'affine'}"
+        return f"{self.name} {'symmetric' if self.symmetric else 'affine'}"

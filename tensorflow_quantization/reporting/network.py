@@ -153,7 +153,8 @@ def network_of_model(graph: LayerGraph, description: ModelDescription) -> Networ
         if isinstance(call.operation, ActivationQuantizer):
             if call.inputs and id(call.inputs[0]) in index_of:  # drawn as the dtype of its tensor
                 index_of[id(call.outputs[0])] = index_of[id(call.inputs[0])]
-                bits[id(call.outputs[0])] = f"{call.operation.scheme.bits}-bit integers"
+                scheme = call.operation.scheme
+                bits[id(call.outputs[0])] = scheme.name if scheme.floating else f"{scheme.bits}-bit integers"
             continue
         drawn = _drawn_layer(call.path, call.class_name, layer)
         for tensor in dict.fromkeys(call.inputs):

@@ -1,5 +1,6 @@
 """Targets, one file for each runtime: where the quantizers go, and which integers they use."""
 
+from tensorflow_quantization.quantizers.scheme import FLOAT8
 from tensorflow_quantization.targets.default import DEFAULT
 from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.targets.onnxruntime import ONNXRUNTIME
@@ -9,7 +10,16 @@ from tensorflow_quantization.targets.target import MatmulOperand, Placement, Tar
 from tensorflow_quantization.targets.tensorrt import TENSORRT
 from tensorflow_quantization.text.messages import must_be_one_of
 
-__all__ = ["DEFAULT", "TARGETS", "MatmulOperand", "Placement", "Reason", "ReasonCode", "Target", "find_target"]
+__all__ = [
+    "DEFAULT",
+    "TARGETS",
+    "MatmulOperand",
+    "Placement",
+    "Reason",
+    "ReasonCode",
+    "Target",
+    "find_target",
+]
 
 #: The targets of the library, by name.
 TARGETS = {target.name: target for target in (TENSORRT, ONNXRUNTIME, OPENVINO, LITERT)}
@@ -41,3 +51,31 @@ def find_target(target: str | Target | None) -> Target:
     if not isinstance(target, str) or target not in TARGETS:
         raise ValueError(must_be_one_of("target", TARGETS, target, besides="a Target"))
     return TARGETS[target]
+
+
+def in_dtype(target: Target, dtype: str | None) -> Target:
+    """Return the target that computes in a dtype.
+
+    Examples:
+        >>> in_dtype(find_target("tensorrt"), "float8_e4m3fn").weights.dtype
+        'float8_e4m3fn'
+
+    Args:
+        target: a `Target`.
+        dtype: "float8_e4m3fn"; or `None` for integers, which returns `target` unchanged.
+
+    Raises:
+        ValueError: there is no such dtype, or the runtime does not compute in it.
+    """
+    if dtype is None:
+        return target
+    if dtype != FLOAT8:
+        raise ValueError(must_be_one_of("dtype", [FLOAT8], dtype, besides="None for integers"))
+    if target.float8 is None:
+        able = ", ".join(repr(name) for name, known in TARGETS.items() if known.float8 is not None)
+        given = "no target" if target is DEFAULT else f"target {target.name!r}"
+        raise ValueError(
+            f"dtype={dtype!r} needs a runtime that computes in FP8: target={able}, got {given}. Leave dtype out for "
+            "integers."
+        )
+    return target.float8

@@ -17,7 +17,10 @@ _RUNS_IN_INTEGERS = Reason(ReasonCode.DEFAULT, "runs in INT8")
 
 
 def at_inputs(
-    table: Mapping[str, LayerRule], structure: Sequence[StructureRule], outputs: Collection[str] = ()
+    table: Mapping[str, LayerRule],
+    structure: Sequence[StructureRule],
+    outputs: Collection[str] = (),
+    reason: Reason = _RUNS_IN_INTEGERS,
 ) -> PlacementRule:
     """A placement rule from a table of layers and rules on the network's structure.
 
@@ -30,6 +33,7 @@ def at_inputs(
             returns inputs decides.
         outputs: classes of layers whose kernel reads integers only if it writes integers, too: their output is
             quantized where a layer reads it in float. Default: none.
+        reason: why the rule quantizes a call; default: it runs in INT8.
     """
     layers, around = by_table(table), first_of(*structure)
 
@@ -45,7 +49,7 @@ def at_inputs(
             placement = placements.get(call.path)
             if placement and is_one_of(call, outputs) and not _all_quantize(graph, call.outputs[0], placements):
                 placements[call.path] = replace(placement, output=True)
-        return {path: replace(p, reason=_RUNS_IN_INTEGERS if p else STAYS_IN_FLOATS) for path, p in placements.items()}
+        return {path: replace(p, reason=reason if p else STAYS_IN_FLOATS) for path, p in placements.items()}
 
     return place
 

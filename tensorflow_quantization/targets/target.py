@@ -101,6 +101,8 @@ class Target:
         joins_with_one_scale: if a spec names a concatenation, its output is quantized, and so all its inputs have one
             scale; `False` (default): each input has a quantizer.
         bits: the numbers of bits that the runtime computes with; `None` (default): 2 to 8.
+        float8: the same runtime in FP8, E4M3: a target with its own placement and schemes with `floating=True`, which
+            `quantize_model(dtype="float8_e4m3fn")` takes. `None` (default): it does not compute in FP8.
         recurrent_weights: the runtime loads recurrent layers whose weights are integers; `False` (default): a spec that
             names such a layer quantizes its input only.
         why_not: a function of a graph and a call that returns the `Reason` why `place` leaves the call out; `None`
@@ -116,3 +118,4 @@ class Target:
     joins_with_one_scale: bool = False
     bits: frozenset[int] | None = None
     recurrent_weights: bool = False
+    float8: Target | None = None

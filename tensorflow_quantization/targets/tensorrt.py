@@ -1,4 +1,4 @@
-"""TensorRT 10 and 11: a separate Q/DQ pair before each input of an INT8 kernel; int8, symmetric, zero point 0.
+"""TensorRT 10 and 11: a separate Q/DQ pair before each input of an INT8 or FP8 kernel; symmetric, zero point 0.
 
 Sources: NVIDIA's documentation, "Working with Quantized Types", and its ONNX importer. What was measured with the
 engine of TensorRT for RTX says so.
@@ -6,6 +6,7 @@ engine of TensorRT for RTX says so.
 
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.at_inputs import at_inputs
+from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.targets.structure import (
     max_pooling_input,
     multiply_inputs,
@@ -40,12 +41,28 @@ _POOLING = (
     "GlobalAveragePooling3D",
 )
 
+_SEPARABLE = dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), LayerRule(pointwise_input=True))
+
+#: FP8: products and convolutions, and the shortcuts of residual sums, which are in FP8 for a convolution anyway.
+#: Measured by the engine of TensorRT for RTX 1.7: they run in FP8, with one scale per output channel, too. Pools,
+#: squeeze-and-excite products and transposed convolutions compute in float.
+_FLOAT8 = Target(
+    name="tensorrt",
+    place=at_inputs(
+        table={**{name: LayerRule() for name in _WEIGHTED if not name.endswith("Transpose")}, **_SEPARABLE},
+        structure=(residual_inputs,),
+        reason=Reason(ReasonCode.DEFAULT, "runs in FP8"),
+    ),
+    activations=QuantizationScheme(floating=True),
+    weights=QuantizationScheme(floating=True),
+)
+
 TENSORRT = Target(
     name="tensorrt",
     place=at_inputs(
         table={
             **dict.fromkeys(_WEIGHTED, LayerRule()),
-            **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), LayerRule(pointwise_input=True)),
+            **_SEPARABLE,
             **dict.fromkeys(_POOLING, LayerRule(weights=False)),
         },
         # "Quantize the residual input in skip connections"; squeeze-and-excite products; a normalization that is not
@@ -56,4 +73,5 @@ TENSORRT = Target(
     # Activations may use -128, where the runtime saturates; weights stay within -127 to 127.
     activations=QuantizationScheme(narrow_range=False),
     weights=QuantizationScheme(),
+    float8=_FLOAT8,
 )

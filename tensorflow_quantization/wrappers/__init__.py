@@ -9,6 +9,7 @@ from tensorflow_quantization.wrappers.queries import (
     find_wrapper,
     inner_layer,
     output_quantizer,
+    weight_quantizers_in,
     wrappers_in,
 )
 from tensorflow_quantization.wrappers.weighted import WeightedBaseQuantizeWrapper
@@ -28,5 +29,6 @@ __all__ = [
     "output_quantizer",
     "quantized_name",
     "recurrent",
+    "weight_quantizers_in",
     "wrappers_in",
 ]

@@ -9,7 +9,7 @@ import keras
 
 from tensorflow_quantization.model.keras_classes import is_of_keras, is_of_package, stands_for
 from tensorflow_quantization.model.keras_internals import sublayers
-from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from tensorflow_quantization.wrappers.base import SUFFIX, WRAPPERS_OF_PACKAGE, BaseQuantizeWrapper
 
 
@@ -54,6 +54,11 @@ def activation_quantizers_in(operation: Any) -> list[ActivationQuantizer]:
     """Returns the activation quantizers of an operation and of all wrappers in it, each once."""
     found = [*activation_quantizers(operation), *(q for w in wrappers_in(operation) for q in w.activation_quantizers)]
     return list({id(q): q for q in found}.values())
+
+
+def weight_quantizers_in(operation: Any) -> list[WeightQuantizer]:
+    """Returns the weight quantizers of all wrappers in an operation."""
+    return [q for wrapper in wrappers_in(operation) for q in wrapper.weight_quantizers.values()]
 
 
 def output_quantizer(operation: Any) -> ActivationQuantizer | None:

@@ -14,6 +14,7 @@ SCHEMES = {
     "int4": QuantizationScheme(bits=4),
     "uint8": QuantizationScheme(signed=False, narrow_range=False),
     "affine": QuantizationScheme(signed=False, symmetric=False, narrow_range=False),
+    "fp8": QuantizationScheme(floating=True),
 }
 
 
@@ -79,7 +80,7 @@ def test_learned_step_has_the_gradient_of_lsq(x, scale, name, gradient_scale):
     ratio = x / scale
     below, above = ratio <= low, ratio >= high
     # Equation 3 of arXiv:1902.08153.
-    to_step = np.where(below, low, np.where(above, high, np.rint(ratio) - ratio))
+    to_step = np.where(below, low, np.where(above, high, numerics.nearest(ratio, scheme, np) - ratio))
     expected = gradient_scale * np.sum(upstream * to_step)
 
     zeros, weights = tensors(zero_point, upstream)

@@ -1,6 +1,7 @@
 import doctest
 import functools
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -197,3 +198,47 @@ def test_weight_range_keeps_the_channel_axes(axis, reduced, shape):
 
 def test_the_examples_in_the_docstrings_run():
     assert not doctest.testmod(numerics).failed
+
+
+FLOAT8 = QuantizationScheme(floating=True)
+
+
+def float8(x):
+    """The nearest FP8 number, as another library finds it, saturated as QuantizeLinear does."""
+    return np.clip(x, -448, 448).astype(ml_dtypes.float8_e4m3fn).astype("float32")
+
+
+@given(hnp.arrays(np.float32, 64, elements=st.one_of(st.floats(-500, 500, width=32), st.floats(-0.02, 0.02, width=32))))
+def test_fp8_numbers_are_those_of_ml_dtypes(x):
+    np.testing.assert_array_equal(numerics.quantize(x, np.float32(1), 0.0, FLOAT8, np), float8(x))
+    found = numerics.quantize(*to_tensors(x, 1.0, 0.0), FLOAT8)
+    np.testing.assert_array_equal(ops.convert_to_numpy(found), float8(x))
+
+
+def test_fp8_rounds_half_to_even_at_each_number_and_next_to_it():
+    levels = FLOAT8.levels.astype("float32")
+    half = (levels[1:] + levels[:-1]) / 2
+    x = np.concatenate([levels, half, np.nextafter(half, np.float32(np.inf)), np.nextafter(half, np.float32(-np.inf))])
+    for found in (numerics.nearest(x, FLOAT8, np), numerics.nearest(ops.convert_to_tensor(x), FLOAT8)):
+        np.testing.assert_array_equal(ops.convert_to_numpy(found), float8(x))
+
+
+def test_fp8_in_onnx_runtime():
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper
+
+    x, scale = np.random.default_rng(0).normal(size=4000).astype("float32") * 40, np.float32(0.1)
+    graph = helper.make_graph(
+        [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"])],
+        "fp8",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+        [helper.make_tensor_value_info("q", TensorProto.FLOAT8E4M3FN, x.shape)],
+        [
+            helper.make_tensor("s", TensorProto.FLOAT, [], [scale]),
+            helper.make_tensor("z", TensorProto.FLOAT8E4M3FN, [], [0.0]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9)
+    (q,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    found = q.view(ml_dtypes.float8_e4m3fn).astype("float32")
+    np.testing.assert_array_equal(found, numerics.quantize(x, scale, 0.0, FLOAT8, np))

@@ -47,3 +47,16 @@ def test_axis_is_a_tuple_however_it_is_given():
 def test_text_names_integers_and_kind():
     assert str(QuantizationScheme(bits=4)) == "int4 symmetric"
     assert str(QuantizationScheme(signed=False, symmetric=False)) == "uint8 affine"
+
+
+def test_numbers_of_fp8():
+    scheme = QuantizationScheme(floating=True)
+    assert (scheme.qmin, scheme.qmax, scheme.dtype, scheme.saturates) == (-448, 448, "float8_e4m3fn", True)
+    assert scheme.levels[[0, -1]].tolist() == [-448, 448] and len(scheme.levels) == 253
+    assert QuantizationScheme.from_config(json.loads(json.dumps(scheme.get_config()))) == scheme
+
+
+@pytest.mark.parametrize("other", [{"bits": 4}, {"signed": False}, {"symmetric": False}, {"fixed": (1.0, 0)}])
+def test_fp8_has_one_form(other):
+    with pytest.raises(ValueError, match="have 8 bits, are signed and symmetric"):
+        QuantizationScheme(floating=True, **other)

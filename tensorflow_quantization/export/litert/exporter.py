@@ -159,12 +159,12 @@ def _check_bits(graph: LayerGraph) -> None:
             *activation_quantizers(call.operation),
             *getattr(call.operation, "weight_quantizers", {}).values(),
         ]
-        bits = {q.scheme.bits for q in quantizers} - {8}
+        bits = {q.scheme.name if q.scheme.floating else f"{q.scheme.bits} bits" for q in quantizers} - {"8 bits"}
         if bits:
-            others[call.path] = f"  {call.path}: {', '.join(map(str, sorted(bits)))} bits"
+            others[call.path] = f"  {call.path}: {', '.join(sorted(bits))}"
     if others:
         raise ExportError(
-            "LiteRT computes in 8 bits, but these layers have quantizers with other bits:\n"
+            "LiteRT computes in integers of 8 bits, but these layers have quantizers with others:\n"
             + "\n".join(others.values())
         )
 

@@ -11,14 +11,18 @@ import onnx_ir as ir
 from tensorflow_quantization.export.errors import OpsetError
 from tensorflow_quantization.export.onnx.values import Order, Shape, Value, keras_order, moves_no_data, stored_dtype
 from tensorflow_quantization.onnx_graph.queries import layer_of
+from tensorflow_quantization.quantizers.scheme import FLOAT8
 
 #: The oldest opset that is written: the first opset with per-channel scales.
 MIN_OPSET = 13
 #: If the user sets no opset, operators up to this opset are used: every runtime reads it.
 AUTOMATIC_OPSET = 17
+#: The first opset with numbers of 8 bits in QuantizeLinear and DequantizeLinear.
+_FLOAT8_OPSET = 19
 
 DTYPES = {
     "float32": ir.DataType.FLOAT,
+    "float8_e4m3fn": ir.DataType.FLOAT8E4M3FN,
     "int8": ir.DataType.INT8,
     "uint8": ir.DataType.UINT8,
     "int16": ir.DataType.INT16,
@@ -76,6 +80,15 @@ class Builder:
         if not self.permits(opset):
             raise OpsetError(f"{what} needs ONNX opset {opset} or newer, got opset={self._asked}.")
         self.opset = max(self.opset, opset)
+
+    def require_dtype(self, dtype: str) -> None:
+        """Note that the file quantizes to `dtype`.
+
+        Raises:
+            OpsetError: the user set an older opset.
+        """
+        if dtype == FLOAT8:
+            self.require(_FLOAT8_OPSET, "FP8")
 
     def unique(self, name: str) -> str:
         """`name`, with a number appended if the name is in use."""

@@ -151,6 +151,7 @@ class Emission:
         prefix = f"{self.path}/{stored_as}"
         if quantizer is None:
             return self.builder.shared_initializer(prefix, transform(array))
+        self.builder.require_dtype(quantizer.scheme.dtype)
         integers = transform(quantizer.integers(array))
         scale, zero_point = (
             _per_channel(transform(np.broadcast_to(p, array.shape)), p.size > 1, axis, name)

@@ -42,7 +42,7 @@ def export_onnx(
     """Write a Keras model, float or quantized, as an ONNX file, and return its path.
 
     Each quantized tensor becomes a QuantizeLinear and DequantizeLinear pair, and each quantized kernel is stored in
-    int8, or in INT4 if it has 4 bits or less and the file is for ONNX Runtime or OpenVINO. The rest of the file
+    int8, in INT4 if it has 4 bits or less and the file is for ONNX Runtime or OpenVINO, or in FP8. The rest of the file
     computes in `precision`; a model in mixed precision is written in float32, the dtype of its variables. A custom
     layer whose `call` uses layers and `keras.ops` is written as those layers and operations.
     Batch normalization is folded into the convolution or Dense layer before it. The name of a node starts with the name
@@ -54,8 +54,8 @@ def export_onnx(
     Args:
         model: a built Keras 3 model.
         path: path of the file. An existing file is replaced when the new file is complete and verified.
-        opset: the ONNX opset, an integer from 13. Default: `None`, the oldest opset that the model can use. INT4 needs
-            opset 21; if you pass an older one, all quantized kernels are stored in int8.
+        opset: the ONNX opset, an integer from 13. Default: `None`, the oldest opset that the model can use. FP8 needs
+            opset 19, INT4 opset 21; if you pass an older one, kernels of integers are stored in int8.
         input_layout: "channels_last" (default): inputs have the shapes of the Keras model. "channels_first": inputs of
             rank 4 or 5 are (batch, channels, ...), so the file does not begin with a Transpose. Outputs always have
             the shapes of the Keras model.
@@ -86,8 +86,8 @@ def export_onnx(
         OpsetError: `opset` is unknown, or older than an operator of the model.
         VerificationError: the file disagrees with the Keras model, or TensorRT does not build it.
         ExportError: another argument is wrong, weights or ranges are not finite, float16 cannot hold a weight or a
-            scale, or `target` has no exact encoding. This is the base class of the three errors above; after each,
-            an existing file is unchanged.
+            scale, the model is in FP8 and `target` or `verify_runtime` is not, or `target` has no exact encoding. This
+            is the base class of the three errors above; after each, an existing file is unchanged.
         ImportError: `verify_runtime` is not installed; or `verify_with` is given, and ONNX Runtime is not.
 
     Examples:
@@ -106,6 +106,7 @@ def export_onnx(
     output_names = names_of_outputs(graph)
     graph = graph.flatten().live()
     runtime = target or _target(graph)
+    validation.check_runtime_dtypes(graph, runtime, verify_runtime)
     builds = verify_runtime in BUILDERS
     if builds:
         check_can_build(graph, verify_with is not None)

@@ -10,8 +10,8 @@ that are a hint to OpenVINO (`passes.openvino.bounded_sums`) are left out: with 
 round there. Then the Keras model runs, and at each quantizer
 
 - the integers of the file are compared with value / scale + zero point in Keras. A step is one unit of the integer
-  scale. The distance may be half a step, for rounding, plus 1e-4 of the largest value of the tensor, and at most one
-  step;
+  scale; of FP8, the distance to the next number. The distance may be half a step, for rounding, plus 1e-4 of the
+  largest value of the tensor, and at most one step;
 - the Keras model continues with the integers of the file, so that the next layer starts from the same numbers. Points
   of an image that the file does not compute, because nothing reads them, are not compared.
 
@@ -223,10 +223,12 @@ def feeds(lowered: Lowered, inputs: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 def _in_scheme(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray:
     """The integers of the file in the encoding of the quantizer: the target may use unsigned integers instead."""
+    scheme = quantized.quantizer.scheme
+    if scheme.floating:  # ONNX Runtime returns the bytes
+        return array.view(scheme.dtype).astype(np.float32)
     offset = quantized.integers.onnx.meta.get(OFFSET)
     if offset is None:
         return array
-    scheme = quantized.quantizer.scheme
     return np.clip(array.astype(np.int32) - offset, scheme.qmin, scheme.qmax)
 
 
@@ -290,13 +292,15 @@ def _compare_integers(
     scale, zero_point = (float(p) for p in quantizer.parameters())
     scheme = quantizer.scheme
     wanted = np.clip(exact / scale + zero_point, scheme.qmin, scheme.qmax)
-    distance = np.abs(found - wanted)
-    allowed = min(most_steps, 0.5 + tolerance * float(np.abs(exact).max(initial=0.0)) / scale)
+    step = numerics.spacing(np.maximum(np.abs(found), np.abs(wanted)), scheme, np)
+    distance = np.abs(found - wanted) / step
+    allowed = np.minimum(most_steps, 0.5 + tolerance * float(np.abs(exact).max(initial=0.0)) / scale / step)
     wrong = int((~(distance <= allowed)).sum())
     if not wrong:
         return None
+    excess = (distance / allowed).max()  # NaN if a distance is
     worst = float(distance.max())
-    return worst / allowed, f"{wrong} of {found.size} integers, by up to {worst:.3g} steps"
+    return float(excess), f"{wrong} of {found.size} integers, by up to {worst:.3g} steps"
 
 
 def _deviation(actual: np.ndarray, expected: np.ndarray) -> float:

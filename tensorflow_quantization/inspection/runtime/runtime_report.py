@@ -84,9 +84,10 @@ def runtime_report(
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: the runtime is not installed.
-        ValueError: there is no such runtime or compute capability, the file is not an ONNX model, the runtime does not
-            load the file, an input has a dynamic dimension besides the first and `input_shapes` does not say its size,
-            or `input_shapes` does not fit the inputs.
+        ValueError: there is no such runtime or compute capability, this compute capability has no kernels for a dtype
+            of the file (FP8 needs 8.9, INT4 8.0), the file is not an ONNX model, the runtime does not load the file, an
+            input has a dynamic dimension besides the first and `input_shapes` does not say its size, or `input_shapes`
+            does not fit the inputs.
     """
     if not isinstance(runtime, str) or runtime not in RUNTIMES:
         raise ValueError(must_be_one_of("runtime", RUNTIMES, runtime))

@@ -26,6 +26,8 @@ import onnx_ir as ir
 from tensorflow_quantization.inspection.runtime import tensorrt_build
 from tensorflow_quantization.inspection.runtime.kernels import Kernel, nodes_of, tags
 from tensorflow_quantization.onnx_graph.operators import FACTORS
+from tensorflow_quantization.onnx_graph.quantization import Quantization
+from tensorflow_quantization.onnx_graph.queries import is_dequantize, name_of
 from tensorflow_quantization.text.messages import must_be_one_of
 
 #: Rules of `check_onnx` whose violation crashes the process: none, for another process builds.
@@ -83,6 +85,8 @@ _REASONS = {
         "Quantize its input and its output with the same scale.",
     ),
 }
+#: By the dtype in a file: its name, and the oldest compute capability that builds it.
+_OLDEST = {"float8e4m3fn": ("FP8", 8.9), "int4": ("INT4", 8.0)}
 _TURING = ("convolutions have no Int8 kernel for compute capability 7.5", "Build for compute capability 8.0 or newer.")
 _NEEDS_HALF = "Compute capability 7.5 multiplies no float32: export_onnx(model, path, precision='float16')."
 _FP8 = ("it is quantized to FP8", "To run it in Int8, quantize it to int8.")
@@ -121,10 +125,11 @@ def executed(
         compute_capability: see `build`.
 
     Raises:
-        ValueError: there is no such compute capability.
+        ValueError: there is no such compute capability, or it has no kernels for a dtype of the file.
         RuntimeError: TensorRT does not parse or build the file, or its log is not in the format that is known here.
     """
     model = ir.from_proto(onnx.load(path, load_external_data=False))
+    _check_dtypes(model, compute_capability)
     newest, opset = onnx.defs.onnx_opset_version(), model.opset_imports.get("", 1)
     if opset > newest:
         raise RuntimeError(
@@ -188,6 +193,24 @@ def build(
 
 
 _UNKNOWN_FORMAT = "this version writes its log in another format. Versions 1.7 of tensorrt-rtx are known"
+
+
+def _check_dtypes(model: ir.Model, compute_capability: str | float | None) -> None:
+    """Check that GPUs of a compute capability have kernels for the dtypes of all quantizers, before the build.
+
+    Raises:
+        ValueError: there is no such compute capability, or they have none.
+    """
+    if _member(compute_capability) is None:
+        return
+    for dtype, (title, oldest) in _OLDEST.items():
+        nodes = [name_of(n) for n in nodes_of(model) if is_dequantize(n) and Quantization.of(n).dtype == dtype]
+        if nodes and float(str(compute_capability)) < oldest:
+            more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+            raise ValueError(
+                f"GPUs of compute capability {compute_capability} have no kernels for {title}, which needs {oldest} or "
+                f"newer; {nodes[0]!r}{more} dequantize {title}. Quantize to int8 for these GPUs."
+            )
 
 
 def _member(compute_capability: str | float | None) -> str | None:

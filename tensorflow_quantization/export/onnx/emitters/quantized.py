@@ -109,8 +109,9 @@ def quantize(e: Emission, quantizer: ActivationQuantizer, x: Value, name: str) -
     scale, zero_point = quantizer.parameters()
     x = e.cast(x, "float32")
     onnx = x.onnx
+    e.builder.require_dtype(scheme.dtype)
     if not scheme.saturates:
-        # QuantizeLinear saturates at the limits of int8 or uint8 only. A pass removes a Clip without effect.
+        # QuantizeLinear saturates at the limits of the dtype only. A pass removes a Clip without effect.
         limits = np.iinfo(scheme.dtype)
         step = np.float32(scale)
         low = None if scheme.qmin == limits.min else np.float32((scheme.qmin - int(zero_point)) * step)

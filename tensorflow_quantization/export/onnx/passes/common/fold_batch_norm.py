@@ -92,11 +92,10 @@ def _scale_scales(builder: Builder, dequantize: ir.Node, factor: np.ndarray, axi
         return False
     # Scales have to be positive: where the factor is (almost) zero, the integers become zero and the scale stays.
     vanishes = folded < _TINY
-    zeros = zero_point.astype(np.int32).reshape(shape)
-    signs = np.where(vanishes, 0, np.sign(factor)).astype(np.int32).reshape(shape)
-    turned = zeros + signs * (integers.astype(np.int32) - zeros)
-    limits = np.iinfo(integers.dtype)
-    if turned.min() < limits.min or turned.max() > limits.max:
+    zeros = zero_point.astype(np.float32).reshape(shape)  # float32 holds each integer of 8 bits and number of FP8
+    signs = np.where(vanishes, 0, np.sign(factor)).astype(np.float32).reshape(shape)
+    turned = zeros + signs * (integers.astype(np.float32) - zeros)
+    if not np.array_equal(turned.astype(integers.dtype).astype(np.float32), turned):
         return False
     arrays = (
         turned.astype(integers.dtype),
