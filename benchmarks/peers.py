@@ -139,13 +139,18 @@ for name in ("nvidia-modelopt", "onnx", "onnxruntime-gpu", "onnxruntime"):
 """
 
 
-def modelopt_environment() -> pathlib.Path:
-    """The Python that has ModelOpt; its environment is made if it is not there, for which pip loads gigabytes.
+def modelopt_environment(install: bool) -> pathlib.Path:
+    """The Python that has ModelOpt, in an environment of its own.
+
+    Args:
+        install: make the environment if it is not there, for which pip loads gigabytes.
 
     Raises:
-        RuntimeError: pip cannot install it; the message has the end of what pip said.
+        RuntimeError: it is not there, or pip cannot install it; the message has the end of what pip said.
     """
     python, whole = MODELOPT_ENVIRONMENT / "bin" / "python", MODELOPT_ENVIRONMENT / "installed"
+    if not whole.exists() and not install:
+        raise RuntimeError("ModelOpt is not installed; `make tensorrt` installs it in an environment of its own")
     if not whole.exists():
         subprocess.run([sys.executable, "-m", "venv", MODELOPT_ENVIRONMENT], check=True)
         _run([python, "-m", "pip", "install", "--quiet", MODELOPT])

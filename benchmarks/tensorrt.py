@@ -86,12 +86,12 @@ def _attempt(write: Callable[[], object]) -> dict[str, Any]:
     return {"seconds": time.perf_counter() - start}
 
 
-def quantize_with_modelopt(folder: pathlib.Path) -> Figures:
-    """Write ModelOpt's files of the float file in a folder; return the seconds of each."""
+def quantize_with_modelopt(folder: pathlib.Path, install: bool) -> Figures:
+    """Write ModelOpt's files of the float file in a folder, if need be after its installation; return their seconds."""
     import peers
 
     def write(path: pathlib.Path, method: str, precision: str) -> None:
-        python = peers.modelopt_environment()
+        python = peers.modelopt_environment(install)
         peers.modelopt_quantize(python, folder / "float.onnx", folder / "calibration.npz", path, method, precision)
 
     return {
@@ -193,7 +193,7 @@ def figures_of(name: str, folder: pathlib.Path, quick: bool) -> Figures:
         return json.loads(kept.read_text())
     with tempfile.TemporaryDirectory(dir=folder) as files:
         made = run_step(__file__, "prepare", name, int(quick), files)
-        made |= quantize_with_modelopt(pathlib.Path(files))
+        made |= quantize_with_modelopt(pathlib.Path(files), install=not quick)
         facts = run_step(__file__, "inspect", files)
     figures = {contender: made[contender] | facts.get(contender, {}) for contender in made}
     with written_whole(kept) as path:
@@ -212,7 +212,9 @@ def do_step(step: str, arguments: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one small network: does it run")
+    parser.add_argument(
+        "--quick", action="store_true", help="one small network, ModelOpt if it is installed: does it run"
+    )
     parser.add_argument("--networks", nargs="*", metavar="NAME", help="of those of the page; none: only write the page")
     parser.add_argument("--folder", type=pathlib.Path, help="where figures are kept; default: a temporary one")
     parser.add_argument("--docs", type=pathlib.Path, help="a folder for tensorrt.md and tensorrt.svg")

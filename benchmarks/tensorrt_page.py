@@ -47,9 +47,9 @@ _HEAD = """# TensorRT
 
 `make tensorrt` measures the files that this library writes for TensorRT beside the files that NVIDIA's
 [ModelOpt](https://github.com/NVIDIA/Model-Optimizer) (`modelopt.onnx.quantization.quantize`, int8) makes of the same
-float model with the same 16 calibration inputs. TensorRT for RTX parses and builds all files for a batch of one, without
-a GPU; [`runtime_report`](../reports.md#tensorrt-without-a-gpu) reads its list of kernels. Weights are random, with the
-batch normalization statistics of photographs (224 × 224; BERT: 128 random tokens).
+float model with the same 16 calibration inputs. TensorRT for RTX parses and builds all files for a batch of one,
+without a GPU; [`runtime_report`](../reports.md#tensorrt-without-a-gpu) reads its list of kernels. Weights are random,
+with the batch normalization statistics of photographs (224 × 224; BERT: 128 random tokens).
 
 - Int8: the share of the multiply-accumulates of convolutions and matrix products.
 - Float kernels read, write and compute in float only. Float MB: tensors in float, as often as kernels read and write
@@ -104,9 +104,9 @@ def _modelopt() -> str:
     import peers
 
     try:
-        return peers.modelopt_versions(peers.modelopt_environment())
-    except RuntimeError as error:
-        return f"ModelOpt cannot be installed here ({str(error).splitlines()[-1][:200]})"
+        return peers.modelopt_versions(peers.modelopt_environment(install=False))
+    except RuntimeError:
+        return "ModelOpt is not installed"
 
 
 def _extent(results: dict[str, Figures], known: Sequence[str]) -> str:
