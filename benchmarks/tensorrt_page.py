@@ -130,7 +130,7 @@ def _cells(file: dict) -> list[str]:
     """Int8, kernels, float kernels, float MB."""
     if "kernels" not in file:
         return ["–"] * 4
-    share = f"{100 * file['integer_share']:.1f} %"
+    share = f"{100 * file['integer_share']:.2f} %"
     return [share, str(file["kernels"]), str(file["float_kernels"]), f"{file['float_bytes'] / 1e6:.1f}"]
 
 

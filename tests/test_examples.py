@@ -117,7 +117,7 @@ def test_tensorrt_benchmark_makes_its_page_of_kept_figures_and_says_where_ours_i
     arguments = ("--networks", "--folder", ".", "--docs", "docs")
     printed = run(ROOT / "benchmarks" / "tensorrt.py", tmp_path, *arguments)
     assert "Measured: 1 of 45 networks. Not yet: ConvNeXtBase, " in printed
-    assert "| VGG16 | 100.0 % | 100.0 % | 8 | 7 | 1 | 1 | 2.0 | 3.0 |" in printed
+    assert "| VGG16 | 100.00 % | 100.00 % | 8 | 7 | 1 | 1 | 2.0 | 3.0 |" in printed
     worse = printed.split("## Where ours is worse")[1].split("## ")[0]
     lines = [line for line in worse.splitlines() if line.startswith("- ")]
     assert lines == ["- VGG16, ours: 8 kernels, ModelOpt 7", "- VGG16: 20.0 dB, ModelOpt 22.0"]
