@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wo
 CORE_TESTS := tests/model tests/quantize tests/quantizers tests/wrappers tests/calibration/test_observation.py tests/inspection/test_describe.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-exhaustive test-keras-oldest test-keras-nightly lint types docs release-check benchmark benchmark-export accuracy training latency data clean
+.PHONY: help demo test test-slow test-exhaustive test-keras-oldest test-keras-nightly lint types docs release-check benchmark benchmark-export accuracy training latency tensorrt data clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -70,6 +70,9 @@ training: $(VENV)/installed data ## Measure quantization-aware training, for hou
 latency: $(VENV)/installed ## Measure the files in their runtimes beside the peers', for the documentation
 	@$(BIN)/python -m pip install --quiet '.[peers]'
 	@$(BIN)/python scripts/quietly benchmarks/latency.py --docs docs/benchmarks
+
+tensorrt: $(VENV)/installed ## Ask NVIDIA's builder about our files and ModelOpt's, for hours, for the documentation
+	@$(BIN)/python scripts/quietly benchmarks/tensorrt.py --folder .cache/tensorrt --docs docs/benchmarks
 
 benchmark-export: $(VENV)/installed ## Measure exports beside Keras' own, for the documentation
 	@$(BIN)/python scripts/quietly benchmarks/export.py --docs docs/benchmarks

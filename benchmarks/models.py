@@ -43,3 +43,31 @@ def small_vit(
         x = layers.Add(name=f"block{block}_add2")([x, layers.Dense(dim, name=f"block{block}_mlp2")(y)])
     x = layers.GlobalAveragePooling1D(name="mean")(layers.LayerNormalization(epsilon=1e-6, name="norm")(x))
     return keras.Model(inputs, layers.Dense(classes, name="classifier")(x), name="small_vit")
+
+
+def unet(image_size: int = 224, classes: int = 2, filters: int = 32, depth: int = 4) -> keras.Model:
+    """U-Net (arXiv:1505.04597) with padding and BatchNormalization, half as wide by default; a logit a pixel and class.
+
+    Args:
+        image_size: a multiple of `2**depth`.
+        classes: of a pixel.
+        filters: of the first convolutions; each level below has twice as many.
+        depth: number of times that the resolution is halved.
+    """
+
+    def convolutions(x, filters):
+        for _ in range(2):
+            x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+            x = layers.ReLU()(layers.BatchNormalization()(x))
+        return x
+
+    inputs = keras.Input((image_size, image_size, 3), name="image")
+    x, shortcuts = inputs, []
+    for level in range(depth):
+        shortcuts.append(convolutions(x, filters * 2**level))
+        x = layers.MaxPooling2D()(shortcuts[-1])
+    x = convolutions(x, filters * 2**depth)
+    for level in reversed(range(depth)):
+        x = layers.Conv2DTranspose(filters * 2**level, 2, strides=2)(x)
+        x = convolutions(layers.Concatenate()([shortcuts[level], x]), filters * 2**level)
+    return keras.Model(inputs, layers.Conv2D(classes, 1, name="logits")(x), name="unet")

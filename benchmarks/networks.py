@@ -7,6 +7,7 @@ import numpy as np
 from keras import applications, layers
 
 from models import small_vit
+from tensorflow_quantization.model.keras_internals import sublayers
 
 #: By name: the module of `keras.applications` whose preprocessing it has, and the size of its images.
 APPLICATIONS = {
@@ -50,9 +51,9 @@ def residual_blocks(size: int) -> keras.Model:
     return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
 
 
-def set_statistics(model: keras.Model, batch: np.ndarray) -> None:
+def set_statistics(model: keras.Model, batch: np.ndarray | dict[str, np.ndarray]) -> None:
     """Give each BatchNormalization the statistics of a batch, as training would: then no activation grows or fades."""
-    normalizations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    normalizations = [layer for layer in sublayers(model) if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [layer.momentum for layer in normalizations]
     for layer in normalizations:
         layer.momentum = 0.0
@@ -62,16 +63,21 @@ def set_statistics(model: keras.Model, batch: np.ndarray) -> None:
 
 
 def images(name: str, size: int, count: int, seed: int) -> np.ndarray:
-    """Random crops of the photographs that come with scikit-learn, preprocessed as the network wants it."""
+    """Random crops of photographs, preprocessed as the network wants it."""
+    module = APPLICATIONS.get(name, (applications.mobilenet_v2,))[0]
+    return module.preprocess_input(crops(size, count, seed))
+
+
+def crops(size: int, count: int, seed: int) -> np.ndarray:
+    """Random crops of the photographs that come with scikit-learn, (count, size, size, 3) float32 from 0 to 255."""
     from sklearn.datasets import load_sample_images
 
     photographs = load_sample_images().images
     rng = np.random.default_rng(seed)
-    crops = []
+    found = []
     for index in range(count):
         photograph = photographs[index % len(photographs)]
         top, left = (int(rng.integers(0, full - size + 1)) for full in photograph.shape[:2])
         crop = photograph[top : top + size, left : left + size]
-        crops.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
-    module = APPLICATIONS.get(name, (applications.mobilenet_v2,))[0]
-    return module.preprocess_input(np.stack(crops).astype("float32"))
+        found.append(crop[:, ::-1] if rng.random() < 0.5 else crop)
+    return np.stack(found).astype("float32")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import pathlib
+import subprocess
+import sys
 import tempfile
 
 import keras
@@ -121,3 +123,75 @@ def litert_post_training(model: keras.Model, data: np.ndarray | None, path: path
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.representative_dataset = lambda: ([data[i : i + 1]] for i in range(len(data)))
         path.write_bytes(converter.convert())
+
+
+#: What ModelOpt needs, in an environment of its own: it asks for older versions than ours of what we have, too.
+MODELOPT = "nvidia-modelopt[onnx]"
+MODELOPT_ENVIRONMENT = pathlib.Path(__file__).parents[1] / ".cache" / "modelopt"
+#: What its environment must have for `modelopt_quantize`, for the page.
+_MODELOPT_VERSIONS = """
+from importlib.metadata import PackageNotFoundError, version
+for name in ("nvidia-modelopt", "onnx", "onnxruntime-gpu", "onnxruntime"):
+    try:
+        print(name, version(name))
+    except PackageNotFoundError:
+        pass
+"""
+
+
+def modelopt_environment(install: bool) -> pathlib.Path:
+    """The Python that has ModelOpt, in an environment of its own.
+
+    Args:
+        install: make the environment if it is not there, for which pip loads gigabytes.
+
+    Raises:
+        RuntimeError: it is not there, or pip cannot install it; the message has the end of what pip said.
+    """
+    python, whole = MODELOPT_ENVIRONMENT / "bin" / "python", MODELOPT_ENVIRONMENT / "installed"
+    if not whole.exists() and not install:
+        raise RuntimeError("ModelOpt is not installed; `make tensorrt` installs it in an environment of its own")
+    if not whole.exists():
+        subprocess.run([sys.executable, "-m", "venv", MODELOPT_ENVIRONMENT], check=True)
+        _run([python, "-m", "pip", "install", "--quiet", MODELOPT])
+        whole.touch()  # an interrupted install starts again
+    return python
+
+
+def modelopt_versions(python: pathlib.Path) -> str:
+    """The versions of ModelOpt and of what it quantizes with."""
+    return ", ".join(_run([python, "-c", _MODELOPT_VERSIONS]).splitlines())
+
+
+def modelopt_quantize(
+    python: pathlib.Path,
+    float_onnx: pathlib.Path,
+    calibration: pathlib.Path,
+    path: pathlib.Path,
+    method: str,
+    precision: str,
+) -> None:
+    """NVIDIA ModelOpt's post-training quantization for TensorRT.
+
+    Args:
+        python: see `modelopt_environment`.
+        float_onnx: the file to quantize.
+        calibration: an `.npz` file with an array for each input, by name.
+        path: of the file to write.
+        method: "entropy" or "max".
+        precision: of all that is not quantized, "fp16" or "fp32".
+
+    Raises:
+        RuntimeError: ModelOpt failed; the message has the end of what it printed.
+    """
+    script = pathlib.Path(__file__).with_name("modelopt_quantize.py")
+    # -P: ModelOpt looks for a package "tensorrt", and would find the benchmark of this name beside the script.
+    _run([python, "-P", script, float_onnx, calibration, path, method, precision])
+
+
+def _run(command: list) -> str:
+    """What a command prints; raises a RuntimeError with the end of its complaints if it fails."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[1:3]} failed: {done.stderr[-2000:]}")
+    return done.stdout

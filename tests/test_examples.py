@@ -1,5 +1,6 @@
 """The examples and benchmarks run, as a user would run them: in a process and a folder of their own."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -96,3 +97,35 @@ def test_accuracy_benchmark_measures_ours_and_the_peers_in_each_runtime(tmp_path
     assert "failed" not in details
     assert (tmp_path / "docs" / "accuracy.md").read_text() in printed
     assert (tmp_path / "docs" / "accuracy.svg").read_text().endswith("</svg>\n")
+
+
+@pytest.mark.slow
+def test_tensorrt_benchmark_builds_our_files_in_integers(tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx, NVIDIA's parser and builder, is not installed")
+    run(ROOT / "benchmarks" / "tensorrt.py", tmp_path, "--quick", "--folder", "figures", "--docs", "docs")
+    files = json.loads((tmp_path / "figures" / "two residual blocks.json").read_text())
+    for name in ("ours", "ours, float16", "ours, default placement"):
+        assert files[name]["integer_share"] == 1 and files[name]["snr"] > 15
+    assert files["ours"]["float_kernels"] == files["float16"]["integer_share"] == 0
+    assert files["ours, float16"]["float_bytes"] < files["ours"]["float_bytes"]
+    assert (tmp_path / "docs" / "tensorrt.svg").read_text().endswith("</svg>\n")
+
+
+def test_tensorrt_benchmark_makes_its_page_of_kept_figures_and_says_where_ours_is_worse(tmp_path):
+    built = {"integer_share": 1.0, "kernels": 8, "float_kernels": 1, "float_bytes": 2_000_000, "build_seconds": 1.0}
+    files = {
+        "ours": {**built, "snr": 20.0},
+        "ModelOpt": {**built, "kernels": 7, "float_bytes": 3_000_000, "snr": 21.0},
+        "ModelOpt, max": {"snr": 22.0},
+        "ModelOpt, float16": {"failed": "RuntimeError: no"},
+    }
+    (tmp_path / "VGG16.json").write_text(json.dumps(files))
+    arguments = ("--networks", "--folder", ".", "--docs", "docs")
+    printed = run(ROOT / "benchmarks" / "tensorrt.py", tmp_path, *arguments)
+    assert "Measured: 1 of 45 networks. Not yet: ConvNeXtBase, " in printed
+    assert "| VGG16 | 100.00 % | 100.00 % | 8 | 7 | 1 | 1 | 2.0 | 3.0 |" in printed
+    worse = printed.split("## Where ours is worse")[1].split("## ")[0]
+    lines = [line for line in worse.splitlines() if line.startswith("- ")]
+    assert lines == ["- VGG16, ours: 8 kernels, ModelOpt 7", "- VGG16: 20.0 dB, ModelOpt 22.0"]
+    assert "- VGG16, ModelOpt, float16: failed: `RuntimeError: no`" in printed
+    assert (tmp_path / "docs" / "tensorrt.md").read_text() in printed

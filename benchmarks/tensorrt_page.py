@@ -1,0 +1,211 @@
+"""The page and the plot of `tensorrt.py`, from its figures by network and file."""
+
+from __future__ import annotations
+
+import datetime
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from machine import machine
+from tensorflow_quantization.text.tables import markdown_table
+
+_PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "keras-hub", "onnxruntime", "tensorrt-rtx")
+
+#: By name, the figures of each file.
+Figures = dict[str, dict]
+#: Like beside like: ours and ModelOpt's with the same precision of what is not quantized.
+PAIRS = {"float32": ("ours", "ModelOpt"), "float16": ("ours, float16", "ModelOpt, float16")}
+#: ModelOpt's two ways to calibrate.
+PEERS = ("ModelOpt", "ModelOpt, max")
+#: A difference that is rounding.
+_DECIBELS = 0.05
+
+
+def page(results: dict[str, Figures], known: Sequence[str], date: datetime.date) -> str:
+    """The Markdown page.
+
+    Args:
+        results: by network and file.
+        known: the names of all networks.
+        date: of the measurement.
+    """
+    parts = [_HEAD.format(machine=f"{machine(_PACKAGES)}; {_modelopt()}", date=date.isoformat())]
+    parts.append(_extent(results, known))
+    for precision, pair in PAIRS.items():
+        parts.append(f"## What is not quantized in {precision}\n\n{markdown_table(_SUMMARY, _summary(results, pair))}")
+    parts.append(f"{_NOISE}\n\n{markdown_table(_NOISE_TITLES, list(_noise(results)))}")
+    parts.append(f"{_WORSE}\n\n{_lines(list(worse(results))) or 'Nowhere.'}")
+    parts.append(f"## Not in Int8, not built, not run\n\n{_lines(list(_failures(results))) or 'Nothing.'}")
+    parts.append(_ALL)
+    parts += [f"### {name}\n\n{markdown_table(_DETAILS, list(_details(files)))}" for name, files in results.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+_HEAD = """# TensorRT
+
+`make tensorrt` measures the files that this library writes for TensorRT beside the files that NVIDIA's
+[ModelOpt](https://github.com/NVIDIA/Model-Optimizer) (`modelopt.onnx.quantization.quantize`, int8) makes of the same
+float model with the same 16 calibration inputs. TensorRT for RTX parses and builds all files for a batch of one,
+without a GPU; [`runtime_report`](../reports.md#tensorrt-without-a-gpu) reads its list of kernels. Weights are random,
+with the batch normalization statistics of photographs (224 × 224; BERT: 128 random tokens).
+
+- Int8: the share of the multiply-accumulates of convolutions and matrix products.
+- Float kernels read, write and compute in float only. Float MB: tensors in float, as often as kernels read and write
+  them. Constants do not count.
+- dB: signal-to-noise ratio of the outputs on 16 other inputs, in ONNX Runtime, which computes each node by itself here.
+  The signal is the float output less its mean over the inputs. Of several outputs, the lowest.
+- No engine ran, and no latency was measured: no GPU was at hand. Kernels are finally chosen on the device.
+
+{machine}, {date}.
+
+![Float tensors and signal-to-noise of our files and ModelOpt's](tensorrt.svg)"""
+
+_NOISE = """## Signal-to-noise
+
+Ours: `calibrate` with its default, minmax. ModelOpt's defaults are entropy, and float16 for what is not quantized."""
+
+_WORSE = """## Where ours is worse
+
+More kernels, float kernels or bytes of float tensors than ModelOpt, in the same precision; or less signal-to-noise than
+either of its calibrations in float32."""
+
+_ALL = """## All files
+
+Seconds: what quantizing, calibrating and writing took (the float16 file of ours: writing alone), and what parsing and
+building took, with the start of a process; other work ran on the machine."""
+
+_SUMMARY = (
+    "network",
+    "Int8: ours",
+    "ModelOpt",
+    "kernels",
+    "ModelOpt",
+    "float kernels",
+    "ModelOpt",
+    "float MB",
+    "ModelOpt",
+)
+_NOISE_TITLES = (
+    "network",
+    "ours",
+    "ModelOpt, entropy",
+    "max",
+    "ours − best",
+    "ours, float16",
+    "ModelOpt, float16",
+    "default placement",
+)
+_DETAILS = ("file", "Int8", "kernels", "float kernels", "float MB", "dB", "seconds", "build s")
+
+
+def _modelopt() -> str:
+    import peers
+
+    try:
+        return peers.modelopt_versions(peers.modelopt_environment(install=False))
+    except RuntimeError:
+        return "ModelOpt is not installed"
+
+
+def _extent(results: dict[str, Figures], known: Sequence[str]) -> str:
+    left = [name for name in known if name not in results]
+    return f"Measured: {len(results)} of {len(known)} networks." + (f" Not yet: {', '.join(left)}." if left else "")
+
+
+def _lines(items: list[str]) -> str:
+    return "\n".join(f"- {item}" for item in items)
+
+
+def _summary(results: dict[str, Figures], pair: tuple[str, str]) -> list[list[str]]:
+    rows = []
+    for name, files in results.items():
+        cells = [_cells(files.get(contender, {})) for contender in pair]
+        rows.append([name, *(cell for both in zip(*cells, strict=True) for cell in both)])
+    return rows
+
+
+def _cells(file: dict) -> list[str]:
+    """Int8, kernels, float kernels, float MB."""
+    if "kernels" not in file:
+        return ["–"] * 4
+    share = f"{100 * file['integer_share']:.2f} %"
+    return [share, str(file["kernels"]), str(file["float_kernels"]), f"{file['float_bytes'] / 1e6:.1f}"]
+
+
+def _noise(results: dict[str, Figures]) -> Iterator[list[str]]:
+    for name, files in results.items():
+        best = best_peer(files)
+        ours = files["ours"].get("snr")
+        difference = f"{ours - best:+.1f}" if ours is not None and best is not None else "–"
+        names = ("ours, float16", "ModelOpt, float16", "ours, default placement")
+        shown = [_decibels(files.get(contender, {})) for contender in ("ours", *PEERS)]
+        yield [name, *shown, difference, *(_decibels(files.get(contender, {})) for contender in names)]
+
+
+def best_peer(files: Figures) -> float | None:
+    """The signal-to-noise ratio of ModelOpt's better calibration in float32; `None` if none ran."""
+    return max((files[p]["snr"] for p in PEERS if "snr" in files.get(p, {})), default=None)
+
+
+def _decibels(file: dict) -> str:
+    return f"{file['snr']:.1f}" if "snr" in file else "–"
+
+
+def worse(results: dict[str, Figures]) -> Iterator[str]:
+    """A line for each figure in which our file is worse than ModelOpt's."""
+    measures = {"kernels": ("kernels", 1), "float_kernels": ("float kernels", 1), "float_bytes": ("MB in float", 1e6)}
+    for name, files in results.items():
+        for ours, theirs in PAIRS.values():
+            for key, (title, unit) in measures.items():
+                mine, peer = (files.get(contender, {}).get(key) for contender in (ours, theirs))
+                if mine is not None and peer is not None and mine > peer:
+                    digits = 0 if unit == 1 else 2
+                    yield f"{name}, {ours}: {mine / unit:.{digits}f} {title}, ModelOpt {peer / unit:.{digits}f}"
+        best, snr = best_peer(files), files["ours"].get("snr")
+        if best is not None and snr is not None and snr < best - _DECIBELS:
+            yield f"{name}: {snr:.1f} dB, ModelOpt {best:.1f}"
+
+
+def _failures(results: dict[str, Figures]) -> Iterator[str]:
+    for name, files in results.items():
+        for contender, file in files.items():
+            for key in ("failed", "not built", "not run"):
+                if key in file:
+                    yield f"{name}, {contender}: {key}: `{' '.join(file[key].split())[:300]}`"
+            # Of the default placement and of float16, it is what the table says.
+            if contender in PAIRS["float32"] and file.get("fallbacks"):
+                found = file["fallbacks"]
+                shown = ", ".join(f"{node} ({kind}, {macs:,} MACs)" for node, kind, macs, _ in found[:4])
+                yield f"{name}, {contender}: {len(found)} products not in Int8: {shown}"
+
+
+def _details(files: Figures) -> Iterator[list[str]]:
+    for contender, file in files.items():
+        seconds = [f"{file[key]:.1f}" if key in file else "–" for key in ("seconds", "build_seconds")]
+        yield [contender, *_cells(file), _decibels(file), *seconds]
+
+
+def plot(results: dict[str, Figures], path: pathlib.Path) -> None:
+    """Bars of the bytes of float tensors, in files with the rest in float16, and of the signal-to-noise, by network."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "tensorrt"
+    from matplotlib import pyplot
+
+    figure, rows = pyplot.subplots(2, 1, figsize=(max(9, 0.3 * len(results)), 6), sharex=True, layout="constrained")
+    places, width = np.arange(len(results)), 0.38
+    ours, theirs = PAIRS["float16"]
+    for row, key, title in ((rows[0], "float_bytes", "float tensors, MB (rest float16)"), (rows[1], "snr", "dB")):
+        unit = 1e6 if key == "float_bytes" else 1
+        for i, (contender, label, color) in enumerate(((ours, "ours", "#3f51b5"), (theirs, "ModelOpt", "#b0bec5"))):
+            values = [files.get(contender, {}).get(key, 0) / unit for files in results.values()]
+            row.bar(places + (i - 0.5) * width, values, width, label=label, color=color)
+        row.set_ylabel(title)
+        row.spines[["top", "right"]].set_visible(False)
+    rows[0].legend(frameon=False, ncols=2)
+    rows[-1].set_xticks(places, list(results), rotation=90)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)
