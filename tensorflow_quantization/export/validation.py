@@ -134,10 +134,8 @@ def check_runtime_dtypes(graph: LayerGraph, runtime: str | None, verifier: str |
     floating = [
         call.path
         for call in graph.calls
-        if any(
-            quantizer.scheme.floating
-            for quantizer in (*activation_quantizers_in(call.operation), *weight_quantizers_in(call.operation))
-        )
+        if any(quantizer.scheme.floating for quantizer in activation_quantizers_in(call.operation))
+        or any(quantizer.scheme.floating for quantizer in weight_quantizers_in(call.operation))
     ]
     if not floating:
         return
