@@ -46,8 +46,8 @@ SUFFIXES = {"onnxruntime": ".onnx", "openvino": ".onnx", "litert": ".tflite"}
 Write = Callable[[pathlib.Path], Any]
 
 
-def our_files(network: TrainedNetwork, target: str) -> dict[str, Write]:
-    """By name, what this library makes of a network."""
+def our_files(network: TrainedNetwork, target: str, quick: bool) -> dict[str, Write]:
+    """By name, what this library makes of a network; with 8 bits only if `quick`."""
     from tensorflow_quantization import calibrate, export_litert, export_onnx, post_training_quantize, quantize_model
 
     export = export_litert if target == "litert" else export_onnx
@@ -61,7 +61,7 @@ def our_files(network: TrainedNetwork, target: str) -> dict[str, Write]:
         export(post_training_quantize(network.model, network.calibration, **arguments), path)
 
     files: dict[str, Write] = {}
-    titles = {8: "ours"} if target == "litert" else {8: "ours", 4: "ours W4"}  # LiteRT has 8 bits only
+    titles = {8: "ours"} if quick or target == "litert" else {8: "ours", 4: "ours W4"}  # LiteRT has 8 bits only
     for bits, title in titles.items():
         for method in ("minmax", "mse"):
             files[f"{title}, {method}"] = functools.partial(calibrated, method=method, weight_bits=bits)
@@ -115,13 +115,13 @@ def sampled(name: str, seed: int, quick: bool) -> TrainedNetwork:
     return dataclasses.replace(network, **{k: v if v is None else v[:QUICK_SAMPLES] for k, v in parts.items()})
 
 
-def prepare(network: TrainedNetwork, runtime: str, folder: pathlib.Path) -> dict[str, dict[str, Any]]:
+def prepare(network: TrainedNetwork, runtime: str, folder: pathlib.Path, quick: bool) -> dict[str, dict[str, Any]]:
     """Writes all files of a network for a runtime; returns the seconds of each, or why there is none."""
     from tensorflow_quantization import export_onnx
 
     with tempfile.TemporaryDirectory() as temporary:
         float_onnx = export_onnx(network.model, pathlib.Path(temporary, "float.onnx"))
-        files = {**our_files(network, runtime), **their_files(network, runtime, float_onnx)}
+        files = {**our_files(network, runtime, quick), **their_files(network, runtime, float_onnx)}
         found: dict[str, dict[str, Any]] = {}
         for contender, write in files.items():
             start = time.perf_counter()
@@ -199,8 +199,12 @@ def measured(name: str, seed: int, quick: bool, folder: pathlib.Path) -> dict[st
 
 
 def do_step(step: str, name: str, seed: str, quick: str, runtime: str, folder: str) -> None:
-    network = sampled(name, int(seed), quick == "True")
-    result = (prepare if step == "prepare" else measure)(network, runtime, pathlib.Path(folder))
+    small = quick == "True"
+    network = sampled(name, int(seed), small)
+    if step == "prepare":
+        result = prepare(network, runtime, pathlib.Path(folder), small)
+    else:
+        result = measure(network, runtime, pathlib.Path(folder))
     print()
     print(json.dumps(result))
 
