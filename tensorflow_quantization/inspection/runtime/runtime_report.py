@@ -105,12 +105,14 @@ def runtime_report(
     for finding in findings:
         if finding.rule in module.REFUSED:
             raise ValueError(f"{version} would crash on {os.fspath(path)}, so it is not loaded: {finding}")
-    shapes = static_shapes(counted)
+    shapes, names = static_shapes(counted), [name_of(node) for node in graph.nodes]
     try:
         with tempfile.TemporaryDirectory() as folder:
             kernels = module.executed(write_tagged(to_ir(proto, path), pathlib.Path(folder)), shapes, **options)
+    except ValueError as error:
+        raise ValueError(untagged(str(error), names)) from error
     except RuntimeError as error:
-        reason = untagged(str(error), [name_of(node) for node in graph.nodes])
+        reason = untagged(str(error), names)
         raise ValueError(
             f"{version} does not load {os.fspath(path)}: {reason}\ncheck_onnx(path, {runtime!r}) may tell why."
         ) from error
