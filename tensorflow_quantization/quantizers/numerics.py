@@ -165,7 +165,7 @@ def spacing(number: Array, scheme: QuantizationScheme, xp=keras.ops) -> Array:
     if not scheme.floating:
         return xp.ones_like(number)
     if xp is np:
-        power = np.ldexp(np.ones_like(number), np.frexp(number)[1] - 1)
+        power = np.ldexp(np.sign(np.abs(number)), np.frexp(number)[1] - 1)
     else:  # the bits of the exponent alone are a power of two
         power = xp.view(xp.bitwise_and(xp.view(number, "int32"), _EXPONENT), "float32")
     return xp.maximum(power, _SMALLEST_NORMAL) * _SPACING

@@ -80,22 +80,20 @@ def test_weights_and_zero_points_are_in_fp8_and_biases_are_not(path):
     assert all(node.inputs[2].producer() is None for node in graph if node.op_type == "Conv" and len(node.inputs) > 2)
 
 
-def test_biases_are_not_rounded(quantized, network, data):
-    weights = quantized.get_layer("quant_dense")
-    bias = np.float32([1e-5, 1e-4, 1e-3, 1e-2, 0.1])
-    x = np.zeros((1, 100), "float32")
-    before = weights.layer.bias.numpy() if hasattr(weights.layer.bias, "numpy") else np.array(weights.layer.bias)
-    weights.layer.bias.assign(bias)
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(weights(x))[0], bias)
-    weights.layer.bias.assign(before)
+def test_biases_are_not_rounded(quantized):
+    dense = quantized.get_layer("quant_dense")
+    _, bias = dense.layer.get_weights()
+    outputs = dense(np.zeros((1, 100), "float32"))
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(outputs)[0], bias)
 
 
 def test_it_trains_and_survives_saving(network, data, tmp_path):
     model = quantize_model(network, target="tensorrt", dtype=FP8)
     model.compile("sgd", "mse")
-    before = model.get_layer("quant_stem").layer.kernel + 0.0
+    before, _ = model.get_layer("quant_stem").layer.get_weights()
     model.fit(data, np.ones((8, 5), "float32"), verbose=0)
-    assert not np.allclose(model.get_layer("quant_stem").layer.kernel, before, atol=0)
+    after, _ = model.get_layer("quant_stem").layer.get_weights()
+    assert (after != before).any(axis=(0, 1, 2)).all()
     model.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(loaded.predict(data, verbose=0), model.predict(data, verbose=0))
