@@ -2,9 +2,9 @@
 
     python examples/model_zoo/run.py mobilenetv2 --data imagenet --folder zoo
 
-IMAGES has the folders `train` and `validation`, each with a folder of images for each class; for the weights of ImageNet,
-its 1,000 classes under their WordNet numbers. What a step made is kept in FOLDER, and is not made again: a run that was
-stopped goes on. The training goes on from its last epoch.
+The images are in the folders `train` and `validation`, in a folder for each class; for the weights of ImageNet, its
+1,000 classes under their WordNet numbers. What a step made is kept in FOLDER, and is not made again: a run that was
+stopped goes on, and the training goes on from its last epoch.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def float_model(network: Network, images: Images, weights: str | None, epochs: i
     # Softmax in float32, whatever the policy: its values are small.
     scores = keras.layers.Dense(images.classes, activation="softmax", dtype="float32", name="predictions")(body.output)
     model = compiled(keras.Model(body.input, scores, name=body.name))
-    model.fit(images("train", shuffle=True), epochs=epochs, verbose=2)
+    model.fit(images("train", shuffle=True), epochs=epochs, shuffle=False, verbose=2)
     return model
 
 
@@ -114,15 +114,14 @@ def devices() -> AbstractContextManager:
         return nullcontext()
     import tensorflow as tf
 
-    return (
-        tf.distribute.MirroredStrategy().scope() if len(tf.config.list_physical_devices("GPU")) > 1 else nullcontext()
-    )
+    several = len(tf.config.list_physical_devices("GPU")) > 1
+    return tf.distribute.MirroredStrategy().scope() if several else nullcontext()
 
 
 def kept(path: pathlib.Path, make: Callable[[], keras.Model]) -> keras.Model:
     """The model in a file, made and saved if there is none."""
     if path.exists():
-        return keras.saving.load_model(path)
+        return keras.saving.load_model(path, compile=False)
     model = make()
     unfinished = path.with_name(f"unfinished {path.name}")
     model.save(unfinished)
