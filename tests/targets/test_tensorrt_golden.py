@@ -76,8 +76,8 @@ def maker(value, *through):
 
 
 def is_dequantized(value):
-    """Whether a value comes straight from a DequantizeLinear."""
-    node = value.producer()
+    """Whether a value comes straight from a DequantizeLinear; the input of the model may be transposed between."""
+    node = maker(value, "Transpose")
     return node is not None and node.op_type == "DequantizeLinear"
 
 
@@ -137,7 +137,7 @@ def test_first_and_last_layer_are_quantized(nodes):
     weighted = of_type(nodes, *WEIGHTED)
     source = maker(weighted[0].inputs[0], "DequantizeLinear", "QuantizeLinear", "Transpose", "Pad", "Mul", "Sub", "Div")
     assert source is None  # the input of the graph
-    assert weighted[0].inputs[0].producer().inputs[0].producer().op_type == "QuantizeLinear"
+    assert maker(weighted[0].inputs[0], "Transpose", "DequantizeLinear").op_type == "QuantizeLinear"
     assert is_dequantized(weighted[-1].inputs[0])
     behind = [node.op_type for node in nodes[nodes.index(weighted[-1]) + 1 :]]
     assert set(behind) <= {"Add", "Reshape"}  # the bias, and the shape of MobileNet's logits

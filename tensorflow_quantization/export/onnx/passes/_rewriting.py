@@ -48,6 +48,23 @@ def insert_pair(
     return integers, floats
 
 
+def quantize_before(graph: ir.Graph, node: ir.Node, quantize: ir.Node, dequantize: ir.Node) -> None:
+    """Move a node that only moves the values of its first input after the Q/DQ pair that alone reads it."""
+    source, (integers,), (floats,) = node.inputs[0], quantize.outputs, dequantize.outputs
+    assert source is not None
+    quantize.replace_input_with(0, source)
+    replace(floats, node.outputs[0])
+    node.replace_input_with(0, floats)
+    graph.remove(node)
+    graph.insert_after(dequantize, node)
+    # A shape without a type would be dropped from the file, with a warning.
+    integers.shape = None
+    if source.shape is not None and source.type is not None:
+        floats.shape, floats.type = source.shape, source.type
+    else:
+        floats.shape = None
+
+
 def insert_integer_bias(builder: Builder, node: ir.Node, bias: np.ndarray, scale: np.ndarray) -> ir.Value:
     """Insert the bias of `node` as int32, with a DequantizeLinear before `node`.
 

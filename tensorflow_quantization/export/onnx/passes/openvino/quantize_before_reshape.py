@@ -13,7 +13,7 @@ import logging
 import onnx_ir as ir
 
 from tensorflow_quantization.export.onnx.builder import Builder
-from tensorflow_quantization.export.onnx.passes._rewriting import replace
+from tensorflow_quantization.export.onnx.passes._rewriting import quantize_before
 from tensorflow_quantization.onnx_graph.queries import (
     chains,
     constant,
@@ -36,7 +36,7 @@ def quantize_before_reshape(builder: Builder) -> int:
         if source is None or dequantize is None or reason:
             logger.debug("%s stays after %s: %s", name_of(quantize), name_of(reshape), reason)
             continue
-        _swap(builder.graph, source, reshape, quantize, dequantize)
+        quantize_before(builder.graph, reshape, quantize, dequantize)
         changed += 1
     return changed
 
@@ -49,19 +49,3 @@ def _why_not(reshape: ir.Node, source: ir.Value | None, dequantize: ir.Node | No
     if not is_private(reshape.outputs[0]):
         return "something else reads the output of the Reshape"
     return "the integers have readers other than one DequantizeLinear" if dequantize is None else None
-
-
-def _swap(graph: ir.Graph, source: ir.Value, reshape: ir.Node, quantize: ir.Node, dequantize: ir.Node) -> None:
-    """Move the Reshape after the Q/DQ pair."""
-    (integers,), (floats,) = quantize.outputs, dequantize.outputs
-    quantize.replace_input_with(0, source)
-    replace(floats, reshape.outputs[0])
-    reshape.replace_input_with(0, floats)
-    graph.remove(reshape)
-    graph.insert_after(dequantize, reshape)
-    # A shape without a type would be dropped from the file, with a warning.
-    integers.shape = None
-    if source.shape is not None and source.type is not None:
-        floats.shape, floats.type = source.shape, source.type
-    else:
-        floats.shape = None

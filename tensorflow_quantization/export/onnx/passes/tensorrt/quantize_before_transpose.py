@@ -1,0 +1,25 @@
+"""For TensorRT: quantize the input of the model before it is transposed.
+
+    input ── Transpose ── Q ── DQ    →    input ── Q ── DQ ── Transpose
+
+The values are the same. TensorRT transposes and rounds in one kernel then; otherwise another kernel transposes the
+integers. With images of 32x32 that is 7 kernels instead of 8 for a network of two convolutions, and one less for any.
+"""
+
+from __future__ import annotations
+
+from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.export.onnx.passes._rewriting import quantize_before
+from tensorflow_quantization.onnx_graph.queries import chains, is_private, only_reader, operand, producer
+
+
+def quantize_before_transpose(builder: Builder) -> int:
+    """Move quantizers before Transposes of model inputs, and return their number."""
+    changed = 0
+    for transpose, quantize in chains(builder.graph, "Transpose", "QuantizeLinear"):
+        dequantize = only_reader(quantize.outputs[0], "DequantizeLinear")
+        if producer(operand(transpose, 0)) or dequantize is None or not is_private(transpose.outputs[0]):
+            continue
+        quantize_before(builder.graph, transpose, quantize, dequantize)
+        changed += 1
+    return changed
