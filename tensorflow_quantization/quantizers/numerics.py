@@ -151,8 +151,8 @@ def spacing(number: Array, scheme: QuantizationScheme, xp=keras.ops) -> Array:
 
     Examples:
         >>> import numpy as np
-        >>> spacing(np.float32([0.3, 9.4, 100.0, 0.0]), QuantizationScheme(floating=True), np)
-        array([3.125000e-02, 1.000000e+00, 8.000000e+00, 1.953125e-03], dtype=float32)
+        >>> spacing(np.float32([0.3, 9.4, 100.0, 0.0]), QuantizationScheme(floating=True), np).tolist()
+        [0.03125, 1.0, 8.0, 0.001953125]
 
     Args:
         number: float32 array of any shape.
