@@ -67,8 +67,11 @@ class BudgetError(ValueError):
         evaluations: a list of each `Evaluation`, in the order of their evaluation.
     """
 
-    def __init__(self, message: str, evaluations: Sequence[Evaluation]):
-        super().__init__(message)
+    def __init__(self, budget: Budget, nearest: str, reference: float, evaluations: Sequence[Evaluation]):
+        super().__init__(
+            f"The budget of {budget} was not reached: {nearest} (float: {reference:.6g}). Allow more, pass more bits, "
+            "or train the quantized model."
+        )
         self.evaluations = list(evaluations)
 
 

@@ -81,7 +81,7 @@ class Trials:
             within = [one for one in made if one.cost <= budget.limit]
             best = max(within, key=lambda one: (one.metric, -one.cost), default=None)
         if best is None:
-            raise BudgetError(self._unreachable(budget, made, reference), made)
+            raise BudgetError(budget, self._nearest(budget, made), reference, made)
         front = Front(pareto(made), reference, self.latency is not None)
         return SearchResult(self.model.name, budget, best, reference, made, front, sensitive)
 
@@ -136,15 +136,12 @@ class Trials:
         if self.verbose:
             print(line)
 
-    def _unreachable(self, budget: Budget, made: Sequence[Evaluation], reference: float) -> str:
+    def _nearest(self, budget: Budget, made: Sequence[Evaluation]) -> str:
         if budget.kind == DROP:
             found, most = max(made, key=lambda one: one.metric), "the best metric"
         else:
             found, most = min(made, key=lambda one: one.cost), "the least"
-        return (
-            f"The budget of {budget} was not reached: {most} found was {self._text(found)} (float: {reference:.6g}). "
-            "Allow more, pass more bits, or train the quantized model."
-        )
+        return f"{most} found was {self._text(found)}"
 
 
 def _options(layer: LayerSensitivity, float_layers: bool, is_latency: bool) -> list[Precision]:
