@@ -13,6 +13,8 @@ from tensorflow_quantization.onnx_graph.metadata import TARGET
 SHARED = "shared_quantizer"
 #: Padding, as ONNX `pads`, that a pass moved into a later node: only the Keras tensor still has it.
 FOLDED_PADS = "folded_pads"
+#: The permutation of a Transpose that a pass moved after the quantizer: the integers are in the order before it.
+TRANSPOSED_LATER = "transposed_later"
 #: The strides of the points that the file computes of the tensor. Other tensors have this key too.
 READ_POINTS = "read_points"
 #: The number added to the integers to make them unsigned.

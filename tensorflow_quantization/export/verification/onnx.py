@@ -34,7 +34,7 @@ from keras import tree
 
 from tensorflow_quantization.export.errors import VerificationError
 from tensorflow_quantization.export.onnx.lower import Lowered, QuantizedTensor
-from tensorflow_quantization.export.onnx.metadata import FOLDED_PADS, HINT, OFFSET, READ_POINTS
+from tensorflow_quantization.export.onnx.metadata import FOLDED_PADS, HINT, OFFSET, READ_POINTS, TRANSPOSED_LATER
 from tensorflow_quantization.export.onnx.values import flattened_permutation, stored_dtype
 from tensorflow_quantization.export.verification.keras_with_integers import (
     advice,
@@ -235,6 +235,8 @@ def _in_scheme(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray:
 def _in_keras_order(array: np.ndarray, quantized: QuantizedTensor) -> np.ndarray:
     """A tensor of the file with Keras' shape and order, and with the padding that a pass moved into a later node."""
     value = quantized.integers
+    if TRANSPOSED_LATER in value.onnx.meta:
+        array = array.transpose(value.onnx.meta[TRANSPOSED_LATER])
     pads = value.onnx.meta.get(FOLDED_PADS)
     if pads is not None:
         _, zero_point = quantized.quantizer.parameters()

@@ -9,8 +9,9 @@ integers. With images of 32x32 that is 7 kernels instead of 8 for a network of t
 from __future__ import annotations
 
 from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.export.onnx.metadata import TRANSPOSED_LATER
 from tensorflow_quantization.export.onnx.passes._rewriting import quantize_before
-from tensorflow_quantization.onnx_graph.queries import chains, is_private, only_reader, operand, producer
+from tensorflow_quantization.onnx_graph.queries import attribute, chains, is_private, only_reader, operand, producer
 
 
 def quantize_before_transpose(builder: Builder) -> int:
@@ -21,5 +22,6 @@ def quantize_before_transpose(builder: Builder) -> int:
         if producer(operand(transpose, 0)) or dequantize is None or not is_private(transpose.outputs[0]):
             continue
         quantize_before(builder.graph, transpose, quantize, dequantize)
+        quantize.outputs[0].meta[TRANSPOSED_LATER] = attribute(transpose, "perm")
         changed += 1
     return changed
