@@ -94,7 +94,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         int4_weights,
         recurrent_weights,
     ),
-    "tensorrt": (cast_bytes_first, quantize_before_transpose, integer_average_pooling, subpixel_convolution),
+    "tensorrt": (cast_bytes_first, integer_average_pooling, subpixel_convolution, quantize_before_transpose),
 }
 
 #: Then, for all files: forms of the opset that the passes so far need, and removal of what they left.
