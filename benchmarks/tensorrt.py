@@ -215,7 +215,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="one small network, ModelOpt if it is installed: does it run"
     )
-    parser.add_argument("--networks", nargs="*", metavar="NAME", help="of those of the page; none: only write the page")
+    parser.add_argument("--networks", nargs="*", metavar="NAME", help="default: all; no names: only write the page")
     parser.add_argument("--folder", type=pathlib.Path, help="where figures are kept; default: a temporary one")
     parser.add_argument("--docs", type=pathlib.Path, help="a folder for tensorrt.md and tensorrt.svg")
     parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)

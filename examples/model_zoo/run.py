@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--target", choices=["tensorrt", "onnxruntime", "openvino"], default="tensorrt")
     parser.add_argument("--epochs", type=int, default=1, help="of the quantized network; default: 1")
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--size", type=int, help="height and width of the images; default: those of the network")
+    parser.add_argument("--size", type=int, help="height and width of the images; default: as the network has them")
     parser.add_argument("--weights", choices=["imagenet", "none"], default="imagenet")
     parser.add_argument("--float-epochs", type=int, default=5, help="where weights of ImageNet do not fit; default: 5")
     parser.add_argument("--mixed-precision", action="store_true", help="train in mixed_float16")

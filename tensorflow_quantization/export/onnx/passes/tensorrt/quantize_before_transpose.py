@@ -3,7 +3,7 @@
     input ── Transpose ── Q ── DQ    →    input ── Q ── DQ ── Transpose
 
 The values are the same. TensorRT transposes and rounds in one kernel then; otherwise another kernel transposes the
-integers. With images of 32x32 that is 7 kernels instead of 8 for a network of two convolutions, and one less for any.
+integers: a network of two convolutions for images of 32x32 has 7 kernels instead of 8.
 """
 
 from __future__ import annotations

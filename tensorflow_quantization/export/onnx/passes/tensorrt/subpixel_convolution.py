@@ -125,7 +125,7 @@ def _square(axes: list[_Axis]) -> bool:
 
 
 def _convolution(builder: Builder, linear: Linear, axes: list[_Axis]) -> ir.Node:
-    """Put a Conv in the place of the ConvTranspose, with output channels in the order (channel, phases)."""
+    """Replace the ConvTranspose by a Conv with output channels in the order (channel, phases)."""
     node, dequantize = linear.node, linear.node.inputs[1].producer()
     phases = math.prod(axis.stride for axis in axes)
     weight = linear.weight.swapaxes(0, 1)
