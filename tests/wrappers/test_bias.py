@@ -49,7 +49,7 @@ def steps_in_file(path):
         else:
             continue
         sources = [makers[name] for name in product.input[:2]]
-        sources = [makers[s.input[0]] if s.op_type == "Reshape" else s for s in sources]
+        sources = [makers[s.input[0]] if s.op_type in ("Reshape", "Transpose") else s for s in sources]
         data_scale, weight_scale = (arrays[source.input[1]].astype(np.float64) for source in sources)
         found.append(value_of(bias) / (data_scale * weight_scale))
     return found
