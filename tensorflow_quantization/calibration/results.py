@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pathlib
@@ -13,11 +14,13 @@ import numpy as np
 
 from tensorflow_quantization.calibration.calibrate import ESTIMATORS, activation_quantizers, layer_paths
 from tensorflow_quantization.calibration.estimator import MergeableEstimator
+from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.model.weights import float32_array
-from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
+from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import did_you_mean, is_path, must_be_path
 from tensorflow_quantization.text.replacing import replacing
+from tensorflow_quantization.text.warn import warn_user
 
 _FORMAT = "tensorflow_quantization calibration 1"
 _METHODS = {estimator: name for name, estimator in ESTIMATORS.items()}
@@ -32,7 +35,8 @@ def save_calibration(model: keras.Model, path: Path) -> None:
     """Writes the activation ranges of a calibrated model to a JSON file: a line for each quantizer.
 
     A line holds the range, the integers, and, directly after `calibrate`, the method and the statistics of the data.
-    `merge_calibrations` needs these statistics; they are not saved with the model.
+    `merge_calibrations` needs these statistics; they are not saved with the model. The file also has a digest of the
+    model's weights, by which `load_calibration` knows another model.
 
     Examples:
         >>> quantized = calibrate(quantize_model(model), images, verbose=0)
@@ -50,12 +54,15 @@ def save_calibration(model: keras.Model, path: Path) -> None:
         ValueError: the model has no quantizers, a quantizer has no range from data, or two have the same path.
     """
     _check_path(path)
-    _write(path, {name: _entry_of(name, quantizer) for name, quantizer in _by_path(model).items()})
+    entries = {name: _entry_of(name, quantizer) for name, quantizer in _by_path(model).items()}
+    _write(path, entries, _digest(model))
 
 
 @suggests_arguments
 def load_calibration(model: keras.Model, path: Path) -> keras.Model:
     """Sets and freezes the activation ranges of a quantized model, as `calibrate` did before `save_calibration`.
+
+    Ranges suit the weights that they were measured with: a model with other weights gets them with a warning.
 
     Args:
         model: a quantized model with the quantizers that the file names; changed in place.
@@ -69,7 +76,7 @@ def load_calibration(model: keras.Model, path: Path) -> keras.Model:
         ValueError: the file is no such file, or is of a model with other quantizers or other integers. The model is
             unchanged then.
     """
-    entries, quantizers = _read(path), _by_path(model)
+    (entries, digest), quantizers = _read(path), _by_path(model)
     _check_same_quantizers(entries, f"File {str(path)!r}", quantizers, f"model {model.name!r}")
     for name, quantizer in quantizers.items():
         scheme = _scheme(entries[name])
@@ -79,6 +86,11 @@ def load_calibration(model: keras.Model, path: Path) -> keras.Model:
                 "model, or quantize it as the model of the file."
             )
     estimators = {name: _estimator(entry) for name, entry in entries.items()}
+    if digest not in (None, _digest(model)):
+        warn_user(
+            f"File {str(path)!r} has ranges of a model with other weights than model {model.name!r} has now. Calibrate "
+            "this model, unless only training made the difference."
+        )
     for name, quantizer in quantizers.items():
         quantizer.set_range(entries[name]["low"], entries[name]["high"])
         quantizer.estimator = estimators[name]
@@ -109,7 +121,7 @@ def merge_calibrations(paths: Sequence[Path], path: Path) -> None:
     Raises:
         TypeError: `paths` is a single path, or something is no path.
         ValueError: there are no files; a file is no such file, lacks statistics, or is of a model with other
-            quantizers, other integers or another method than the first.
+            quantizers, other weights, other integers or another method than the first.
     """
     if is_path(paths):
         raise TypeError(f"paths must be a list of paths, got {paths!r}. Pass [{str(paths)!r}, ...].")
@@ -117,9 +129,14 @@ def merge_calibrations(paths: Sequence[Path], path: Path) -> None:
     files = [(f"file {str(each)!r}", _read(each)) for each in paths]
     if not files:
         raise ValueError("paths is empty. Pass the files of save_calibration.")
-    first, merged = files[0][0], files[0][1]
-    for what, entries in files:
+    first, (merged, weights) = files[0]
+    for what, (entries, digest) in files:
         _check_same_quantizers(entries, what.capitalize(), merged, first)
+        if digest != weights:
+            raise ValueError(
+                f"{what.capitalize()} is of a model with other weights than the model of {first}. Calibrate the same "
+                "model with each part of the data."
+            )
         for name, entry in entries.items():
             if entry["statistics"] is None:
                 raise ValueError(
@@ -135,11 +152,20 @@ def merge_calibrations(paths: Sequence[Path], path: Path) -> None:
                     )
     result = {}
     for name in merged:
-        estimator, *others = (_estimator(entries[name]) for _, entries in files)
+        estimator, *others = (_estimator(entries[name]) for _, (entries, _) in files)
         for other in others:
             estimator.merge(**other.merged())
         result[name] = _entry(estimator, _scheme(merged[name]), estimator.range(_scheme(merged[name])))
-    _write(path, result)
+    _write(path, result, weights)
+
+
+def _digest(model: keras.Model) -> str:
+    """Returns a digest of all weights but those of quantizers, in whatever order the model has them."""
+    quantizers = [x for x in sublayers(model) if isinstance(x, (ActivationQuantizer, WeightQuantizer))]
+    left_out = {id(variable) for quantizer in quantizers for variable in quantizer.weights}
+    arrays = [float32_array(variable) for variable in model.weights if id(variable) not in left_out]
+    each = sorted(hashlib.sha256(f"{array.shape}".encode() + array.tobytes()).hexdigest() for array in arrays)
+    return hashlib.sha256("".join(each).encode()).hexdigest()
 
 
 def _by_path(model: keras.Model) -> dict[str, ActivationQuantizer]:
@@ -231,7 +257,8 @@ def _check_same_quantizers(entries: dict[str, Any], what: str, others: dict[str,
             )
 
 
-def _read(path: Path) -> dict[str, Entry]:
+def _read(path: Path) -> tuple[dict[str, Entry], str | None]:
+    """Returns the entries of a file by path, and the digest of the model's weights, `None` of older files."""
     _check_path(path)
     try:
         content = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
@@ -250,7 +277,7 @@ def _read(path: Path) -> dict[str, Entry]:
                 f"{str(path)!r} is no file of save_calibration: what it has of {name!r} is damaged "
                 f"({type(error).__name__}: {error}). Save the calibration again."
             ) from error
-    return quantizers
+    return quantizers, content.get("weights")
 
 
 def _check_entry(entry: Entry) -> None:
@@ -273,8 +300,9 @@ def _check_entry(entry: Entry) -> None:
         raise ValueError(f"the data begins at {estimator.low!r} and ends at {estimator.high!r}")
 
 
-def _write(path: Path, entries: dict[str, Entry]) -> None:
+def _write(path: Path, entries: dict[str, Entry], weights: str | None) -> None:
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(entries.items()))
-    text = f'{{\n "format": {json.dumps(_FORMAT)},\n "quantizers": {{\n{lines}\n }}\n}}\n'
+    head = f' "format": {json.dumps(_FORMAT)},\n "weights": {json.dumps(weights)},'
+    text = f'{{\n{head}\n "quantizers": {{\n{lines}\n }}\n}}\n'
     with replacing(pathlib.Path(path)) as beside:
         beside.write_text(text, encoding="utf-8")

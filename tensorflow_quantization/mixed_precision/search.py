@@ -16,6 +16,7 @@ from tensorflow_quantization.model.graph import LayerGraph, check_is_model
 from tensorflow_quantization.model.inputs import first_batches, model_inputs
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
+from tensorflow_quantization.text.warn import each_warning_once
 
 
 @suggests_arguments
@@ -106,22 +107,23 @@ def search(
         quantized = quantize_model(model, quantization_spec=spec, target=target)
         return calibrate(quantized, batches, method=method, verbose=0)
 
-    sensitive = sensitivity(
-        model,
-        batches,
-        target=target,
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
-        quantization_spec=quantization_spec,
-        method=method,
-    )
-    if not sensitive.layers:
-        raise ValueError(
-            f"Model {model.name!r} has no layer to decide on: quantization_spec names all layers with quantized "
-            "weights. Leave out the entries of the layers to search over."
+    with each_warning_once():
+        sensitive = sensitivity(
+            model,
+            batches,
+            target=target,
+            weight_bits=weight_bits,
+            activation_bits=activation_bits,
+            quantization_spec=quantization_spec,
+            method=method,
         )
-    trials = Trials(model, target, quantization_spec, evaluate, quantize or calibrated, latency, verbose)
-    return trials.search(sensitive, limit, evaluations, float_layers)
+        if not sensitive.layers:
+            raise ValueError(
+                f"Model {model.name!r} has no layer to decide on: quantization_spec names all layers with quantized "
+                "weights. Leave out the entries of the layers to search over."
+            )
+        trials = Trials(model, target, quantization_spec, evaluate, quantize or calibrated, latency, verbose)
+        return trials.search(sensitive, limit, evaluations, float_layers)
 
 
 def _measure(

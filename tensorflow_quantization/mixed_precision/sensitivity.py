@@ -18,6 +18,7 @@ from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
 from tensorflow_quantization.quantize.pipeline import plan_model
 from tensorflow_quantization.quantize.spec import SpecIndex
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
+from tensorflow_quantization.text.warn import each_warning_once
 
 #: Samples that are used for calibration, as in `post_training_quantize`.
 CALIBRATION_SAMPLES = 256
@@ -76,21 +77,22 @@ def sensitivity(
         weight_bits = (8,) if target == "litert" else (4, 8)
     tried = precisions(weight_bits, activation_bits)
     arguments: dict[str, Any] = {"target": target, "quantization_spec": quantization_spec}
-    for precision in tried:  # raises what `quantize_model` would raise, before any work
-        plan_model(model, **precision.as_arguments(), **arguments)
-    reference = LayerGraph.trace(model).flatten()
-    batches = first_batches(reference, data, CALIBRATION_SAMPLES, "The calibration data")
-    used = first_batches(reference, batches, samples or 1)
-    named = _named(reference, quantization_spec)
-    rows: dict[str, LayerSensitivity] = {}
-    for precision in tried:
-        quantized = quantize_model(model, **precision.as_arguments(), **arguments)
-        calibrate(quantized, batches, method=method, verbose=0)
-        graph = LayerGraph.trace(quantized).flatten()
-        calls = {path: call for path, call in quantized_calls(graph).items() if path not in named}
-        for path, noise in noise_alone(graph, reference, calls, used).items():
-            row = LayerSensitivity(path, class_name(calls[path]), count_weights(calls[path]), {})
-            rows.setdefault(path, row).noise[precision] = noise
+    with each_warning_once():
+        for precision in tried:  # raises what `quantize_model` would raise, before any work
+            plan_model(model, **precision.as_arguments(), **arguments)
+        reference = LayerGraph.trace(model).flatten()
+        batches = first_batches(reference, data, CALIBRATION_SAMPLES, "The calibration data")
+        used = first_batches(reference, batches, samples or 1)
+        named = _named(reference, quantization_spec)
+        rows: dict[str, LayerSensitivity] = {}
+        for precision in tried:
+            quantized = quantize_model(model, **precision.as_arguments(), **arguments)
+            calibrate(quantized, batches, method=method, verbose=0)
+            graph = LayerGraph.trace(quantized).flatten()
+            calls = {path: call for path, call in quantized_calls(graph).items() if path not in named}
+            for path, noise in noise_alone(graph, reference, calls, used).items():
+                row = LayerSensitivity(path, class_name(calls[path]), count_weights(calls[path]), {})
+                rows.setdefault(path, row).noise[precision] = noise
     return Sensitivity(model.name, list(rows.values()), tried, sum(len(tree.flatten(x)[0]) for x in used))
 
 

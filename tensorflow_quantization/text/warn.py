@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import inspect
 import logging
 import os
@@ -14,14 +15,31 @@ from collections.abc import Iterator
 
 #: Two redirections at once would restore stderr to the wrong file.
 _REDIRECTING = threading.Lock()
+#: The messages that were given in the context of `each_warning_once`; `None`: there is none.
+_GIVEN: contextvars.ContextVar[set[str] | None] = contextvars.ContextVar("given", default=None)
 
 
 def warn_user(message: str) -> None:
     """Issues a `UserWarning` that points at the line which called into this package."""
+    given = _GIVEN.get()
+    if given is not None:
+        if message in given:
+            return
+        given.add(message)
     frame, stacklevel = inspect.currentframe(), 1
     while frame and frame.f_back and frame.f_globals.get("__name__", "").split(".")[0] == __package__.split(".")[0]:
         frame, stacklevel = frame.f_back, stacklevel + 1
     warnings.warn(message, UserWarning, stacklevel=stacklevel)
+
+
+@contextlib.contextmanager
+def each_warning_once() -> Iterator[None]:
+    """Gives each warning of this package once in the context, however often it quantizes the same model."""
+    token = _GIVEN.set(set() if _GIVEN.get() is None else _GIVEN.get())
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ def test_statistics_survive_json(estimator, numbers):
 def test_the_file_is_a_line_for_each_quantizer(path):
     save_calibration(calibrate(make(), X, method="percentile", verbose=0), path)
     lines = path.read_text().splitlines()
-    assert len(lines) == 5 + 2
+    assert len(lines) == 6 + 2
     (line,) = [line for line in lines if "quant_conv/" in line]
     entry = json.loads("{" + line.rstrip(",") + "}").popitem()[1]
     assert (entry["method"], entry["arguments"]) == ("percentile", {"percentile": 99.99})
@@ -120,6 +120,24 @@ def test_the_file_of_another_model_is_refused(other, message, path):
         load_calibration(model, path)
     assert_same_arrays(values(model), before)
     assert not any(q.frozen for q in quantizers_of(model))
+
+
+def test_a_model_with_other_weights_is_noticed(path, tmp_path, recwarn):
+    save_calibration(calibrate(make(), X, verbose=0), path)
+    load_calibration(make(), path)
+    older = json.loads(path.read_text())
+    del older["weights"]
+    (tmp_path / "older.json").write_text(json.dumps(older))
+    assert not [w for w in recwarn if issubclass(w.category, UserWarning)]
+    other = make()
+    kernel = next(variable for variable in other.weights if "kernel" in variable.name)
+    kernel.assign(kernel + 1e-3)
+    load_calibration(other, tmp_path / "older.json")
+    with pytest.warns(UserWarning, match="ranges of a model with other weights than model"):
+        load_calibration(other, path)
+    save_calibration(other, tmp_path / "other.json")
+    with pytest.raises(ValueError, match="is of a model with other weights than the model of file"):
+        merge_calibrations([path, tmp_path / "other.json"], tmp_path / "merged.json")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -105,3 +106,12 @@ def test_litert_has_8_bits_only(cnn, images):
 def test_wrong_arguments_are_refused_before_any_work(cnn, images, arguments, error, message):
     with pytest.raises(error, match=message):
         sensitivity(**{"model": cnn, "data": images[0], **arguments})
+
+
+def test_what_is_wrong_with_a_spec_is_said_once(images):
+    spec = QuantizationSpec()
+    spec.add("conv9")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sensitivity(chain(2), images[0], quantization_spec=spec)
+    assert len([w for w in caught if "'conv9'" in str(w.message)]) == 1

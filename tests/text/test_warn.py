@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from tensorflow_quantization.text.warn import muted, warn_user, without_note
+from tensorflow_quantization.text.warn import each_warning_once, muted, warn_user, without_note
 
 
 def test_warning_points_at_the_line_that_calls():
@@ -23,6 +23,19 @@ def test_muted_logger_says_nothing_and_speaks_again_afterwards(caplog):
         raise ValueError
     logger.error("heard")
     assert [record.message for record in caplog.records] == ["heard"]
+
+
+def test_each_warning_is_given_once_in_the_context():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            with each_warning_once():
+                warn_user("one")
+                with each_warning_once():
+                    warn_user("one")
+                    warn_user("two")
+        warn_user("one")
+    assert [str(w.message) for w in caught] == ["one", "two", "one", "two", "one"]
 
 
 def test_muting_hides_no_warnings():
