@@ -112,6 +112,7 @@ def test_core_without_tensorflow(backend, tmp_path):
     assert run.returncode == 0, run.stderr[-4000:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_importing_the_package_imports_no_tensorflow(backend):
     if importlib.util.find_spec(backend) is None:

@@ -131,6 +131,7 @@ def with_example(names: list[str]) -> list[str]:
     return [name for name in names if ">>>" in (inspect.getdoc(resolve(name)) or "")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", with_example(documented()))
 def test_the_example_in_the_docstring_runs(name, tmp_path, monkeypatch, own_wrappers):
     monkeypatch.chdir(tmp_path)

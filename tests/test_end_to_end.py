@@ -50,10 +50,10 @@ def in_openvino(path, images):
 @pytest.mark.parametrize(
     ("target", "run"),
     [
-        pytest.param(None, in_onnxruntime, id="default in ONNX Runtime"),
-        pytest.param("tensorrt", in_onnxruntime, id="tensorrt in ONNX Runtime"),
+        pytest.param(None, in_onnxruntime, id="default in ONNX Runtime", marks=pytest.mark.slow),
+        pytest.param("tensorrt", in_onnxruntime, id="tensorrt in ONNX Runtime", marks=pytest.mark.slow),
         pytest.param("onnxruntime", in_onnxruntime, id="onnxruntime"),
-        pytest.param("openvino", in_openvino, id="openvino"),
+        pytest.param("openvino", in_openvino, id="openvino", marks=pytest.mark.slow),
     ],
 )
 def test_same_answers_on_real_images(trained, fashion_mnist, tmp_path, target, run):

@@ -111,6 +111,7 @@ def test_tensorrt_benchmark_builds_our_files_in_integers(tmp_path):
     assert (tmp_path / "docs" / "tensorrt.svg").read_text().endswith("</svg>\n")
 
 
+@pytest.mark.slow
 def test_tensorrt_benchmark_makes_its_page_of_kept_figures_and_says_where_ours_is_worse(tmp_path):
     built = {"integer_share": 1.0, "kernels": 8, "float_kernels": 1, "float_bytes": 2_000_000, "build_seconds": 1.0}
     files = {

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_onnx_is_imported_when_it_is_needed_only():
     code = (
         "import sys, tensorflow_quantization as package\n"

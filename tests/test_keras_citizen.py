@@ -63,6 +63,7 @@ def test_every_trainable_weight_gets_a_gradient(ranges, images):
     assert set(unmoved) <= {"quant_conv/conv/bias", "conv/bias"}
 
 
+@pytest.mark.slow
 def test_real_images_train_to_the_accuracy_of_the_float_model(fashion_mnist):
     (x_train, y_train), (x_test, y_test) = fashion_mnist
     x_train, y_train = x_train[:10_000], y_train[:10_000]
@@ -80,6 +81,7 @@ def test_real_images_train_to_the_accuracy_of_the_float_model(fashion_mnist):
     assert accuracy > float_accuracy - 0.01
 
 
+@pytest.mark.slow
 def test_compile_configuration_is_carried_so_that_fit_works_at_once(images, cnn):
     cnn.compile(keras.optimizers.Adam(0.01), loss(), metrics=["accuracy"])
     cnn.fit(*images, verbose=0)
@@ -92,6 +94,7 @@ def test_compile_configuration_is_carried_so_that_fit_works_at_once(images, cnn)
     assert int(ops.convert_to_numpy(cnn.optimizer.iterations)) == steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by_name", [True, False], ids=["dict", "list"])
 def test_losses_and_targets_of_several_outputs_by_the_names_of_their_layers(by_name, tmp_path):
     inputs = keras.Input((4,))
@@ -225,6 +228,7 @@ class Interrupt(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_backup_and_restore_goes_on_where_it_was_interrupted(images, tmp_path):
     def fit(q_model, *more):
         backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", delete_checkpoint=False)
@@ -242,6 +246,7 @@ def test_backup_and_restore_goes_on_where_it_was_interrupted(images, tmp_path):
 # Precision
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(policy, images, tmp_path):
     keras.config.set_dtype_policy(policy)
@@ -266,6 +271,7 @@ def test_mixed_precision(policy, images, tmp_path):
 # Freezing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", RANGES)
 def test_frozen_layer_keeps_its_weights_and_ranges(ranges, images):
     q_model = calibrate_softly(compiled(ranges=ranges), images[0])
@@ -312,6 +318,7 @@ def test_layer_frozen_before_quantizing_stays_frozen(images, cnn):
 # Saving
 
 
+@pytest.mark.slow
 def test_loads_in_a_fresh_process_with_safe_mode_and_no_custom_objects(images, tmp_path):
     q_models = {ranges: compiled(ranges=ranges) for ranges in RANGES}
     np.save(tmp_path / "x.npy", images[0])
@@ -384,6 +391,7 @@ def continued_and_straight(model, images, path):
     return values(fit(keras.models.load_model(path))), values(fit(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "ranges"), [*(("sgd", r) for r in RANGES), ("adam", "learned")])
 def test_training_after_loading_continues_bit_for_bit(ranges, optimizer, images, tmp_path):
     model = small_models.cnn()

@@ -36,6 +36,7 @@ export_litert(quantized, "m.tflite", verify_with=x)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT needs the TensorFlow backend")
 def test_a_verified_export_to_litert_writes_no_notes(tmp_path):
     pytest.importorskip("ai_edge_litert")

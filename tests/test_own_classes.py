@@ -58,6 +58,7 @@ def network(*own_layers):
     return keras.Model(image, layers.Dense(3, name="classifier")(x), name="network")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [None, *TARGETS])
 def test_a_name_of_keras_means_no_more_than_any_name(target):
     def description(prefix):

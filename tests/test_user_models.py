@@ -12,6 +12,7 @@ import traceback
 import warnings
 
 import keras
+import pytest
 from hypothesis import assume, given, seed, settings
 from hypothesis import strategies as st
 from processor import EXACT_WEIGHT_BITS
@@ -64,6 +65,7 @@ def outcome(case, target, quantized, folder):
     return "right"
 
 
+@pytest.mark.slow
 def test_a_model_is_right_in_its_runtime_or_refused(tmp_path_factory):
     outcomes = collections.Counter()
 

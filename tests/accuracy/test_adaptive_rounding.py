@@ -33,6 +33,7 @@ def test_outputs_are_nearer_than_after_rounding_layer_by_layer_and_the_file_agre
     export_onnx(adapted, tmp_path / "model.onnx", verify_with=x[:4])
 
 
+@pytest.mark.slow
 def test_a_block_that_does_not_come_nearer_keeps_its_rounding(monkeypatch):
     monkeypatch.setattr(adaptive_rounding, "reconstruct", lambda block, quantizers, roundings, *rest: spoil(roundings))
     model = branches()
@@ -47,6 +48,7 @@ def spoil(roundings):
         rounding.assign(-rounding.start)
 
 
+@pytest.mark.slow
 def test_it_is_deterministic():
     model, candidates = small(), [quantized(small(), weight_bits=4) for _ in range(2)]
     state = random.getstate()
@@ -67,6 +69,7 @@ def test_weights_are_integers_between_the_neighbours_and_nothing_else_changes():
     assert before == after
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_called_twice_and_two_outputs():
     inputs = keras.Input((16, 16, 3))
     stem = layers.Conv2D(8, 3, padding="same", activation="relu", name="stem")(inputs)
@@ -91,6 +94,7 @@ def test_one_sample_is_rounded_layer_by_layer():
     assert decibels(outputs(model, x), outputs(adapted, x)) > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_numbers_of_classes_and_other_precisions(policy):
     before = keras.config.dtype_policy()
@@ -109,6 +113,7 @@ def test_numbers_of_classes_and_other_precisions(policy):
         keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.slow
 def test_outputs_without_noise_and_folded_axes_do_not_keep_a_block_from_training(monkeypatch):
     trained = []
 
@@ -134,6 +139,7 @@ def test_outputs_without_noise_and_folded_axes_do_not_keep_a_block_from_training
     assert len(trained) == 1  # blocks that pass on positions folded into the batch axis keep their rounding
 
 
+@pytest.mark.slow
 def test_what_is_interrupted_leaves_the_model(monkeypatch):
     model = residual()
     candidate = quantized(model, weight_bits=4)

@@ -55,6 +55,7 @@ def test_a_folded_normalization_takes_the_shift():
     assert np.abs((expected - got).mean((0, 1, 2))).max() < 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [depthwise, branches])
 def test_outputs_are_nearer_to_the_float_outputs_and_the_file_agrees(build, tmp_path):
     model = build()

@@ -70,6 +70,7 @@ def test_the_function_stays_and_the_model_too(build):
     assert [layer.name for layer in equalized.layers] == [layer.name for layer in model.layers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [depthwise, branches])
 def test_a_network_with_rescaled_channels_is_quantized_as_well_as_before(build):
     model, x = build(), images(seed=5)

@@ -28,6 +28,7 @@ def test_it_is_better_than_rounding_to_nearest_and_the_file_agrees(build, bits, 
     export_onnx(better, tmp_path / "model.onnx", verify_with=images(4))
 
 
+@pytest.mark.slow
 def test_networks_that_differ_by_factors_of_channels_are_quantized_alike():
     model, x = depthwise(), images(seed=5)
     expected = outputs(model, x)
@@ -36,6 +37,7 @@ def test_networks_that_differ_by_factors_of_channels_are_quantized_alike():
     assert abs(decibels(expected, outputs(one, x)) - decibels(expected, outputs(other, x))) < 1
 
 
+@pytest.mark.slow
 def test_it_tells_what_each_stage_gained(capsys):
     post_training_quantize(depthwise(), images(40), weight_bits=4)
     heading, *lines = capsys.readouterr().out.splitlines()
@@ -54,6 +56,7 @@ def test_it_tells_what_each_stage_gained(capsys):
         best = max(best, decibels)
 
 
+@pytest.mark.slow
 def test_it_is_deterministic_and_leaves_the_model():
     model = small()
     before = model.get_weights()
@@ -62,6 +65,7 @@ def test_it_is_deterministic_and_leaves_the_model():
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
+@pytest.mark.slow
 def test_data_in_batches_of_pairs_without_end():
     def pairs():
         while True:

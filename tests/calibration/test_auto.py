@@ -169,6 +169,7 @@ def test_candidates_hold_every_method_and_no_range_twice():
 # Models and data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "target"),
     [

@@ -202,6 +202,7 @@ def test_a_predict_step_of_the_user_gets_its_data_as_it_is(x):
     np.testing.assert_allclose(range_, [2 * x.min(), 2 * x.max()], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", small_models.BUILDERS)
 def test_models_of_any_structure(name):
     q_model = quantize_model(small_models.BUILDERS[name]())
@@ -319,6 +320,7 @@ def test_what_is_no_model_is_refused(x):
         calibrate("model", x)
 
 
+@pytest.mark.slow
 def test_real_images_from_float_to_int8_without_training(fashion_mnist):
     (x_train, y_train), (x_test, y_test) = fashion_mnist
     model = keras.Sequential(

@@ -73,6 +73,7 @@ def brute(values, bits):
     return min((_divergences(np.float64(counts), np.array([size]), levels)[0], edges[size]) for size in sizes)[1]
 
 
+@pytest.mark.slow
 @given(st.sampled_from(NAMES[1:]), st.integers(0, 100), st.sampled_from([3, 8]))
 @settings(max_examples=15)
 def test_range_is_that_of_the_search_on_the_values(name, seed, bits):

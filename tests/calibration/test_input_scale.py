@@ -64,6 +64,7 @@ def test_images_of_0_to_255_for_0_to_1(make, target):
     assert "bn' got values around" in message and "its moving statistics say" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", NETWORKS)
 @pytest.mark.parametrize(
     "data",

@@ -89,6 +89,7 @@ def test_an_estimator_with_an_update_of_its_own_gets_the_values(cnn):
         np.testing.assert_allclose(host, backend, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [MinMax, OnHost])
 def test_a_model_is_as_before_but_for_its_ranges(compiled, method):
     own = {id(q.range) for q in quantizers_of(compiled)} | {id(q.batches) for q in quantizers_of(compiled)}
@@ -102,6 +103,7 @@ def test_a_model_is_as_before_but_for_its_ranges(compiled, method):
     assert "predict_step" not in vars(compiled)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [MinMax, Interrupting])
 def test_a_model_is_as_before_if_it_fails(compiled, method):
     before = values(compiled)

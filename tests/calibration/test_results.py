@@ -51,6 +51,7 @@ def test_a_loaded_calibration_is_the_saved_one(method, target, path, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["again.json", "ranges.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [*ESTIMATORS, lambda: Percentile(99.0)])
 def test_parts_merge_to_the_file_of_one_run(method, path, tmp_path):
     scales = np.float32([1, 100, 1e-3, 0, 1, 1, 30, 2]).repeat(8)[:, None, None, None]  # the limits differ

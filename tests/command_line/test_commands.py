@@ -282,6 +282,7 @@ def test_nothing_is_overwritten_without_force(quantized, capsys):
     assert main(["export", str(keras_file), str(onnx_file), "--force"]) == 0
 
 
+@pytest.mark.slow
 def test_compare_and_report_write_a_page(tmp_path, cnn, images, capsys):
     pytest.importorskip("onnxruntime")
     cnn.save(tmp_path / "f.keras")
@@ -360,6 +361,7 @@ def test_the_module_answers_before_it_imports_keras(arguments):
     assert "usage: tensorflow-quantization" in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT needs the TensorFlow backend")
 def test_an_export_to_litert_writes_no_notes_to_stderr(tmp_path):
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2)])

@@ -65,6 +65,7 @@ def test_the_ratio_is_that_of_the_file_on_samples_that_calibration_did_not_see(f
     assert said["same_class"] == np.mean(exact.argmax(1) == found.argmax(1))
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_file(folder):
     for name in ("one.onnx", "two.onnx"):
         assert quantized("--steps", "2", "--batch-size", "4", output=name) == 0
@@ -79,6 +80,7 @@ def test_a_figure_below_its_limit_is_an_exit_status(folder, capsys):
     assert (folder / "model.onnx").exists()
 
 
+@pytest.mark.slow
 @ON_TENSORFLOW
 def test_the_ending_chooses_litert(folder, capsys):
     pytest.importorskip("ai_edge_litert")
@@ -101,6 +103,7 @@ def test_several_inputs_come_from_an_archive(folder, capsys):
     assert "this one has left (None, 6), right (None, 4). Pass an .npz file" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_what_compare_reads(folder, capsys):
     assert quantized("--keep", "kept", "--weight-bits", "2") == 0
     capsys.readouterr()
@@ -122,6 +125,7 @@ def test_a_page_shows_the_figures_of_the_summary(folder, capsys):
     assert '"has_comparison":true' in page and "pass float_file" not in page
 
 
+@pytest.mark.slow
 def test_images_of_another_scale_get_the_option_that_helps(folder, capsys):
     small_model(rescaling=False).save("model.keras")
     assert quantized() == 0

@@ -58,6 +58,7 @@ def test_scaled_channels_are_named_by_channel_where_the_tensor_looks_well():
     assert min(conv2.channel_snr) < 3
 
 
+@pytest.mark.slow
 def test_weights_that_post_training_quantize_rescaled_are_no_fault():
     model, data = accuracy_networks.depthwise(), accuracy_networks.images()
     quantized = post_training_quantize(model, data, target="onnxruntime", verbose=0)

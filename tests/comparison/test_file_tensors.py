@@ -23,6 +23,7 @@ def kinds(report):
     return {finding.kind for finding in report.worst}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["channels_last", "channels_first"])
 @pytest.mark.parametrize(
     ("network", "target"),

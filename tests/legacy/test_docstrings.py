@@ -17,6 +17,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name.rpartition(".")[2])
 def test_the_example_in_the_docstring_runs(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

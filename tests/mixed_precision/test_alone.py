@@ -21,6 +21,7 @@ def noise_of_partial_model(model, layer, precision, target, data):
     return ((got - exact) ** 2).sum() / (exact**2).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [None, "onnxruntime"])
 @pytest.mark.parametrize(
     "build", [small_models.cnn, small_models.residual, small_models.nested, small_models.shared_layer]

@@ -24,12 +24,14 @@ def steps(at):
     return lambda way: One(way.cost, float(way.choices[0] >= at))
 
 
+@pytest.mark.slow
 @given(st.integers(0, 99))
 def test_bisection_finds_the_cheapest_that_suffices(at):
     found = explore(COSTS, NOISES, steps(at), 18, reference=1, threshold=1)
     assert min(one.cost for one in found if one.metric == 1) == at
 
 
+@pytest.mark.slow
 @given(st.integers(1, 99))
 def test_evaluations_go_where_the_metric_changes(at):
     found = explore(COSTS, NOISES, steps(at), 20, reference=1)

@@ -22,6 +22,7 @@ def test_wrong_bits_are_refused(bits):
         precisions(bits, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [None, "onnxruntime", "openvino"])
 @pytest.mark.parametrize("build", [small_models.cnn, small_models.residual, small_models.nested])
 def test_a_spec_of_the_default_bits_changes_nothing(build, target):

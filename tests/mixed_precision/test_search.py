@@ -45,6 +45,7 @@ def test_with_enough_evaluations_a_drop_finds_what_all_evaluations_find(cnn, ima
         assert not (other.cost <= one.cost and other.metric > one.metric)
 
 
+@pytest.mark.slow
 def test_the_same_each_time(cnn, images, snr):
     runs = [search(cnn, images[0], snr, budget={"bytes": 250}, evaluations=4, **QUIET).to_dict() for _ in range(2)]
     assert runs[0] == runs[1]
@@ -167,6 +168,7 @@ def test_wrong_arguments_are_refused_before_any_evaluation(cnn, images, argument
         search(cnn, images[0], **given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value, error", [(math.nan, ValueError), (math.inf, ValueError), ("good", TypeError)])
 def test_what_evaluate_returns_is_checked_and_the_layers_are_named(cnn, images, value, error):
     with pytest.raises(error, match="for the float model"):

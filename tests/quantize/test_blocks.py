@@ -160,6 +160,7 @@ def test_a_block_that_reshapes_to_the_batch_size():
     np.testing.assert_allclose(result(quantized, x), result(model, x), atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 def test_a_transformer_with_a_mask(tmp_path, target):
     x, padding = keras.Input((6, 8)), keras.Input((6,), dtype="bool")

@@ -16,6 +16,7 @@ from tensorflow_quantization import (
 from tensorflow_quantization.targets import TARGETS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILDERS)
 def test_original_stays_as_it_was(name):
     model = BUILDERS[name]()
@@ -96,6 +97,7 @@ def test_subclassed_model_becomes_a_functional_one_with_its_training_step_report
     assert type(q_model) is keras.Model or type(q_model).__name__ == "Functional"
 
 
+@pytest.mark.slow
 def test_backbone_of_keras_applications_in_a_classifier():
     backbone = keras.applications.MobileNetV2(input_shape=(32, 32, 3), alpha=0.35, include_top=False, weights=None)
     backbone.trainable = False
@@ -213,6 +215,7 @@ OUTPUTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [None, *TARGETS])
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_any_tensor_can_be_an_output(name, target):

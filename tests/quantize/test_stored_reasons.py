@@ -54,6 +54,7 @@ def named(*names, **arguments):
     return spec
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [None, "onnxruntime"])
 @pytest.mark.parametrize("name", MODELS)
 def test_description_of_a_copy_is_the_description_of_the_model(tmp_path, name, target):

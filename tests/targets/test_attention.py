@@ -125,6 +125,7 @@ def quantized(model, target, **arguments):
     return calibrate(quantize_model(model, target=target, **arguments), data(model), batch_size=batch_size, verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "arguments"),
     [*((target, {"token": True}) for target in RUNTIMES), ("onnxruntime", {}), ("openvino", {"batch_size": 1})],
@@ -138,6 +139,7 @@ def test_vision_transformer_runs_in_integers(tmp_path, target, arguments):
     assert report.integer_share == 1.0, str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", RUNTIMES)
 @pytest.mark.parametrize("attention", ATTENTIONS, ids=lambda attention: attention.__name__)
 def test_every_way_to_write_attention_runs_in_integers(tmp_path, target, attention):
@@ -156,6 +158,7 @@ def test_files_for_tensorrt_have_no_findings(tmp_path, attention):
     assert not [finding for finding in report if finding.keeps_float], str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [*RUNTIMES, "tensorrt"])
 def test_vision_transformer_gives_nearly_what_the_float_one_does(target):
     model = vision_transformer()
@@ -173,6 +176,7 @@ def test_saved_transformer_exports_the_same_file(tmp_path, target):
     assert (tmp_path / "before.onnx").read_bytes() == (tmp_path / "after.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_vision_transformer_trains():
     model = quantize_model(vision_transformer(), target="onnxruntime")
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -305,6 +309,7 @@ def test_one_of_several_outputs_is_left_in_floats():
     assert [y.shape for y in q_model(data(model))] == [y.shape for y in model(data(model))]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="export_litert needs TensorFlow")
 @pytest.mark.parametrize("attention", [multi_head, grouped_query, by_matmul], ids=lambda attention: attention.__name__)
 @pytest.mark.filterwarnings("ignore:.*compute in floats")

@@ -78,6 +78,7 @@ def model(request):
     return network(request.param)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
 def test_all_multiplications_run_in_integers(model, target, tmp_path):
     quantized = calibrate(quantize_model(model, target=target), images(), verbose=0)
@@ -102,6 +103,7 @@ def test_saved_model_of_a_target_exports_the_same_file(target, tmp_path):
     assert (tmp_path / "before.onnx").read_bytes() == (tmp_path / "after.onnx").read_bytes()
 
 
+@pytest.mark.slow
 def test_model_of_a_target_trains():
     quantized = quantize_model(network(squeeze_and_excitation), target="onnxruntime")
     quantized.compile("adam", "sparse_categorical_crossentropy")

@@ -87,6 +87,7 @@ def test_biases_are_not_rounded(quantized):
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(outputs)[0], bias)
 
 
+@pytest.mark.slow
 def test_it_trains_and_survives_saving(network, data, tmp_path):
     model = quantize_model(network, target="tensorrt", dtype=FP8)
     model.compile("sgd", "mse")
@@ -99,6 +100,7 @@ def test_it_trains_and_survives_saving(network, data, tmp_path):
     np.testing.assert_array_equal(loaded.predict(data, verbose=0), model.predict(data, verbose=0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["mse", "auto"])
 def test_methods_of_calibration(network, data, method):
     model = calibrate(quantize_model(network, target="tensorrt", dtype=FP8), data, method=method, verbose=0)

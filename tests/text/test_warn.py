@@ -51,6 +51,7 @@ def test_a_note_of_native_code_is_left_out_and_other_lines_are_shown(capfd):
     assert capfd.readouterr().err == "ERROR: broken\nINFO: Created another.\n"
 
 
+@pytest.mark.slow
 def test_notes_are_left_out_for_several_threads_and_without_stderr(capfd):
     def run(number):
         with without_note("INFO"):

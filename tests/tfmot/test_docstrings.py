@@ -20,6 +20,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name.rpartition(".")[2])
 def test_the_example_in_the_docstring_runs(example):
     inputs = keras.Input((8, 8, 3), name="image")

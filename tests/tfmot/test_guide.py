@@ -99,6 +99,7 @@ def test_create_and_deploy(tmp_path):
     assert export_litert(quantized, tmp_path / "model.tflite", verify_with=x).exists()
 
 
+@pytest.mark.slow
 def test_image_classifier_of_the_example(tmp_path):
     model = keras.Sequential(
         [

@@ -43,6 +43,7 @@ def test_gradient_pulls_to_the_integers_and_leaves_clipped_weights_alone():
     np.testing.assert_allclose(gradient, [[0.6, -0.4], [-0.8, 0.8], [0.0, 0.0]], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight_ranges", ["minmax", "learned"])
 def test_weights_come_to_rest_on_integers(images, weight_ranges):
     model = small_models.cnn()

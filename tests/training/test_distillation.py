@@ -35,6 +35,7 @@ def test_loss_is_noise_over_signal_of_outputs(images):
     np.testing.assert_allclose(loss_of(distill(quantized, model, weight=2.0), images[0]), 2 * expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("features", [["conv", "relu"], {"quant_conv": "conv", "relu": "relu"}])
 def test_features_are_compared_by_name(images, features):
     x = images[0]
@@ -45,6 +46,7 @@ def test_features_are_compared_by_name(images, features):
     np.testing.assert_allclose(loss_of(distilled, x), 3 * np.mean(wanted), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_any_loss_gets_teacher_and_student(images):
     model, quantized = pair(weight_bits=3)
     expected, got = (m.predict(images[0], verbose=0) for m in (model, quantized))
@@ -82,6 +84,7 @@ def test_labels_and_metrics_add_to_the_loss(images):
     np.testing.assert_allclose(logs["accuracy"], (logits.argmax(axis=1) == y).mean(), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [small_models.sequential, small_models.siamese, small_models.dict_in_and_out,
                                    small_models.nested, small_models.subclassed])  # fmt: skip
 def test_any_structure_of_inputs_and_outputs(build):

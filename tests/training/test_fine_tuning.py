@@ -50,6 +50,7 @@ def test_a_teacher_brings_the_outputs_nearer(images):
     assert_same_arrays(values(model), untouched)
 
 
+@pytest.mark.slow
 def test_labels_with_the_loss_that_the_model_is_compiled_with(images):
     model = small_models.cnn()
     model.compile("sgd", loss())
@@ -69,6 +70,7 @@ def test_any_structure_of_inputs_and_outputs():
     assert any((a != b).any() for a, b in zip(before, values(quantized), strict=True))
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_the_model_as_it_was(images):
     _, quantized = pair(weight_bits=4, weight_ranges="learned")
     for quantizer in activation_quantizers(quantized):

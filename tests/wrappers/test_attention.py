@@ -304,6 +304,7 @@ def quantized_by_name(name, **arguments):
     return quantize_model(network(ATTENTIONS[name]), "partial", spec, **arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "ranges"), [*((name, "ema") for name in ATTENTIONS), ("multi-head", "learned")])
 def test_trains_saves_and_loads(name, ranges, tmp_path):
     model = quantized_by_name(name, ranges=ranges)

@@ -25,6 +25,7 @@ def test_wrapper_of_a_class_without_one_is_named_after_it(tmp_path):
         assert type(copy.layers[-1]) is type(model.layers[-1])
 
 
+@pytest.mark.slow
 def test_wrapper_named_after_its_layer_loads_in_a_new_process(tmp_path):
     inputs = keras.Input((4,))
     keras.Model(inputs, NonWeightedBaseQuantizeWrapper(layers.ReLU(name="relu"))(inputs)).save(tmp_path / "m.keras")

@@ -102,6 +102,7 @@ def test_a_kernel_is_quantized_once_in_a_call():
     assert sorted(calls) == ["cell.kernel", "cell.recurrent_kernel"]
 
 
+@pytest.mark.slow
 @every_layer
 def test_training_changes_all_weights(make):
     dropout = {} if make is LAYERS["stack"] else {"dropout": 0.1, "recurrent_dropout": 0.1}
@@ -116,6 +117,7 @@ def test_training_changes_all_weights(make):
     assert not unchanged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight_ranges", ["minmax", "learned"])
 def test_a_saved_model_computes_the_same(tmp_path, weight_ranges):
     model = keras.Sequential([keras.Input((5, 3)), *(LAYERS[n](return_sequences=True) for n in ("stack", "LSTM"))])

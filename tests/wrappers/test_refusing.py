@@ -58,6 +58,7 @@ def test_layer_with_a_quantized_policy_is_not_wrapped():
         DenseQuantizeWrapper(layers.Dense(3, dtype="int8_from_float32", name="dense"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [network, attention])
 def test_model_that_keras_quantized_is_neither_quantized_nor_exported(make, tmp_path):
     model = make()

@@ -86,6 +86,7 @@ def test_kernels(tmp_path, name, batch_norm):
     assert not {"ADD", "MUL", "RELU"} & set(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
@@ -106,6 +107,7 @@ def test_scaled_channels_are_a_convolution_of_one_pixel(tmp_path, layer, shape):
     assert "DEPTHWISE_CONV_2D" in assert_agrees(model, tmp_path / "m.tflite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [lambda: layers.Conv2D(4, 3), layers.BatchNormalization])
 def test_preprocessing_in_several_layers_is_one_convolution(tmp_path, last):
     steps = [
@@ -149,6 +151,7 @@ def test_bias_that_is_the_same_in_all_channels(tmp_path):
     assert_agrees(quantized(model), tmp_path / "m.tflite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [partial(layers.Conv2D, 4, 3), partial(layers.Dense, 4), layers.BatchNormalization])
 def test_quantized_output_in_front_of_a_relu_is_kept(tmp_path, kernel):
     spec = QuantizationSpec()
@@ -165,12 +168,14 @@ def test_quantized_output_that_only_equal_relus_read_is_kept(tmp_path):
     assert_agrees(quantized(model), tmp_path / "m.tflite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [partial(layers.Dense, 4), partial(layers.Conv2D, 4, 1)])
 @pytest.mark.parametrize("join", [lambda x: x + layers.ReLU()(x), lambda x: [x, layers.ReLU(6.0)(x)]])
 def test_quantized_output_that_a_relu_and_others_read_is_kept(tmp_path, kernel, join):
     assert_agrees(quantized(functional(layers.MaxPooling2D(1), kernel(), join)), tmp_path / "m.tflite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 8, 3), (5, 3)])
 def test_factors_of_ones_own_layer_have_a_scale_each(tmp_path, shape):
     model = functional(layers.Dense(3), Scaled(), layers.ReLU(), shape=shape)
@@ -180,6 +185,7 @@ def test_factors_of_ones_own_layer_have_a_scale_each(tmp_path, shape):
     assert "DEPTHWISE_CONV_2D" in assert_agrees(quantized(model), tmp_path / "m.tflite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "activation", ["gelu", "hard_silu", "leaky_relu", "relu6", "sigmoid", "silu", "softmax", "tanh"]
 )
@@ -229,12 +235,14 @@ POOLINGS = {
 
 
 # The activations take turns.
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "activation"), zip(POOLINGS, itertools.cycle([None, "relu", "relu6", "relu"])))
 def test_poolings(tmp_path, name, activation):
     steps = [layers.Conv2D(3, 1), POOLINGS[name]()] + [layers.Activation(activation)] * (activation is not None)
     assert_agrees(quantized(functional(*steps)), tmp_path / "m.tflite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", ["ema", "last", "learned"])
 def test_average_pooling_beside_another_reader_after_training(tmp_path, images, ranges):
     inputs = keras.Input((8, 8, 3))
@@ -268,6 +276,7 @@ def test_activation_behind_a_concatenation_and_a_pooling(tmp_path):
     assert_agrees(quantized(small_models.randomize(keras.Model(inputs, pooled))), tmp_path / "m.tflite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", ["ema", "learned"])
 def test_trained_ranges(tmp_path, images, ranges):
     model = quantize_model(small_models.cnn(), target="litert", ranges=ranges)
@@ -345,6 +354,7 @@ def test_loops_are_refused(tmp_path, layer):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
 @pytest.mark.parametrize("kind", ["SimpleRNN", "GRU", "LSTM"])
 def test_an_unrolled_recurrent_layer(tmp_path, kind):

@@ -50,6 +50,7 @@ SHARING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
 @pytest.mark.parametrize("name", SHARING)
 def test_operators_that_share_integers(tmp_path, name):
@@ -63,6 +64,7 @@ def test_operators_that_share_integers(tmp_path, name):
         assert_agrees(model, tmp_path / "m.tflite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("size", [2, (4, 1)])
 def test_upsampling_of_an_unknown_size(tmp_path, interpolation, size):
@@ -79,6 +81,7 @@ MASKED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
 @pytest.mark.parametrize("layer", MASKED)
 @pytest.mark.parametrize("front", ["embedding", "masking"])

@@ -12,6 +12,7 @@ def _images(*steps):
     return functional(layers.Conv2D(4, 3), *steps, layers.Conv2D(2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "step",
     [
@@ -28,6 +29,7 @@ def test_integers_in_each_operator(tmp_path, step):
     assert_agrees(quantized(_images(step)), tmp_path / "m.tflite")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
 @pytest.mark.parametrize(
     "step",
@@ -42,6 +44,7 @@ def test_what_has_no_integer_operator_is_computed_in_float(tmp_path, step):
     export_litert(model, tmp_path / "m.tflite", verify_with=data_for(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "encode",
     [

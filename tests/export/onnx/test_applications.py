@@ -22,7 +22,7 @@ SMALLEST = frozenset(
     | {"MobileNet", "MobileNetV2", "MobileNetV3Small", "NASNetMobile", "ResNet50", "ResNet50V2"}
     | {"VGG16", "VGG19", "Xception"}
 )
-#: In each run of the tests, for every target; the others of the smallest are slow.
+#: In each run of the tests; the others of the smallest are slow.
 QUICK = "MobileNetV2"
 #: The deepest. tests/targets/test_tensorrt_golden.py quantizes them, too.
 DEEPEST = frozenset({"DenseNet121", "NASNetMobile"})
@@ -32,7 +32,7 @@ TARGETS = (None, "tensorrt", "onnxruntime", "openvino", "litert")
 def marks(name, target):
     """The smallest networks take turns in the targets: each is written for one of them, the rest takes hours."""
     if name == QUICK:
-        return []
+        return [] if target == "onnxruntime" else [pytest.mark.slow]
     turn = (sorted(SMALLEST).index(name) + 3) % len(TARGETS) if name in SMALLEST - DEEPEST else None
     return [pytest.mark.exhaustive if turn is None or target != TARGETS[turn] else pytest.mark.slow]
 
@@ -101,6 +101,7 @@ def test_quantized_file_agrees(network, target, tmp_path):
         export_onnx(quantized, path, verify_with=x, verify_runtime="openvino")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="export_litert needs the TensorFlow backend")
 @pytest.mark.parametrize(("network", "target"), each_network("litert"), indirect=["network"])
 def test_litert_file_agrees(network, target, tmp_path):

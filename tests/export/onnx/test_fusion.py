@@ -82,6 +82,7 @@ def test_what_stands_before_a_normalization_may_keep_it_in_the_file(product, bet
     check(model, export_onnx(model, tmp_path / "m.onnx"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [None, "tensorrt", "onnxruntime", "openvino"])
 @pytest.mark.parametrize("name", ["dense_normalized", "residual_v2", "mobile", "blocks"])
 def test_quantized_file_has_no_folded_normalization(name, target, tmp_path):

@@ -56,6 +56,7 @@ def test_masks_of_tokens(tmp_path, function):
     assert_agrees(tokens_model(function), tmp_path / "m.onnx", [TOKENS])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", [None, "onnxruntime"])
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_masks_in_quantized_models(tmp_path, function, target):

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from keras import ops
@@ -45,6 +46,7 @@ def in_its_runtime(path, data, target):
     return session.run(None, {session.get_inputs()[0].name: data})[0]
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(**GRAPHS, target=st.sampled_from([None, "tensorrt", "onnxruntime", "openvino"]))
 def test_integer_kernels_of_a_stock_runtime(tmp_path_factory, data_format, steps, head, target):

@@ -21,6 +21,7 @@ def directory(tmp_path):
     return tmp_path / "saved_model"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantized", [False, True])
 def test_directory_computes_what_keras_does(directory, tmp_path, quantized):
     model = cnn()

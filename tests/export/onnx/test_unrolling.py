@@ -62,6 +62,7 @@ def flat_model(inputs, outputs):
     return randomize(keras.Model(inputs, keras.tree.flatten(outputs)))
 
 
+@pytest.mark.slow
 @every_layer
 @pytest.mark.parametrize("sequences", [False, True])
 @pytest.mark.parametrize("backwards", [False, True])
@@ -119,6 +120,7 @@ def test_the_state_of_one_begins_another(tmp_path, shape, layer):
     assert_agrees(flat_model([inputs, others], layer()(others, initial_state=state)), tmp_path / "m.onnx")
 
 
+@pytest.mark.slow
 @every_layer
 # Each pair of options in each combination.
 @pytest.mark.parametrize(
@@ -146,6 +148,7 @@ def test_a_mask_that_keras_hands_on(tmp_path):
     assert_agrees(model, tmp_path / "m.onnx", [x])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("merge", "sequences"),
     [("concat", True), ("sum", False), ("mul", True), ("ave", False), (None, True), (None, False)],

@@ -190,6 +190,7 @@ def model_of_16_bits(policy, input_dtype=None):
     return small_models.randomize(keras.Model(inputs, layers.Dense(5, activation="softmax", dtype=policy)(x)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16"])
 @pytest.mark.parametrize("target", ["float", None, "tensorrt", "onnxruntime", "openvino"])
 def test_models_of_16_bits_are_compared_in_float32(tmp_path, images, policy, target):

@@ -154,6 +154,7 @@ CLEAN += [matmul_bias_of_a_dynamic_batch, gemm_relu, gemm_with_its_integer_bias,
 CLEAN += [quantizer_behind_max_pool, transposed_weights, padding_before_conv, v.uint8_weights]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", CLEAN)
 def test_clean_graph_has_no_findings_and_runs_in_integers(build, tmp_path):
     file = QdqFile()

@@ -145,6 +145,7 @@ CLEAN += [v.product((np.uint8, 0), (np.int8, 0)), v.product((np.int8, 0), (np.ui
 CLEAN += [strided_behind_max_pool, strided_beside_a_wider_one]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", CLEAN)
 def test_clean_graph_has_no_findings_and_runs_in_integers(build, tmp_path):
     file = QdqFile()

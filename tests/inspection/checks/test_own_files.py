@@ -50,6 +50,7 @@ def temporal(branch_first, norm, final):
     return randomize(keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(x))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("branch_first", [True, False])
 @pytest.mark.parametrize("norm", [True, False])

@@ -54,6 +54,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("schemes", [{}, {"input_scheme": AFFINE}, {"input_scheme": AFFINE, "factor_scheme": SIGNED}])
 @pytest.mark.parametrize("masks", [None, {"attention_mask": (4, 5)}, {"value_mask": (5,), "key_mask": (5,)}])

@@ -34,6 +34,7 @@ def integers_in(proto):
     return sum(int(np.prod(i.dims)) for i in proto.graph.initializer if len(i.dims) > 1 and i.data_type in (3, 22))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_a_quantized_layer_before_an_integer_kernel(tmp_path, cell, target):
@@ -45,6 +46,7 @@ def test_a_quantized_layer_before_an_integer_kernel(tmp_path, cell, target):
         assert integers_in(proto) == sum(int(np.prod(w.shape)) for w in kernels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("cell", ["LSTM", "GRU", "Bidirectional", "stack"])
 def test_masks_sequences_and_states(tmp_path, cell, target):

@@ -75,6 +75,7 @@ def test_stacked_layers_are_transposed_once(tmp_path):
     assert op_counts(assert_agrees(model, tmp_path / "m.onnx"))["Transpose"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("merge", ["concat", "sum", "mul", "ave", None])
 @pytest.mark.parametrize("sequences", [False, True])
 @pytest.mark.parametrize("state", [False, True])

@@ -19,6 +19,7 @@ def images(batch, height, width):
     return np.random.default_rng(0).normal(size=(batch, height, width, 3)).astype("float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 def test_networks_of_any_size(tmp_path, network):
     model = network()
@@ -28,6 +29,7 @@ def test_networks_of_any_size(tmp_path, network):
     assert counts["Shape"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("target", [None, "tensorrt", "onnxruntime", "openvino"])
 def test_quantized_networks_of_any_size(tmp_path, network, target):
@@ -38,6 +40,7 @@ def test_quantized_networks_of_any_size(tmp_path, network, target):
         export_onnx(model, tmp_path / "m.onnx", verify_with=images(*size), verify_runtime=runtime)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [networks.fpn, networks.vit])
 def test_layers_in_blocks_that_read_sizes_are_quantized_and_saved(tmp_path, network):
     model = quantize_model(network(), target="onnxruntime")
@@ -51,6 +54,7 @@ def test_layers_in_blocks_that_read_sizes_are_quantized_and_saved(tmp_path, netw
     assert all(np.array_equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="export_litert needs TensorFlow")
 @pytest.mark.parametrize("network", [networks.fpn, networks.vit])
 def test_networks_of_any_size_in_litert(tmp_path, network):

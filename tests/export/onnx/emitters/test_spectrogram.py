@@ -18,6 +18,7 @@ def signal(samples, batch=2):
 MODES = ["log", "magnitude", "psd", "real", "imag", "angle", "stft"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("options", [{}, {"padding": "same"}, {"expand_dims": True}, {"frame_step": 1}], ids=str)
 @pytest.mark.parametrize("length", [100, None], ids=["known", "unknown"])

@@ -102,6 +102,7 @@ def share_that_differs(actual, expected):
     return (np.abs(actual - expected) > 2e-3 * expected.std()).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUMS)
 def test_keras_and_openvino_agree(name, tmp_path):
     part, taken_in = SUMS[name]

@@ -74,6 +74,7 @@ def products():
     return randomize(keras.Model(inputs, layers.Dense(128)(layers.Dense(256, activation="relu")(x))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize(("make", "weights", "bits"), [(convolutions, 4, 4), (products, 6, 2)])
 def test_a_runtime_computes_the_same_in_the_same_kernels(tmp_path, runtime, make, weights, bits):
