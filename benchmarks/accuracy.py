@@ -167,15 +167,23 @@ def figures(outputs: np.ndarray, expected: np.ndarray, network: TrainedNetwork) 
 
     Returns:
         "snr": the ratio of the power of the float outputs to that of the error, in decibels. Of classifiers,
-        "agreement": the share of samples with the same greatest logit; "accuracy": with that of the label. "psnr": peak
-        signal-to-noise ratio to the target images, in decibels, for values of 0 to 1.
+        "agreement": the share of samples with the same greatest logit. Of networks with labels, "accuracy": the share
+        of right answers; and where a label is 1 or 0, "auc": the area under the ROC curve. "psnr": peak signal-to-noise
+        ratio to the target images, in decibels, for values of 0 to 1.
     """
+    from pretrained.network import right
+
     error = np.sum((outputs - expected) ** 2, dtype=np.float64)
     found = {"snr": float(10 * np.log10(np.sum(expected**2, dtype=np.float64) / error)) if error else float("inf")}
-    if expected.ndim == 2:
+    binary = network.labels is not None and network.labels.shape == expected.shape
+    if expected.ndim == 2 and not binary:
         found["agreement"] = float(np.mean(outputs.argmax(-1) == expected.argmax(-1)))
     if network.labels is not None:
-        found["accuracy"] = float(np.mean(outputs.argmax(-1) == network.labels))
+        found["accuracy"] = right(outputs, network.labels)
+    if binary:
+        from sklearn.metrics import roc_auc_score
+
+        found["auc"] = float(roc_auc_score(network.labels.ravel(), outputs.ravel()))
     if network.targets is not None:
         found["psnr"] = float(-10 * np.log10(np.mean((outputs - network.targets) ** 2, dtype=np.float64)))
     return found
@@ -210,14 +218,12 @@ def do_step(step: str, name: str, seed: str, quick: str, runtime: str, folder: s
 
 
 def main() -> None:
-    from pretrained.fashion import NETWORKS as FASHION
-    from pretrained.network import UnavailableError
-    from trained import NAMES, trained_network
+    from trained import NAMES, SEEDED, UnavailableError, trained_network
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help=f"{QUICK}, a few samples: does it run")
     parser.add_argument("--networks", nargs="+", metavar="NAME", default=NAMES, help=", ".join(NAMES))
-    parser.add_argument("--seeds", type=int, default=3, help="trainings of each network on Fashion-MNIST; default: 3")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each that comes untrained; default: 3")
     parser.add_argument("--folder", type=pathlib.Path, help="where figures are kept; default: a temporary one")
     parser.add_argument("--docs", type=pathlib.Path, help="a folder for accuracy.md and accuracy.svg")
     parser.add_argument("--step", nargs=6, help=argparse.SUPPRESS)
@@ -233,7 +239,7 @@ def main() -> None:
         folder = arguments.folder or pathlib.Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for name in [QUICK] if arguments.quick else arguments.networks:
-            for seed in range(arguments.seeds if name in FASHION else 1):
+            for seed in range(arguments.seeds if name in SEEDED else 1):
                 try:
                     trained_network(name, seed)
                 except UnavailableError as error:

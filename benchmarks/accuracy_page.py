@@ -47,8 +47,9 @@ for OpenVINO, and TensorFlow's post-training int8 for LiteRT. The files run in t
 of the outputs, against the float model in Keras: 6 dB more are half the error.
 
 The networks: `fer` (emotions of faces, separable convolutions), `upscaler` (super-resolution), `magika` (kinds of
-files) and `hed` (edges, VGG16) come trained; six small ones are trained on Fashion-MNIST. All inputs are real, and
-those that are measured are not those of the calibration. Processors without VNNI saturate 8-bit products: so ONNX
+files), `hed` (edges, VGG16) and `silero` (voice activity, convolutions and an LSTM) come trained; `vowels` (speakers,
+LSTMs) is trained on JapaneseVowels, six small ones on Fashion-MNIST. All inputs are real, and those that are measured
+are not those of the calibration. Processors without VNNI saturate 8-bit products: so ONNX
 Runtime is told to add in 32 bits (`session.x64quantprecision`), and OpenVINO runs each file as it comes and, after the
 same rounding, in floats; the better result counts.
 
@@ -60,8 +61,9 @@ _ALL = """## All files
 
 "minmax", "mse": `quantize_model` and `calibrate` with this method. W4: 4-bit weights. "best effort":
 `post_training_quantize(effort="best")`. Seconds: what making the file took. Agreement: the share of samples with the
-same greatest output as in float. PSNR: to the images that the upscaler should have made. Where a network is trained
-several times, figures are means."""
+same greatest output as in float. Accuracy of `silero`: the share of steps where the package's own ONNX file hears
+speech or none, too; AUC: the area under the ROC curve, with these answers as the truth. PSNR: to the images that the
+upscaler should have made. Where a network is trained several times, figures are means."""
 
 _SUMMARY = (
     "network",
@@ -73,7 +75,7 @@ _SUMMARY = (
     "agreement",
     "peer's",
 )
-_DETAILS = ("runtime", "file", "dB", "agreement", "accuracy", "PSNR", "kB", "seconds")
+_DETAILS = ("runtime", "file", "dB", "agreement", "accuracy", "AUC", "PSNR", "kB", "seconds")
 
 
 def _summary(results: dict[str, list[Figures]], runtime: str) -> Iterator[tuple]:
@@ -119,6 +121,7 @@ def _details(seeds: list[Figures]) -> Iterator[tuple]:
                 _decibels(file) if contender != "float" else "",
                 _percent(file, "agreement") if contender != "float" else "",
                 _percent(file, "accuracy"),
+                f"{file['auc']:.4f}" if "auc" in file else "",
                 f"{file['psnr']:.2f}" if "psnr" in file else "",
                 f"{file['bytes'] / 1e3:.0f}",
                 f"{file['seconds']:.1f}" if "seconds" in file else "",

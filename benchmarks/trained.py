@@ -17,9 +17,11 @@ from pretrained.fer import fer_network
 from pretrained.hed import hed_network
 from pretrained.magika import magika_network
 from pretrained.network import TrainedNetwork, UnavailableError
+from pretrained.silero import silero_network
 from pretrained.upscaler import upscaler_network
+from pretrained.vowels import vowels_network
 
-__all__ = ["NAMES", "TrainedNetwork", "UnavailableError", "trained_network"]
+__all__ = ["NAMES", "SEEDED", "TrainedNetwork", "UnavailableError", "trained_network"]
 
 #: By name: a function of the seed.
 _LOADERS: dict[str, Callable[[int], TrainedNetwork]] = {
@@ -27,9 +29,13 @@ _LOADERS: dict[str, Callable[[int], TrainedNetwork]] = {
     "upscaler": lambda seed: upscaler_network(),
     "magika": lambda seed: magika_network(),
     "hed": lambda seed: hed_network(),
+    "silero": lambda seed: silero_network(),
+    "vowels": vowels_network,
     **{name: functools.partial(fashion_network, name) for name in NETWORKS},
 }
 NAMES: tuple[str, ...] = tuple(_LOADERS)
+#: Those that come untrained: each seed is another network.
+SEEDED: tuple[str, ...] = ("vowels", *NETWORKS)
 
 
 def trained_network(name: str, seed: int = 0) -> TrainedNetwork:
@@ -37,7 +43,7 @@ def trained_network(name: str, seed: int = 0) -> TrainedNetwork:
 
     Args:
         name: one of `NAMES`.
-        seed: of the training on Fashion-MNIST; the other networks come trained.
+        seed: of the training of vowels and of the networks on Fashion-MNIST; the others come trained.
 
     Raises:
         ValueError: there is no network of this name.
@@ -51,7 +57,7 @@ def trained_network(name: str, seed: int = 0) -> TrainedNetwork:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME", help=", ".join(NAMES))
-    parser.add_argument("--seed", type=int, default=0, help="of the training on Fashion-MNIST")
+    parser.add_argument("--seed", type=int, default=0, help="of the training of those that come untrained")
     arguments = parser.parse_args()
     for name in arguments.names:
         try:

@@ -355,6 +355,34 @@ def recurrent(op_type="GRU", batch=None, lengths=True, read=(0,), **attributes):
     return build
 
 
+def pooled(activation, moved=False, affine=False, barrier=False, before=None):
+    """An activation of the maximum of what a Conv computes in float."""
+
+    def build(f):
+        x = f.op("Conv", f.input(), f.floats(8, 8, 3, 3), pads=[1, 1, 1, 1])
+        if affine:
+            x = f.op("Add", f.op("Mul", x, f.floats(1, 8, 1, 1)), f.floats(1, 8, 1, 1))
+        if before:
+            x = f.op(before, x)
+        x = f.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
+        if barrier:
+            x = f.op("MaxPool", x, kernel_shape=[1, 1])
+        if moved:
+            x = f.op("Transpose", x, perm=[0, 2, 3, 1])
+        if activation == "silu":
+            return [f.op("Mul", x, f.op("Sigmoid", x))]
+        if activation == "mish":
+            return [f.op("Mul", x, f.op("Tanh", f.op("Softplus", x)))]
+        if activation == "gelu":
+            error = f.op("Erf", f.op("Div", x, f.constant(np.float32(2**0.5))))
+            return [
+                f.op("Mul", f.op("Mul", x, f.op("Add", error, f.constant(np.float32(1)))), f.constant(np.float32(0.5)))
+            ]
+        return [f.op(activation, x)]
+
+    return build
+
+
 def without_zero_point(f):
     scale = f.constant(np.float32(0.05))
     x = f.op("DequantizeLinear", f.op("QuantizeLinear", f.input(), scale, name="victim"), scale)

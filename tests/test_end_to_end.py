@@ -1,5 +1,7 @@
 """From real images to a runtime: Keras and the runtime, stock, name the same class."""
 
+import pathlib
+
 import keras
 import numpy as np
 import pytest
@@ -71,3 +73,29 @@ def test_same_answers_on_real_images(trained, fashion_mnist, tmp_path, target, r
     _, float_accuracy = trained.evaluate(x_test, y_test, batch_size=1000, verbose=0)
     assert accuracies[0] > float_accuracy - 0.01
     assert accuracies[1] > float_accuracy - 0.003
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the files of all backends are the same")
+@pytest.mark.parametrize(("target", "run"), [("onnxruntime", in_onnxruntime), ("openvino", in_openvino)])
+@pytest.mark.parametrize("name", ["vowels", "silero"])
+def test_recurrent_networks_on_real_sequences(name, target, run, tmp_path, monkeypatch):
+    """Half a point of accuracy, or half a hundredth of the area under the ROC curve, is the most that they lose."""
+    monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / "benchmarks")
+    from accuracy import figures
+    from trained import UnavailableError, trained_network
+
+    try:
+        network = trained_network(name)
+    except UnavailableError as error:
+        pytest.skip(str(error))
+    network.evaluation, network.labels = network.evaluation[:370], network.labels[:370]
+    expected = network.model.predict(network.evaluation, verbose=0)
+    quantized = quantize_model(network.model, target=target, weight_bits=EXACT_WEIGHT_BITS)
+    calibrate(quantized, network.calibration, verbose=0)
+    export_onnx(quantized, tmp_path / "m.onnx", verify_with=network.evaluation[:4], verify_runtime=target)
+    found = figures(run(tmp_path / "m.onnx", network.evaluation), expected, network)
+    exact = figures(expected, expected, network)
+    measure = "auc" if "auc" in exact else "accuracy"
+    assert exact[measure] - found[measure] < 0.005
+    assert found["snr"] > 10

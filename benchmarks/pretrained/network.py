@@ -36,7 +36,8 @@ class TrainedNetwork:
         model: float32, without a softmax at the end.
         calibration: inputs for calibration, without labels.
         evaluation: inputs to measure on; none of them is among `calibration`.
-        labels: of `evaluation`, int64 of shape (n,): classes; None where nobody labelled the inputs.
+        labels: of `evaluation`, int64: classes of shape (n,), or 1 and 0 for each output, in the shape of the outputs,
+            where an output above 0 means 1; None where nobody labelled the inputs.
         targets: what the outputs for `evaluation` should be, float32; None where that is not known.
     """
 
@@ -48,8 +49,13 @@ class TrainedNetwork:
     targets: np.ndarray | None = None
 
     def accuracy(self) -> float | None:
-        """The share of `evaluation` whose largest logit is the label's; None without labels."""
+        """The share of right answers on `evaluation`; None without labels."""
         if self.labels is None:
             return None
-        logits = self.model.predict(self.evaluation, batch_size=256, verbose=0)
-        return float(np.mean(logits.argmax(-1) == self.labels))
+        return right(self.model.predict(self.evaluation, batch_size=256, verbose=0), self.labels)
+
+
+def right(outputs: np.ndarray, labels: np.ndarray) -> float:
+    """The share of outputs whose answer is the label's; see `TrainedNetwork`."""
+    answers = outputs > 0 if outputs.shape == labels.shape else outputs.argmax(-1)
+    return float(np.mean(answers == labels))

@@ -152,6 +152,14 @@ RULES = (
         openvino_forms.counted_padding,
     ),
     Rule(
+        "pooled-activation",
+        "error",
+        "OpenVINO applies Abs, gelu, hard_silu, mish and silu before a MaxPool, if a Conv comes before the MaxPool.",
+        'Export the model with export_onnx(target="openvino"), or insert a 1x1 MaxPool after the MaxPool.',
+        "Measured: OpenVINO 2026.4, pools of one and two dimensions; the result is the maximum of the activations",
+        openvino_forms.activations_of_pools,
+    ),
+    Rule(
         "sequence-lengths",
         "error",
         "OpenVINO ignores sequence_lens of a GRU, LSTM or RNN if a size of its input is unknown, such as the batch.",

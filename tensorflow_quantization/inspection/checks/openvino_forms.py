@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, WeightedNode
 from tensorflow_quantization.inspection.checks.rule import Violation
 from tensorflow_quantization.onnx_graph.operators import RECURRENT
+from tensorflow_quantization.onnx_graph.pooled_activations import pooled_activations
 from tensorflow_quantization.onnx_graph.quantization import Quantization
 from tensorflow_quantization.onnx_graph.queries import (
     attribute,
     constant,
     is_constant,
     is_dequantize,
+    name_of,
     operand,
     producer,
     shape_of,
@@ -67,6 +69,12 @@ def counted_padding(graph: QdqGraph) -> Iterator[Violation]:
             zero = Quantization.of(source).zero
             if zero != 0:
                 yield Violation((node, source), f"it averages padding, and its input has zero point {zero}")
+
+
+def activations_of_pools(graph: QdqGraph) -> Iterator[Violation]:
+    """MaxPools of a convolution before an activation that is not monotonic."""
+    for pool, activation in pooled_activations(graph.nodes):
+        yield Violation((activation, pool), f"OpenVINO computes {name_of(pool)} after it")
 
 
 def sequence_lengths(graph: QdqGraph) -> Iterator[Violation]:

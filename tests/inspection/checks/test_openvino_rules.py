@@ -45,6 +45,7 @@ BROKEN = [
     ("grouped-transposed", grouped, "float"),
     ("counted-padding", v.counted_padding(128), ""),
     ("counted-padding", v.counted_padding(128, "Pad"), ""),
+    ("pooled-activation", v.pooled("HardSwish"), ""),
     ("sequence-lengths", v.recurrent(read=(1,)), ""),
     ("sequence-lengths", v.recurrent(direction="reverse"), ""),
     ("recurrent-activation", v.recurrent("RNN", lengths=False, activations=["Softsign"]), ""),
@@ -85,6 +86,27 @@ def test_averages_over_padding_are_wrong_where_the_rule_is_broken(tmp_path, zero
     compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     off = np.abs(compiled(x)[0] - run(path, [x], optimize=False)[0]).max()
     assert off > 1 if wrong else off < 0.06  # a quantum is 0.05
+
+
+@pytest.mark.parametrize(
+    ("build", "wrong"),
+    [
+        *((v.pooled(activation), True) for activation in ("Abs", "HardSwish", "silu", "gelu", "mish")),
+        *((v.pooled(activation, moved=True), activation != "silu") for activation in ("Abs", "gelu", "silu")),
+        (v.pooled("silu", affine=True), True),
+        (v.pooled("silu", barrier=True), False),
+        (v.pooled("silu", before="Relu"), False),
+        (v.pooled("Sigmoid"), False),
+    ],
+)
+def test_activations_are_computed_before_a_pool_where_the_rule_is_broken(tmp_path, build, wrong):
+    file = QdqFile()
+    path = file.save(tmp_path / "model.onnx", *build(file))
+    assert ["pooled-activation"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
+    x = np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype("float32")
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    off = np.abs(compiled(x)[0] - run(path, [x], optimize=False)[0]).max()
+    assert off > 0.02 if wrong else off < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ from tensorflow_quantization.export.onnx.passes.openvino.bounded_sums import bou
 from tensorflow_quantization.export.onnx.passes.openvino.clip_to_max import clip_to_max
 from tensorflow_quantization.export.onnx.passes.openvino.counted_padding import counted_padding
 from tensorflow_quantization.export.onnx.passes.openvino.drop_repeated_quantizers import drop_repeated_quantizers
+from tensorflow_quantization.export.onnx.passes.openvino.initial_states import initial_states
 from tensorflow_quantization.export.onnx.passes.openvino.integer_convolution_bias import integer_convolution_bias
+from tensorflow_quantization.export.onnx.passes.openvino.pool_barriers import pool_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.quantize_before_reshape import quantize_before_reshape
 from tensorflow_quantization.export.onnx.passes.openvino.separate_sequences import separate_sequences
 from tensorflow_quantization.export.onnx.passes.openvino.shape_barriers import shape_barriers
@@ -66,7 +68,7 @@ COMMON: tuple[Pass, ...] = (
 #: Then, for one runtime: forms that it executes faster, or without which it returns wrong results.
 BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
     # A file without a target may run in OpenVINO, too, which returns wrong results without these passes.
-    DEFAULT.name: (clip_to_max, separate_sequences),
+    DEFAULT.name: (clip_to_max, separate_sequences, initial_states, pool_barriers),
     "onnxruntime": (
         merge_quantizers,
         unsigned_activations,
@@ -88,7 +90,9 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         integer_padding,
         integer_convolution_bias,
         separate_sequences,
+        initial_states,
         shape_barriers,
+        pool_barriers,
         remove_dead_code,  # the next pass looks at all readers of a tensor
         bounded_sums,
         int4_weights,
