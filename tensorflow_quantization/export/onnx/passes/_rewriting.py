@@ -16,6 +16,25 @@ def replace(old: ir.Value, new: ir.Value) -> None:
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
 
 
+def insert_barrier(builder: Builder, value: ir.Value, rank: int, *, for_readers: bool = True) -> ir.Value:
+    """Insert a MaxPool of 1x1, over which a runtime fuses nothing, after the node that computes a value.
+
+    Args:
+        builder: the builder of the graph.
+        value: the output of a node.
+        rank: the number of axes of the pool.
+        for_readers: whether all nodes that read `value` read the MaxPool instead.
+
+    Returns:
+        The output of the MaxPool.
+    """
+    uses = list(value.uses())
+    apart = builder.insert("MaxPool", [value], {"kernel_shape": [1] * rank}, after=value.producer(), like=value)
+    for use in uses if for_readers else ():
+        use.node.replace_input_with(use.idx, apart)
+    return apart
+
+
 def insert_pair(
     builder: Builder,
     value: ir.Value,

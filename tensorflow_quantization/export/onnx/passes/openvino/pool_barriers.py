@@ -9,21 +9,15 @@ pass runs for files without a target, too: they may run in OpenVINO.
 from __future__ import annotations
 
 from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.export.onnx.passes._rewriting import insert_barrier
 from tensorflow_quantization.onnx_graph.pooled_activations import pooled_activations
-from tensorflow_quantization.onnx_graph.queries import attribute, readers
+from tensorflow_quantization.onnx_graph.queries import attribute
 
 
 def pool_barriers(builder: Builder) -> int:
     """Insert the MaxPools, and return their number."""
     changed = 0
     for pool, _ in pooled_activations(list(builder.graph)):
-        (pooled,) = pool.outputs
-        following = readers(pooled)
-        kernel = [1] * len(attribute(pool, "kernel_shape"))
-        apart = builder.insert("MaxPool", [pooled], {"kernel_shape": kernel}, after=pool, like=pooled)
-        for reader in following:
-            for index, value in enumerate(reader.inputs):
-                if value is pooled:
-                    reader.replace_input_with(index, apart)
+        insert_barrier(builder, pool.outputs[0], len(attribute(pool, "kernel_shape")))
         changed += 1
     return changed

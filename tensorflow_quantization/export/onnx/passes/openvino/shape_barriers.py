@@ -1,9 +1,13 @@
-"""For OpenVINO: read the shape of what a quantized convolution computes after a MaxPool of 1x1.
+"""For OpenVINO: read sizes of what a quantized convolution computes after a MaxPool of 1x1.
 
     DQ ── Conv ── Relu ── Shape    →    DQ ── Conv ── Relu ── MaxPool 1x1 ── Shape
 
 OpenVINO 2026.4 reads a size where it first appears: at the convolution, before its bias. The convolution has two
-readers then, and OpenVINO loses the bias. It does not look for the size before a pooling.
+readers then, and OpenVINO loses the bias. It does not look for the size before a pooling, except for the size of the
+batch: that first appears at the first convolution with a bias, wherever the file reads it. So a MaxPool keeps this
+convolution apart from the quantizer after it.
+
+    DQ ── Conv ── Relu ── Q …  Shape    →    DQ ── Conv ── Relu ── MaxPool 1x1 ── Q …  Shape
 """
 
 from __future__ import annotations
@@ -11,28 +15,67 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from tensorflow_quantization.export.onnx.builder import Builder
-from tensorflow_quantization.onnx_graph.operators import CHANNELWISE, POINTWISE
-from tensorflow_quantization.onnx_graph.queries import attribute, is_dequantize, producer
+from tensorflow_quantization.export.onnx.passes._rewriting import insert_barrier
+from tensorflow_quantization.onnx_graph.operators import CHANNELWISE, LIMITING, POINTWISE
+from tensorflow_quantization.onnx_graph.queries import (
+    attribute,
+    constant,
+    is_dequantize,
+    only_reader,
+    operand,
+    producer,
+    readers,
+)
 
 _SAME_SHAPE = POINTWISE | CHANNELWISE
 
 
 def shape_barriers(builder: Builder) -> int:
-    """Insert a MaxPool before such Shapes, and return the number of Shapes."""
+    """Insert the MaxPools; return the number of Shapes and of first convolutions that got one."""
     pooled: dict[ir.Value, ir.Value] = {}
+    shapes = [node for node in builder.graph if node.op_type == "Shape"]
     changed = 0
-    for node in [node for node in builder.graph if node.op_type == "Shape"]:
+    for node in shapes:
         value = node.inputs[0]
         convolution = _quantized_convolution(value)
         if value is None or convolution is None:
             continue
         if value not in pooled:
-            kernel = [1] * len(attribute(convolution, "kernel_shape"))
-            source = producer(value)
-            assert source is not None
-            pooled[value] = builder.insert("MaxPool", [value], {"kernel_shape": kernel}, after=source, like=value)
+            pooled[value] = insert_barrier(
+                builder, value, len(attribute(convolution, "kernel_shape")), for_readers=False
+            )
         node.replace_input_with(0, pooled[value])
         changed += 1
+    if any(map(_reads_batch, shapes)):
+        changed += _keep_first_convolutions_apart(builder)
+    return changed
+
+
+def _reads_batch(shape: ir.Node) -> bool:
+    """Whether more than sizes of other axes than the first are read from a Shape."""
+
+    def other_axes(reader: ir.Node) -> bool:
+        first = constant(operand(reader, 1))  # the index of a Gather, the start of a Slice
+        return reader.op_type in ("Gather", "Slice") and first is not None and bool((first > 0).all())
+
+    return not all(map(other_axes, readers(shape.outputs[0])))
+
+
+def _keep_first_convolutions_apart(builder: Builder) -> int:
+    """Insert a MaxPool after each quantized convolution with a bias that no such convolution comes before."""
+    after: set[ir.Value] = set()
+    changed = 0
+    for node in list(builder.graph):
+        biased = node.op_type == "Conv" and is_dequantize(producer(node.inputs[0])) and len(node.inputs) > 2
+        later = any(value in after for value in node.inputs)
+        if biased or later:
+            after.update(node.outputs)
+        if biased and not later:
+            last = node
+            while (limit := only_reader(last.outputs[0], *LIMITING)) is not None:
+                last = limit
+            insert_barrier(builder, last.outputs[0], len(attribute(node, "kernel_shape")))
+            changed += 1
     return changed
 
 
