@@ -36,6 +36,8 @@ quantized = tq.quantize_model(model, target="onnxruntime")
 tq.calibrate(quantized, x, verbose=0)
 tq.export_onnx(quantized, "model.onnx", verify_with=x)
 print(runtime_report("model.onnx", runtime="onnxruntime"))
+model.save("float.keras")
+np.save("data.npy", x)
 """
 
 
@@ -58,7 +60,10 @@ def try_out(archive: pathlib.Path, folder: pathlib.Path, dependencies: pathlib.P
         extras = f"{archive}[tensorflow,onnxruntime]"
         run(python, "-m", "pip", "install", "--quiet", extras, environment=environment)
     run(python, "-c", f"ROOT = {str(ROOT)!r} + '/'\n{SMOKE}", cwd=folder, environment=environment)
-    run(folder / "env" / "bin" / "tensorflow-quantization", "--help", cwd=folder, environment=environment)
+    command = folder / "env" / "bin" / "tensorflow-quantization"
+    run(command, "--help", cwd=folder, environment=environment)
+    options = ("--target", "onnxruntime", "--data", "data.npy", "-o", "quantized.onnx")
+    run(command, "quantize", "float.keras", *options, cwd=folder, environment=environment)
 
 
 def main() -> None:

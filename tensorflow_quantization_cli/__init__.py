@@ -40,8 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"tensorflow-quantization: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("tensorflow-quantization: interrupted.", file=sys.stderr)
-        return _INTERRUPTED
+        return _interrupted()
+
+
+def _interrupted() -> int:
+    print("tensorflow-quantization: interrupted.", file=sys.stderr)
+    return _INTERRUPTED
 
 
 def started_with_the_package() -> None:
@@ -51,5 +55,8 @@ def started_with_the_package() -> None:
     `--help` end the process here.
     """
     parse(sys.argv[1:])
-    with quiet_backend():
-        import keras  # noqa: F401
+    try:
+        with quiet_backend():
+            import keras  # noqa: F401
+    except KeyboardInterrupt:
+        sys.exit(_interrupted())

@@ -33,7 +33,16 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
 
 
-def add_trust(parser: argparse.ArgumentParser) -> None:
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """Add what `start.load` needs to load a model."""
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a Python module to import first, here or installed: it registers the model's own layers; repeatable",
+    )
     parser.add_argument(
         "--trust",
         action="store_true",

@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
+from keras import tree
 
 from tensorflow_quantization import export_onnx
-from tensorflow_quantization.calibration.input_scale import scale_mismatch
+from tensorflow_quantization.calibration.input_scale import judges_scale, scale_mismatch
 from tensorflow_quantization.export.verification.onnx_runtimes import DEFAULT_RUNTIME, RUNTIMES
 from tensorflow_quantization.export.verification.processor import saturates
 from tensorflow_quantization.model.keras_internals import sublayers
@@ -24,8 +25,8 @@ from tensorflow_quantization.text.warn import muted
 from tensorflow_quantization_cli import results
 from tensorflow_quantization_cli.files import require
 
-#: Layers that bring images to the scale of the training, or whose statistics tell this scale.
-_SCALING = (keras.layers.Rescaling, keras.layers.Normalization, keras.layers.BatchNormalization)
+#: Layers that bring images to the scale of the training.
+_SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
 
 
 def runtime_here(target: str) -> str:
@@ -62,12 +63,24 @@ def warn_of_inputs(model: keras.Model, batch: Any, options: argparse.Namespace) 
             f"{mismatch} The samples seem to have another scale than the training data. For a model that was "
             "trained on 0 to 1, pass --scale 1/255; else --scale, --mean and --std, or --preprocess, as in training."
         )
-    raw = not options.preprocess and (options.scale, options.mean, options.std) == (None, None, None)
-    if raw and os.path.isdir(options.data) and not any(isinstance(layer, _SCALING) for layer in sublayers(model)):
+    given = bool(options.preprocess) or (options.scale, options.mean, options.std) != (None, None, None)
+    scaling = next((layer for layer in sublayers(model) if isinstance(layer, _SCALING)), None)
+    if given and scaling is not None:
         results.warn(
-            "The images are passed as 0 to 255, and the model has no layer that scales them. If it was trained on 0 to "
-            "1, pass --scale 1/255."
+            f"Layer {scaling.name!r} of the model scales its inputs, and --scale, --mean, --std or --preprocess scale "
+            "them before. Leave these options out, unless the training did both."
         )
+    if not given and scaling is None and mismatch is None and not judges_scale(model) and _are_bytes(batch):
+        results.warn(
+            "The samples are 0 to 255, and the model has no layer that scales them. If it was trained on 0 to 1, pass "
+            "--scale 1/255."
+        )
+
+
+def _are_bytes(batch: Any) -> bool:
+    """Whether samples look like images that nothing scaled: from 0 to 255."""
+    images = [array for array in map(np.asarray, tree.flatten(batch)) if array.ndim == 4]
+    return any(image.min() >= 0 and 127 < image.max() <= 255 for image in images)
 
 
 def warn_of_saturation(runtime: str, weight_bits: int | None) -> None:

@@ -136,6 +136,7 @@ def _images(
     paths = images_in(folder)
 
     def read_one(path: Path) -> np.ndarray:
+        _check_depth(path)
         image = keras.utils.load_img(
             path,
             color_mode=_COLORS[channels],
@@ -152,11 +153,29 @@ def _images(
             raise ImportError(
                 "Pillow reads images, and is not installed: pip install 'tensorflow-quantization[images]'"
             ) from error
+        except _DeepImageError:
+            raise
         except Exception as error:  # Pillow raises errors of many classes for damaged files
             raise ValueError(_damaged(paths, read_one)) from error
         return preprocess(images)
 
     return len(paths), read
+
+
+class _DeepImageError(ValueError):
+    """An image with more than 8 bits a channel."""
+
+
+def _check_depth(path: Path) -> None:
+    """Raises: _DeepImageError: Keras would clip the values of the image, or pass them in another scale."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.mode[0] in "IF":
+            raise _DeepImageError(
+                f"{path} has more than 8 bits a channel (mode {image.mode} of Pillow). Convert it to 8 bits, or pass "
+                "an .npy file with values in the scale of the training."
+            )
 
 
 def _damaged(paths: list[Path], read_one: Callable[[Path], np.ndarray]) -> str:

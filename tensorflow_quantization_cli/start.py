@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import os
 import runpy
 import sys
@@ -26,12 +28,31 @@ def package() -> Any:
     return tensorflow_quantization
 
 
-def load(path: str, trust: bool) -> keras.Model:
-    """Returns the model in a file; see `load_model`."""
+def load(path: str, options: argparse.Namespace) -> keras.Model:
+    """Returns the model in a file, with the options of `arguments.add_loading`; see `load_model`.
+
+    Raises:
+        ImportError: a module of `--import` cannot be imported.
+    """
     package()
     from tensorflow_quantization.model.files import load_model
 
-    return load_model(path, trusted=trust)
+    for module in options.modules:
+        _import(module)
+    return load_model(path, trusted=options.trust)
+
+
+def _import(module: str) -> None:
+    """Import a module, also from the current folder."""
+    here = os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # the module may raise anything
+        hint = f" Pass {module[:-3]}." if module.endswith(".py") else ""
+        raise ImportError(f"--import {module} failed: {type(error).__name__}: {error}.{hint}") from error
+    finally:
+        sys.path.remove(here)
 
 
 def version() -> str:

@@ -63,6 +63,14 @@ def scale_mismatch(model: keras.Model, batch: Any) -> str | None:
     return None
 
 
+def judges_scale(model: keras.Model) -> bool:
+    """Whether a BatchNormalization of the model has statistics by which `scale_mismatch` judges its inputs."""
+    try:
+        return any(True for _ in _first_normalizations(LayerGraph.trace(model).flatten()))
+    except ValueError:
+        return False
+
+
 def _normalization(call: Call) -> Any:
     return getattr(call.operation, "layer", call.operation)  # this room does not know the wrappers
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import zipfile
@@ -29,6 +30,8 @@ _MOST_SECONDS = 60
 
 #: How the config of a Lambda layer with code marks the code, in `.keras` and in older files.
 _CODE = (b'"__lambda__"', b'"function_type": "lambda"')
+#: How Keras names an object of the file that it does not know.
+_MISSING = re.compile(r"Could not locate (class|function) '([^']+)'")
 
 
 def load_model(path: str | os.PathLike, *, trusted: bool = False) -> keras.Model:
@@ -63,6 +66,12 @@ def load_model(path: str | os.PathLike, *, trusted: bool = False) -> keras.Model
                 f"{path} has a Lambda layer with Python code, which would run when the model is loaded or used. It was "
                 "not run. If you trust the origin of the file, load it with keras.saving.load_model(path, "
                 "safe_mode=False), or pass --trust on the command line."
+            ) from error
+        missing = _MISSING.search(str(error))
+        if missing:
+            raise ValueError(
+                f"{path} has the {missing[1]} {missing[2]!r}, which is not imported. First import the module that "
+                "registers it with keras.saving.register_keras_serializable; on the command line, pass --import MODULE."
             ) from error
         raise ValueError(
             f"{path} cannot be loaded: {_reason(error)}\nThe file is damaged, was written by another version of Keras, "

@@ -46,6 +46,8 @@ def check_arguments(options: argparse.Namespace) -> None:
     twice = [path for path in options.paths if options.paths.count(path) > 1]
     if twice:
         raise argparse.ArgumentTypeError(f"{twice[0]} is given twice")
+    if options.max_ratio is not None and len(options.paths) == 1:
+        raise argparse.ArgumentTypeError("--max-ratio is for files after the first: pass at least two")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -62,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
     calls = {path: partial(one.run, one.random_inputs(options.batch_size, shapes)) for path, one in loaded.items()}
     measured = latencies(calls, options.rounds)
     results.show(_Table([(*row, loaded[row.name].runtime) for row in measured]), options.json)
-    slow = [row for row in measured if options.max_ratio is not None and row.ratio > options.max_ratio]
+    slow = [row for row in measured[1:] if options.max_ratio is not None and row.ratio > options.max_ratio]
     for row in slow:
         results.note(f"{row.name} takes {row.ratio:.2f} x, more than the limit of {options.max_ratio:g} x.")
     return int(bool(slow))

@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_html(parser)
     arguments.add_force(parser)
     arguments.add_json(parser)
-    arguments.add_trust(parser)
+    arguments.add_loading(parser)
 
 
 def check_arguments(options: argparse.Namespace) -> None:
@@ -47,7 +47,7 @@ def check_arguments(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> int:
     package = start.package()
-    float_model, quantized = (start.load(path, options.trust) for path in (options.path, options.quantized))
+    float_model, quantized = (start.load(path, options) for path in (options.path, options.quantized))
     from tensorflow_quantization_cli.samples import open_samples
 
     samples = open_samples(float_model, options)

@@ -16,10 +16,10 @@ FINDINGS = ""
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="MODEL", type=arguments.file, help=arguments.MODEL_FILE)
     arguments.add_json(parser)
-    arguments.add_trust(parser)
+    arguments.add_loading(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    model = start.load(options.path, options.trust)
+    model = start.load(options.path, options)
     results.show(start.package().describe(model), options.json)
     return 0

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_choice(parser, "--input-layout", INPUT_LAYOUTS, "default: channels_last")
     arguments.add_force(parser)
     arguments.add_json(parser)
-    arguments.add_trust(parser)
+    arguments.add_loading(parser)
 
 
 def check_arguments(options: argparse.Namespace) -> None:
@@ -50,7 +50,7 @@ def check_arguments(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> int:
     package = start.package()
-    model = start.load(options.path, options.trust)
+    model = start.load(options.path, options)
     if Path(options.output).suffix == ".tflite":
         path = package.export_litert(model, options.output)
     else:

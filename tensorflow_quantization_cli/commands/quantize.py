@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_html(parser)
     arguments.add_force(parser)
     arguments.add_json(parser)
-    arguments.add_trust(parser)
+    arguments.add_loading(parser)
     arguments.add_preprocessing(parser)
     group = parser.add_argument_group("quality")
     group.add_argument(
@@ -137,7 +137,7 @@ def _quantize(options: argparse.Namespace) -> Any:
     runtime = runtime_here(options.target)
     if options.min_integer_share is not None:
         require(options.target)  # which tells the share
-    model = start.load(options.model, options.trust)
+    model = start.load(options.model, options)
     check_float(model, options.model)
     samples = open_samples(model, options)
     chosen, held_out = samples.split(options.samples, options.seed)

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples")
     arguments.add_min_snr(parser)
     arguments.add_json(parser)
-    arguments.add_trust(parser)
+    arguments.add_loading(parser)
 
 
 def check_arguments(options: argparse.Namespace) -> None:
@@ -39,7 +39,7 @@ def check_arguments(options: argparse.Namespace) -> None:
 
 def run(options: argparse.Namespace) -> int:
     package = start.package()
-    model = start.load(options.path, options.trust)
+    model = start.load(options.path, options)
     from tensorflow_quantization_cli.float_model import check_float, warn_of_inputs, without_scale_warning
     from tensorflow_quantization_cli.samples import open_samples
 

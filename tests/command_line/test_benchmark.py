@@ -31,6 +31,10 @@ def test_the_ratio_is_to_the_first_file(files, capsys):
     assert main(["benchmark", "small.onnx", "large.onnx", "--rounds", "3", "--max-ratio", "1.5"]) == 1
     captured = capsys.readouterr()
     assert "large.onnx takes" in captured.err and "1.00 x" in captured.out
+    assert main(["benchmark", "large.onnx", "small.onnx", "--rounds", "3", "--max-ratio", "0.7"]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        main(["benchmark", "small.onnx", "--max-ratio", "0.7"])
+    assert "pass at least two" in capsys.readouterr().err
 
 
 def test_files_run_in_other_runtimes(files, capsys):

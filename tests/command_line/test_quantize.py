@@ -1,6 +1,8 @@
 """`quantize`: from a `.keras` file and a folder of images to a verified file."""
 
 import json
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -131,7 +133,13 @@ def test_images_of_another_scale_get_the_option_that_helps(folder, capsys):
     assert quantized() == 0
     assert "the model has no layer that scales them" in capsys.readouterr().err
     assert quantized("--scale", "1/255", "--force") == 0
-    assert "warning: The images" not in capsys.readouterr().err
+    assert "warning: The samples" not in capsys.readouterr().err
+    np.save("data.npy", np.random.default_rng(1).integers(0, 256, (20, 8, 8, 3)).astype("uint8"))
+    assert quantized("--force", data="data.npy") == 0
+    assert "the model has no layer that scales them" in capsys.readouterr().err
+    small_model().save("model.keras")
+    assert quantized("--scale", "1/255", "--force") == 0
+    assert "Layer 'rescaling' of the model scales its inputs" in capsys.readouterr().err
     inputs = keras.Input((8, 8, 3))
     normalization = layers.BatchNormalization()
     model = keras.Model(inputs, layers.Conv2D(4, 3)(normalization(inputs)))
@@ -154,6 +162,23 @@ def test_what_does_not_fit_the_model_is_said_before_any_work(folder, capsys, arg
     assert quantized(*arguments) == 2
     assert message in capsys.readouterr().err
     assert not (folder / "model.onnx").exists()
+
+
+def test_a_module_registers_the_layers_of_the_model(folder, capsys):
+    (folder / "own_layers.py").write_text(
+        "import keras\n\n\n@keras.saving.register_keras_serializable('own')\nclass Twice(keras.layers.Layer):\n"
+        "    def call(self, inputs):\n        return 2.0 * inputs\n"
+    )
+    code = "import keras, own_layers\nx = keras.Input((8, 8, 3))\n"
+    code += "keras.Model(x, keras.layers.Conv2D(2, 3)(own_layers.Twice()(x))).save('model.keras')"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=folder)
+    assert main(["describe", "model.keras"]) == 2
+    assert "has the class 'Twice', which is not imported." in capsys.readouterr().err
+    assert main(["describe", "model.keras", "--import", "own_layer"]) == 2
+    assert "--import own_layer failed: ModuleNotFoundError" in capsys.readouterr().err
+    assert main(["describe", "model.keras", "--import", "own_layers.py"]) == 2
+    assert "Pass own_layers." in capsys.readouterr().err
+    assert main(["describe", "model.keras", "--import", "own_layers"]) == 0
 
 
 def test_all_damaged_images_are_named_at_once(folder, capsys):

@@ -35,6 +35,14 @@ def only(model, given):
     return open_samples(model, given).read([0])
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_of_more_than_8_bits_is_refused(folder, channels):
+    Image.fromarray(np.full((4, 8), 30000, "uint16")).save(folder / "deep.png")
+    samples = open_samples(model_of(4, 8, channels), options(folder))
+    with pytest.raises(ValueError, match=r"deep\.png has more than 8 bits a channel \(mode I;16 of Pillow\)"):
+        samples.read([0, 1])
+
+
 def test_an_image_is_resized_to_the_input_and_stays_in_its_scale(folder):
     image = only(model_of(4, 8, 3), options(folder))
     np.testing.assert_array_equal(image, np.asarray(Image.open(folder / "one.png"), "float32")[None])

@@ -79,6 +79,7 @@ def browser(tmp_path):
 
 @pytest.mark.slow
 def test_the_page_in_a_browser(page, browser):
+    from selenium.webdriver import ActionChains
     from selenium.webdriver.common.by import By
 
     browser.set_window_size(1400, 1000)
@@ -95,6 +96,13 @@ def test_the_page_in_a_browser(page, browser):
     search.clear()
     search.send_keys("no such layer")
     assert hits.text != found
+    # In the drawing's own scale, a small network is smaller than its frame.
+    browser.execute_script("document.querySelector('#viewport').style.width = '100px'")
+    viewport = browser.find_element(By.ID, "viewport")
+    position = "return [arguments[0].scrollLeft, arguments[0].scrollTop]"
+    before = browser.execute_script(position, viewport)
+    ActionChains(browser).move_to_element(viewport).click_and_hold().move_by_offset(-30, -60).release().perform()
+    assert browser.execute_script(position, viewport) != before
     light = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
@@ -103,3 +111,22 @@ def test_the_page_in_a_browser(page, browser):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
     assert not browser.get_log("browser")
+
+
+@pytest.mark.slow
+def test_a_report_of_300_layers_is_small_and_opens(tmp_path, browser):
+    inputs = x = keras.Input((8, 8, 4))
+    for _ in range(100):
+        y = keras.layers.ReLU()(keras.layers.Conv2D(4, 3, padding="same")(x))
+        x = keras.layers.Add()([x, y])
+    model, data = small_models.randomize(keras.Model(inputs, x)), np.random.default_rng(0).normal(size=(8, 8, 8, 4))
+    quantized = calibrate(quantize_model(model, target="onnxruntime"), data.astype("float32"), verbose=0)
+    file = export_onnx(quantized, tmp_path / "model.onnx")
+    page = html_report(
+        tmp_path / "report.html", quantized, float_model=model, data=data.astype("float32"), file=file, latency=False
+    )
+    assert page.stat().st_size < 5_000_000
+    browser.get(page.as_uri())
+    assert len(browser.find_elements("css selector", "#viewport svg g")) > 300
+    timing = browser.execute_script("const t = performance.getEntriesByType('navigation')[0]; return t.loadEventEnd")
+    print(f"{page.stat().st_size} bytes, open after {timing:.0f} ms")

@@ -78,7 +78,8 @@ def _fix(value: onnx.ValueInfoProto, shape: Sequence[int] | None) -> None:
         if not tensor.HasField("shape") or None in known[1:]:
             raise ValueError(
                 f"Input {value.name!r} has the shape {said if tensor.HasField('shape') else 'unknown'}: pass "
-                f"input_shapes={{{value.name!r}: (...)}} with a number for each dimension."
+                f"input_shapes={{{value.name!r}: (...)}} with a number for each dimension, or on the command line "
+                f"--input-shape {value.name}:1x224x224x3."
             )
         shape = [1 if dim is None else dim for dim in known]
     fits = not tensor.HasField("shape") or (
