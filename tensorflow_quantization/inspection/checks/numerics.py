@@ -105,10 +105,15 @@ def dtypes_other_than(allowed: Collection[str]) -> Predicate:
 
 
 def factors_other_than(allowed: Collection[str], *, weights: bool) -> Predicate:
-    """Weighted operators whose quantized weights, or activations, have a dtype that is not in `allowed`."""
+    """Weighted operators whose quantized weights, or activations, have a dtype that is not in `allowed`.
+
+    Weights in blocks with a float input are left out: runtimes expand them.
+    """
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for weighted in graph.weighted:
+            if weighted.weight_only:
+                continue
             for source in weighted.weights if weights else weighted.activations:
                 dtype = "" if source.dequantize is None else Quantization.of(source.dequantize).dtype
                 if dtype and dtype not in allowed:

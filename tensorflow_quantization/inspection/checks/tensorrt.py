@@ -93,7 +93,15 @@ RULES = (
     Rule(
         "int4-blocks",
         "warning",
-        "TensorRT 10 and 11 read INT4 weights in blocks of 64 or 128 only.",
+        "INT4 weights have blocks of 16 to 128, which a kernel expands; others become floats in the engine.",
+        "Quantize in blocks of 64 or 128 along the summed axis.",
+        _BUILDER,
+        numerics.odd_blocks((16, 32, 64, 128)),
+    ),
+    Rule(
+        "int4-documented-blocks",
+        "info",
+        "TensorRT 10 and 11 read INT4 weights in blocks of 64 or 128, says the documentation.",
         "Quantize in blocks of 64 or 128 along the summed axis.",
         _TYPES,
         numerics.odd_blocks((64, 128)),
