@@ -379,8 +379,8 @@ def int4_blocks_of_32(f):
     return [f.op("MatMul", x, w)]
 
 
-def int4_blocks_of_256(f):
-    return [f.op("MatMul", f.input((1, 512)), int4_blocks(f, 512, 256, "victim"))]
+def one_int4_block(f):
+    return [f.op("MatMul", f.input((1, 128)), int4_blocks(f, 128, 128, "victim"))]
 
 
 def float_input_of_blocks(f):

@@ -268,16 +268,23 @@ def quantized_operators(names: Collection[str]) -> Predicate:
 
 
 def odd_blocks(sizes: Collection[int]) -> Predicate:
-    """INT4 weights without blocks, or with a block size that is not in `sizes`."""
+    """INT4 weights with a block size that is not in `sizes`."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for node in graph.dequantizes:
             q = Quantization.of(node)
-            if q.dtype == "int4" and q.block_size not in sizes:
-                what = f"its blocks hold {q.block_size} values" if q.block_size else "it has no blocks"
-                yield Violation((node,), what)
+            if q.dtype == "int4" and q.block_size and q.block_size not in sizes:
+                yield Violation((node,), f"its blocks hold {q.block_size} values")
 
     return find
+
+
+def one_scale_of_int4(graph: QdqGraph) -> Iterator[Violation]:
+    """INT4 weights that have one scale for all inputs of a channel, without blocks or in a single one."""
+    for node in graph.dequantizes:
+        q = Quantization.of(node)
+        if q.dtype == "int4" and not (q.block_size and q.scale is not None and q.scale.shape[q.axis] > 1):
+            yield Violation((node,), f"its one block holds {q.block_size} values" if q.block_size else "it has no blocks")
 
 
 def weights_with_offset(graph: QdqGraph) -> Iterator[Violation]:
