@@ -1,8 +1,8 @@
 """`Kernel`: one quantized kernel of a model, whose integers a method can choose.
 
 The chosen integers are stored in the kernel itself, as integer times scale. The scale comes from the greatest value of
-each channel or block, which a method leaves as it is, or is learned. So quantizing the kernel again gives the chosen integers,
-and nothing else needs to be saved: a copy, a file and later training all start from them.
+each channel or block, which a method leaves as it is, or is learned. So quantizing the kernel again gives the chosen
+integers, and nothing else needs to be saved: a copy, a file and later training all start from them.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Kernel:
         )
 
     def _pinned(self, weight: np.ndarray) -> np.ndarray:
-        """Returns what scales come from: the first greatest weight that shares each scale, and all where they are zeros."""
+        """Returns what scales come from: of weights that share one, the first greatest, or all if they are zeros."""
         if not self.quantizer.follows_weight:
             return np.zeros(weight.shape, bool)
         scheme = self.quantizer.scheme

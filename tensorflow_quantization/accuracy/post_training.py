@@ -66,7 +66,8 @@ def post_training_quantize(
             in memory at once.
         target: the runtime, as in `quantize_model`; default `None`.
         weight_bits, activation_bits: int, 2 to 8; default `None`, which is 8.
-        block_size: int, the inputs that share a scale of the weights, as in `quantize_model`; default `None`: no blocks.
+        block_size: int, the inputs that share a scale of the weights, as in `quantize_model`; default `None`: no
+            blocks.
         quantization_spec: `QuantizationSpec` of single layers, as in `quantize_model`; default `None`.
         effort: "fast" (default); or "best", which also trains the roundings block by block, for minutes, and pays at
             4 bits.

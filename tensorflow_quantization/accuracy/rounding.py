@@ -58,7 +58,8 @@ def round_weights(quantized: keras.Model, data: Any = None) -> keras.Model:
     if data is None:
         for kernel in kernels_of(quantized):
             weight, scale, pinned = kernel.matrices()
-            kernel.assign(np.where(pinned, weight, _keeping_sums(kernel.quantizer.scheme, weight, scale, pinned) * scale))
+            integers = _keeping_sums(kernel.quantizer.scheme, weight, scale, pinned)
+            kernel.assign(np.where(pinned, weight, integers * scale))
         return quantized
     layer_by_layer(quantized, data, [WeightRounding()])
     return quantized
@@ -115,7 +116,7 @@ def _keeping_sums(scheme: QuantizationScheme, weight, scale, pinned) -> np.ndarr
     """Returns the integers that keep the sum of each channel, or of each block of it, (G, K, M)."""
     if scheme.block_size is None:
         return rounded_to_sums(weight, scale, pinned, scheme.qmin, scheme.qmax)
-    by_column = replace(scheme, axis=-1)
+    by_column = replace(scheme, axis=(-1,))
     weights, scales, pins = (grouped(matrix[0], by_column, np)[0] for matrix in (weight, scale, pinned))
     scales = np.where(scales > 0, scales, 1.0)  # beyond the end of a shorter last block
     integers = rounded_to_sums(weights, scales, pins, scheme.qmin, scheme.qmax)

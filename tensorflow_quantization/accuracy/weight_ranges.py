@@ -13,8 +13,9 @@ from tensorflow_quantization.quantizers.scale_groups import spread
 def clip_weights(quantized: keras.Model) -> keras.Model:
     """Clips each output channel of each kernel to the range with the least sum of (quantized - weight)**2.
 
-    Where a kernel has blocks, each block is clipped. The scale of a channel comes from its greatest weight. A lower range clips that weight and has finer steps for all
-    others (arXiv:2004.09602, section 4.1). It pays at 4 bits and below; at 8 bits hardly any range is lowered.
+    The scale of a channel comes from its greatest weight. A lower range clips that weight and has finer steps for all
+    others (arXiv:2004.09602, section 4.1). It pays at 4 bits and below; at 8 bits hardly any range is lowered. In a
+    kernel in blocks, each block has a range.
 
     Args:
         quantized: the result of `quantize_model`; changed in place.

@@ -47,7 +47,8 @@ class QuantizerDescription:
             is learned, or the target demands it: the values of the least and the greatest integer.
         block_size: as many inputs of a channel of a weight share a scale; `None`: all.
         scale: the step of the integers, in units of the tensor: a float, for weights per channel a tuple with one float
-            for each channel; for weights in blocks, the floats of the first block of all channels come first. The export multiplies scales of weights by the factors of a folded BatchNormalization.
+            for each channel; for weights in blocks, the first block of all channels comes first. The export multiplies
+            scales of weights by the factors of a folded BatchNormalization.
         zero_point: the integer that stands for 0.0 in an activation; `None` for weights.
         seen: `False` if an activation still has its initial range: the quantizer saw no data.
         frozen: `True` if training does not change the range.

@@ -20,7 +20,7 @@ from tensorflow_quantization.quantize.planner import FULL, PARTIAL, make_plan
 from tensorflow_quantization.quantize.spec import QuantizationSpec, SpecIndex, same_bits
 from tensorflow_quantization.quantize.stored_reasons import store_reasons
 from tensorflow_quantization.quantize.time_distributed import open_time_distributed
-from tensorflow_quantization.quantize.weight_blocks import WeightBlocks
+from tensorflow_quantization.quantize.weight_blocks import WeightBlocks, rule_of
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import check_bits
@@ -244,7 +244,7 @@ def decide(
     if block_size is not None and mode == FULL and not any(layer.weight_scheme.block_size for layer in plan):
         raise ValueError(
             f"No layer of model {model.name!r} can have weights in blocks of {block_size}. These layers can: "
-            f"{WITH_BLOCKS}{'' if target.blocks.partial else ', if they sum a multiple of it'}. Leave block_size out."
+            f"{WITH_BLOCKS}{'' if rule_of(target).partial else ', if they sum a multiple of it'}. Leave block_size out."
         )
     if mode == PARTIAL and not plan.quantizes:
         warn_user(

@@ -203,7 +203,8 @@ def _decide(
             reason = Reason(ReasonCode.STORED_IN_INTEGERS, f"{source}; computed in float")
         elif wished.weights and issubclass(named, RecurrentBaseQuantizeWrapper) and target.why_not is not None:
             reason = replace(reason, text=f"{source}; {target.why_not(graph, call)}")
-        return replace(_with_bits(layer, entry, wishes.blocks), placement=wished, reason=reason, wrapper=named if wished else None)
+        layer = _with_bits(layer, entry, wishes.blocks)
+        return replace(layer, placement=wished, reason=reason, wrapper=named if wished else None)
     if placed:
         if not call.is_layer or (wrapper is None and not takes_one_input):
             return replace(layer, placement=placed, reason=_target_reason(placed))  # no wrapper: a quantizer follows it

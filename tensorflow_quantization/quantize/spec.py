@@ -201,7 +201,8 @@ class QuantizationSpec:
             input_bits: an older name of `activation_bits`.
 
         Raises:
-            ValueError: lists have unequal lengths, bits or a block size are out of range, or `activation_bits` and `input_bits` differ.
+            ValueError: lists have unequal lengths, bits or a block size are out of range, or `activation_bits` and
+                `input_bits` differ.
             TypeError: a name is not a string, a flag is not a bool, or an index is not an integer.
         """
         arguments = {

@@ -134,9 +134,9 @@ def rule_of(target: Target) -> BlockRule:
     if target.blocks is not None:
         return target.blocks
     able = ", ".join(repr(name) for name, known in TARGETS.items() if known.blocks is not None)
-    in_float8 = target.weights is not None and target.weights.floating
+    in_float8 = " in FP8" if target.weights is not None and target.weights.floating else ""
     raise ValueError(
-        f"block_size is not for target {target.name!r}{' in FP8' if in_float8 else ''}, which takes no weights in blocks. "
+        f"block_size is not for target {target.name!r}{in_float8}, which takes no weights in blocks. "
         f"Leave block_size out, or quantize to integers for target={able}, or without a target."
     )
 

@@ -79,7 +79,8 @@ class ActivationQuantizer(keras.layers.Layer):
             raise ValueError(f"Activations are quantized per tensor; the scheme has axis {self.scheme.axis}.")
         if self.scheme.block_size is not None:
             raise ValueError(
-                f"Activations are quantized per tensor; the scheme has block_size {self.scheme.block_size}, for weights."
+                f"Activations are quantized per tensor; the scheme has block_size {self.scheme.block_size}, which "
+                "is for weights."
             )
         self.ranges = check_ranges(ranges)
         self.frozen = frozen

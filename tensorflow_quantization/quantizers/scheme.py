@@ -101,8 +101,8 @@ class QuantizationScheme:
             plain = self.signed and self.symmetric and not self.floating and self.fixed is None
             if not plain or self.bits not in BLOCK_BITS:
                 raise ValueError(
-                    f"Weights in blocks are signed, symmetric integers of {' or '.join(map(str, BLOCK_BITS))} bits; got "
-                    f"{self.bits} bits with {self.get_config()}. Pass weight_bits=4, or leave block_size out."
+                    f"Weights in blocks are signed, symmetric integers of {' or '.join(map(str, BLOCK_BITS))} bits. "
+                    f"Pass weight_bits=4, or leave block_size out. Got {self.get_config()}."
                 )
         if self.axis is not None:
             axis = (self.axis,) if isinstance(self.axis, int) else tuple(self.axis)

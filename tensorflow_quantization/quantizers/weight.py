@@ -25,7 +25,8 @@ class WeightQuantizer(keras.layers.Layer):
     """Fake-quantizes a weight: rounds it to the integers of `scheme` and returns float32 of the same shape.
 
     The range is the least and the greatest value of the weight, per-channel if the scheme has an axis, and for each
-    block of inputs if it has a block size. It is computed in each call, so there is nothing to store or calibrate. With `ranges="learned"`, the step is trained instead.
+    block of inputs if it has a block size. It is computed in each call, so there is nothing to store or calibrate. With
+    `ranges="learned"`, the step is trained instead.
 
     Examples:
         >>> quantizer = WeightQuantizer(QuantizationScheme(axis=-1))
@@ -88,8 +89,8 @@ class WeightQuantizer(keras.layers.Layer):
         weight = float32(weight)
         if not self.learns:
             low, high = numerics.weight_range(ops.stop_gradient(weight), self.scheme)
-            parameters = numerics.scale_from_range(low, high, self.scheme)
-            return fake_quantize(weight, *(self._spread(p, weight) for p in parameters), self.scheme)
+            scale, zero_point = (self._spread(p, weight) for p in numerics.scale_from_range(low, high, self.scheme))
+            return fake_quantize(weight, scale, zero_point, self.scheme)
         start = self._start(ops.stop_gradient(weight))
         scale = _learned(start, self.step_change)
         # The gradient of LSQ, section 2.2, for the elements that share a step. It is divided by the start twice: once
@@ -133,8 +134,8 @@ class WeightQuantizer(keras.layers.Layer):
             weight: float tensor or variable of any shape.
 
         Returns:
-            A float32 tensor in the rank of `weight`; every axis that shares a scale has size 1. With blocks, a tensor in
-            the shape of `weight`.
+            A float32 tensor in the rank of `weight`; every axis that shares a scale has size 1. With blocks, it has the
+            shape of `weight`.
         """
         start = self._start(float32(weight))
         return self._spread(_learned(start, self.step_change) if self.learns else start, weight)

@@ -41,7 +41,9 @@ def test_one_weight_of_each_channel_is_pinned():
     assert np.array_equal(pinned.sum(axis=1), np.ones((1, 6)))
 
 
-@pytest.mark.parametrize(("layer", "shape"), [(layers.Dense(6), (40,)), (layers.EinsumDense("abc,cde->abde", (None, 2, 3)), (4, 40))])
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(layers.Dense(6), (40,)), (layers.EinsumDense("abc,cde->abde", (None, 2, 3)), (4, 40))]
+)
 def test_quantizing_again_gives_the_chosen_integers_of_blocks(layer, shape):
     inputs = keras.Input(shape)
     quantized = quantize_model(keras.Model(inputs, layer(inputs)), target="onnxruntime", block_size=16)

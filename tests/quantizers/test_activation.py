@@ -200,5 +200,5 @@ def test_channel_axis_is_refused():
 
 
 def test_blocks_are_refused():
-    with pytest.raises(ValueError, match="the scheme has block_size 32, for weights"):
+    with pytest.raises(ValueError, match="the scheme has block_size 32, which is for weights"):
         ActivationQuantizer(QuantizationScheme(4, block_size=32))

@@ -87,7 +87,9 @@ def test_a_block_with_an_outlier_leaves_the_others_their_steps():
     weight = np.random.default_rng(0).standard_normal((128, 4)).astype("float32")
     weight[5] = 50.0
     errors = [
-        np.abs(WeightQuantizer(QuantizationScheme(4, axis=-1, block_size=size)).dequantized(weight) - weight)[32:].mean()
+        np.abs(WeightQuantizer(QuantizationScheme(4, axis=-1, block_size=size)).dequantized(weight) - weight)[
+            32:
+        ].mean()
         for size in (32, None)
     ]
     assert errors[0] < errors[1] / 5

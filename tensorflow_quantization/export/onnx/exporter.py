@@ -87,7 +87,8 @@ def export_onnx(
         VerificationError: the file disagrees with the Keras model, or TensorRT does not build it.
         ExportError: another argument is wrong, weights or ranges are not finite, float16 cannot hold a weight or a
             scale, the model is in FP8 and `target` or `verify_runtime` is not, `target` does not load its weights in
-            blocks, or `target` has no exact encoding. This is the base class of the three errors above; after each, an existing file is unchanged.
+            blocks, or `target` has no exact encoding. This is the base class of the three errors above; after each, an
+            existing file is unchanged.
         ImportError: `verify_runtime` is not installed; or `verify_with` is given, and ONNX Runtime is not.
 
     Examples:

@@ -283,8 +283,9 @@ def one_scale_of_int4(graph: QdqGraph) -> Iterator[Violation]:
     """INT4 weights that have one scale for all inputs of a channel, without blocks or in a single one."""
     for node in graph.dequantizes:
         q = Quantization.of(node)
-        if q.dtype == "int4" and not (q.block_size and q.scale is not None and q.scale.shape[q.axis] > 1):
-            yield Violation((node,), f"its one block holds {q.block_size} values" if q.block_size else "it has no blocks")
+        if q.dtype != "int4" or (q.block_size and q.scale is not None and q.scale.shape[q.axis] > 1):
+            continue
+        yield Violation((node,), f"its one block holds {q.block_size} values" if q.block_size else "it has no blocks")
 
 
 def weights_with_offset(graph: QdqGraph) -> Iterator[Violation]:

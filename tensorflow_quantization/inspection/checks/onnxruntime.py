@@ -119,7 +119,7 @@ RULES = (
     Rule(
         "weights-in-blocks",
         "info",
-        "Weights in blocks are expanded while they are multiplied by floats, or by what the kernel itself rounds to 8 bits.",
+        "Weights in blocks are expanded while they are multiplied by floats, which the kernel may round to 8 bits.",
         "To compute in integers of 8 bits without a scale per block, quantize without blocks.",
         _MEASURED,
         placement.weights_in_blocks,

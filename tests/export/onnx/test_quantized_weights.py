@@ -68,10 +68,10 @@ def test_a_file_holds_the_integers_of_keras(tmp_path, target, bits):
     found = list(weights_in_blocks(proto))
     assert len(found) == len(wrappers) == 7
     assert sum(t.data_type == STORED[bits] for t in proto.graph.initializer) == 7
-    by_integers = {w.weight_quantizers["kernel"].integers(merged_array(w.layer, "kernel")).tobytes(): w for w in wrappers}
+    kernels = [(w.weight_quantizers["kernel"], merged_array(w.layer, "kernel")) for w in wrappers]
+    by_integers = {quantizer.integers(kernel).tobytes(): (quantizer, kernel) for quantizer, kernel in kernels}
     for integers, scales, size in found:
-        wrapper = by_integers[integers.astype(np.int8).tobytes()]  # all kernels have their inputs first
-        kernel, quantizer = merged_array(wrapper.layer, "kernel"), wrapper.weight_quantizers["kernel"]
+        quantizer, kernel = by_integers[integers.astype(np.int8).tobytes()]  # all kernels have their inputs first
         assert size == 32
         assert scales.shape == (len(integers) // 32, integers.shape[1])
         np.testing.assert_array_equal(scales.ravel(), quantizer.scales(kernel))
