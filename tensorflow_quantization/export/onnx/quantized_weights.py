@@ -42,7 +42,8 @@ def write_weight(
     """
     e.builder.require_dtype(quantizer.scheme.dtype)
     integers, prefix = transform(quantizer.integers(array)), f"{e.path}/{name}"
-    scale, zero_point = (transform(np.broadcast_to(p, array.shape)) for p in quantizer.parameters(array))
+    parameters = quantizer.parameters(array)
+    scale, zero_point = (transform(np.broadcast_to(p, array.shape)) for p in parameters)
     size = quantizer.scheme.block_size
     if size is not None:
         # All runtimes read 0 without a zero point, and OpenVINO computes more with one.
@@ -53,7 +54,7 @@ def write_weight(
         ]
         node = f"{name}/DequantizeLinear"
         return e.op("DequantizeLinear", *constants, since=_BLOCKS_OPSET, name=node, axis=0, block_size=size)
-    varies = quantizer.scheme.axis is not None
+    varies = parameters[0].size > 1
     scale, zero_point = (_per_channel(p, varies, axis, name) for p in (scale, zero_point))
     constants = [
         e.builder.shared_initializer(prefix, integers),
