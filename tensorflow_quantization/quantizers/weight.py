@@ -154,7 +154,7 @@ class WeightQuantizer(keras.layers.Layer):
         Returns:
             A float32 vector: the scales of the channels, or of the first block of all channels, then of the second.
         """
-        return self._parameters(np.asarray(weight, np.float32))[0].ravel()
+        return self._compact_parameters(np.asarray(weight, np.float32))[0].ravel()
 
     def parameters(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the scale and the zero point of a weight, as the export writes them.
@@ -167,10 +167,10 @@ class WeightQuantizer(keras.layers.Layer):
             shares a scale has size 1. With blocks, both have the shape of `weight`.
         """
         weight = np.asarray(weight, np.float32)
-        scale, zero_point = self._parameters(weight)
+        scale, zero_point = self._compact_parameters(weight)
         return self._spread(scale, weight, np), self._spread(zero_point, weight, np)
 
-    def _parameters(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _compact_parameters(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns each scale and zero point once."""
         if self.learns:
             scale = _learned(self._start(weight, np), self._array(self.step_change), np)

@@ -1,5 +1,6 @@
 """Blocks of weights against a loop over each block, channel and element."""
 
+import doctest
 import itertools
 
 import keras
@@ -10,11 +11,15 @@ from hypothesis import strategies as st
 from keras import ops
 from small_models import gradients
 
-from tensorflow_quantization.quantizers import QuantizationScheme, WeightQuantizer
+from tensorflow_quantization.quantizers import QuantizationScheme, WeightQuantizer, scale_groups
 from tensorflow_quantization.quantizers.scale_groups import grouped, spread, ungrouped
 
 #: Shapes and channel axes: Dense; projections of attention; an equation with the channels first.
 KERNELS = [((40, 3), (-1,)), ((32, 2, 3), (-2, -1)), ((5, 4, 6), (-1,)), ((4, 3, 7), (-3,)), ((9, 2), (-1,))]
+
+
+def test_the_examples_in_the_docstrings_run():
+    assert not doctest.testmod(scale_groups).failed
 
 
 def kinds(shape, axis, rng):

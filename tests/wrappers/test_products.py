@@ -1,13 +1,19 @@
+import doctest
+
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
 
 from tensorflow_quantization.quantizers import QuantizationScheme
-from tensorflow_quantization.wrappers import find_wrapper
+from tensorflow_quantization.wrappers import find_wrapper, products
 from tensorflow_quantization.wrappers.products import summed_inputs
 
 BLOCKS = QuantizationScheme(4, block_size=16)
+
+
+def test_the_examples_in_the_docstrings_run():
+    assert not doctest.testmod(products).failed
 
 
 def wrapped(layer, *shapes, **kwargs):
