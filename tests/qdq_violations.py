@@ -403,11 +403,24 @@ def int8_with_zero_point(f):
 
 
 def int4_blocks_of_32(f):
+    x, w = f.pair(f.input((1, 64)), dtype=INT8), int4_blocks(f, 64, 32, "victim")
+    return [f.op("MatMul", x, w)]
+
+
+def one_int4_block(f):
+    return [f.op("MatMul", f.input((1, 128)), int4_blocks(f, 128, 128, "victim"))]
+
+
+def float_input_of_blocks(f):
+    return [f.op("MatMul", f.input((1, 64)), int4_blocks(f, 64, 32), name="victim")]
+
+
+def int4_blocks(f, rows, size, name=None):
+    """A weight (rows, 16) of INT4 with a scale for each block of rows and channel."""
     f.opset = 21
-    integers = helper.make_tensor("w", TensorProto.INT4, [64, 16], np.zeros(1024, np.int8))
-    scales = f.constant(np.full((2, 16), 0.1, np.float32))
-    w = f.op("DequantizeLinear", f.constant(integers), scales, name="victim", axis=0, block_size=32)
-    return [f.op("MatMul", f.pair(f.input((1, 64)), dtype=INT8), w)]
+    integers = helper.make_tensor("w", TensorProto.INT4, [rows, 16], np.ones(rows * 16, np.int8))
+    scales = f.constant(np.full((rows // size, 16), 0.1, np.float32))
+    return f.op("DequantizeLinear", f.constant(integers), scales, name=name, axis=0, block_size=size)
 
 
 def quantizer_before_relu(f):

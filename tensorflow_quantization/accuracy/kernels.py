@@ -1,8 +1,8 @@
 """`Kernel`: one quantized kernel of a model, whose integers a method can choose.
 
 The chosen integers are stored in the kernel itself, as integer times scale. The scale comes from the greatest value of
-each channel, which a method leaves as it is, or is learned. So quantizing the kernel again gives the chosen integers,
-and nothing else needs to be saved: a copy, a file and later training all start from them.
+each channel or block, which a method leaves as it is, or is learned. So quantizing the kernel again gives the chosen
+integers, and nothing else needs to be saved: a copy, a file and later training all start from them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tensorflow_quantization.accuracy.products import ProductForm, product_form
 from tensorflow_quantization.calibration.calibrate import check_calibrated
 from tensorflow_quantization.model.weights import float32_array, merged_array, variable_of
 from tensorflow_quantization.quantizers import WeightQuantizer, numerics
+from tensorflow_quantization.quantizers.scale_groups import grouped, ungrouped
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, wrappers_in
 
 
@@ -53,16 +54,18 @@ class Kernel:
         )
 
     def _pinned(self, weight: np.ndarray) -> np.ndarray:
-        """Returns what scales come from: the first greatest weight of a channel, and all of a channel of zeros."""
+        """Returns what scales come from: of weights that share one, the first greatest, or all if they are zeros."""
         if not self.quantizer.follows_weight:
             return np.zeros(weight.shape, bool)
-        axes = numerics.reduced_axes(weight.ndim, self.quantizer.scheme)
-        kept = [a for a in range(weight.ndim) if a not in axes]
-        by_channel = np.abs(weight).transpose(*kept, *axes)
-        rows = by_channel.reshape(math.prod(by_channel.shape[: len(kept)]), -1)
-        pinned = rows.max(axis=1, keepdims=True) <= numerics.SMALLEST_SCALE * self.quantizer.scheme.qmax
+        scheme = self.quantizer.scheme
+        groups, axes = grouped(np.abs(weight), scheme, np)
+        kept = [a for a in range(groups.ndim) if a not in axes]
+        by_scale = groups.transpose(*kept, *axes)
+        rows = by_scale.reshape(math.prod(by_scale.shape[: len(kept)]), -1)
+        pinned = rows.max(axis=1, keepdims=True) <= numerics.SMALLEST_SCALE * scheme.qmax
         pinned = pinned | (np.arange(rows.shape[1]) == rows.argmax(axis=1)[:, None])
-        return pinned.reshape(by_channel.shape).transpose(np.argsort([*kept, *axes]))
+        pinned = pinned.reshape(by_scale.shape).transpose(np.argsort([*kept, *axes]))
+        return ungrouped(pinned, weight.shape, scheme, np)
 
     def assign(self, matrix: np.ndarray) -> None:
         """Sets the kernel to a weight (G, K, M)."""

@@ -42,6 +42,7 @@ def post_training_quantize(
     target: str | None = None,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
+    block_size: int | None = None,
     quantization_spec: QuantizationSpec | None = None,
     effort: str = "fast",
     method: str = "mse",
@@ -65,6 +66,8 @@ def post_training_quantize(
             in memory at once.
         target: the runtime, as in `quantize_model`; default `None`.
         weight_bits, activation_bits: int, 2 to 8; default `None`, which is 8.
+        block_size: int, the inputs that share a scale of the weights, as in `quantize_model`; default `None`: no
+            blocks.
         quantization_spec: `QuantizationSpec` of single layers, as in `quantize_model`; default `None`.
         effort: "fast" (default); or "best", which also trains the roundings block by block, for minutes, and pays at
             4 bits.
@@ -86,6 +89,7 @@ def post_training_quantize(
         "quantization_spec": quantization_spec,
         "weight_bits": weight_bits,
         "activation_bits": activation_bits,
+        "block_size": block_size,
     }
     plan_model(model, **arguments)  # raises what `quantize_model` would raise, before any work
     stages = _Stages(model, batches, verbose)
@@ -93,7 +97,8 @@ def post_training_quantize(
     calibrate(quantized, batches, method=method, verbose=0)
     stages.start(quantized, "quantized, calibrated")
 
-    bits = 8 if weight_bits is None else weight_bits
+    # With a block size, the bits are of weights in blocks alone, which need no equalized channels.
+    bits = 8 if weight_bits is None or block_size is not None else weight_bits
     equalized = equalize(model, batches, weight_bits=bits, activation_bits=activation_bits or 8)
     if not _same_weights(model, equalized):
         with warnings.catch_warnings():

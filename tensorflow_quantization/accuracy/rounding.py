@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -11,6 +12,8 @@ from tensorflow_quantization.accuracy.kernels import Kernel, check_quantized, ke
 from tensorflow_quantization.accuracy.layer_by_layer import Step, layer_by_layer
 from tensorflow_quantization.accuracy.second_moment import SecondMoment
 from tensorflow_quantization.model.weights import float32_array
+from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.quantizers.scale_groups import grouped, ungrouped
 
 #: Positions of each sample that are taken as rows.
 _POSITIONS = 32
@@ -39,7 +42,7 @@ def round_weights(quantized: keras.Model, data: Any = None) -> keras.Model:
         quantized: the result of `quantize_model`; changed in place. With data, it is calibrated.
         data: the calibration set as `calibrate` takes it, for the moments of what each kernel multiplies. All samples
             are in memory at once: a few hundred are enough. `None` (default): nothing is known of the inputs, and each
-            output channel keeps the sum of its weights.
+            output channel, or block of it, keeps the sum of its weights.
 
     Returns:
         `quantized`. A kernel holds the chosen integers times their scale, so saving, exporting and training start from
@@ -55,8 +58,7 @@ def round_weights(quantized: keras.Model, data: Any = None) -> keras.Model:
     if data is None:
         for kernel in kernels_of(quantized):
             weight, scale, pinned = kernel.matrices()
-            scheme = kernel.quantizer.scheme
-            integers = rounded_to_sums(weight, scale, pinned, scheme.qmin, scheme.qmax)
+            integers = _keeping_sums(kernel.quantizer.scheme, weight, scale, pinned)
             kernel.assign(np.where(pinned, weight, integers * scale))
         return quantized
     layer_by_layer(quantized, data, [WeightRounding()])
@@ -108,6 +110,17 @@ def _choose(kernel: Kernel, moments: list[np.ndarray]) -> None:
         for w, s, p, moment in zip(_parts(weight), _parts(scale), _parts(pinned), moments, strict=True)
     ]
     kernel.assign(np.where(pinned, weight, np.concatenate(rounded, axis=1) * scale))
+
+
+def _keeping_sums(scheme: QuantizationScheme, weight, scale, pinned) -> np.ndarray:
+    """Returns the integers that keep the sum of each channel, or of each block of it, (G, K, M)."""
+    if scheme.block_size is None:
+        return rounded_to_sums(weight, scale, pinned, scheme.qmin, scheme.qmax)
+    by_column = replace(scheme, axis=(-1,))
+    weights, scales, pins = (grouped(matrix[0], by_column, np)[0] for matrix in (weight, scale, pinned))
+    scales = np.where(scales > 0, scales, 1.0)  # beyond the end of a shorter last block
+    integers = rounded_to_sums(weights, scales, pins, scheme.qmin, scheme.qmax)
+    return ungrouped(integers, weight.shape[1:], by_column, np)[None]
 
 
 def rounded_to_sums(weight, scale, pinned, qmin: int, qmax: int) -> np.ndarray:

@@ -29,6 +29,7 @@ from tensorflow_quantization.wrappers import (
     activation_quantizers_in,
     weight_quantizers_in,
 )
+from tensorflow_quantization.wrappers.products import summed_inputs
 
 #: Suffixes of files that Keras and this package write, and what writes them.
 _WRITERS = {
@@ -149,6 +150,34 @@ def check_runtime_dtypes(graph: LayerGraph, runtime: str | None, verifier: str |
         raise ExportError(
             f"{len(floating)} layers are quantized to FP8, which verify_runtime={verifier!r} does not run: {names}. "
             f"Leave verify_runtime out: {DEFAULT_RUNTIME} runs the file."
+        )
+
+
+def check_blocks(graph: LayerGraph, runtime: str | None) -> None:
+    """Check that a runtime loads the weights in blocks of a flat graph.
+
+    Args:
+        graph: the flat graph.
+        runtime: the runtime that the file is for; `None`, or the name of a custom target: any.
+
+    Raises:
+        ExportError: weights have a shorter last block, which the runtime does not load. The message names the layers.
+    """
+    rule = TARGETS[runtime].blocks if runtime in TARGETS else None
+    if rule is None or rule.partial:
+        return
+    broken = [
+        f"  {call.path}: {inputs} inputs in blocks of {wrapper.weight_scheme.block_size}"
+        for call in graph.calls
+        if isinstance(wrapper := call.operation, BaseQuantizeWrapper) and wrapper.weight_scheme.block_size
+        for inputs in summed_inputs(wrapper.layer)
+        if inputs % wrapper.weight_scheme.block_size
+    ]
+    if broken:
+        raise ExportError(
+            f"{runtime} loads whole blocks only, and these layers have a shorter last block:\n"
+            + "\n".join(broken)
+            + f"\nQuantize the float model with target={runtime!r}."
         )
 
 

@@ -45,8 +45,10 @@ class QuantizerDescription:
         axis: the channel axes of a weight, a tuple of int; `None`: per tensor.
         range: the range of an activation as (low, high), in units of the activation; `None` for weights. If the scale
             is learned, or the target demands it: the values of the least and the greatest integer.
+        block_size: as many inputs of a channel of a weight share a scale; `None`: all.
         scale: the step of the integers, in units of the tensor: a float, for weights per channel a tuple with one float
-            for each channel. The export multiplies scales of weights by the factors of a folded BatchNormalization.
+            for each channel; for weights in blocks, the first block of all channels comes first. The export multiplies
+            scales of weights by the factors of a folded BatchNormalization.
         zero_point: the integer that stands for 0.0 in an activation; `None` for weights.
         seen: `False` if an activation still has its initial range: the quantizer saw no data.
         frozen: `True` if training does not change the range.
@@ -63,12 +65,14 @@ class QuantizerDescription:
     seen: bool = True
     frozen: bool = False
     learned: bool = False
+    block_size: int | None = None
 
     def __str__(self) -> str:
         text = f"{self.what} {self.dtype if 'float' in self.dtype else self.dtype.rstrip('8') + str(self.bits)}"
         marks = ", learned" if self.learned else ""
         if self.axis is not None:
-            return f"{text} per channel (axis {', '.join(map(str, self.axis))}){marks}"
+            blocks = f" in blocks of {self.block_size}" if self.block_size else ""
+            return f"{text} per channel (axis {', '.join(map(str, self.axis))}){blocks}{marks}"
         if self.range is None:
             return f"{text} per tensor{marks}"
         marks += "" if self.seen else ", never saw data"
@@ -293,7 +297,7 @@ def _describe_activation(what: str, quantizer: ActivationQuantizer) -> Quantizer
 
 def _describe_weight(kernel: str, quantizer: WeightQuantizer, weight: np.ndarray) -> QuantizerDescription:
     scheme = quantizer.scheme
-    scales = tuple(quantizer.parameters(weight)[0].ravel().tolist())
+    scales = tuple(quantizer.scales(weight).tolist())
     return QuantizerDescription(
         kernel,
         scheme.bits,
@@ -301,4 +305,5 @@ def _describe_weight(kernel: str, quantizer: WeightQuantizer, weight: np.ndarray
         axis=scheme.axis,
         scale=scales[0] if scheme.axis is None else scales,
         learned=quantizer.learns,
+        block_size=scheme.block_size,
     )

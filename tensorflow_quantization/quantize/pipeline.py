@@ -20,6 +20,7 @@ from tensorflow_quantization.quantize.planner import FULL, PARTIAL, make_plan
 from tensorflow_quantization.quantize.spec import QuantizationSpec, SpecIndex, same_bits
 from tensorflow_quantization.quantize.stored_reasons import store_reasons
 from tensorflow_quantization.quantize.time_distributed import open_time_distributed
+from tensorflow_quantization.quantize.weight_blocks import WeightBlocks, rule_of
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import check_bits
@@ -30,6 +31,7 @@ from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import did_you_mean, other_name
 from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, wrappers_in
+from tensorflow_quantization.wrappers.products import WITH_BLOCKS
 from tensorflow_quantization.wrappers.refusing import refuse_keras_quantize
 
 #: The number of layers that an error lists.
@@ -50,6 +52,7 @@ def quantize_model(
     activation_bits: int | None = None,
     input_bits: int | None = None,
     dtype: str | None = None,
+    block_size: int | None = None,
 ) -> keras.Model:
     """Return a copy of a model with fake quantization, for training or calibration.
 
@@ -84,6 +87,13 @@ def quantize_model(
         input_bits: an older name of `activation_bits`.
         dtype: "float8_e4m3fn": weights and activations are numbers of FP8, which `target="tensorrt"` multiplies on GPUs
             of compute capability 8.9 and newer. `None` (default): integers.
+        block_size: of weights, as many consecutive inputs share a scale, for each output channel: a power of two of at
+            least 16, such as 32 or 128. It is for layers that multiply by a matrix: Dense, EinsumDense, and the
+            projections of MultiHeadAttention and GroupQueryAttention. They compute in float, so what they read is not
+            quantized for them. `weight_bits`, 4 or 8 and by default 4, is then for these layers; all others are
+            quantized as without both. A layer whose inputs are no multiple of the size has a shorter last block with
+            `target="onnxruntime"`, else no blocks, as `describe` says. `None` (default): no blocks, but for entries of
+            the spec.
 
     Returns:
         The quantized `keras.Model`, compiled like `model`. Train or `calibrate` it, then export it.
@@ -92,7 +102,8 @@ def quantize_model(
         TypeError: `model`, the spec or a case has a wrong type, or a case returns a wrong type.
         ValueError: the mode, the target, `ranges` or `weight_ranges` is unknown; mode "partial" with no layer named;
             bits are out of range, or the target cannot compute with them, or with the dtype, or bits are passed with
-            `dtype`, which has 8; `activation_bits` and `input_bits` differ;
+            `dtype`, which has 8; the block size is out of range, or the target or the dtype takes no blocks, or not of
+            these bits; `activation_bits` and `input_bits` differ;
             the model is not built or is quantized already; a layer cannot be copied; a named layer cannot be wrapped;
             or mode "full" finds nothing to quantize, and neither spec nor case switched a layer off.
     """
@@ -107,6 +118,7 @@ def quantize_model(
         weight_bits,
         same_bits(activation_bits, input_bits),
         dtype,
+        block_size,
     )
     _check_quantizes(model, plan, quantization_mode)
     return insert(graph, plan, ranges, weight_ranges)
@@ -152,12 +164,13 @@ def plan_model(
     weight_bits: int | None = None,
     activation_bits: int | None = None,
     dtype: str | None = None,
+    block_size: int | None = None,
 ) -> QuantizationPlan:
     """The plan that `quantize_model` carries out for the same arguments; no model is built.
 
     Args:
-        model, quantization_mode, quantization_spec, custom_qdq_cases, target, weight_bits, activation_bits, dtype: as
-            for `quantize_model`.
+        model, quantization_mode, quantization_spec, custom_qdq_cases, target, weight_bits, activation_bits, dtype,
+            block_size: as for `quantize_model`.
 
     Returns:
         A `QuantizationPlan` with a decision and its reason for each layer.
@@ -166,7 +179,15 @@ def plan_model(
         TypeError, ValueError: as `quantize_model` does, except that a plan may quantize nothing.
     """
     _, plan = decide(
-        model, quantization_mode, quantization_spec, custom_qdq_cases, target, weight_bits, activation_bits, dtype
+        model,
+        quantization_mode,
+        quantization_spec,
+        custom_qdq_cases,
+        target,
+        weight_bits,
+        activation_bits,
+        dtype,
+        block_size,
     )
     return plan
 
@@ -180,11 +201,14 @@ def decide(
     weight_bits: int | None = None,
     activation_bits: int | None = None,
     dtype: str | None = None,
+    block_size: int | None = None,
 ) -> tuple[LayerGraph, QuantizationPlan]:
     """The graph of a model and the plan for it; the blocks in which a layer is quantized are open."""
     cases = _check_arguments(mode, spec, custom_qdq_cases)
     target = in_dtype(find_target(target), dtype)
-    schemes = _schemes(target, weight_bits, activation_bits)
+    weight_blocks = WeightBlocks(target, weight_bits, block_size, mode == PARTIAL)
+    # With a block size, the bits of weights are for the layers with blocks.
+    schemes = _schemes(target, weight_bits if block_size is None else None, activation_bits)
     _check_not_quantized(model, LayerGraph.trace(model).flatten())
     own = spec or QuantizationSpec()
 
@@ -202,7 +226,14 @@ def decide(
             blocks, reasons = open_blocks(graph, _named_in([own, *(asked for _, asked in case_specs)]))
         reasons |= kept
         plan = make_plan(
-            graph.flatten(), target=target, mode=mode, spec=spec, case_specs=case_specs, reasons=reasons, **schemes
+            graph.flatten(),
+            target=target,
+            mode=mode,
+            spec=spec,
+            case_specs=case_specs,
+            reasons=reasons,
+            weight_blocks=weight_blocks,
+            **schemes,
         )
         return graph, blocks, plan, folded
 
@@ -210,6 +241,11 @@ def decide(
     if folded and not any(_quantizes_in(plan, path) for path in folded):  # then the model keeps these layers unchanged
         graph, blocks, plan, _ = attempt(steps=False)
     plan = close_unquantized(blocks, plan)
+    if block_size is not None and mode == FULL and not any(layer.weight_scheme.block_size for layer in plan):
+        raise ValueError(
+            f"No layer of model {model.name!r} can have weights in blocks of {block_size}. These layers can: "
+            f"{WITH_BLOCKS}{'' if rule_of(target).partial else ', if they sum a multiple of it'}. Leave block_size out."
+        )
     if mode == PARTIAL and not plan.quantizes:
         warn_user(
             "Nothing is quantized: the spec and the cases name no layer of the model that can be quantized, and "

@@ -17,6 +17,7 @@ from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
 from tensorflow_quantization.quantize.shared_tensors import SharedTensors, is_off, settle
 from tensorflow_quantization.quantize.spec import LayerConfig, QuantizationSpec, SpecIndex
 from tensorflow_quantization.quantize.unknown_names import warn_of_unknown_names
+from tensorflow_quantization.quantize.weight_blocks import WeightBlocks
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets import Placement, Target
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
@@ -38,6 +39,7 @@ def make_plan(
     activation_scheme: QuantizationScheme = QuantizationScheme(),
     weight_scheme: QuantizationScheme = QuantizationScheme(),
     factor_scheme: QuantizationScheme | None = None,
+    weight_blocks: WeightBlocks | None = None,
     reasons: Mapping[str, Reason] = MappingProxyType({}),
 ) -> QuantizationPlan:
     """Decide on every layer of a flat graph.
@@ -53,6 +55,7 @@ def make_plan(
         case_specs: pairs of a case's name and the spec that it returned, in the user's order.
         activation_scheme, weight_scheme: the integers where no entry sets the bits.
         factor_scheme: the integers of operands of a matrix product of two activations; `None`: `activation_scheme`.
+        weight_blocks: what is asked about weights in blocks; `None`: only entries ask for them.
         reasons: by path, reasons that are known before planning, of blocks that stay closed for example. They replace
             the planner's reason for layers that are not quantized.
 
@@ -60,12 +63,12 @@ def make_plan(
         The plan, with one decision for each layer and each quantized model input.
 
     Raises:
-        ValueError: an entry names a layer that cannot be wrapped, or an input that the layer does not have; or the
-            target, or FP8, cannot compute with the bits of a layer.
+        ValueError: an entry names a layer that cannot be wrapped or have blocks, or an input that the layer does not
+            have; or the target, or FP8, cannot compute with the bits or blocks of a layer.
     """
     spec = spec or QuantizationSpec()
     warn_of_unknown_names(spec, graph)
-    wishes = _Wishes(spec, list(case_specs))
+    wishes = _Wishes(spec, list(case_specs), weight_blocks or WeightBlocks(target))
     placed = {} if mode == PARTIAL else target.place(graph, wishes.switched_off)
     shared = settle(graph, target, placed, wishes.find, activation_scheme.bits, only_named=mode == PARTIAL)
     plain = LayerPlan(
@@ -85,7 +88,10 @@ def make_plan(
     for call in graph.calls:
         if call.path not in layers:  # a shared layer has one wrapper, and so one decision
             layer = replace(plain, path=call.path, class_name=call.class_name)
-            layers[call.path] = _shared(_decide(graph, call, layer, wishes, shared, mode, target, layers), shared)
+            layer = _decide(graph, call, layer, wishes, shared, mode, target, layers)
+            if layer.quantized and (note := wishes.why_no_blocks(call)) is not None:
+                layer = replace(layer, reason=replace(layer.reason, text=f"{layer.reason}; no blocks: {note}"))
+            layers[call.path] = _shared(layer, shared)
             if call.path in reasons and not layers[call.path].quantized:
                 layers[call.path] = replace(layers[call.path], reason=reasons[call.path])
     _check_bits(layers.values(), target)
@@ -111,14 +117,24 @@ def _check_bits(layers: Iterable[LayerPlan], target: Target) -> None:
 
 
 class _Wishes:
-    """The entries for each layer: by the user, by name or class, and by cases."""
+    """The entries for each layer: by the user, by name or class, by cases, and for weights in blocks."""
 
-    def __init__(self, spec: QuantizationSpec, case_specs: list[tuple[str, QuantizationSpec]]):
+    def __init__(self, spec: QuantizationSpec, case_specs: list[tuple[str, QuantizationSpec]], blocks: WeightBlocks):
         self.spec = SpecIndex(spec)
         self.case_specs = [(name, SpecIndex(asked)) for name, asked in reversed(case_specs)]
+        self.blocks = blocks
 
     def find(self, what: Call | Tensor) -> tuple[LayerConfig | None, str]:
         """The entry that decides on the layer of a call or on a model input, and its source as text."""
+        found = self._asked(what)
+        return self.blocks.settle(what, *found) if isinstance(what, Call) and what.is_layer else found
+
+    def why_no_blocks(self, call: Call) -> str | None:
+        """Why a layer has no blocks, although they are asked for; `None`: it has them, or nobody asks."""
+        return self.blocks.note(call, self._asked(call)[0]) if call.is_layer else None
+
+    def _asked(self, what: Call | Tensor) -> tuple[LayerConfig | None, str]:
+        """What the user or a case asks, and the source as text."""
         if isinstance(what, Call) and not what.is_layer:
             return None, ""
         entry = _entry(self.spec, what)
@@ -183,9 +199,12 @@ def _decide(
                 "quantize_weight=False in the entry silences this warning."
             )
             reason = replace(reason, text=f"{source}; only its inputs: its weights stay float")
+        elif entry.block_size:
+            reason = Reason(ReasonCode.STORED_IN_INTEGERS, f"{source}; computed in float")
         elif wished.weights and issubclass(named, RecurrentBaseQuantizeWrapper) and target.why_not is not None:
             reason = replace(reason, text=f"{source}; {target.why_not(graph, call)}")
-        return replace(_with_bits(layer, entry), placement=wished, reason=reason, wrapper=named if wished else None)
+        layer = _with_bits(layer, entry, wishes.blocks)
+        return replace(layer, placement=wished, reason=reason, wrapper=named if wished else None)
     if placed:
         if not call.is_layer or (wrapper is None and not takes_one_input):
             return replace(layer, placement=placed, reason=_target_reason(placed))  # no wrapper: a quantizer follows it
@@ -332,7 +351,7 @@ def _check_indices(call: Call, entry: LayerConfig, count: int) -> None:
     warn_user(f"{text} of the entry {entry.name!r} is ignored there. Valid indices are 0 to {count - 1}.")
 
 
-def _with_bits(layer: LayerPlan, entry: LayerConfig) -> LayerPlan:
+def _with_bits(layer: LayerPlan, entry: LayerConfig, blocks: WeightBlocks) -> LayerPlan:
     asked = [
         f"{argument}={bits}"
         for argument, bits, scheme in (
@@ -350,6 +369,8 @@ def _with_bits(layer: LayerPlan, entry: LayerConfig) -> LayerPlan:
         activations = replace(layer.activation_scheme, bits=entry.activation_bits)
         factors = replace(layer.factor_scheme, bits=entry.activation_bits)
         layer = replace(layer, activation_scheme=activations, factor_scheme=factors)
+    if entry.block_size:
+        return replace(layer, weight_scheme=blocks.scheme(entry, layer.weight_scheme, layer.path))
     if entry.weight_bits is not None:
         layer = replace(layer, weight_scheme=replace(layer.weight_scheme, bits=entry.weight_bits))
     return layer

@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import Any
 
 from tensorflow_quantization.model.keras_classes import resolve_alias
-from tensorflow_quantization.quantizers.scheme import check_bits
+from tensorflow_quantization.quantizers.scheme import check_bits, check_block_size
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.text.tables import text_table
@@ -67,10 +67,13 @@ class LayerConfig:
             are also the bits of the output if `quantize_output`, or if no other layer reads it in integers.
             `input_bits` is an older name.
         quantize_output: quantize the output too; `False` by default.
+        block_size: as many consecutive inputs of a product share a scale, see `quantize_model`: a power of two of at
+            least 16, or 0 for no blocks; `None` (default): the `block_size` of `quantize_model`. With blocks, the layer
+            reads floats, and `weight_bits` is 4 or 8, by default 4.
 
     Raises:
         TypeError: a name is not a string, a flag is not a bool, or an index is not an integer.
-        ValueError: bits are out of range, or `activation_bits` and `input_bits` differ.
+        ValueError: bits or a block size are out of range, or `activation_bits` and `input_bits` differ.
         AttributeError: an unknown attribute is assigned.
     """
 
@@ -82,6 +85,7 @@ class LayerConfig:
     weight_bits: int | None
     activation_bits: int | None
     quantize_output: bool
+    block_size: int | None
 
     @suggests_arguments
     def __init__(
@@ -94,6 +98,7 @@ class LayerConfig:
         weight_bits: int | None = None,
         activation_bits: int | None = None,
         quantize_output: bool = False,
+        block_size: int | None = None,
         *,
         input_bits: int | None = None,
     ):
@@ -105,6 +110,7 @@ class LayerConfig:
         self.weight_bits = weight_bits
         self.activation_bits = same_bits(activation_bits, input_bits, f" of {name!r}")
         self.quantize_output = quantize_output
+        self.block_size = block_size
 
     def __setattr__(self, attribute: str, value: Any) -> None:
         if attribute not in _CHECKS:
@@ -174,6 +180,7 @@ class QuantizationSpec:
         weight_bits: int | Sequence[int | None] | None = None,
         activation_bits: int | Sequence[int | None] | None = None,
         quantize_output: bool | Sequence[bool] = False,
+        block_size: int | Sequence[int | None] | None = None,
         input_bits: int | Sequence[int | None] | None = None,
     ) -> None:
         """Add one entry, or with a list of names one entry for each name.
@@ -189,10 +196,13 @@ class QuantizationSpec:
             quantization_index: the indices of the inputs to quantize; `None` (default): all inputs.
             weight_bits, activation_bits: 2 to 8; `None` (default): the bits of the `quantize_model` call.
             quantize_output: quantize the output too; `False` by default.
+            block_size: the inputs that share a scale of the weights, a power of two of at least 16, or 0 for no blocks;
+                `None` (default): the block size of the `quantize_model` call.
             input_bits: an older name of `activation_bits`.
 
         Raises:
-            ValueError: lists have unequal lengths, bits are out of range, or `activation_bits` and `input_bits` differ.
+            ValueError: lists have unequal lengths, bits or a block size are out of range, or `activation_bits` and
+                `input_bits` differ.
             TypeError: a name is not a string, a flag is not a bool, or an index is not an integer.
         """
         arguments = {
@@ -203,6 +213,7 @@ class QuantizationSpec:
             "weight_bits": weight_bits,
             "activation_bits": activation_bits,
             "quantize_output": quantize_output,
+            "block_size": block_size,
             "input_bits": input_bits,
         }
         if isinstance(name, str) or not isinstance(name, Iterable):
@@ -317,6 +328,12 @@ def _bits(value: Any, what: str) -> int | None:
     return None if value is None else check_bits(value, what)
 
 
+def _block_size(value: Any, what: str) -> int | None:
+    if value is None or (value == 0 and not isinstance(value, bool)):
+        return value
+    return check_block_size(value, what)
+
+
 #: For each attribute of `LayerConfig`, a function that checks a value; the second argument names it in the error.
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "name": _string,
@@ -328,4 +345,5 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "activation_bits": _bits,
     "input_bits": _bits,
     "quantize_output": _flag,
+    "block_size": _block_size,
 }

@@ -77,6 +77,11 @@ class ActivationQuantizer(keras.layers.Layer):
         self.scheme = QuantizationScheme.from_config(scheme)
         if self.scheme.axis is not None:
             raise ValueError(f"Activations are quantized per tensor; the scheme has axis {self.scheme.axis}.")
+        if self.scheme.block_size is not None:
+            raise ValueError(
+                f"Activations are quantized per tensor; the scheme has block_size {self.scheme.block_size}, which "
+                "is for weights."
+            )
         self.ranges = check_ranges(ranges)
         self.frozen = frozen
         self.reasons = dict(reasons or {})

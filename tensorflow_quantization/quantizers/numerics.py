@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tensorflow_quantization.quantizers.scale_groups import grouped
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme
 
 Array = Any
@@ -89,9 +90,10 @@ def least_squares_limit(weight: Array, scheme: QuantizationScheme) -> Array:
         scheme: the integers; symmetric and signed.
 
     Returns:
-        A float32 NumPy array in the rank of `weight`; every axis that shares a scale has size 1.
+        A float32 NumPy array with one number per scale: in the shape of the groups that `grouped` returns, but 1 along
+        the axes that share a scale.
     """
-    axes = reduced_axes(weight.ndim, scheme)
+    weight, axes = grouped(weight, scheme, np)
     greatest = np.abs(weight).max(axis=axes, keepdims=True)
     best, least = greatest, np.full_like(greatest, np.inf)
     for fraction in _FRACTIONS[::-1]:  # of equal errors, the widest range
@@ -104,7 +106,7 @@ def least_squares_limit(weight: Array, scheme: QuantizationScheme) -> Array:
 
 
 def weight_range(weight: Array, scheme: QuantizationScheme, xp=keras.ops) -> tuple[Array, Array]:
-    """Returns the least and the greatest value of a weight, per-channel if the scheme has an axis.
+    """Returns the least and the greatest value of a weight for each of its scales.
 
     Examples:
         >>> import numpy as np
@@ -115,32 +117,15 @@ def weight_range(weight: Array, scheme: QuantizationScheme, xp=keras.ops) -> tup
 
     Args:
         weight: float array of any shape.
-        scheme: `scheme.axis` names the channel axes.
+        scheme: `scheme.axis` names the channel axes, and `scheme.block_size` the inputs that share a scale.
         xp: the array namespace; default `keras.ops`.
 
     Returns:
-        (least, greatest), in the dtype and rank of `weight`; every axis that shares a scale has size 1.
+        (least, greatest), in the dtype of `weight` and the shape of its groups (`scale_groups.grouped`), but 1 along
+        the axes that share a scale. The range of a last block that is shorter contains zero.
     """
-    axes = reduced_axes(len(weight.shape), scheme)
+    weight, axes = grouped(weight, scheme, xp)
     return xp.min(weight, axis=axes, keepdims=True), xp.max(weight, axis=axes, keepdims=True)
-
-
-def reduced_axes(rank: int, scheme: QuantizationScheme) -> tuple[int, ...]:
-    """Returns the axes over which a weight shares one scale: all axes but `scheme.axis`.
-
-    Examples:
-        >>> reduced_axes(4, QuantizationScheme(axis=-1))
-        (0, 1, 2)
-
-    Args:
-        rank: the number of axes of the weight.
-        scheme: `scheme.axis` names the channel axes; `None` is per-tensor.
-
-    Returns:
-        Axes counted from 0, in ascending order.
-    """
-    kept = {a % rank for a in scheme.axis or ()}
-    return tuple(a for a in range(rank) if a not in kept)
 
 
 def spacing(number: Array, scheme: QuantizationScheme, xp=keras.ops) -> Array:

@@ -9,6 +9,8 @@ import ml_dtypes
 import numpy as np
 
 MIN_BITS, MAX_BITS = 2, 8
+#: The bits of weights in blocks, and the least size of a block: what the runtimes have kernels for.
+BLOCK_BITS, MIN_BLOCK = (4, 8), 16
 #: FP8: a sign, 4 bits of exponent and 3 of fraction, without infinities (arXiv:2209.05433, table 1).
 FLOAT8 = "float8_e4m3fn"
 #: The greatest FP8 number.
@@ -28,6 +30,21 @@ def check_bits(bits: int, what: str) -> int:
     if isinstance(bits, bool) or not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
         raise ValueError(f"{what} must be an integer from {MIN_BITS} to {MAX_BITS}, got {bits!r}.")
     return bits
+
+
+def check_block_size(size: int, what: str) -> int:
+    """Returns `size` unchanged.
+
+    Args:
+        size: int, a power of two of at least 16.
+        what: the name of the argument, for the error message.
+
+    Raises:
+        ValueError: `size` is something else.
+    """
+    if isinstance(size, bool) or not isinstance(size, int) or size < MIN_BLOCK or size & (size - 1):
+        raise ValueError(f"{what} must be a power of two of at least {MIN_BLOCK}, such as 32 or 128, got {size!r}.")
+    return size
 
 
 @dataclass(frozen=True)
@@ -54,9 +71,13 @@ class QuantizationScheme:
         floating: bool; `True`: the numbers of FP8 (E4M3, arXiv:2209.05433) take the place of the integers, -448 to 448,
             and the scale is the greatest magnitude / 448. They are signed and symmetric and have 8 bits, and a number
             has 4 significant bits down to 2**-6. `False` (default): integers.
+        block_size: of a weight: as many consecutive inputs of an output channel share a scale; the last block may be
+            shorter. A power of two of at least 16, for symmetric, signed integers of 4 or 8 bits. `None` (default): all
+            inputs share it.
 
     Raises:
-        ValueError: `bits` is no integer from 2 to 8, or `floating` and not 8 bits, signed and symmetric.
+        ValueError: `bits` is no integer from 2 to 8, `floating` and not 8 bits, signed and symmetric, or blocks of a
+            wrong size or of other integers.
     """
 
     bits: int = 8
@@ -66,6 +87,7 @@ class QuantizationScheme:
     axis: tuple[int, ...] | None = None
     fixed: tuple[float, int] | None = None
     floating: bool = False
+    block_size: int | None = None
 
     def __post_init__(self):
         check_bits(self.bits, "bits")
@@ -74,6 +96,14 @@ class QuantizationScheme:
                 f"The numbers of {FLOAT8} have {MAX_BITS} bits, are signed and symmetric and have no fixed scale: with "
                 f"floating=True, leave bits, signed, symmetric and fixed out. Got {self.get_config()}."
             )
+        if self.block_size is not None:
+            check_block_size(self.block_size, "block_size")
+            plain = self.signed and self.symmetric and not self.floating and self.fixed is None
+            if not plain or self.bits not in BLOCK_BITS:
+                raise ValueError(
+                    f"Weights in blocks are signed, symmetric integers of {' or '.join(map(str, BLOCK_BITS))} bits. "
+                    f"Pass weight_bits=4, or leave block_size out. Got {self.get_config()}."
+                )
         if self.axis is not None:
             axis = (self.axis,) if isinstance(self.axis, int) else tuple(self.axis)
             object.__setattr__(self, "axis", axis)

@@ -12,6 +12,7 @@ from keras import ops
 
 from tensorflow_quantization.quantizers import numerics
 from tensorflow_quantization.quantizers.fake_quantize import fake_quantize, fake_quantize_learned, float32
+from tensorflow_quantization.quantizers.scale_groups import grouped, spread
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme
 from tensorflow_quantization.text.messages import must_be_one_of
 from tensorflow_quantization.text.warn import converting
@@ -23,8 +24,9 @@ WEIGHT_RANGES = ("minmax", "learned")
 class WeightQuantizer(keras.layers.Layer):
     """Fake-quantizes a weight: rounds it to the integers of `scheme` and returns float32 of the same shape.
 
-    The range is the least and the greatest value of the weight, per-channel if the scheme has an axis. It is computed
-    in each call, so there is nothing to store or calibrate. With `ranges="learned"`, the step is trained instead.
+    The range is the least and the greatest value of the weight, per-channel if the scheme has an axis, and for each
+    block of inputs if it has a block size. It is computed in each call, so there is nothing to store or calibrate. With
+    `ranges="learned"`, the step is trained instead.
 
     Examples:
         >>> quantizer = WeightQuantizer(QuantizationScheme(axis=-1))
@@ -71,8 +73,8 @@ class WeightQuantizer(keras.layers.Layer):
 
     def build(self, weight_shape):
         if self.learns:
-            axes = numerics.reduced_axes(len(weight_shape), self.scheme)
-            shape = tuple(1 if axis in axes else size for axis, size in enumerate(weight_shape))
+            groups, axes = grouped(np.empty(weight_shape, bool), self.scheme, np)
+            shape = tuple(1 if axis in axes else size for axis, size in enumerate(groups.shape))
             self.steps = self.add_weight(
                 name="steps", shape=shape, initializer="zeros", trainable=False, autocast=False
             )
@@ -87,17 +89,23 @@ class WeightQuantizer(keras.layers.Layer):
         weight = float32(weight)
         if not self.learns:
             low, high = numerics.weight_range(ops.stop_gradient(weight), self.scheme)
-            return fake_quantize(weight, *numerics.scale_from_range(low, high, self.scheme), self.scheme)
+            scale, zero_point = (self._spread(p, weight) for p in numerics.scale_from_range(low, high, self.scheme))
+            return fake_quantize(weight, scale, zero_point, self.scheme)
         start = self._start(ops.stop_gradient(weight))
         scale = _learned(start, self.step_change)
         # The gradient of LSQ, section 2.2, for the elements that share a step. It is divided by the start twice: once
         # for the derivative of the scale, and once so that gradient descent on the change moves the step as in LSQ.
         elements = math.prod(weight.shape) / math.prod(scale.shape)
         gradient_scale = 1.0 / (math.sqrt(elements * self.scheme.qmax) * start**2)
+        scale, gradient_scale = self._spread(scale, weight), self._spread(gradient_scale, weight)
         return fake_quantize_learned(weight, scale, ops.zeros_like(scale), self.scheme, gradient_scale)
 
+    def _spread(self, numbers, weight, xp=ops):
+        """Returns one number per scale so that it broadcasts to the weight."""
+        return spread(numbers, tuple(weight.shape), self.scheme, xp)
+
     def _start(self, weight, xp=ops):
-        """Returns the steps before training."""
+        """Returns the steps before training, one for each scale."""
         low, high = numerics.weight_range(weight, self.scheme, xp)
         scale, _ = numerics.scale_from_range(low, high, self.scheme, xp)
         if not self.learns:
@@ -126,10 +134,27 @@ class WeightQuantizer(keras.layers.Layer):
             weight: float tensor or variable of any shape.
 
         Returns:
-            A float32 tensor in the rank of `weight`; every axis that shares a scale has size 1.
+            A float32 tensor in the rank of `weight`; every axis that shares a scale has size 1. With blocks, it has the
+            shape of `weight`.
         """
         start = self._start(float32(weight))
-        return _learned(start, self.step_change) if self.learns else start
+        return self._spread(_learned(start, self.step_change) if self.learns else start, weight)
+
+    def scales(self, weight: np.ndarray) -> np.ndarray:
+        """Returns each scale of a weight once.
+
+        Examples:
+            >>> quantizer = WeightQuantizer(QuantizationScheme(bits=4, axis=-1, block_size=16))
+            >>> quantizer.scales(np.ones((40, 3))).shape  # 3 blocks of 3 channels
+            (9,)
+
+        Args:
+            weight: float array of any shape.
+
+        Returns:
+            A float32 vector: the scales of the channels, or of the first block of all channels, then of the second.
+        """
+        return self._compact_parameters(np.asarray(weight, np.float32))[0].ravel()
 
     def parameters(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the scale and the zero point of a weight, as the export writes them.
@@ -139,9 +164,14 @@ class WeightQuantizer(keras.layers.Layer):
 
         Returns:
             (scale, zero point): float32, and the dtype of the scheme. Both have the rank of `weight`; every axis that
-            shares a scale has size 1.
+            shares a scale has size 1. With blocks, both have the shape of `weight`.
         """
         weight = np.asarray(weight, np.float32)
+        scale, zero_point = self._compact_parameters(weight)
+        return self._spread(scale, weight, np), self._spread(zero_point, weight, np)
+
+    def _compact_parameters(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns each scale and zero point once."""
         if self.learns:
             scale = _learned(self._start(weight, np), self._array(self.step_change), np)
             return scale, np.zeros(scale.shape, self.scheme.dtype)

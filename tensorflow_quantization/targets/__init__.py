@@ -6,13 +6,14 @@ from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.targets.onnxruntime import ONNXRUNTIME
 from tensorflow_quantization.targets.openvino import OPENVINO
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
-from tensorflow_quantization.targets.target import MatmulOperand, Placement, Target
+from tensorflow_quantization.targets.target import BlockRule, MatmulOperand, Placement, Target
 from tensorflow_quantization.targets.tensorrt import TENSORRT
 from tensorflow_quantization.text.messages import must_be_one_of
 
 __all__ = [
     "DEFAULT",
     "TARGETS",
+    "BlockRule",
     "MatmulOperand",
     "Placement",
     "Reason",

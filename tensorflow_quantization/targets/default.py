@@ -2,7 +2,7 @@
 
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.targets.table import LayerRule, by_table
-from tensorflow_quantization.targets.target import Target
+from tensorflow_quantization.targets.target import BlockRule, Target
 
 
 def _off(case: str) -> LayerRule:
@@ -27,4 +27,5 @@ DEFAULT = Target(
             "Multiply": _off("EfficientNetQDQCase"),
         }
     ),
+    blocks=BlockRule(),
 )

@@ -10,7 +10,7 @@ from tensorflow_quantization.model.op_traits import Trait
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.at_tensors import at_tensors, why_not
 from tensorflow_quantization.targets.kernel_rules import RECURRENT, KernelRules
-from tensorflow_quantization.targets.target import Target
+from tensorflow_quantization.targets.target import BlockRule, Target
 
 _RULES = KernelRules(
     # QLinearConv, QGemm and QLinearMatMul. There is no integer ConvTranspose.
@@ -51,4 +51,6 @@ ONNXRUNTIME = Target(
     why_not=why_not(_RULES),
     joins_with_one_scale=True,
     recurrent_weights=True,
+    # A MatMul of such weights becomes MatMulNBits.
+    blocks=BlockRule(partial=True),
 )

@@ -7,7 +7,7 @@ from tensorflow_quantization.model.op_traits import Trait
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.at_tensors import at_tensors, why_not
 from tensorflow_quantization.targets.kernel_rules import RECURRENT, KernelRules
-from tensorflow_quantization.targets.target import Target
+from tensorflow_quantization.targets.target import BlockRule, Target
 
 _RULES = KernelRules(
     # Measured: Convolution, GroupConvolution, ConvolutionBackpropData and MatMul run in int8.
@@ -52,4 +52,6 @@ OPENVINO = Target(
     why_not=why_not(_RULES),
     joins_with_one_scale=True,
     recurrent_weights=True,
+    # Measured: a FullyConnected expands such weights. OpenVINO does not load a file with a shorter last block.
+    blocks=BlockRule(),
 )

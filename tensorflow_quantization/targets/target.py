@@ -8,6 +8,7 @@ from enum import Enum
 
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.quantizers.scheme import BLOCK_BITS
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 
 
@@ -78,6 +79,19 @@ PlacementRule = Callable[[LayerGraph, SwitchedOff], dict[str, Placement]]
 
 
 @dataclass(frozen=True)
+class BlockRule:
+    """The weights in blocks that a runtime takes: blocks of inputs that share a scale, for each output channel.
+
+    Attributes:
+        bits: the numbers of bits; default 4 and 8.
+        partial: whether the last block may be shorter than the others; `False` by default.
+    """
+
+    bits: frozenset[int] = frozenset(BLOCK_BITS)
+    partial: bool = False
+
+
+@dataclass(frozen=True)
 class Target:
     """The integers of a runtime, and the rule that places its quantizers.
 
@@ -103,6 +117,8 @@ class Target:
         bits: the numbers of bits that the runtime computes with; `None` (default): 2 to 8.
         float8: the same runtime in FP8, E4M3: a target with its own placement and schemes with `floating=True`, which
             `quantize_model(dtype="float8_e4m3fn")` takes. `None` (default): it does not compute in FP8.
+        blocks: the weights in blocks that the runtime takes, which `quantize_model(block_size=...)` asks for; `None`
+            (default): none.
         recurrent_weights: the runtime loads recurrent layers whose weights are integers; `False` (default): a spec that
             names such a layer quantizes its input only.
         why_not: a function of a graph and a call that returns the `Reason` why `place` leaves the call out; `None`
@@ -119,3 +135,4 @@ class Target:
     bits: frozenset[int] | None = None
     recurrent_weights: bool = False
     float8: Target | None = None
+    blocks: BlockRule | None = None

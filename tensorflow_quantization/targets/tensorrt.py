@@ -14,7 +14,7 @@ from tensorflow_quantization.targets.structure import (
     unfolded_normalization_input,
 )
 from tensorflow_quantization.targets.table import LayerRule
-from tensorflow_quantization.targets.target import Target
+from tensorflow_quantization.targets.target import BlockRule, Target
 
 #: "Quantize all inputs of weighted operations", and not their outputs.
 _WEIGHTED = (
@@ -74,4 +74,7 @@ TENSORRT = Target(
     activations=QuantizationScheme(narrow_range=False),
     weights=QuantizationScheme(),
     float8=_FLOAT8,
+    # Measured by the engine of TensorRT for RTX 1.7: weights of 8 bits in blocks are floats in the engine, and a file
+    # with a shorter last block is not parsed.
+    blocks=BlockRule(bits=frozenset({4})),
 )

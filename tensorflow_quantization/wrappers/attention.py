@@ -30,8 +30,8 @@ from tensorflow_quantization.model.keras_internals import (
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
 from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import EinsumDenseQuantizeWrapper
+from tensorflow_quantization.wrappers.products import PROJECTIONS
 
-_PROJECTIONS = ("query", "key", "value", "gate", "output")
 #: The projections whose outputs are operands of a product of activations.
 _FACTORS = ("query", "key", "value")
 
@@ -147,7 +147,7 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
         if not self.layer.built:
             self.layer.build(query_shape, value_shape, key_shape)
         super().build([query_shape, value_shape] if key_shape is None else [query_shape, value_shape, key_shape])
-        for name in _PROJECTIONS:
+        for name in PROJECTIONS:
             dense = projection(self.layer, name)
             if dense is not None:
                 self.parts[name] = self._wrap(name, dense)

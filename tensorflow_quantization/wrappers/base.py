@@ -18,6 +18,7 @@ from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.wrappers.bias import add_to_channels, integer_bias
 from tensorflow_quantization.wrappers.channels import is_depthwise, output_channel_axis
 from tensorflow_quantization.wrappers.keras2 import Keras2Attribute
+from tensorflow_quantization.wrappers.products import check_has_blocks
 from tensorflow_quantization.wrappers.refusing import refuse_keras_quantize
 from tensorflow_quantization.wrappers.substitution import call_with
 
@@ -244,14 +245,15 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             input_shape: the shape of the input, a tuple with the batch axis; a list of shapes for several inputs.
 
         Raises:
-            ValueError: `one_scale` for a layer without exactly one quantized input, or the layer has no kernel of the
-                name `kernel_type`.
+            ValueError: `one_scale` for a layer without exactly one quantized input, the layer has no kernel of the
+                name `kernel_type`, or it cannot have the blocks of `weight_scheme`.
         """
         super().build(input_shape)
         refuse_keras_quantize(self)
         self._build_input_quantizers(len(tree.flatten(tree.map_shape_structure(lambda shape: 0, input_shape))))
         if self.quantize_weights:
             self._check_kernels()
+            check_has_blocks(self.layer, self.weight_scheme)
             for kernel in self.kernels:
                 axis = self._kernel_axis(kernel)
                 scheme = QuantizationScheme(**{**self.weight_scheme.get_config(), "axis": axis})

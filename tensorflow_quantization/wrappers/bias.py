@@ -40,7 +40,7 @@ def integer_bias(wrapper: Any, xp: Any = ops) -> Any:
     Returns:
         A float32 tensor or array. Its shape is the bias' shape, or (channels,) for a layer without a bias into which a
         BatchNormalization is folded. `None` if nothing is rounded: there is no quantized kernel, no quantized input, no
-        bias at all, or the layer multiplies numbers of FP8.
+        bias at all, or the layer multiplies numbers of FP8 or weights in blocks.
     """
     quantizer, kernel = _last_product(wrapper)
     if quantizer is None or kernel is None:
@@ -55,6 +55,8 @@ def integer_bias(wrapper: Any, xp: Any = ops) -> Any:
     weights = wrapper.weight_quantizers[kernel]
     if quantizer.scheme.floating or weights.scheme.floating:
         return None  # products of FP8 numbers are summed in float, and so is the bias
+    if weights.scheme.block_size is not None:
+        return None  # such weights are multiplied in float
     if xp is np:
         (scale, _), (weight_scale, _) = quantizer.parameters(), weights.parameters(merged_array(wrapper.layer, kernel))
     else:

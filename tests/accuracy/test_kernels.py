@@ -41,6 +41,26 @@ def test_one_weight_of_each_channel_is_pinned():
     assert np.array_equal(pinned.sum(axis=1), np.ones((1, 6)))
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(layers.Dense(6), (40,)), (layers.EinsumDense("abc,cde->abde", (None, 2, 3)), (4, 40))]
+)
+def test_quantizing_again_gives_the_chosen_integers_of_blocks(layer, shape):
+    inputs = keras.Input(shape)
+    quantized = quantize_model(keras.Model(inputs, layer(inputs)), target="onnxruntime", block_size=16)
+    (kernel,) = kernels_of(quantized)
+    value = np.random.default_rng(0).standard_normal(layer.kernel.shape).astype("float32")
+    value[:16, 0] = 0.0
+    kernel.wrapper.layer.kernel.assign(value)
+    weight, scale, pinned = kernel.matrices()
+    assert weight.shape == scale.shape == pinned.shape == (1, 40, 6)
+    assert all(pinned[0, rows].sum(axis=0).min() == 1 for rows in (slice(16), slice(16, 32), slice(32, 40)))
+    assert pinned[0, :16, 0].all()
+    chosen = np.random.default_rng(1).integers(-7, 8, weight.shape)
+    chosen = np.where(pinned, kernel.form.matrix(kernel.quantizer.integers(kernel.value)), chosen)
+    kernel.assign(np.where(pinned, weight, chosen * scale))
+    assert np.array_equal(kernel.form.matrix(kernel.quantizer.integers(kernel.value)), chosen)
+
+
 def test_low_rank_factors_stay():
     kernel = only_kernel(layers.Dense(6), (10,))
     dense = kernel.wrapper.layer

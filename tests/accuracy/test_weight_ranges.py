@@ -39,6 +39,20 @@ def test_each_channel_has_the_range_of_least_error(kind, bits, seed):
         assert got[channel] <= min(errors) * (1 + 1e-3) + 1e-9
 
 
+def test_each_block_is_clipped_for_itself():
+    inputs = keras.Input((40,))
+    made = quantize_model(keras.Model(inputs, keras.layers.Dense(6)(inputs)), target="onnxruntime", block_size=16)
+    (kernel,) = kernels_of(made)
+    value = np.random.default_rng(0).standard_t(2, (40, 6)).astype("float32")
+    kernel.wrapper.layer.kernel.assign(value)
+    before = np.square(kernel.quantizer.dequantized(value) - value)
+    clip_weights(made)
+    after = np.square(kernel.quantizer.dequantized(kernel.value) - value)
+    for rows in (slice(16), slice(16, 32), slice(32, 40)):
+        assert (after[rows].sum(axis=0) <= before[rows].sum(axis=0) * (1 + 1e-5)).all()
+    assert after.sum() < 0.96 * before.sum()
+
+
 def test_it_pays_at_four_bits():
     model = depthwise()
     plain, clipped = quantize_model(model, weight_bits=4), clip_weights(quantize_model(model, weight_bits=4))

@@ -197,3 +197,8 @@ def test_unknown_ranges_are_refused(ranges):
 def test_channel_axis_is_refused():
     with pytest.raises(ValueError, match="per tensor"):
         ActivationQuantizer(QuantizationScheme(axis=-1))
+
+
+def test_blocks_are_refused():
+    with pytest.raises(ValueError, match="the scheme has block_size 32, which is for weights"):
+        ActivationQuantizer(QuantizationScheme(4, block_size=32))

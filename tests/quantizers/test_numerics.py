@@ -11,6 +11,7 @@ from keras import ops
 
 from tensorflow_quantization.quantizers import QuantizationScheme, numerics
 from tensorflow_quantization.quantizers.fake_quantize import fake_quantize
+from tensorflow_quantization.quantizers.scale_groups import reduced_axes
 
 schemes = st.builds(
     QuantizationScheme,
@@ -187,7 +188,7 @@ def test_zero_point_is_added_after_rounding():
 def test_weight_range_keeps_the_channel_axes(axis, reduced, shape):
     scheme = QuantizationScheme(axis=axis)
     weight = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype("float32")
-    assert numerics.reduced_axes(4, scheme) == reduced
+    assert reduced_axes(4, scheme) == reduced
     for xp in (np, ops):
         array = weight if xp is np else ops.convert_to_tensor(weight)
         low, high = (ops.convert_to_numpy(v) for v in numerics.weight_range(array, scheme, xp))

@@ -60,3 +60,20 @@ def test_numbers_of_fp8():
 def test_fp8_has_one_form(other):
     with pytest.raises(ValueError, match="have 8 bits, are signed and symmetric"):
         QuantizationScheme(floating=True, **other)
+
+
+@pytest.mark.parametrize("size", [8, 24, 0, -32, 32.0, "32", True])
+def test_block_sizes_are_powers_of_two_of_at_least_16(size):
+    with pytest.raises(ValueError, match=f"block_size must be a power of two of at least 16.*got {size!r}"):
+        QuantizationScheme(4, block_size=size)
+
+
+@pytest.mark.parametrize("others", [{"bits": 3}, {"symmetric": False}, {"signed": False}, {"floating": True}])
+def test_blocks_are_for_symmetric_integers_of_4_or_8_bits(others):
+    with pytest.raises(ValueError, match="Weights in blocks are signed, symmetric integers of 4 or 8 bits"):
+        QuantizationScheme(**{"bits": 8, **others}, block_size=32)
+
+
+def test_blocks_survive_json():
+    scheme = QuantizationScheme(bits=4, axis=-1, block_size=32)
+    assert QuantizationScheme.from_config(json.loads(json.dumps(scheme.get_config()))) == scheme

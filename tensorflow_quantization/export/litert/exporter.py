@@ -170,18 +170,19 @@ def _check_bits(graph: LayerGraph) -> None:
 
 
 def _check_weights(graph: LayerGraph) -> None:
-    """Raises: ExportError: weights have one scale or a zero point; the converter gives each channel its scale."""
+    """Raises: ExportError: weights have one scale, blocks or a zero point; the converter gives each channel a scale."""
     others = {}
     for call in graph.calls:
         for name, quantizer in getattr(call.operation, "weight_quantizers", {}).items():
-            if quantizer.scheme.axis is None or not quantizer.scheme.symmetric:
-                how = "per tensor" if quantizer.scheme.axis is None else "with a zero point"
+            scheme = quantizer.scheme
+            if scheme.axis is None or not scheme.symmetric or scheme.block_size is not None:
+                how = "per tensor" if scheme.axis is None else "in blocks" if scheme.block_size else "with a zero point"
                 others[call.path] = f"  {call.path}: {name} {how}"
     if others:
         raise ExportError(
             "LiteRT's files have weights with one scale per output channel and no zero point, but these layers have "
-            "others:\n" + "\n".join(others.values()) + "\nIn a QuantizeConfig, pass per_axis=True and symmetric=True "
-            "to the quantizer of the weights."
+            "others:\n" + "\n".join(others.values()) + "\nQuantize without block_size. In a QuantizeConfig, pass "
+            "per_axis=True and symmetric=True to the quantizer of the weights."
         )
 
 

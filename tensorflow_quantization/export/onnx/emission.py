@@ -14,6 +14,7 @@ from keras import tree
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.onnx.builder import DTYPES, Builder, array_dtype
 from tensorflow_quantization.export.onnx.composite import trace_function
+from tensorflow_quantization.export.onnx.quantized_weights import write_weight
 from tensorflow_quantization.export.onnx.registry import Emitter, find_emitter
 from tensorflow_quantization.export.onnx.values import Order, Value, keras_order, stored_array
 from tensorflow_quantization.model.graph import Call, LayerGraph
@@ -141,31 +142,16 @@ class Emission:
             The constant, an `onnx_ir.Value`; `None` if the layer has no such weight.
 
         Raises:
-            NotExpressibleError: the scales vary along an axis other than `axis`.
+            NotExpressibleError: the scales vary along an axis other than `axis`, or within blocks of its rows.
         """
         array = self.array(name)
         if array is None:
             return None
         quantizer = self._weight_quantizers.get(name)
         stored_as = stored_as or name
-        prefix = f"{self.path}/{stored_as}"
         if quantizer is None:
-            return self.builder.shared_initializer(prefix, transform(array))
-        self.builder.require_dtype(quantizer.scheme.dtype)
-        integers = transform(quantizer.integers(array))
-        scale, zero_point = (
-            _per_channel(transform(np.broadcast_to(p, array.shape)), p.size > 1, axis, name)
-            for p in quantizer.parameters(array)
-        )
-        arguments = [
-            self.builder.shared_initializer(prefix, integers),
-            self.builder.initializer(f"{prefix}_scale", scale),
-            self.builder.initializer(f"{prefix}_zero_point", zero_point),
-        ]
-        # A per-tensor scale has no axis. Leave the attribute out: checkers reject its default, 1, for a scalar.
-        return self.op(
-            "DequantizeLinear", *arguments, name=f"{stored_as}/DequantizeLinear", axis=axis if scale.ndim else None
-        )
+            return self.builder.shared_initializer(f"{self.path}/{stored_as}", transform(array))
+        return write_weight(self, quantizer, array, transform, axis, stored_as)
 
     def stored_weights(self) -> list[tuple[keras.Variable, np.ndarray]]:
         """The variables of quantized weights, each with its value in the file."""
@@ -174,6 +160,10 @@ class Emission:
             for name, quantizer in self._weight_quantizers.items()
             for pair in substitutes(self.operation, name, quantizer.dequantized(merged_array(self.operation, name)))
         ]
+
+    def is_in_blocks(self, name: str) -> bool:
+        """Whether the weight with this attribute name is quantized in blocks."""
+        return name in self._weight_quantizers and self._weight_quantizers[name].scheme.block_size is not None
 
     def is_quantized(self, name: str) -> bool:
         """Whether the weight with this attribute name is quantized."""
@@ -378,19 +368,6 @@ def to_numpy(x: Any, dtype: str) -> np.ndarray:
         with converting():
             array = keras.ops.convert_to_numpy(keras.ops.convert_to_tensor(x))
     return array.astype(array_dtype(dtype), copy=False)
-
-
-def _per_channel(array: np.ndarray, varies: bool, axis: int | None, name: str) -> np.ndarray:
-    """Scales or zero points of the shape of a weight, reduced to one number per channel or per tensor."""
-    if not varies:
-        return array.ravel()[0]
-    if axis is None:
-        raise NotExpressibleError(f"has per-channel scales for {name}, which here needs one scale")
-    by_channel = np.moveaxis(array, axis, 0)
-    vector = by_channel[(slice(None),) + (0,) * (array.ndim - 1)]
-    if not np.array_equal(by_channel, np.broadcast_to(vector.reshape(-1, *[1] * (array.ndim - 1)), by_channel.shape)):
-        raise NotExpressibleError(f"has scales for {name} that vary along an axis other than the output channels")
-    return vector
 
 
 def plain_name(name: str) -> str:

@@ -86,8 +86,9 @@ def export_onnx(
         OpsetError: `opset` is unknown, or older than an operator of the model.
         VerificationError: the file disagrees with the Keras model, or TensorRT does not build it.
         ExportError: another argument is wrong, weights or ranges are not finite, float16 cannot hold a weight or a
-            scale, the model is in FP8 and `target` or `verify_runtime` is not, or `target` has no exact encoding. This
-            is the base class of the three errors above; after each, an existing file is unchanged.
+            scale, the model is in FP8 and `target` or `verify_runtime` is not, `target` does not load its weights in
+            blocks, or `target` has no exact encoding. This is the base class of the three errors above; after each, an
+            existing file is unchanged.
         ImportError: `verify_runtime` is not installed; or `verify_with` is given, and ONNX Runtime is not.
 
     Examples:
@@ -107,6 +108,7 @@ def export_onnx(
     graph = graph.flatten().live()
     runtime = target or _target(graph)
     validation.check_runtime_dtypes(graph, runtime, verify_runtime)
+    validation.check_blocks(graph, runtime)
     builds = verify_runtime in BUILDERS
     if builds:
         check_can_build(graph, verify_with is not None)

@@ -105,10 +105,15 @@ def dtypes_other_than(allowed: Collection[str]) -> Predicate:
 
 
 def factors_other_than(allowed: Collection[str], *, weights: bool) -> Predicate:
-    """Weighted operators whose quantized weights, or activations, have a dtype that is not in `allowed`."""
+    """Weighted operators whose quantized weights, or activations, have a dtype that is not in `allowed`.
+
+    Weights in blocks with a float input are left out: runtimes expand them.
+    """
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for weighted in graph.weighted:
+            if weighted.weight_only:
+                continue
             for source in weighted.weights if weights else weighted.activations:
                 dtype = "" if source.dequantize is None else Quantization.of(source.dequantize).dtype
                 if dtype and dtype not in allowed:
@@ -263,16 +268,24 @@ def quantized_operators(names: Collection[str]) -> Predicate:
 
 
 def odd_blocks(sizes: Collection[int]) -> Predicate:
-    """INT4 weights without blocks, or with a block size that is not in `sizes`."""
+    """INT4 weights with a block size that is not in `sizes`."""
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for node in graph.dequantizes:
             q = Quantization.of(node)
-            if q.dtype == "int4" and q.block_size not in sizes:
-                what = f"its blocks hold {q.block_size} values" if q.block_size else "it has no blocks"
-                yield Violation((node,), what)
+            if q.dtype == "int4" and q.block_size and q.block_size not in sizes:
+                yield Violation((node,), f"its blocks hold {q.block_size} values")
 
     return find
+
+
+def one_scale_of_int4(graph: QdqGraph) -> Iterator[Violation]:
+    """INT4 weights that have one scale for all inputs of a channel, without blocks or in a single one."""
+    for node in graph.dequantizes:
+        q = Quantization.of(node)
+        if q.dtype != "int4" or (q.block_size and q.scale is not None and q.scale.shape[q.axis] > 1):
+            continue
+        yield Violation((node,), f"its one block holds {q.block_size} values" if q.block_size else "it has no blocks")
 
 
 def weights_with_offset(graph: QdqGraph) -> Iterator[Violation]:

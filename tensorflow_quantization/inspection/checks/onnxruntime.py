@@ -117,6 +117,15 @@ RULES = (
         keeps_float=True,
     ),
     Rule(
+        "weights-in-blocks",
+        "info",
+        "Weights in blocks are expanded while they are multiplied by floats, which the kernel may round to 8 bits.",
+        "To compute in integers of 8 bits without a scale per block, quantize without blocks.",
+        _MEASURED,
+        placement.weights_in_blocks,
+        keeps_float=True,
+    ),
+    Rule(
         "float-weights",
         "warning",
         "Weights are quantized in the file. ONNX Runtime quantizes float weights of a Conv with scales of its choice.",

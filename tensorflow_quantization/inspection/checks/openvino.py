@@ -99,6 +99,15 @@ RULES = (
         keeps_float=True,
     ),
     Rule(
+        "weights-in-blocks",
+        "info",
+        "Weights in blocks are expanded while they are multiplied by floats.",
+        "To compute in integers of 8 bits without a scale per block, quantize without blocks.",
+        _MEASURED,
+        placement.weights_in_blocks,
+        keeps_float=True,
+    ),
+    Rule(
         "weight-zero-point",
         "warning",
         "Weights are int8 with zero point 0: with uint8 weights or another zero point, the operator runs in float.",

@@ -35,10 +35,24 @@ def left_in_float(graph: QdqGraph) -> Iterator[Violation]:
             yield Violation((weighted.node,), f"neither factor of this {weighted.node.op_type} is quantized")
 
 
+def weights_in_blocks(graph: QdqGraph) -> Iterator[Violation]:
+    """Weighted operators with weights in blocks and a float input."""
+    for weighted in graph.weighted:
+        if weighted.weight_only:
+            found = Quantization.of(weighted.weight.dequantize)
+            what = f"its weights are {found.dtype} in blocks of {found.block_size}, and its input is float"
+            yield Violation((weighted.node, weighted.weight.dequantize), what)
+
+
 def _halves(graph: QdqGraph, through: Collection[str] = ()) -> Iterator[tuple[bool, Violation]]:
-    """Weighted operators with a quantizer on one factor only, and whether the other factor is a weight."""
+    """Weighted operators with a quantizer on one factor only, and whether the other factor is a weight.
+
+    Those whose weights have blocks multiply in float by intention, and are left out.
+    """
     through = CARRYING | frozenset(through)
     for weighted in graph.weighted:
+        if weighted.weight_only:
+            continue
         for index, source in enumerate(weighted.sources):
             other = weighted.sources[1 - index]
             if other.dequantize is not None and graph.source(weighted.node, index, through).dequantize is None:

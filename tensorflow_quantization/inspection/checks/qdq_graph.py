@@ -12,6 +12,7 @@ import onnx_ir as ir
 from tensorflow_quantization.onnx_graph.files import read_onnx, to_ir, with_shapes
 from tensorflow_quantization.onnx_graph.operators import BIASES, CARRYING, FACTORS
 from tensorflow_quantization.onnx_graph.queries import (
+    attribute,
     is_constant,
     is_dequantize,
     is_quantize,
@@ -40,6 +41,11 @@ class Source:
         found = producer(operand(self.dequantize, 0))
         return found if is_quantize(found) else None
 
+    @property
+    def in_blocks(self) -> bool:
+        """Whether it is a weight with one scale for each block of inputs."""
+        return self.is_weight and self.dequantize is not None and bool(attribute(self.dequantize, "block_size", 0))
+
 
 @dataclass(frozen=True)
 class WeightedNode:
@@ -61,6 +67,11 @@ class WeightedNode:
     def quantized(self) -> bool:
         """Whether both factors come from a DequantizeLinear."""
         return self.data.dequantize is not None and self.weight.dequantize is not None
+
+    @property
+    def weight_only(self) -> bool:
+        """Whether its weights have blocks and its input is float: a runtime multiplies in float, as is intended."""
+        return self.weight.in_blocks and self.data.dequantize is None
 
     @property
     def sources(self) -> tuple[Source, Source]:

@@ -92,11 +92,19 @@ RULES = (
     ),
     Rule(
         "int4-blocks",
-        "warning",
-        "TensorRT 10 and 11 read INT4 weights in blocks of 64 or 128 only.",
+        "info",
+        "TensorRT 10 and 11 read INT4 weights in blocks of 64 or 128, says the documentation.",
         "Quantize in blocks of 64 or 128 along the summed axis.",
         _TYPES,
         numerics.odd_blocks((64, 128)),
+    ),
+    Rule(
+        "int4-one-scale",
+        "info",
+        "INT4 weights have several blocks for each channel. With one scale, they are floats in the engine.",
+        "Quantize in smaller blocks along the summed axis.",
+        _BUILDER,
+        numerics.one_scale_of_int4,
     ),
     Rule(
         "integer-operator",

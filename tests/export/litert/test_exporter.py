@@ -18,6 +18,7 @@ from tensorflow_quantization.export import ExportError
 from tensorflow_quantization.export.litert import export_litert
 from tensorflow_quantization.export.verification.litert import run_file
 from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.targets import BlockRule
 from tensorflow_quantization.targets.litert import LITERT
 
 TESTS = Path(__file__).parents[2]
@@ -453,3 +454,14 @@ def test_weights_are_copied_a_few_times_only(tmp_path):
     assert run.returncode == 0, run.stderr[-4000:]
     # 20 as measured; with the weights as constants of the function it was 90 to 110.
     assert float(run.stdout.split()[-1]) < 40
+
+
+def test_weights_in_blocks_are_refused_with_their_layers(tmp_path):
+    target = replace(LITERT, name="own", blocks=BlockRule())
+    inputs = keras.Input((32,))
+    model = keras.Model(inputs, layers.Dense(4, name="second")(layers.Dense(8, name="first")(inputs)))
+    spec = QuantizationSpec()
+    spec.add("first", weight_bits=8, block_size=32)
+    made = quantize_model(model, target=target, quantization_spec=spec)
+    with pytest.raises(ExportError, match=r"quant_first: kernel in blocks\n.*without block_size"):
+        export_litert(made, tmp_path / "m.tflite")

@@ -31,6 +31,7 @@ BROKEN = [
     ("no-quantizers", v.float_model, "float"),
     ("not-quantized", v.float_model, "float"),
     ("not-quantized", v.one_layer_float, "float"),
+    ("weights-in-blocks", v.float_input_of_blocks, "float"),
     ("float-input", v.float_input, "float"),
     ("float-weights", v.float_weights, "integer"),
     ("input-adjacent", v.flatten_before_gemm, "float"),

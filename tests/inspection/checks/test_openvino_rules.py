@@ -31,6 +31,7 @@ BROKEN = [
     ("unknown-operator", v.unknown_domain, ""),
     ("no-quantizers", v.float_model, "float"),
     ("not-quantized", v.one_layer_float, "float"),
+    ("weights-in-blocks", v.float_input_of_blocks, "float"),
     ("half-quantized", v.float_input, "float"),
     ("half-quantized", v.float_weights, "float"),
     ("weight-zero-point", v.uint8_weights, "float"),

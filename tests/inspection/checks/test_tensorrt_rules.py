@@ -28,7 +28,8 @@ BROKEN = [
     ("pair-mismatch", "info", functools.partial(v.pair_mismatch, **INT8), INT8_KERNEL),
     ("weight-axis", "warning", functools.partial(v.conv_axis_1, **INT8), FLOAT),
     ("per-channel-activation", "warning", functools.partial(v.per_channel_activation, **INT8), FLOAT),
-    ("int4-blocks", "warning", v.int4_blocks_of_32, INT8_KERNEL),
+    ("int4-blocks", "info", v.int4_blocks_of_32, INT8_KERNEL),
+    ("int4-one-scale", "info", v.one_int4_block, FLOAT),
     ("integer-operator", "error", v.qlinear_conv, REFUSED),
     ("operator-dtype", "error", v.moved_bytes, REFUSED),
     ("operator-dtype", "error", v.cast_int16, REFUSED),
@@ -62,7 +63,6 @@ STRICTER = {
     "implicit-dtype": "ONNX says uint8: the Int8 kernel computes other numbers than the file",
     "dtype": "the Int8 kernel cannot hold the values of uint8",
     "opset": "the file is not valid ONNX",
-    "int4-blocks": "TensorRT 10 and 11",
     "weight-adjacent": "TensorRT 10 and 11",
     "residual-float": "more bytes in float, see test_a_quantized_shortcut_saves_bytes",
 }
@@ -259,3 +259,12 @@ def test_random_networks_of_our_own_without_findings_have_no_float_product(tmp_p
     explained = {finding.nodes[0] for finding in check_onnx(path) if finding.keeps_float and finding.nodes}
     in_float = {node.name for node in runtime_report(path, "tensorrt").multiplying if node.ran == "float"}
     assert in_float <= explained
+
+
+@pytest.mark.parametrize(("size", "kernel"), [(16, "weights Int4"), (256, "weights Int4"), (512, "(Float)")])
+def test_the_builder_reads_int4_weights_in_blocks_of_any_size_but_one_of_all(size, kernel, tmp_path):
+    def product(f):
+        return [f.op("MatMul", f.input((8, 512)), v.int4_blocks(f, 512, size))]
+
+    (node,) = built(product, tmp_path / "model.onnx").multiplying
+    assert kernel in node.kernel

@@ -16,6 +16,8 @@ def _keep_flattened(layer, values: Sequence[Value]) -> list[Order] | None:
 
 @emitter("Dense", layout=_keep_flattened)
 def dense(e: Emission, layer, x: Value) -> Value:
+    if e.is_in_blocks("kernel"):
+        x = e.arrange(x)  # permuted rows would tear the blocks apart
     rows = None if x.flattened is None else flattened_permutation(x.flattened)
     kernel = e.weight("kernel", lambda k: k if rows is None else k[rows], axis=1)
     bias = e.weight("bias")

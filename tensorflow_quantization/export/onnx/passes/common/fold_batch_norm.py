@@ -79,22 +79,26 @@ def _scale_scales(builder: Builder, dequantize: ir.Node, factor: np.ndarray, axi
     """Multiply the scales of a quantized weight by `factor`; if that is impossible, change nothing, return `False`."""
     values = [operand(dequantize, i) for i in range(3)]
     integers, scale, zero_point = (constant(v) for v in values)
-    if integers is None or scale is None or zero_point is None:
+    in_blocks = bool(attribute(dequantize, "block_size", 0))  # then there is no zero point
+    if integers is None or scale is None or (zero_point is None and not in_blocks):
         return False
-    if scale.ndim and attribute(dequantize, "axis", 1) != axis:
+    if scale.ndim and not in_blocks and attribute(dequantize, "axis", 1) != axis:
         return False
     shape = [1] * integers.ndim
     shape[axis] = -1
-    scale = np.broadcast_to(scale, factor.shape)
-    zero_point = np.broadcast_to(zero_point, factor.shape)
-    folded = scale.astype(np.float64) * np.abs(factor)
+    if not in_blocks:
+        scale = np.broadcast_to(scale, factor.shape)
+    zero_point = np.broadcast_to(0 if zero_point is None else zero_point, factor.shape)
+    folded = scale.astype(np.float64) * np.abs(factor.reshape(shape) if in_blocks else factor)
     if not (folded < np.finfo(np.float32).max).all():
         return False
     # Scales have to be positive: where the factor is (almost) zero, the integers become zero and the scale stays.
     vanishes = folded < _TINY
+    if in_blocks and vanishes.any():
+        return False
     zeros = zero_point.astype(np.float32).reshape(shape)  # float32 holds each integer of 8 bits and number of FP8
-    signs = np.where(vanishes, 0, np.sign(factor)).astype(np.float32).reshape(shape)
-    turned = zeros + signs * (integers.astype(np.float32) - zeros)
+    signs = np.sign(factor) if in_blocks else np.where(vanishes, 0, np.sign(factor))
+    turned = zeros + signs.astype(np.float32).reshape(shape) * (integers.astype(np.float32) - zeros)
     if not np.array_equal(turned.astype(integers.dtype).astype(np.float32), turned):
         return False
     arrays = (
@@ -107,5 +111,6 @@ def _scale_scales(builder: Builder, dequantize: ir.Node, factor: np.ndarray, axi
         if old is None or before is None or np.array_equal(before, new):
             continue
         dequantize.replace_input_with(index, builder.shared_initializer(f"{old.name}_folded", new))
-    dequantize.attributes["axis"] = ir.AttrInt64("axis", axis)
+    if not in_blocks:
+        dequantize.attributes["axis"] = ir.AttrInt64("axis", axis)
     return True

@@ -20,6 +20,7 @@ import onnx_ir as ir
 from tensorflow_quantization.export.onnx.builder import Builder
 from tensorflow_quantization.export.onnx.passes._rewriting import insert_integer_bias, replace
 from tensorflow_quantization.onnx_graph.queries import (
+    attribute,
     chains,
     constant,
     is_private,
@@ -47,7 +48,7 @@ def integer_bias(builder: Builder) -> int:
         if weight is None or bias is None or bias.ndim != 1:
             continue
         scale = _scale(data, weight)
-        reason = _why_not(product, add) if scale is not None else "a scale or the weight is not constant"
+        reason = _why_not(product, add) if scale is not None else "a scale or the weight is not constant, or has blocks"
         if scale is None or reason:
             logger.debug("%s stays a MatMul: %s", name_of(product), reason)
             continue
@@ -69,7 +70,12 @@ def _is_negligible(steps: np.ndarray, integers: np.ndarray) -> bool:
 
 
 def _scale(data: ir.Node, weight: ir.Node) -> np.ndarray | None:
-    """Input scale times weight scale; `None` if a scale is not constant, or the weight is not a constant matrix."""
+    """Input scale times weight scale; `None` if a scale is not constant, or the weight is not a constant matrix.
+
+    It is `None` for weights in blocks, too: there is no one step for the sum.
+    """
+    if attribute(weight, "block_size", 0):
+        return None
     integers, scales = constant(operand(weight, 0)), [constant(operand(node, 1)) for node in (data, weight)]
     if integers is None or integers.ndim != 2 or scales[0] is None or scales[1] is None:
         return None
