@@ -89,7 +89,7 @@ def make_function(graph: LayerGraph, io_dtype: str = "float32", expose: bool = F
     names = names_in_signature(graph)
 
     def compute(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with tf.name_scope(plain_name(call.path)):
+        with tf.name_scope(_scope(call)):
             try:
                 outputs = steps[call](*args, **kwargs)
                 for layer in (inner_layer(call.operation), call.operation) if call.is_layer and args else ():
@@ -116,6 +116,12 @@ def make_function(graph: LayerGraph, io_dtype: str = "float32", expose: bool = F
     signature = [tf.TensorSpec(t.shape, t.dtype, plain_name(t.name)) for t in graph.inputs]
     concrete = tf.function(run, autograph=False).get_concrete_function(*signature)
     return Function(concrete, quantized, list(concrete.variables))
+
+
+def _scope(call: Call) -> str:
+    """The name of a call as TensorFlow takes it for a scope: Keras calls a layer of class `_Points` "__points"."""
+    name = plain_name(call.path)
+    return name if name[0].isascii() and name[0].isalnum() else f"layer{name}"
 
 
 class _Steps:

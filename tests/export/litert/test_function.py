@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 from litert_files import assert_agrees, functional, quantized
-from small_models import randomize
+from small_models import data_for, randomize
 
 from tensorflow_quantization.export.litert import export_litert
 
@@ -97,3 +97,15 @@ def test_masks_reach_the_layers_that_read_them(tmp_path, front, layer):
     data[:2, 3:] = 0
     data = data.astype(inputs.dtype)
     export_litert(quantized(model, data), tmp_path / "m.tflite", verify_with=data)
+
+
+class _Scaled(layers.Layer):
+    """Keras calls it "__scaled", which TensorFlow does not take as the first name of a scope."""
+
+    def call(self, x):
+        return x * ops.cast(ops.shape(x)[1], x.dtype)
+
+
+def test_a_layer_whose_class_begins_with_an_underscore(tmp_path):
+    model = quantized(functional(lambda x: _Scaled()(_conv(x))))
+    export_litert(model, tmp_path / "m.tflite", verify_with=data_for(model))
