@@ -65,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_bits(group, "weight")
     arguments.add_bits(group, "activation")
+    group.add_argument(
+        "--block-size",
+        type=arguments.positive,
+        metavar="N",
+        help="dense layers and attention multiply floats by weights of --weight-bits, default 4, in which N inputs share "
+        "a scale: 16, 32, 64, ...; default: no blocks",
+    )
     arguments.add_choice(group, "--method", arguments.METHODS, "how ranges are estimated; default: %(default)s", "mse")
     group.add_argument(
         "--steps",
@@ -96,6 +103,8 @@ def check_arguments(options: argparse.Namespace) -> None:
     for name in ("weight_bits", "activation_bits"):
         if options.target == "litert" and getattr(options, name) not in (None, 8):
             raise argparse.ArgumentTypeError(f"LiteRT computes in 8 bits: leave --{name.replace('_', '-')} out")
+    if options.target == "litert" and options.block_size is not None:
+        raise argparse.ArgumentTypeError("LiteRT has no weights in blocks: leave --block-size out")
     if options.keep is not None and Path(options.keep).is_file():
         raise argparse.ArgumentTypeError(f"{options.keep} is a file. Pass the name of a folder to --keep.")
     if options.keep is not None and Path(options.keep).exists() and not options.force:
@@ -160,6 +169,7 @@ def _quantize(options: argparse.Namespace) -> Any:
                 target=options.target,
                 weight_bits=options.weight_bits,
                 activation_bits=options.activation_bits,
+                block_size=options.block_size,
                 effort=options.effort,
                 method=options.method,
             )

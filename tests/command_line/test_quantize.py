@@ -6,6 +6,7 @@ import sys
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from keras import layers
 from PIL import Image
@@ -162,6 +163,20 @@ def test_what_does_not_fit_the_model_is_said_before_any_work(folder, capsys, arg
     assert quantized(*arguments) == 2
     assert message in capsys.readouterr().err
     assert not (folder / "model.onnx").exists()
+
+
+def test_weights_in_blocks(folder, capsys):
+    assert quantized("--block-size", "16", "--json") == 0
+    file = onnx.load("model.onnx")
+    (scale,) = (i for i in file.graph.initializer if i.name.endswith("scores/kernel_scale"))
+    assert 9 in scale.dims  # of 144 inputs
+    assert any(i.data_type == onnx.TensorProto.INT4 for i in file.graph.initializer)
+    capsys.readouterr()
+    assert quantized("--block-size", "24", "--force") == 2
+    assert "block_size" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        quantized("--block-size", "16", output="model.tflite")
+    assert "leave --block-size out" in capsys.readouterr().err
 
 
 def test_a_module_registers_the_layers_of_the_model(folder, capsys):
