@@ -69,8 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--block-size",
         type=arguments.positive,
         metavar="N",
-        help="dense layers and attention multiply floats by weights of --weight-bits, default 4, in which N inputs share "
-        "a scale: 16, 32, 64, ...; default: no blocks",
+        help="dense layers and attention multiply floats by weights of --weight-bits, default 4, and N inputs share a "
+        "scale: 16, 32, 64, ...; default: no blocks",
     )
     arguments.add_choice(group, "--method", arguments.METHODS, "how ranges are estimated; default: %(default)s", "mse")
     group.add_argument(
