@@ -49,7 +49,7 @@ def main() -> None:
 
     print("1. Train a float model")
     model = residual_network()
-    train(model, x_train, y_train, epochs=5, learning_rate=3e-3)
+    train(model, x_train, y_train, epochs=2, learning_rate=3e-3)
     export_onnx(model, OUTPUT / "float.onnx")
     results = [evaluate("float", model, OUTPUT / "float.onnx", x_test, y_test)]
 
@@ -70,7 +70,7 @@ def main() -> None:
     )
 
     print("\n3. Fine-tune the quantized model")
-    train(quantized, x_train, y_train, epochs=2, learning_rate=3e-4)
+    train(quantized, x_train, y_train, epochs=1, learning_rate=3e-4)
     export_onnx(quantized, OUTPUT / "int8_fine_tuned.onnx", verify_with=x_test[:100])
     results += [evaluate("INT8 fine-tuned", quantized, OUTPUT / "int8_fine_tuned.onnx", x_test, y_test)]
     quantized.save(OUTPUT / "int8_fine_tuned.keras")
