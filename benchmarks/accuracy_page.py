@@ -48,8 +48,8 @@ of the outputs, against the float model in Keras: 6 dB more are half the error.
 
 The networks: `fer` (emotions of faces, separable convolutions), `upscaler` (super-resolution), `magika` (kinds of
 files), `hed` (edges, VGG16) and `silero` (voice activity, convolutions and an LSTM) come trained; `vowels` (speakers,
-LSTMs) is trained on JapaneseVowels, six small ones on Fashion-MNIST. All inputs are real, and those that are measured
-are not those of the calibration. Processors without VNNI saturate 8-bit products: so ONNX
+LSTMs) is trained on JapaneseVowels, six small ones on Fashion-MNIST. All inputs are real, and no input
+that is measured is in the calibration set. Processors without VNNI saturate 8-bit products: so ONNX
 Runtime is told to add in 32 bits (`session.x64quantprecision`), and OpenVINO runs each file as it comes and, after the
 same rounding, in floats; the better result counts.
 

@@ -11,7 +11,7 @@ from keras import layers
 
 from models import small_vit
 
-from .network import CACHE, TrainedNetwork, UnavailableError, written_whole
+from .network import TrainedNetwork, UnavailableError, load_or_train
 
 sys.path.append(str(pathlib.Path(__file__).parents[2] / "examples"))
 
@@ -131,13 +131,7 @@ def fashion_network(name: str, seed: int) -> TrainedNetwork:
     build, epochs = NETWORKS[name]
     keras.utils.set_random_seed(seed)
     model = build()
-    weights = CACHE / f"{name}-{seed}.weights.h5"
-    if weights.exists():
-        model.load_weights(weights)
-    else:
-        train(model, x_train, y_train, epochs)
-        with written_whole(weights) as partial:
-            model.save_weights(partial)
+    load_or_train(model, f"{name}-{seed}", lambda: train(model, x_train, y_train, epochs))
     return TrainedNetwork(name, model, x_train[:256], x_test, y_test)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -25,6 +25,17 @@ def written_whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
     partial = path.with_name(f"partial-{path.name}")
     yield partial
     partial.rename(path)
+
+
+def load_or_train(model: keras.Model, name: str, train: Callable[[], object]) -> None:
+    """Gives a model the weights that the cache has under this name; if there are none, trains it and keeps them."""
+    weights = CACHE / f"{name}.weights.h5"
+    if weights.exists():
+        model.load_weights(weights)
+        return
+    train()
+    with written_whole(weights) as partial:
+        model.save_weights(partial)
 
 
 @dataclasses.dataclass

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from .network import CACHE, TrainedNetwork, written_whole
+from .network import TrainedNetwork, load_or_train
 from .packages import pypi
 
 #: Steps of the longest sequence, and numbers in a step.
@@ -27,15 +27,9 @@ def vowels_network(seed: int) -> TrainedNetwork:
     x_test, y_test = read(folder / "JapaneseVowels_TEST.ts")
     keras.utils.set_random_seed(seed)
     model = vowels_model()
-    weights = CACHE / f"vowels-{seed}.weights.h5"
-    if weights.exists():
-        model.load_weights(weights)
-    else:
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
-        model.fit(x_train, y_train, 32, EPOCHS, verbose=0)
-        with written_whole(weights) as partial:
-            model.save_weights(partial)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(3e-3), loss, metrics=["accuracy"])
+    load_or_train(model, f"vowels-{seed}", lambda: model.fit(x_train, y_train, 32, EPOCHS, verbose=0))
     return TrainedNetwork("vowels", model, x_train[:256], x_test, y_test)
 
 

@@ -160,7 +160,7 @@ def merge_calibrations(paths: Sequence[Path], path: Path) -> None:
 
 
 def _digest(model: keras.Model) -> str:
-    """Returns a digest of all weights but those of quantizers, in whatever order the model has them."""
+    """Returns a digest of the weights of the layers, without the quantizers', in whatever order the model has them."""
     quantizers = [x for x in sublayers(model) if isinstance(x, (ActivationQuantizer, WeightQuantizer))]
     left_out = {id(variable) for quantizer in quantizers for variable in quantizer.weights}
     arrays = [float32_array(variable) for variable in model.weights if id(variable) not in left_out]

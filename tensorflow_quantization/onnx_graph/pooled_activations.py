@@ -11,6 +11,8 @@ from tensorflow_quantization.onnx_graph.queries import attribute, is_constant, p
 
 #: They fall and rise: the activation of the maximum is not the maximum of the activations.
 _FALLING_AND_RISING = frozenset({"Abs", "Gelu", "HardSwish", "Mish", "Swish"})
+#: What an activation that is a product is made of.
+_ELEMENTWISE = POINTWISE | {"Erf"}
 #: Operators between a tensor and its product with itself; `gelu` has the longest chain: Div, Erf, Add, Mul.
 _STEPS = 5
 
@@ -64,9 +66,7 @@ def _is_gate(product: ir.Node, value: ir.Value) -> bool:
     """Whether the other factor is a function of `value`, element by element."""
     others = [factor for factor in product.inputs if factor is not value]
     for _ in range(_STEPS):
-        nodes = [
-            node for other in others if (node := producer(other)) is not None and node.op_type in {*POINTWISE, "Erf"}
-        ]
+        nodes = [node for other in others if (node := producer(other, *_ELEMENTWISE)) is not None]
         others = [x for node in nodes for x in node.inputs if x is not None and not is_constant(x)]
         if any(other is value for other in others):
             return True

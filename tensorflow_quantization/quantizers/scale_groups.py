@@ -2,8 +2,8 @@
 
     kernel (K, M), blocks of 32   →   groups (ceil(K / 32), 32, M): one scale for each [i, :, j]
 
-All functions here take the weight in the shape of its layer. K runs over all axes but those of the output channels, in
-their order: a kernel (heads, size, M) of an attention's last projection has K = heads x size.
+All functions here take the weight in the shape of its layer. K runs over all axes but the channel axes, in their
+order: a kernel (heads, size, M) of an attention's last projection has K = heads x size.
 """
 
 from __future__ import annotations
