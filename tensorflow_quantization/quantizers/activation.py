@@ -131,7 +131,7 @@ class ActivationQuantizer(keras.layers.Layer):
         batches = ops.convert_to_tensor(self.batches)
         range_ = ops.convert_to_tensor(self.range)
         if self.learns:
-            updated = ops.where(batches > 0, range_, self._lsq_start(x))
+            updated = replicas.either(batches > 0, lambda: range_, lambda: self._lsq_start(x))
         else:
             updated = OBSERVERS[self.ranges](range_, replicas.batch_range(x), batches)
             if not self.trainable:  # like a BatchNormalization with `trainable=False`, which keeps its statistics

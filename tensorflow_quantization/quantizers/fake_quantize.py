@@ -1,7 +1,8 @@
-"""Fake quantization with its gradient. A faster kernel of a backend would replace these functions, and no others."""
+"""Fake quantization with its gradient, in each training step."""
 
 from __future__ import annotations
 
+import keras
 from keras import ops
 
 from tensorflow_quantization.quantizers import numerics
@@ -22,23 +23,7 @@ def fake_quantize(x, scale, zero_point, scheme: QuantizationScheme):
     Returns:
         A float32 tensor in the shape of `x`.
     """
-    scale, zero_point = ops.stop_gradient(scale), ops.stop_gradient(zero_point)
-    # Shifting the limits saves two passes over `x`: adding the zero point and subtracting it again.
-    lowest, highest = scheme.qmin - zero_point, scheme.qmax - zero_point
-
-    # With clip and stop_gradient instead, the gradient is a select, which takes twice as long as this product.
-    @ops.custom_gradient
-    def straight_through(x):
-        def gradient(*args, upstream=None):
-            upstream = args[0] if upstream is None else upstream
-            inside = ops.logical_and(x >= lowest * scale, x <= highest * scale)
-            return upstream * ops.cast(inside, upstream.dtype)
-
-        if scheme.floating:
-            return numerics.quantize(x, scale, zero_point, scheme) * scale, gradient
-        return ops.clip(ops.round(x / scale), lowest, highest) * scale, gradient
-
-    return straight_through(x)
+    return _fake_quantize(x, ops.stop_gradient(scale), zero_point, scheme, None)
 
 
 def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, gradient_scale):
@@ -54,13 +39,61 @@ def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, grad
     Returns:
         A float32 tensor in the shape of `x`.
     """
-    # The first lines multiply the gradient of `scale` by `gradient_scale`. The value is exactly that of `scale`, since
-    # the difference is zero: integers in training are the integers of the file.
-    value = ops.stop_gradient(scale)
-    scale = value + gradient_scale * (scale - value)
-    ratio = ops.clip(x / scale, scheme.qmin - zero_point, scheme.qmax - zero_point)
-    rounded = ratio + ops.stop_gradient(numerics.nearest(ratio, scheme) - ratio)
-    return rounded * scale
+    return _fake_quantize(x, scale, zero_point, scheme, gradient_scale)
+
+
+def _fake_quantize(x, scale, zero_point, scheme, gradient_scale):
+    """Returns the rounded `x`; without a `gradient_scale`, `scale` has no gradient."""
+    # Shifting the limits saves two passes over `x`: adding the zero point and subtracting it again.
+    lowest, highest = _limits(zero_point, scheme)
+    kernel = _kernel_of_backend(scheme)
+    if kernel is not None:
+        return kernel(x, scale, lowest, highest, gradient_scale)
+
+    # With clip and stop_gradient instead, the gradient is a select, which takes twice as long as this product.
+    @ops.custom_gradient
+    def straight_through(x, scale):
+        if scheme.floating:
+            y = numerics.quantize(x, scale, zero_point, scheme) * scale
+        else:
+            y = ops.clip(ops.round(x / scale), lowest, highest) * scale
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            inside = ops.cast(ops.logical_and(x >= lowest * scale, x <= highest * scale), upstream.dtype)
+            if gradient_scale is None:
+                return upstream * inside, ops.zeros_like(scale)
+            # Equation 3 times the scale: what rounding adds where `x` is in the range, and the limit elsewhere.
+            to_scale = _sum_to(upstream * (y - x * inside), scale) / scale
+            return upstream * inside, to_scale * gradient_scale
+
+        return y, gradient
+
+    return straight_through(x, scale)
+
+
+def _limits(zero_point, scheme):
+    """Returns the least and the greatest integer, less the zero point: numbers where that is known without a tensor."""
+    zero_point = ops.stop_gradient(zero_point) if scheme.zero_point is None else scheme.zero_point
+    return scheme.qmin - zero_point, scheme.qmax - zero_point
+
+
+def _kernel_of_backend(scheme):
+    """Returns a kernel that replaces compiled code, or `None`."""
+    if keras.backend.backend() != "torch" or scheme.floating:
+        return None
+    import torch
+
+    from tensorflow_quantization.quantizers.torch_kernel import FakeQuantize
+
+    return None if torch.compiler.is_compiling() else FakeQuantize.apply
+
+
+def _sum_to(x, like):
+    """Returns the sum of `x` over the axes along which `like` was broadcast."""
+    shape = (1,) * (len(x.shape) - len(like.shape)) + tuple(like.shape)
+    axes = tuple(axis for axis, size in enumerate(shape) if size == 1)
+    return ops.reshape(ops.sum(x, axis=axes), like.shape) if axes else x
 
 
 def rounded(x, scale, zero_point, scheme: QuantizationScheme):

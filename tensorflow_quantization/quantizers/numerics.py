@@ -57,16 +57,15 @@ def scale_from_range(low: Array, high: Array, scheme: QuantizationScheme, xp=ker
         (scale, zero point), both float and in the shape of `low`. The scale is positive, in the unit of `low`; the zero
         point is a whole number.
     """
-    if scheme.fixed is not None:
-        scale, zero_point = scheme.fixed
-        return xp.zeros_like(low) + scale, xp.zeros_like(low) + zero_point
-    if scheme.symmetric and scheme.signed:
-        scale = _positive(xp.maximum(xp.abs(low), xp.abs(high)) / scheme.qmax, xp)
-        return scale, xp.zeros_like(scale)
     levels = scheme.qmax - scheme.qmin
-    if scheme.symmetric:
-        scale = _positive(xp.maximum(high, xp.zeros_like(high)) / levels, xp)
-        return scale, xp.zeros_like(scale) + scheme.qmin
+    if scheme.zero_point is not None:
+        if scheme.fixed is not None:
+            scale = xp.zeros_like(low) + scheme.fixed[0]
+        elif scheme.signed:
+            scale = _positive(xp.maximum(xp.abs(low), xp.abs(high)) / scheme.qmax, xp)
+        else:
+            scale = _positive(xp.maximum(high, xp.zeros_like(high)) / levels, xp)
+        return scale, xp.zeros_like(scale) + scheme.zero_point
     low = xp.minimum(low, xp.zeros_like(low))
     high = xp.maximum(high, xp.zeros_like(high))
     scale = _positive((high - low) / levels, xp)

@@ -45,6 +45,23 @@ def mean_magnitude(x):
     return ops.sum(sums[:, 0]) / ops.sum(sums[:, 1])
 
 
+def either(condition, if_true: Callable[[], Any], if_false: Callable[[], Any]):
+    """Returns one of two results, and computes the other only if replicas must exchange tensors for it.
+
+    An exchange within a branch is forbidden in TensorFlow, and would hang where replicas took different branches.
+
+    Args:
+        condition: a boolean scalar tensor.
+        if_true, if_false: functions of no arguments; they return tensors of the same shape.
+
+    Returns:
+        What the chosen function returns.
+    """
+    if _gather() is None:
+        return ops.cond(condition, if_true, if_false)
+    return ops.where(condition, if_true(), if_false())
+
+
 def _gather() -> Gather | None:
     """Returns how to see the tensors of all replicas; `None` if there is one, or if JAX shards the batch.
 

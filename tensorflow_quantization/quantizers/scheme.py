@@ -126,6 +126,15 @@ class QuantizationScheme:
         return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
 
     @property
+    def zero_point(self) -> int | None:
+        """The zero point of any range; `None`: it follows the range."""
+        if self.fixed is not None:
+            return self.fixed[1]
+        if not self.symmetric:
+            return None
+        return 0 if self.signed else self.qmin
+
+    @property
     def dtype(self) -> str:
         """The dtype in a file: "int8", "uint8" or "float8_e4m3fn"."""
         if self.floating:

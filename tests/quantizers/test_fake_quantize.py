@@ -54,6 +54,20 @@ def test_gradient_mask_is_per_channel():
     assert gradient.tolist() == [[0, 1], [0, 1]]
 
 
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("name", ["int8", "uint8", "affine"])
+def test_gradient_passes_at_the_limits_themselves(name, learned):
+    scheme, scale = SCHEMES[name], np.float32(0.5)  # a power of two: the limits are exact
+    zero_point = 30 if name == "affine" else 0
+    limits = np.float32([scheme.qmin - zero_point, scheme.qmax - zero_point]) * scale
+    x = np.float32([limits[0] - 0.25, *limits, limits[1] + 0.25])
+    parameters = tensors(scale, zero_point)
+    function = fake_quantize_learned if learned else fake_quantize
+    more = (0.5,) if learned else ()
+    (gradient,) = gradients(lambda x: ops.sum(function(x, *parameters, scheme, *more)), x)
+    assert gradient.tolist() == [0, 1, 1, 0]
+
+
 def test_no_gradient_goes_to_scale_and_zero_point():
     x = np.float32([0.3, 100.0, -100.0])
     found = gradients(
@@ -103,8 +117,7 @@ def test_learned_step_has_the_same_values_as_a_fixed_one(name):
     (x,) = tensors(np.random.default_rng(0).normal(size=1000))
     fixed = ops.convert_to_numpy(fake_quantize(x, *parameters, scheme))
     learned = ops.convert_to_numpy(fake_quantize_learned(x, *parameters, scheme, 0.01))
-    # The gradient scale is folded in and out of the step, which costs it a last bit.
-    np.testing.assert_allclose(learned, fixed, atol=1e-5)
+    np.testing.assert_array_equal(learned, fixed)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
