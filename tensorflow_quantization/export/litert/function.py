@@ -191,7 +191,8 @@ class _Steps:
             )
         if _is_joining(call) and (shared := _shared_quantizer(self._graph, call)) is not None:
             # LiteRT concatenates integers without rescaling, so the parts need the scale of the output.
-            return _joined(step, fake_quantize(shared), [quantizer_of(t) is not None for t in call.inputs])
+            quantize = fake_quantize(shared)
+            return _joined(step, [self._part(tensor, quantize, shared) for tensor in call.inputs])
         if _is_moving(call) and (moved := quantizer_of(call.inputs[0])) is not None:
             # Without this quantizer, the converter may use the scale of the reader for the moved tensor.
             quantize = fake_quantize(moved)
@@ -201,6 +202,21 @@ class _Steps:
             copy = rescaled(call.inputs[0])
             return lambda x, **kwargs: step(copy(x), **kwargs)
         return step
+
+    def _part(self, tensor: Tensor, quantize: Callable[[Any], Any], shared: ActivationQuantizer) -> Callable[[Any], Any]:
+        """How a tensor gets the scale of the concatenation that reads it."""
+        own = quantizer_of(tensor)
+        if own is None:
+            return quantize
+        others = [
+            _shared_quantizer(self._graph, reader) if _is_joining(reader) else None
+            for reader in self._graph.consumers(tensor)
+        ]
+        if own.scheme.fixed is None and own is not shared and all(other is shared for other in others):
+            # Without the copy, the kernel before would round to the shared scale alone, not to its own before.
+            copy = rescaled(tensor)
+            return lambda x: quantize(copy(x))
+        return identity  # the converter requantizes it, and does not accept two consecutive quantizers
 
     def _affine(self, call: Call) -> Affine | None:
         """Factor and shift of `call`, and of the calls before it in the same chain, on a quantized tensor."""
@@ -347,17 +363,17 @@ def _is_transparent(call: Call) -> bool:
     return isinstance(call.operation, ActivationQuantizer) or is_identity(call)
 
 
-def _joined(step: Step, quantize: Callable[[Any], Any], quantized: list[bool]) -> Step:
-    """`step` after quantizing the parts that are not quantized.
-
-    The converter requantizes the other parts, and it does not accept two consecutive quantizers.
-    """
+def _joined(step: Step, parts: list[Callable[[Any], Any]]) -> Step:
+    """`step` after its float tensors went through a function each."""
 
     def joined(*args, **kwargs):
-        done = iter(quantized)
+        functions = iter(parts)
 
         def part(x):
-            return x if not keras.ops.is_tensor(x) or next(done) or not x.dtype.is_floating else quantize(x)
+            if not keras.ops.is_tensor(x):
+                return x
+            function = next(functions)
+            return function(x) if x.dtype.is_floating else x
 
         return step(*tree.map_structure(part, args), **kwargs)
 

@@ -27,6 +27,11 @@ def _with_a_sum(x):
     return layers.Concatenate()([a, a + b])
 
 
+def _joined_twice(x):
+    a = layers.Dense(4)(x)
+    return layers.Dense(3)(layers.Concatenate()([layers.Maximum()([_conv(x), a]), a]))
+
+
 #: Functions of the input whose tensors share integers: an operator of LiteRT only moves, joins or selects them.
 SHARING = {
     "halves": lambda x: [_conv(y) for y in _two_halves(x)],
@@ -36,6 +41,7 @@ SHARING = {
     "block of YOLO": _csp_block,
     "block of YOLO with an activation": lambda x: _csp_block(x, "silu"),
     "concatenation with a sum of its part": _with_a_sum,
+    "part of a maximum and of its concatenation": _joined_twice,
     "maximum": lambda x: layers.Maximum()([_conv(x), _conv(x)]),
     "maximum of three": lambda x: _conv(ops.maximum(ops.maximum(_conv(x), _conv(x)), x)),
     "minimum of a tensor that another layer reads": lambda x: (
