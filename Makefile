@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wo
 CORE_TESTS := tests/model tests/quantize tests/quantizers tests/wrappers tests/calibration/test_observation.py tests/inspection/test_describe.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-exhaustive test-keras-oldest test-keras-nightly lint types docs release-check benchmark benchmark-export accuracy training latency tensorrt data clean
+.PHONY: help demo test test-slow test-exhaustive test-keras-oldest test-keras-nightly lint types docs release-check benchmark benchmark-export accuracy training latency tensorrt scale data clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -55,10 +55,9 @@ docs: $(VENV)/installed ## Build the documentation into site/
 release-check: $(VENV)/installed ## Build wheel and sdist, install each into a clean environment, and run it
 	$(BIN)/python scripts/release_check.py
 
-benchmark: $(VENV)/installed ## Measure what training, quantize_model and calibrate cost
+benchmark: $(VENV)/installed ## Measure what quantize_model and calibrate cost
 	@$(BIN)/python scripts/quietly benchmarks/quantize_time.py
 	@$(BIN)/python scripts/quietly benchmarks/calibrate_time.py
-	@$(BIN)/python scripts/quietly benchmarks/qat_overhead.py
 
 accuracy: $(VENV)/installed data ## Measure what quantization loses on trained networks beside the peers', for the documentation
 	@$(BIN)/python -m pip install --quiet '.[peers]'
@@ -76,6 +75,9 @@ tensorrt: $(VENV)/installed ## Ask NVIDIA's builder about our files and ModelOpt
 
 benchmark-export: $(VENV)/installed ## Measure exports beside Keras' own, for the documentation
 	@$(BIN)/python scripts/quietly benchmarks/export.py --docs docs/benchmarks
+
+scale: $(VENV)/installed ## Measure training steps by backend, and each function by the size of a network, for the documentation
+	@$(BIN)/python scripts/quietly benchmarks/scale.py --docs docs/benchmarks
 
 data: ## Get Fashion-MNIST from Debian's package where apt works; Keras downloads it elsewhere
 	@./scripts/get-data

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import gc
 import json
 import os
 import pathlib
@@ -21,6 +20,8 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+
+from memory import measure_call
 
 NETWORKS = ("ResNet50", "MobileNetV2", "EfficientNetB0", "InceptionV3", "ConvNeXtTiny", "ViT")
 #: For `--quick`: the smallest MobileNetV2.
@@ -56,26 +57,6 @@ def measure_export(exporter: str, name: str, path: str) -> dict[str, float]:
     }
     weights = sum(np.prod(v.shape) * np.dtype(v.dtype).itemsize for v in model.weights)
     return {**measure_call(calls[exporter]), "weights": int(weights)}
-
-
-def measure_call(call: Callable[[], object]) -> dict[str, float]:
-    """Seconds that a call takes, and bytes that this process takes beyond what it had (Linux; else not a number)."""
-    gc.collect()
-    before = resident("VmRSS", reset_peak=True)
-    start = time.perf_counter()
-    call()
-    return {"seconds": time.perf_counter() - start, "peak": resident("VmHWM") - before}
-
-
-def resident(entry: str, reset_peak: bool = False) -> float:
-    """Bytes of memory, now ("VmRSS") or at most ("VmHWM"), of this process."""
-    process = pathlib.Path("/proc/self")
-    if not process.exists():
-        return float("nan")
-    if reset_peak:
-        (process / "clear_refs").write_text("5")
-    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
-    return 1024 * int(status[entry].split()[0])
 
 
 def measure_chains(*depths: str) -> dict[str, float]:

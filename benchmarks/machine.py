@@ -20,7 +20,13 @@ def machine(packages: Iterable[str]) -> str:
             versions.append(f"{package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    return f"{_processor()}, {os.cpu_count()} cores; {', '.join(versions)}"
+    return f"{_processor()}, {_cores()}; {', '.join(versions)}"
+
+
+def _cores() -> str:
+    """How many cores this process may use."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return "one core" if count == 1 else f"{count} cores"
 
 
 def _processor() -> str:

@@ -54,7 +54,7 @@ def test_example_runs(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["calibrate_time", "export", "qat_overhead", "quantize_time"])
+@pytest.mark.parametrize("name", ["calibrate_time", "export", "quantize_time", "scale"])
 def test_benchmark_prints_its_table(name, tmp_path):
     assert "| --- |" in run(ROOT / "benchmarks" / f"{name}.py", tmp_path, "--quick")
 

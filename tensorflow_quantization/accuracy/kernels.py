@@ -74,13 +74,18 @@ class Kernel:
         variable.assign(float32_array(variable) + change)
 
 
-def kernels_of(layer: keras.layers.Layer) -> Iterator[Kernel]:
-    """Yields the kernels in a layer or a model that are quantized to symmetric integers, each once."""
+def kernels_of(layer: keras.layers.Layer, floating: bool = False) -> Iterator[Kernel]:
+    """Yields the kernels in a layer or a model that are quantized to symmetric integers, each once.
+
+    Args:
+        layer: a layer or a model.
+        floating: whether kernels of FP8 numbers count, too.
+    """
     for wrapper in wrappers_in(layer):
         for name, quantizer in wrapper.weight_quantizers.items():
             form = product_form(wrapper.layer, name, tuple(variable_of(wrapper.layer, name).shape))
             scheme = quantizer.scheme
-            if form is not None and scheme.symmetric and scheme.signed and not scheme.floating:
+            if form is not None and scheme.symmetric and scheme.signed and (floating or not scheme.floating):
                 yield Kernel(wrapper, name, quantizer, form)
 
 

@@ -43,6 +43,7 @@ def post_training_quantize(
     weight_bits: int | None = None,
     activation_bits: int | None = None,
     block_size: int | None = None,
+    dtype: str | None = None,
     quantization_spec: QuantizationSpec | None = None,
     effort: str = "fast",
     method: str = "mse",
@@ -68,6 +69,8 @@ def post_training_quantize(
         weight_bits, activation_bits: int, 2 to 8; default `None`, which is 8.
         block_size: int, the inputs that share a scale of the weights, as in `quantize_model`; default `None`: no
             blocks.
+        dtype: "float8_e4m3fn": numbers of FP8, for `target="tensorrt"`, as in `quantize_model`; default `None`:
+            integers.
         quantization_spec: `QuantizationSpec` of single layers, as in `quantize_model`; default `None`.
         effort: "fast" (default); or "best", which also trains the roundings block by block, for minutes, and pays at
             4 bits.
@@ -79,10 +82,12 @@ def post_training_quantize(
         The quantized model, calibrated. It trains, saves and exports as the result of `quantize_model` does.
 
     Raises:
-        TypeError, ValueError: as `quantize_model` and `calibrate`, or there is no such effort.
+        TypeError, ValueError: as `quantize_model` and `calibrate`, or there is no such effort, or not with this dtype.
     """
     if effort not in EFFORTS:
         raise ValueError(must_be_one_of("effort", EFFORTS, effort))
+    if effort == "best" and dtype is not None:
+        raise ValueError(f'effort="best" trains the roundings of integers: leave it out with dtype={dtype!r}.')
     batches = first_batches(LayerGraph.trace(model), data, _SAMPLES, "The calibration data")
     arguments: dict[str, Any] = {
         "target": target,
@@ -90,6 +95,7 @@ def post_training_quantize(
         "weight_bits": weight_bits,
         "activation_bits": activation_bits,
         "block_size": block_size,
+        "dtype": dtype,
     }
     plan_model(model, **arguments)  # raises what `quantize_model` would raise, before any work
     stages = _Stages(model, batches, verbose)

@@ -12,7 +12,7 @@ from tensorflow_quantization.accuracy.kernels import Kernel, check_quantized, ke
 from tensorflow_quantization.accuracy.layer_by_layer import Step, layer_by_layer
 from tensorflow_quantization.accuracy.second_moment import SecondMoment
 from tensorflow_quantization.model.weights import float32_array
-from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.quantizers import QuantizationScheme, numerics
 from tensorflow_quantization.quantizers.scale_groups import grouped, ungrouped
 
 #: Positions of each sample that are taken as rows.
@@ -47,7 +47,7 @@ def round_weights(quantized: keras.Model, data: Any = None) -> keras.Model:
     Returns:
         `quantized`. A kernel holds the chosen integers times their scale, so saving, exporting and training start from
         them. Kernels of custom layers keep the nearest integers; with data, kernels of layers that are called several
-        times do, too.
+        times do, too; without data, kernels of FP8 numbers.
 
     Raises:
         TypeError: `quantized` is no `keras.Model`.
@@ -72,7 +72,7 @@ class WeightRounding:
         self._random = np.random.default_rng(0)
 
     def improve(self, step: Step) -> None:
-        kernels = {(id(k.wrapper), k.name): k for k in kernels_of(step.call.operation)}
+        kernels = {(id(k.wrapper), k.name): k for k in kernels_of(step.call.operation, floating=True)}
         moments: dict[tuple[int, str], list[SecondMoment]] = {}
 
         def observe(wrapper, name, inputs):
@@ -106,7 +106,7 @@ def _choose(kernel: Kernel, moments: list[np.ndarray]) -> None:
     weight, scale, pinned = kernel.matrices()
     scheme = kernel.quantizer.scheme
     rounded = [
-        rounded_to_moment(w, s, p, moment, scheme.qmin, scheme.qmax)
+        rounded_to_moment(w, s, p, moment, scheme)
         for w, s, p, moment in zip(_parts(weight), _parts(scale), _parts(pinned), moments, strict=True)
     ]
     kernel.assign(np.where(pinned, weight, np.concatenate(rounded, axis=1) * scale))
@@ -148,23 +148,23 @@ def rounded_to_sums(weight, scale, pinned, qmin: int, qmax: int) -> np.ndarray:
     return np.where(free & (rank < np.round(np.abs(lacking))), moved, integers)
 
 
-def rounded_to_moment(weight, scale, pinned, moment, qmin: int, qmax: int) -> np.ndarray:
-    """Returns the integers of a weight for which dᵀ moment d is low, where d is their difference from the weight.
+def rounded_to_moment(weight, scale, pinned, moment, scheme: QuantizationScheme) -> np.ndarray:
+    """Returns the integers, or FP8 numbers, of a weight for which dᵀ moment d is low.
 
-    Coordinate descent from the nearest integers: an input after the other gets the integer that is best for the
-    integers of all others, so that dᵀ moment d never rises.
+    Here, d is their difference from the weight. Coordinate descent from the nearest integers: an input after the other
+    gets the integer that is best for the integers of all others, so that dᵀ moment d never rises.
 
     Args:
         weight: float, (G, K, M).
         scale: float, in the same shape; positive.
         pinned: bool, in the same shape; these keep the nearest integer.
         moment: float, (G, K, K); its diagonal is positive.
-        qmin, qmax: the lowest and the highest integer.
+        scheme: the integers; symmetric and signed.
 
     Returns:
-        Whole numbers, float, (G, K, M).
+        Whole numbers, or FP8 numbers, float, (G, K, M).
     """
-    integers = np.clip(np.round(weight / scale), qmin, qmax)
+    integers = numerics.quantize(weight, scale, 0.0, scheme, np)
     error = integers * scale - weight
     gradient = moment @ error
     curvature = np.maximum(np.diagonal(moment, axis1=1, axis2=2), np.finfo(np.float32).tiny)
@@ -177,7 +177,7 @@ def rounded_to_moment(weight, scale, pinned, moment, qmin: int, qmax: int) -> np
             within = moment[:, block, block]
             for i, k in enumerate(range(*block.indices(weight.shape[1]))):
                 best = error[:, k] - local[:, i] / curvature[:, k, None]
-                chosen = np.clip(np.round((weight[:, k] + best) / scale[:, k]), qmin, qmax)
+                chosen = numerics.quantize(weight[:, k] + best, scale[:, k], 0.0, scheme, np)
                 chosen = np.where(pinned[:, k], integers[:, k], chosen)
                 change = (chosen - integers[:, k]) * scale[:, k]
                 local += within[:, :, i, None] * change[:, None]

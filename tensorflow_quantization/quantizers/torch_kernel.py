@@ -51,5 +51,6 @@ def _inside(values, x, low, high):
     if isinstance(low, torch.Tensor):
         return values * torch.logical_and(x >= low, x <= high)
     # One pass instead of four. Its limits are excluded, so it gets the next numbers beyond ours.
-    below, above = np.nextafter(np.float32([low, high]), np.float32([-np.inf, np.inf])).tolist()
-    return torch.ops.aten.hardtanh_backward(values, x, below, above)
+    below = np.nextafter(np.float32(low), np.float32(-np.inf))
+    above = np.nextafter(np.float32(high), np.float32(np.inf))
+    return torch.ops.aten.hardtanh_backward(values, x, float(below), float(above))

@@ -89,11 +89,21 @@ class Draft:
         fixed = self.rules.fixed_ranges.get(Activation.SIGMOID)
         self.update(call, COMPUTED_IN_INTEGERS, gate=True, output=True, fixed_gate=fixed)
 
-    def is_quantized(self, tensor: Tensor) -> bool:
-        """Whether `tensor` has a quantizer, or a concatenation that reads it has one."""
-        readers = [call for call in self.graph.consumers(tensor) if Trait.JOINS in traits(call)]
-        calls = [tensor.producer, *readers]
-        return any(self.placements.get(call.path, Placement()).output for call in calls if call is not None)
+    def is_quantized(self, tensor: Tensor, for_all: bool = False) -> bool:
+        """Whether `tensor` has a quantizer, or a concatenation that reads it has one.
+
+        Args:
+            tensor: a tensor.
+            for_all: whether the quantizers of concatenations count only if each reader is one of them.
+        """
+        if tensor.producer is not None and self._has_output(tensor.producer):
+            return True
+        readers = self.graph.consumers(tensor)
+        joined = [Trait.JOINS in traits(reader) and self._has_output(reader) for reader in readers]
+        return bool(joined) and (all if for_all else any)(joined)
+
+    def _has_output(self, call: Call) -> bool:
+        return self.placements.get(call.path, Placement()).output
 
     def _why_float(self, call: Call) -> str | None:
         """Why a call is computed in float, a clause; `None` if it may be computed in integers."""

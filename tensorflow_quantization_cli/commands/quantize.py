@@ -29,6 +29,8 @@ EXAMPLES = (
 FINDINGS = "the file is written and verified, but a figure is below --min-snr or --min-integer-share"
 
 EFFORTS = ("fast", "best")
+#: Besides integers; `quantizers.scheme.FLOAT8`, which takes a second to import.
+DTYPES = ("float8_e4m3fn",)
 #: As many samples as `post_training_quantize` uses.
 MOST_SAMPLES = 256
 #: Samples that a file is verified on; each is compared layer by layer.
@@ -72,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="dense layers and attention multiply floats by weights of --weight-bits, default 4, and N inputs share a "
         "scale: 16, 32, 64, ...; default: no blocks",
     )
+    arguments.add_choice(group, "--dtype", DTYPES, "numbers of FP8, for tensorrt; default: integers")
     arguments.add_choice(group, "--method", arguments.METHODS, "how ranges are estimated; default: %(default)s", "mse")
     group.add_argument(
         "--steps",
@@ -105,6 +108,18 @@ def check_arguments(options: argparse.Namespace) -> None:
             raise argparse.ArgumentTypeError(f"LiteRT computes in 8 bits: leave --{name.replace('_', '-')} out")
     if options.target == "litert" and options.block_size is not None:
         raise argparse.ArgumentTypeError("LiteRT has no weights in blocks: leave --block-size out")
+    if options.dtype is not None and options.target != "tensorrt":
+        raise argparse.ArgumentTypeError(f"--dtype {options.dtype} is for --target tensorrt")
+    if options.dtype is not None:
+        for name in ("weight_bits", "activation_bits", "block_size"):
+            if getattr(options, name) is not None:
+                raise argparse.ArgumentTypeError(
+                    f"--{name.replace('_', '-')} is for integers: leave it out with --dtype"
+                )
+        if options.effort == "best":
+            raise argparse.ArgumentTypeError(
+                "--effort best trains the roundings of integers: leave it out with --dtype"
+            )
     if options.keep is not None and Path(options.keep).is_file():
         raise argparse.ArgumentTypeError(f"{options.keep} is a file. Pass the name of a folder to --keep.")
     if options.keep is not None and Path(options.keep).exists() and not options.force:
@@ -170,6 +185,7 @@ def _quantize(options: argparse.Namespace) -> Any:
                 weight_bits=options.weight_bits,
                 activation_bits=options.activation_bits,
                 block_size=options.block_size,
+                dtype=options.dtype,
                 effort=options.effort,
                 method=options.method,
             )

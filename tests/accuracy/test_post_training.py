@@ -28,6 +28,18 @@ def test_it_is_better_than_rounding_to_nearest_and_the_file_agrees(build, bits, 
     export_onnx(better, tmp_path / "model.onnx", verify_with=images(4))
 
 
+def test_numbers_of_fp8_are_chosen_too(tmp_path):
+    model, x = depthwise(), images(seed=5)
+    expected = outputs(model, x)
+    arguments = {"target": "tensorrt", "dtype": "float8_e4m3fn"}
+    plain = quantized(model, **arguments)
+    better = post_training_quantize(model, images(), **arguments, verbose=0)
+    assert decibels(expected, outputs(better, x)) > decibels(expected, outputs(plain, x)) + 1.5
+    export_onnx(better, tmp_path / "model.onnx", verify_with=images(4))
+    with pytest.raises(ValueError, match=r"trains the roundings of integers: leave it out with dtype='float8_e4m3fn'"):
+        post_training_quantize(model, images(), **arguments, effort="best")
+
+
 @pytest.mark.slow
 def test_networks_that_differ_by_factors_of_channels_are_quantized_alike():
     model, x = depthwise(), images(seed=5)

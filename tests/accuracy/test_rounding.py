@@ -12,6 +12,9 @@ from tensorflow_quantization import export_onnx, quantize_model
 from tensorflow_quantization.accuracy import round_weights
 from tensorflow_quantization.accuracy.kernels import kernels_of
 from tensorflow_quantization.accuracy.rounding import rounded_to_moment, rounded_to_sums
+from tensorflow_quantization.quantizers import QuantizationScheme
+
+INT4 = QuantizationScheme(bits=4)
 
 
 def problem(seed, groups=2, size=6, channels=3, heavy=False):
@@ -38,7 +41,7 @@ def cost(integers, weight, scale, moment):
 @given(seed=st.integers(0, 2**16), heavy=st.booleans(), blocks=st.booleans())
 def test_no_other_integer_of_one_weight_is_better(seed, heavy, blocks):
     weight, scale, pinned, moment = problem(seed, size=70 if blocks else 5, heavy=heavy)
-    chosen = rounded_to_moment(weight, scale, pinned, moment, -7, 7)
+    chosen = rounded_to_moment(weight, scale, pinned, moment, INT4)
     nearest = np.clip(np.round(weight / scale), -7, 7)
     least = np.einsum("gkm,gkl,glm->gm", chosen * scale - weight, moment, chosen * scale - weight)
     assert (
@@ -53,17 +56,32 @@ def test_no_other_integer_of_one_weight_is_better(seed, heavy, blocks):
         assert (cost(other, weight, scale, moment) >= cost(chosen, weight, scale, moment) - 1e-9).all()
 
 
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**16), heavy=st.booleans())
+def test_no_other_fp8_number_of_one_weight_is_better(seed, heavy):
+    weight, scale, pinned, moment = problem(seed, size=5, heavy=heavy)
+    fp8 = QuantizationScheme(floating=True)
+    scale = scale * 7 / fp8.qmax
+    chosen = rounded_to_moment(weight, scale, pinned, moment, fp8)
+    index = np.searchsorted(fp8.levels, chosen)
+    assert np.array_equal(fp8.levels[index], chosen)
+    for k, step in itertools.product(range(weight.shape[1]), (-1, 1)):
+        other = chosen.copy()
+        other[:, k] = fp8.levels[np.clip(index[:, k] + step, 0, len(fp8.levels) - 1)]
+        assert (cost(other, weight, scale, moment) >= cost(chosen, weight, scale, moment) - 1e-9).all()
+
+
 def test_pinned_weights_keep_the_nearest_integer():
     weight, scale, _, moment = problem(0)
     pinned = np.random.default_rng(1).random(weight.shape) < 0.5
-    chosen = rounded_to_moment(weight, scale, pinned, moment, -7, 7)
+    chosen = rounded_to_moment(weight, scale, pinned, moment, INT4)
     assert np.array_equal(chosen[pinned], np.round(weight / scale)[pinned])
 
 
 def test_without_correlations_the_nearest_integers_are_best():
     weight, scale, pinned, _ = problem(0)
     moment = np.broadcast_to(np.eye(6), (2, 6, 6))
-    assert np.array_equal(rounded_to_moment(weight, scale, pinned, moment, -7, 7), np.round(weight / scale))
+    assert np.array_equal(rounded_to_moment(weight, scale, pinned, moment, INT4), np.round(weight / scale))
 
 
 def test_without_data_each_channel_keeps_its_sum():

@@ -21,6 +21,7 @@ from tensorflow_quantization.export import validation
 from tensorflow_quantization.export.verification import onnx_runtimes
 from tensorflow_quantization.inspection.checks.check import RULES
 from tensorflow_quantization.inspection.runtime.runtime_report import RUNTIMES
+from tensorflow_quantization.quantizers.scheme import FLOAT8
 from tensorflow_quantization.targets import TARGETS
 from tensorflow_quantization_cli import main, start
 from tensorflow_quantization_cli.arguments import METHODS
@@ -390,4 +391,5 @@ def test_options_take_what_the_functions_take():
     assert export.OLDEST_OPSET == validation.MIN_OPSET
     assert METHODS == CALIBRATION_METHODS
     assert quantize.EFFORTS == post_training.EFFORTS
+    assert (FLOAT8,) == quantize.DTYPES
     assert quantize.MOST_SAMPLES == post_training._SAMPLES

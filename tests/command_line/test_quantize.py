@@ -179,6 +179,22 @@ def test_weights_in_blocks(folder, capsys):
     assert "leave --block-size out" in capsys.readouterr().err
 
 
+def test_numbers_of_fp8(folder, capsys):
+    fp8 = ("--dtype", "float8_e4m3fn")
+    assert quantized(*fp8, "--target", "tensorrt") == 0
+    file = onnx.load("model.onnx")
+    assert any(i.data_type == onnx.TensorProto.FLOAT8E4M3FN for i in file.graph.initializer)
+    capsys.readouterr()
+    for arguments, message in (
+        (["--target", "openvino"], "is for --target tensorrt"),
+        (["--target", "tensorrt", "--weight-bits", "4"], "--weight-bits is for integers"),
+        (["--target", "tensorrt", "--effort", "best"], "leave it out with --dtype"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            quantized(*fp8, *arguments, "--force")
+        assert message in capsys.readouterr().err
+
+
 def test_a_module_registers_the_layers_of_the_model(folder, capsys):
     (folder / "own_layers.py").write_text(
         "import keras\n\n\n@keras.saving.register_keras_serializable('own')\nclass Twice(keras.layers.Layer):\n"

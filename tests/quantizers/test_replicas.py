@@ -87,6 +87,12 @@ def test_learned_ranges_start_from_the_whole_batch_and_stay_equal(setting, tmp_p
             np.testing.assert_array_equal(value, found[0]["0 " + name.partition(" ")[2]])
 
 
+def test_either_computes_what_is_chosen():
+    x = keras.ops.convert_to_tensor(np.float32([-1.0, 3.0]))
+    assert keras.ops.convert_to_numpy(replicas.either(x[1] > 0, lambda: x, lambda: -x)).tolist() == [-1, 3]
+    assert keras.ops.convert_to_numpy(replicas.either(x[0] > 0, lambda: x, lambda: -x)).tolist() == [1, -3]
+
+
 def test_one_device_sees_its_own_batch():
     x = np.float32([[-1.0, 3.0], [0.5, -4.0]])
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(replicas.batch_range(x)), [-4.0, 3.0])

@@ -1,8 +1,10 @@
 import json
 
+import numpy as np
 import pytest
 
 from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.quantizers.numerics import scale_from_range
 from tensorflow_quantization.quantizers.scheme import check_bits
 
 
@@ -24,6 +26,24 @@ def test_integers_of_a_scheme(arguments, limits, dtype, saturates):
     assert (scheme.qmin, scheme.qmax) == limits
     assert scheme.dtype == dtype
     assert scheme.saturates is saturates
+
+
+@pytest.mark.parametrize(
+    ("arguments", "zero_point"),
+    [
+        ({}, 0),
+        ({"signed": False, "narrow_range": False}, 0),
+        ({"signed": False}, 1),
+        ({"floating": True}, 0),
+        ({"fixed": (1 / 256, -128), "symmetric": False}, -128),
+        ({"symmetric": False}, None),
+    ],
+)
+def test_zero_point_of_a_scheme_is_of_each_range(arguments, zero_point):
+    scheme = QuantizationScheme(**arguments)
+    assert scheme.zero_point == zero_point
+    found = {float(scale_from_range(np.float32(low), np.float32(2.0), scheme, np)[1]) for low in (-3.0, -0.5, 0.0)}
+    assert found == {zero_point} if zero_point is not None else len(found) == 3
 
 
 @pytest.mark.parametrize("bits", [1, 9, 0, -8, 8.0, "8", None, True])

@@ -27,7 +27,9 @@ def test_output_and_gradients_are_of_the_formula(scale, limits, layout):
     upstream = RNG.normal(size=x.shape).astype("float32")
     lowest, highest = -8.0, 7.0
     assert (np.abs(x / scale) == 8).any()
-    given = torch.from_numpy(x.transpose(2, 0, 1).copy()).permute(1, 2, 0) if layout == "moved axes" else torch.tensor(x)
+    given = (
+        torch.from_numpy(x.transpose(2, 0, 1).copy()).permute(1, 2, 0) if layout == "moved axes" else torch.tensor(x)
+    )
     given.requires_grad_()
     step = torch.tensor(scale, requires_grad=True)
     ends = [torch.full(scale.shape, end) if limits == "tensors" else end for end in (lowest, highest)]

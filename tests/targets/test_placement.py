@@ -192,8 +192,9 @@ def pooled(after):
         (lambda x: layers.AveragePooling2D(2)(layers.Conv2D(4, 1)(layers.MaxPooling2D()(x))), True),
         (lambda x: layers.ReLU()(layers.BatchNormalization()(x)), False),
         (lambda x: layers.Conv2D(4, 1)(layers.BatchNormalization()(layers.Concatenate()([x, x]))), False),
+        (lambda x: layers.Conv2D(4, 1)(layers.Concatenate()([layers.BatchNormalization()(x), x])), True),
     ],
-    ids=["conv", "concat, conv", "max pool, conv", "norm", "concat, norm, conv"],
+    ids=["conv", "concat, conv", "max pool, conv", "norm", "concat, norm, conv", "concat with norm, conv"],
 )
 def test_openvino_averages_integers_only_where_a_quantizer_reads_them(tmp_path, after, quantized):
     assert plan_model(pooled(after), target="openvino")["conv"].output is quantized

@@ -203,7 +203,9 @@ class _Steps:
             return lambda x, **kwargs: step(copy(x), **kwargs)
         return step
 
-    def _part(self, tensor: Tensor, quantize: Callable[[Any], Any], shared: ActivationQuantizer) -> Callable[[Any], Any]:
+    def _part(
+        self, tensor: Tensor, quantize: Callable[[Any], Any], shared: ActivationQuantizer
+    ) -> Callable[[Any], Any]:
         """How a tensor gets the scale of the concatenation that reads it."""
         own = quantizer_of(tensor)
         if own is None:

@@ -23,7 +23,7 @@ def place_rounding_kernels(draft: Draft) -> None:
         if draft.is_quantized(call.outputs[0]):
             draft.quantize(call.inputs[0], read_by(call))
     for call in kernels:
-        if draft.is_quantized(call.outputs[0]):
+        if draft.is_quantized(call.outputs[0], for_all=True):
             continue
         if draft.is_quantized(origin(call.inputs[0])):  # another reader needs this quantizer
             draft.quantize(call.outputs[0], _ROUNDED)

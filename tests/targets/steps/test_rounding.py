@@ -26,6 +26,17 @@ def test_input_of_an_average_is_quantized_where_its_output_is():
     assert quantized(draft) == ["average", "relu"]
 
 
+def test_average_that_is_concatenated_and_normalized_has_a_quantizer_for_both():
+    def joined(x):
+        y = averaged(x)
+        return layers.Concatenate(name="concat")([layers.BatchNormalization(name="norm")(y), y])
+
+    draft = draft_of(joined, RULES)
+    draft.quantize(call_of(draft, "concat").outputs[0], read_by(call_of(draft, "concat")))
+    place_rounding_kernels(draft)
+    assert quantized(draft) == ["concat", "relu", "average"]
+
+
 def test_output_of_an_average_is_quantized_where_its_input_is():
     draft = draft_of(averaged, RULES)
     average = call_of(draft, "average")
