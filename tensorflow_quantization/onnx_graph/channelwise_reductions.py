@@ -51,7 +51,7 @@ def channelwise_reductions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, 
     convolution whose weights have a scale per channel, or a Concat of tensors with different scales, too. A 1x1
     MaxPool or a Reshape after the reduction keeps them apart.
 
-    Activations that a file computes by several operators are not followed.
+    Not found: what comes after an activation of several operators, and factors before a sum with a float tensor.
 
     Args:
         nodes: nodes of a graph.
@@ -85,6 +85,7 @@ def reduced_axes(node: ir.Node, rank: int) -> tuple[int, ...] | None:
 
 
 def keeps_axes(node: ir.Node) -> bool:
+    """Whether the result of a reduction has the reduced axes, of size 1."""
     return node.op_type.startswith("Global") or bool(attribute(node, "keepdims", 1))
 
 
@@ -98,7 +99,8 @@ def _arranged(node: ir.Node) -> tuple[ir.Value | None, tuple[int, ...] | None, b
         return source, axes, True
     perm = attribute(transpose, "perm", (2, 1, 0))
     kept = [perm[axis] for axis in range(3) if axis not in axes]
-    return operand(transpose, 0), tuple(sorted(perm[axis] for axis in axes)), not keeps_axes(node) and kept == sorted(kept)
+    reduced = tuple(sorted(perm[axis] for axis in axes))
+    return operand(transpose, 0), reduced, not keeps_axes(node) and kept == sorted(kept)
 
 
 def _shape(value: ir.Value | None) -> tuple[int | None, ...] | None:
@@ -150,6 +152,15 @@ def _numbers(node: ir.Node) -> np.ndarray | None:
     return second if first is None else None if node.op_type == "Div" else first
 
 
+def _is_affine(node: ir.Node) -> bool:
+    return node.op_type == "BatchNormalization" or (node.op_type in _ARITHMETIC and _numbers(node) is not None)
+
+
+def _data(node: ir.Node) -> ir.Value | None:
+    """The operand of an affine operator that is not constant."""
+    return operand(node, 0) if constant(operand(node, 0)) is None else operand(node, 1)
+
+
 def _lies_along(numbers: np.ndarray, rank: int, axis: int = 1) -> bool:
     """Whether a constant has several numbers, all along one axis of a tensor of this rank."""
     shape = (1,) * (rank - numbers.ndim) + numbers.shape
@@ -157,20 +168,19 @@ def _lies_along(numbers: np.ndarray, rank: int, axis: int = 1) -> bool:
 
 
 def _moves_on(value: ir.Value) -> bool:
-    """Whether factors move on, past each reader of a reduction."""
+    """Whether factors move on, past a reader of a reduction, which then has no other operator that fuses alone."""
 
     def passed(node: ir.Node) -> bool:
         sizes = constant(operand(node, 1)) if node.op_type == "Reshape" else None
         return node.op_type in _PASSED_ON or (sizes is not None and len(sizes) == 2)
 
-    following = readers(value)
-    return bool(following) and not value.is_graph_output() and all(map(passed, following))
+    return any(map(passed, readers(value)))
 
 
 def _before(value: ir.Value | None, positive: bool) -> ir.Node | None:
     """The operator whose channelwise factor, or shift before which a factor comes, moves past the reduction."""
     shift: ir.Node | None = None
-    limited = False  # whether a Relu or the like keeps shifts from moving
+    limited = scaled = False  # whether a Relu or the like keeps shifts from moving; whether a factor takes them along
     while True:
         convolution, between = _convolution(value)
         if convolution is not None:
@@ -180,7 +190,8 @@ def _before(value: ir.Value | None, positive: bool) -> ir.Node | None:
         if node is None:
             return None
         if is_dequantize(node):
-            return node if Quantization.of(node).per_channel else shift
+            scheme = Quantization.of(node)
+            return node if scheme.per_channel and scheme.axis in (1, -2) else shift
         if node.op_type == "Concat":
             return node if _joins_scales(node) else shift if _dequantized(operand(node, 0)) else None
         if node.op_type == "BatchNormalization":
@@ -194,15 +205,19 @@ def _before(value: ir.Value | None, positive: bool) -> ir.Node | None:
                 if limited:
                     return None
                 shift = node if channelwise else shift
+                if shift is not None and scaled:
+                    return shift
             elif positive and (numbers <= 0).any():
                 return None
             elif channelwise or shift is not None:
                 return node if channelwise else shift
+            else:
+                scaled = True
         elif node.op_type in _PASSED_BY_FACTORS:
             limited = True
         elif node.op_type not in _PASSED and not _keeps_channels(node):
             return None
-        value = operand(node, 0) if constant(operand(node, 0)) is None else operand(node, 1)
+        value = _data(node)
 
 
 def _convolution(value: ir.Value | None) -> tuple[ir.Node | None, list[ir.Node]]:
@@ -212,48 +227,46 @@ def _convolution(value: ir.Value | None) -> tuple[ir.Node | None, list[ir.Node]]
         if node.op_type in ("Conv", "ConvTranspose"):
             folds = is_private(value) or not between or between[-1].op_type in ("Add", "Sub")
             return (node, between) if folds else (None, [])
-        if (between and not is_private(value)) or not (
-            node.op_type in ("BatchNormalization", "Identity") or (node.op_type in _ARITHMETIC and _numbers(node) is not None)
-        ):
+        if (between and not is_private(value)) or not (_is_affine(node) or node.op_type == "Identity"):
             break
         between.append(node)
-        value = operand(node, 0) if constant(operand(node, 0)) is None else operand(node, 1)
+        value = _data(node)
     return None, []
 
 
 def _of_convolution(convolution: ir.Node, between: list[ir.Node], shift: ir.Node | None) -> ir.Node | None:
     """What moves past a reduction from a convolution: the scales of integers, unless they are before a bias."""
-    scales = [producer(operand(convolution, index)) for index in (0, 1)]
+    data, weights = (producer(operand(convolution, index), "DequantizeLinear") for index in (0, 1))
     biased = operand(convolution, 2) is not None or any(
         node.op_type in ("Add", "BatchNormalization", "Sub") for node in between
     )
-    if biased or not all(map(is_dequantize, scales)):
+    if biased or data is None or weights is None:
         return None
-    factor = next((node for node in between if node.op_type in ("Div", "Mul") and _numbers(node).size > 1), None)
-    return factor or (convolution if Quantization.of(scales[1]).per_channel else shift)
+    for node in between:
+        numbers = _numbers(node)
+        if numbers is not None and numbers.size > 1:
+            return node
+    return convolution if Quantization.of(weights).per_channel else shift
 
 
 def _joins_scales(concat: ir.Node) -> bool:
     """Whether a Concat joins channels of dequantized tensors with different factors or shifts."""
-    found = [_dequantized(value) for value in concat.inputs]
-    if attribute(concat, "axis") not in (1, -2) or not all(found):
+    found = list(filter(None, map(_dequantized, concat.inputs)))
+    if attribute(concat, "axis") not in (1, -2) or len(found) < len(concat.inputs):
         return False
-    (first, plain), *others = found
-    return not plain or any(not alike or not same_parameters(first, node) for node, alike in others)
+    first, _ = found[0]
+    return any(changed or not same_parameters(first, node) for node, changed in found)
 
 
 def _dequantized(value: ir.Value | None) -> tuple[ir.Node, bool] | None:
-    """The DequantizeLinear that a tensor comes from, and whether nothing scales or shifts it after that."""
-    plain = True
-    while (node := producer(value)) is not None:
-        if is_dequantize(node):
-            return node, plain
-        arithmetic = node.op_type == "BatchNormalization" or (node.op_type in _ARITHMETIC and _numbers(node) is not None)
-        if not arithmetic and node.op_type not in _PASSED:
+    """The DequantizeLinear that a tensor comes from, and whether factors or shifts come after it."""
+    changed = False
+    while (node := producer(value)) is not None and not is_dequantize(node):
+        if not _is_affine(node) and node.op_type not in _PASSED:
             return None
-        plain = plain and not arithmetic
-        value = operand(node, 0) if constant(operand(node, 0)) is None else operand(node, 1)
-    return None
+        changed = changed or _is_affine(node)
+        value = _data(node)
+    return None if node is None else (node, changed)
 
 
 def _keeps_channels(node: ir.Node) -> bool:
