@@ -383,6 +383,19 @@ def pooled(activation, moved=False, affine=False, barrier=False, before=None):
     return build
 
 
+def reduced(barrier=False, rank=3):
+    """Factors of channels after the mean of sequences, or of images."""
+
+    def build(f):
+        ones = [1] * (rank - 2)
+        x = f.op("GlobalAveragePool", f.input((2, 8, *[5] * (rank - 2))))
+        if barrier:
+            x = f.op("MaxPool", x, kernel_shape=ones)
+        return [f.op("Mul", x, f.floats(1, 8, *ones))]
+
+    return build
+
+
 def without_zero_point(f):
     scale = f.constant(np.float32(0.05))
     x = f.op("DequantizeLinear", f.op("QuantizeLinear", f.input(), scale, name="victim"), scale)

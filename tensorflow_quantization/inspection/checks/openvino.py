@@ -169,6 +169,15 @@ RULES = (
         openvino_forms.activations_of_pools,
     ),
     Rule(
+        "channelwise-reduction",
+        "error",
+        "After a reduction of (batch, channels, steps), OpenVINO takes factors and shifts of channels for the batch. "
+        "With quantizers in the file, it moves factors from before a mean, sum, maximum or minimum there.",
+        'Export the model with export_onnx(target="openvino"), or insert a MaxPool of kernel 1 after the reduction.',
+        "Measured: OpenVINO 2026.4, tensors of rank 3; right for a batch of one",
+        openvino_forms.channelwise_reductions_of_sequences,
+    ),
+    Rule(
         "sequence-lengths",
         "error",
         "OpenVINO ignores sequence_lens of a GRU, LSTM or RNN if a size of its input is unknown, such as the batch.",

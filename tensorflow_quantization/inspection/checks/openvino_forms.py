@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, WeightedNode
 from tensorflow_quantization.inspection.checks.rule import Violation
+from tensorflow_quantization.onnx_graph.channelwise_reductions import channelwise_reductions
 from tensorflow_quantization.onnx_graph.operators import RECURRENT
 from tensorflow_quantization.onnx_graph.pooled_activations import pooled_activations
 from tensorflow_quantization.onnx_graph.quantization import Quantization
@@ -75,6 +76,13 @@ def activations_of_pools(graph: QdqGraph) -> Iterator[Violation]:
     """MaxPools of a convolution before an activation that is not monotonic."""
     for pool, activation in pooled_activations(graph.nodes):
         yield Violation((activation, pool), f"OpenVINO computes {name_of(pool)} after it")
+
+
+def channelwise_reductions_of_sequences(graph: QdqGraph) -> Iterator[Violation]:
+    """Reductions of tensors of rank 3 with which OpenVINO computes an operator with parameters of channels."""
+    for reduction, channelwise in channelwise_reductions(graph.nodes):
+        what = f"OpenVINO applies the parameters of {name_of(channelwise)} to the sequences of the batch"
+        yield Violation((reduction, channelwise), what)
 
 
 def sequence_lengths(graph: QdqGraph) -> Iterator[Violation]:

@@ -47,6 +47,7 @@ BROKEN = [
     ("counted-padding", v.counted_padding(128), ""),
     ("counted-padding", v.counted_padding(128, "Pad"), ""),
     ("pooled-activation", v.pooled("HardSwish"), ""),
+    ("channelwise-reduction", v.reduced(), ""),
     ("sequence-lengths", v.recurrent(read=(1,)), ""),
     ("sequence-lengths", v.recurrent(direction="reverse"), ""),
     ("recurrent-activation", v.recurrent("RNN", lengths=False, activations=["Softsign"]), ""),
@@ -105,6 +106,18 @@ def test_activations_are_computed_before_a_pool_where_the_rule_is_broken(tmp_pat
     path = file.save(tmp_path / "model.onnx", *build(file))
     assert ["pooled-activation"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
     x = np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype("float32")
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    off = np.abs(compiled(x)[0] - run(path, [x], optimize=False)[0]).max()
+    assert off > 0.02 if wrong else off < 1e-4
+
+
+@pytest.mark.parametrize(("options", "wrong"), [({}, True), ({"barrier": True}, False), ({"rank": 4}, False)])
+def test_channels_are_taken_for_the_batch_where_the_rule_is_broken(tmp_path, options, wrong):
+    """More forms: `tests/onnx_graph/test_channelwise_reductions.py`."""
+    file = QdqFile()
+    path = file.save(tmp_path / "model.onnx", *v.reduced(**options)(file))
+    assert ["channelwise-reduction"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
+    x = np.random.default_rng(0).normal(size=(2, 8, *[5] * (options.get("rank", 3) - 2))).astype("float32")
     compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     off = np.abs(compiled(x)[0] - run(path, [x], optimize=False)[0]).max()
     assert off > 0.02 if wrong else off < 1e-4

@@ -35,6 +35,7 @@ from tensorflow_quantization.export.onnx.passes.openvino.initial_states import i
 from tensorflow_quantization.export.onnx.passes.openvino.integer_convolution_bias import integer_convolution_bias
 from tensorflow_quantization.export.onnx.passes.openvino.pool_barriers import pool_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.quantize_before_reshape import quantize_before_reshape
+from tensorflow_quantization.export.onnx.passes.openvino.reduction_barriers import reduction_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.separate_sequences import separate_sequences
 from tensorflow_quantization.export.onnx.passes.openvino.shape_barriers import shape_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.strided_pointwise import strided_pointwise
@@ -68,7 +69,7 @@ COMMON: tuple[Pass, ...] = (
 #: Then, for one runtime: forms that it executes faster, or without which it returns wrong results.
 BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
     # A file without a target may run in OpenVINO, too, which returns wrong results without these passes.
-    DEFAULT.name: (clip_to_max, separate_sequences, initial_states, pool_barriers),
+    DEFAULT.name: (clip_to_max, separate_sequences, initial_states, pool_barriers, reduction_barriers),
     "onnxruntime": (
         merge_quantizers,
         unsigned_activations,
@@ -93,6 +94,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         initial_states,
         shape_barriers,
         pool_barriers,
+        reduction_barriers,
         remove_dead_code,  # the next pass looks at all readers of a tensor
         bounded_sums,
         int4_weights,
