@@ -35,22 +35,24 @@ from tensorflow_quantization.export.verification.timing import interleaved, summ
 BACKENDS = ("tensorflow", "jax", "torch")
 #: By backend: the arguments `jit_compile` of `compile`.
 JITS = {"tensorflow": ("auto", "no"), "jax": ("auto",), "torch": ("auto",)}
+#: Images of a step whose memory is measured: tensors are then most of it.
+LARGE_BATCH = 512
 MODES = ("ema", "learned", "frozen")
 DEPTHS = (10, 100, 1000, 5000)
 _JIT: dict[str, Any] = {"auto": "auto", "no": False}
 
 
-def batch() -> tuple[np.ndarray, np.ndarray]:
+def batch(size: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels, the same each time."""
     rng = np.random.default_rng(0)
-    return rng.normal(size=(BATCH, *INPUT)).astype("float32"), rng.integers(10, size=BATCH)
+    return rng.normal(size=(size, *INPUT)).astype("float32"), rng.integers(10, size=size)
 
 
-def training_step(keras: Any, model: Any, **options: Any) -> Callable[[], object]:
+def training_step(keras: Any, model: Any, size: int = BATCH, **options: Any) -> Callable[[], object]:
     """A function that trains one batch; of Keras 3 or tf-keras."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=keras.optimizers.SGD(0.01, momentum=0.9), loss=loss, **options)
-    x, y = batch()
+    x, y = batch(size)
     return lambda: model.train_on_batch(x, y)
 
 
@@ -84,13 +86,13 @@ def _timed(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, dic
 
 
 def measure_memory(mode: str) -> dict[str, float]:
-    """The most bytes that three steps take, with their compilation; bytes of the weights and of the quantizers."""
+    """The most bytes that two steps take, with their compilation; bytes of the weights and of the quantizers."""
     import keras
 
     float_model = resnet20(keras)
     model = float_model if mode == "float" else quantized(float_model, mode)
-    step = training_step(keras, model)
-    peak = measure_call(lambda: [step() for _ in range(3)])["peak"]
+    step = training_step(keras, model, LARGE_BATCH)
+    peak = measure_call(lambda: [step() for _ in range(2)])["peak"]
     weights = bytes_of(float_model)
     return {"peak": peak, "weights": weights, "quantizers": bytes_of(model) - weights}
 
@@ -218,7 +220,7 @@ def main() -> None:
         figures.measure(arguments.backends[0], "size", "chain", depth)
     if not arguments.quick:
         figures.measure(arguments.backends[0], "size", "decoder", 500)
-    text = page(figures.found, arguments.rounds)
+    text = page(figures.found, arguments.rounds, LARGE_BATCH)
     if arguments.docs is not None:
         arguments.docs.mkdir(parents=True, exist_ok=True)
         (arguments.docs / "scale.md").write_text(text)

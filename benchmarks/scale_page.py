@@ -17,12 +17,13 @@ _SIZES = ("network", "layers", "weights M", "quantize_model s", "calibrate s", "
 _PEERS = {"torch": "PyTorch, `prepare_qat_fx`", "tfmot": "TFMOT, tf-keras"}
 
 
-def page(figures: Mapping[str, Any], rounds: int) -> str:
+def page(figures: Mapping[str, Any], rounds: int, batch: int) -> str:
     """The Markdown page.
 
     Args:
         figures: by backend, step and arguments, as `scale.Figures` holds them.
         rounds: how often each step was timed.
+        batch: images of a step whose memory was measured.
     """
     found = {tuple(name.split()): values for name, values in figures.items()}
     memory = list(_memory_rows(found))
@@ -30,7 +31,7 @@ def page(figures: Mapping[str, Any], rounds: int) -> str:
         _HEAD.format(machine=machine(_PACKAGES), date=datetime.date.today().isoformat()),
         _STEPS_HEAD.format(rounds=rounds),
         markdown_table(_STEPS, list(_step_rows(found))),
-        *([_MEMORY_HEAD, markdown_table(_MEMORY, memory)] if memory else []),
+        *([_MEMORY_HEAD.format(batch=batch), markdown_table(_MEMORY, memory)] if memory else []),
         _SIZES_HEAD,
         markdown_table(_SIZES, list(_size_rows(found))),
     ]
@@ -52,8 +53,8 @@ step of its own framework."""
 
 _MEMORY_HEAD = """## Memory of training
 
-The most memory that three steps take beyond the process before them, with compilation; modes are ratios to float.
-Last: bytes of what quantizers hold in bytes of the weights."""
+The most memory that two steps with {batch} images take beyond the process before them, with compilation; modes are
+ratios to float. Last: bytes of what quantizers hold in bytes of the weights."""
 
 _SIZES_HEAD = """## By size
 
