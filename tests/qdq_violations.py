@@ -471,3 +471,19 @@ def unequal_concat(f):
 def shared_dequantizer(f):
     x = f.op("DequantizeLinear", *f.quantize(f.input(), dtype=INT8), name="victim")
     return [f.conv(x), f.conv(x)]
+
+
+def shared(reader="Relu", bias=None, barrier=False, private=False, batch=None):
+    """A quantized convolution, without a bias or with one, that is an output of the graph and has a reader."""
+
+    def build(f):
+        biases = () if bias is None else (f.constant(np.full(8, bias, np.float32)),)
+        x = f.pair(f.input((batch, 8, 8, 8)))
+        x = f.op("Conv", x, f.weights(8, 8, 3, 3), *biases, name="victim", pads=[1, 1, 1, 1])
+        if barrier:
+            x = f.op("MaxPool", x, kernel_shape=[1, 1])
+        more = (f.floats(1, 8, 1, 1),) if reader in ("Add", "Mul") else ()
+        y = f.op(reader, x, *more)
+        return [y] if private else [y, x]
+
+    return build

@@ -169,6 +169,15 @@ RULES = (
         openvino_forms.activations_of_pools,
     ),
     Rule(
+        "shared-convolution",
+        "error",
+        "A convolution of integers without a bias has one reader, if the batch has any size: OpenVINO gives one of "
+        "several readers the sums of the integers, without their scales.",
+        'Export the model with export_onnx(target="openvino"), or insert a 1x1 MaxPool after the convolution.',
+        "Measured: OpenVINO 2026.4; right with a bias that is not zero, and if all sizes are known",
+        openvino_forms.convolutions_without_scales,
+    ),
+    Rule(
         "channelwise-reduction",
         "error",
         "After a reduction of (batch, channels, steps), OpenVINO takes factors and shifts of channels for the batch. "

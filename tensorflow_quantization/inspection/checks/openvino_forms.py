@@ -20,6 +20,7 @@ from tensorflow_quantization.onnx_graph.queries import (
     producer,
     shape_of,
 )
+from tensorflow_quantization.onnx_graph.shared_convolutions import shared_convolutions
 
 #: The activations of recurrent operators that OpenVINO loads. ONNX' names have no fixed case.
 _RECURRENT_ACTIVATIONS = frozenset({"relu", "sigmoid", "tanh"})
@@ -76,6 +77,12 @@ def activations_of_pools(graph: QdqGraph) -> Iterator[Violation]:
     """MaxPools of a convolution before an activation that is not monotonic."""
     for pool, activation in pooled_activations(graph.nodes):
         yield Violation((activation, pool), f"OpenVINO computes {name_of(pool)} after it")
+
+
+def convolutions_without_scales(graph: QdqGraph) -> Iterator[Violation]:
+    """Convolutions of integers without a bias that several nodes read."""
+    for convolution, reader in shared_convolutions(graph.nodes):
+        yield Violation((convolution, reader), f"it has no bias, and not only {name_of(reader)} reads it")
 
 
 def channelwise_reductions_of_sequences(graph: QdqGraph) -> Iterator[Violation]:

@@ -48,6 +48,7 @@ BROKEN = [
     ("counted-padding", v.counted_padding(128, "Pad"), ""),
     ("pooled-activation", v.pooled("HardSwish"), ""),
     ("channelwise-reduction", v.reduced(), ""),
+    ("shared-convolution", v.shared(), ""),
     ("sequence-lengths", v.recurrent(read=(1,)), ""),
     ("sequence-lengths", v.recurrent(direction="reverse"), ""),
     ("recurrent-activation", v.recurrent("RNN", lengths=False, activations=["Softsign"]), ""),
@@ -196,3 +197,26 @@ def test_a_file_that_would_end_the_process_is_not_loaded(tmp_path):
     path = file.save(tmp_path / "model.onnx", *v.gemm_axis_1(file))
     with pytest.raises(ValueError, match=r"would crash on .*matrix-axis.*victim"):
         runtime_report(path, "openvino")
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        *(({"reader": name}, True) for name in ("Relu", "LeakyRelu", "GlobalAveragePool", "GlobalMaxPool", "Mul")),
+        ({"bias": 0.0}, True),
+        ({"bias": 0.5}, False),
+        ({"barrier": True}, False),
+        ({"private": True}, False),
+        ({"batch": 1}, False),
+        *(({"reader": name}, False) for name in ("Sigmoid", "Abs", "Elu", "Tanh", "Softplus", "Transpose")),
+    ],
+)
+def test_scales_are_lost_where_the_rule_is_broken(tmp_path, options, wrong):
+    file = QdqFile()
+    path = file.save(tmp_path / "model.onnx", *v.shared(**options)(file))
+    assert ["shared-convolution"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
+    x = np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype("float32")
+    results = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)
+    expected = run(path, [x], optimize=False)
+    off = max(np.abs(results[i] - y).max() / np.abs(y).max() for i, y in enumerate(expected))
+    assert off > 0.5 if wrong else off < 0.02  # a few sums saturate without VNNI

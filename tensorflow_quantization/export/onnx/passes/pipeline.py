@@ -38,6 +38,7 @@ from tensorflow_quantization.export.onnx.passes.openvino.quantize_before_reshape
 from tensorflow_quantization.export.onnx.passes.openvino.reduction_barriers import reduction_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.separate_sequences import separate_sequences
 from tensorflow_quantization.export.onnx.passes.openvino.shape_barriers import shape_barriers
+from tensorflow_quantization.export.onnx.passes.openvino.shared_convolutions import shared_convolutions
 from tensorflow_quantization.export.onnx.passes.openvino.strided_pointwise import strided_pointwise
 from tensorflow_quantization.export.onnx.passes.tensorrt.cast_bytes_first import cast_bytes_first
 from tensorflow_quantization.export.onnx.passes.tensorrt.integer_average_pooling import integer_average_pooling
@@ -69,7 +70,14 @@ COMMON: tuple[Pass, ...] = (
 #: Then, for one runtime: forms that it executes faster, or without which it returns wrong results.
 BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
     # A file without a target may run in OpenVINO, too, which returns wrong results without these passes.
-    DEFAULT.name: (clip_to_max, separate_sequences, initial_states, pool_barriers, reduction_barriers),
+    DEFAULT.name: (
+        clip_to_max,
+        separate_sequences,
+        initial_states,
+        pool_barriers,
+        reduction_barriers,
+        shared_convolutions,
+    ),
     "onnxruntime": (
         merge_quantizers,
         unsigned_activations,
@@ -95,6 +103,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         shape_barriers,
         pool_barriers,
         reduction_barriers,
+        shared_convolutions,
         remove_dead_code,  # the next pass looks at all readers of a tensor
         bounded_sums,
         int4_weights,

@@ -1,0 +1,51 @@
+"""Quantized convolutions without a bias that several nodes read, which OpenVINO computes without their scales."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx_ir as ir
+
+from tensorflow_quantization.onnx_graph.queries import constant, is_dequantize, operand, producer, readers, shape_of
+
+#: Readers that do not take the scales of the convolution, as measured; all others may.
+_HARMLESS = frozenset(
+    {"Abs", "Clip", "Elu", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Max", "Min", "ReduceSum", "Selu", "Sigmoid"}
+    | {"Softmax", "Softplus", "Sqrt", "Tanh", "Transpose"}
+)
+
+
+def shared_convolutions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node]]:
+    """Convolutions of integers without a bias, or with one of zeros, that several nodes read, each with a reader.
+
+    OpenVINO 2026.4 moves the scales of such a convolution into the operator after it, if a size is known only at run
+    time, such as the batch. If there are several readers, or the output of the convolution is an output of the graph,
+    one of them gets the sum of the integers. Measured: wrong with Relu, LeakyRelu, PRelu, Add, Mul, BatchNormalization,
+    pools, means, Reshape, Concat, Resize and quantizers; right with a bias that is not zero.
+
+    Args:
+        nodes: nodes of a graph.
+
+    Yields:
+        (Conv, a reader that may get integers).
+    """
+    for node in nodes:
+        if node.op_type != "Conv" or not all(is_dequantize(producer(operand(node, index))) for index in (0, 1)):
+            continue
+        bias = operand(node, 2)
+        numbers = _numbers(bias)
+        if bias is not None and (numbers is None or numbers.any()):
+            continue
+        (output,) = node.outputs
+        found = readers(output)
+        if None not in (shape_of(output) or (None,)):
+            continue
+        harmed = next((reader for reader in found if reader.op_type not in _HARMLESS), None)
+        if harmed is not None and len(found) + output.is_graph_output() > 1:
+            yield node, harmed
+
+
+def _numbers(bias: ir.Value | None):
+    """The constant in a bias, or its integers."""
+    source = producer(bias)
+    return constant(operand(source, 0) if is_dequantize(source) else bias)
