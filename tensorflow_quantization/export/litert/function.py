@@ -214,7 +214,8 @@ class _Steps:
             _shared_quantizer(self._graph, reader) if _is_joining(reader) else None
             for reader in self._graph.consumers(tensor)
         ]
-        if own.scheme.fixed is None and own is not shared and all(other is shared for other in others):
+        scales = [None if quantizer is None else quantizer.parameters() for quantizer in (own, shared, *others)]
+        if own.scheme.fixed is None and scales[0] != scales[1] and all(scale == scales[1] for scale in scales[2:]):
             # Without the copy, the kernel before would round to the shared scale alone, not to its own before.
             copy = rescaled(tensor)
             return lambda x: quantize(copy(x))

@@ -32,6 +32,13 @@ def _joined_twice(x):
     return layers.Dense(3)(layers.Concatenate()([layers.Maximum()([_conv(x), a]), a]))
 
 
+def _joined_at_equal_scales(x):
+    x = _conv(x)
+    a = layers.Rescaling(0.5)(x)
+    most = layers.Maximum()([x, a])
+    return [most, layers.Dense(3)(layers.Concatenate()([most * 1.0, a]))]
+
+
 #: Functions of the input whose tensors share integers: an operator of LiteRT only moves, joins or selects them.
 SHARING = {
     "halves": lambda x: [_conv(y) for y in _two_halves(x)],
@@ -42,6 +49,7 @@ SHARING = {
     "block of YOLO with an activation": lambda x: _csp_block(x, "silu"),
     "concatenation with a sum of its part": _with_a_sum,
     "part of a maximum and of its concatenation": _joined_twice,
+    "part of joins with scales that are equal": _joined_at_equal_scales,
     "maximum": lambda x: layers.Maximum()([_conv(x), _conv(x)]),
     "maximum of three": lambda x: _conv(ops.maximum(ops.maximum(_conv(x), _conv(x)), x)),
     "minimum of a tensor that another layer reads": lambda x: (
