@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import argparse
 import collections
+import functools
 import json
-import os
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from collections.abc import Callable
 import numpy as np
 
 from memory import measure_call
+from steps import run_step
 
 NETWORKS = ("ResNet50", "MobileNetV2", "EfficientNetB0", "InceptionV3", "ConvNeXtTiny", "ViT")
 #: For `--quick`: the smallest MobileNetV2.
@@ -133,17 +133,9 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {(telling or lines)[0][:240]}"
 
 
+#: Of each process: Keras' exporter needs this backend, and what it is compared with has the same.
+_run = functools.partial(run_step, __file__, variables={"KERAS_BACKEND": "tensorflow"})
 STEPS = {"export": measure_export, "chains": measure_chains, "latency": measure_latency}
-
-
-def run_step(step: str, *arguments: object) -> dict:
-    """One of the functions above in a fresh process."""
-    command = [sys.executable, __file__, "--step", step, *map(str, arguments)]
-    environment = {**os.environ, "KERAS_BACKEND": "tensorflow"}  # Keras' exporter and what it is compared with
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{step} of {arguments} failed:\n{done.stderr[-4000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def figures_of(name: str, folder: pathlib.Path, exports: int, rounds: int) -> dict:
@@ -154,10 +146,10 @@ def figures_of(name: str, folder: pathlib.Path, exports: int, rounds: int) -> di
     measured = collections.defaultdict(list)
     for _ in range(exports):
         for exporter, path in paths.items():
-            measured[exporter].append(run_step("export", exporter, name, path))
+            measured[exporter].append(_run("export", exporter, name, path))
     medians = {e: {key: float(np.median([m[key] for m in ms])) for key in ms[0]} for e, ms in measured.items()}
     files = {e: {"bytes": p.stat().st_size, "nodes": len(onnx.load(p).graph.node)} for e, p in paths.items()}
-    latency = {runtime: run_step("latency", runtime, rounds, *paths.values()) for runtime in RUNTIMES}
+    latency = {runtime: _run("latency", runtime, rounds, *paths.values()) for runtime in RUNTIMES}
     return {"exports": medians, "files": files, "latency": latency}
 
 
@@ -183,7 +175,7 @@ def main() -> None:
         print(f"measuring {name}", file=sys.stderr)
         with tempfile.TemporaryDirectory() as folder:
             results[name] = figures_of(name, pathlib.Path(folder), exports, rounds)
-    text = page(results, run_step("chains", *depths), exports, rounds, THREADS)
+    text = page(results, _run("chains", *depths), exports, rounds, THREADS)
     print(text)
     if arguments.docs:
         arguments.docs.mkdir(parents=True, exist_ok=True)

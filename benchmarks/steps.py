@@ -23,7 +23,7 @@ def run_step(
         script: the path of the benchmark.
         step, *arguments: what the benchmark's `--step` takes.
         python: the interpreter; by default this one.
-        variables: of the environment, besides those of this process.
+        variables: environment variables to set in the new process.
 
     Raises:
         RuntimeError: the step failed; the message has the end of what it printed.

@@ -269,22 +269,6 @@ def average_without_padding(f):
     return average(f, counted=0)
 
 
-def counted_padding(zero=0, before="", dtype=np.uint8):
-    """A builder: an average over padding, of its own or of the operators `before` it: "Pad", "Pad, Q, DQ"."""
-
-    def build(f):
-        x, pads = f.pair(f.input(), zero=zero, dtype=dtype), [0, 0, 1, 1]
-        if before:
-            x = f.op("Pad", x, f.ints(0, 0, *pads[:2], 0, 0, *pads[2:]))
-        if before == "Pad, Q, DQ":
-            x = f.pair(x, zero=zero, dtype=dtype)
-        attributes = {} if before else {"pads": pads, "count_include_pad": 1}
-        y = f.op("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2], name="victim", **attributes)
-        return [f.pair(y, zero=zero, dtype=dtype)]
-
-    return build
-
-
 def quantized(op_type, **attributes):
     """A builder: this operator with quantized input and output."""
 
@@ -304,22 +288,6 @@ def uint8_weights(f, zero=120):
     return [f.pair(f.op("Conv", x, f.weights(8, 8, 3, 3, dtype=UINT8, zero=zero), name="victim"))]
 
 
-def int8_weights_with_zero_point(f):
-    return [f.pair(f.op("Conv", f.pair(f.input()), f.weights(8, 8, 3, 3, zero=5), name="victim"))]
-
-
-def product(left, right):
-    """A builder: MatMul of two activations, each given as (dtype, zero point)."""
-
-    def build(f):
-        a = f.pair(f.input((1, 4, 5, 16), "a"), dtype=left[0], zero=left[1])
-        b = f.pair(f.input((1, 4, 16, 5), "b"), dtype=right[0], zero=right[1])
-        return [f.op("MatMul", a, b, name="victim")]
-
-    build.__name__ = f"product_{left[0].__name__}_{left[1]}_{right[0].__name__}_{right[1]}"
-    return build
-
-
 def qlinear_conv(f, scales=None):
     q, scale, zero = f.quantize(f.input())
     weights = f.constant(np.ones((8, 8, 3, 3), INT8))
@@ -327,73 +295,6 @@ def qlinear_conv(f, scales=None):
     constants = (f.constant(np.full(shape, 0.02, np.float32)), f.constant(np.zeros(shape, INT8)))
     y = f.op("QLinearConv", q, scale, zero, weights, *constants, scale, zero, name="victim")
     return [f.op("DequantizeLinear", y, scale, zero)]
-
-
-def matmul_integer(f):
-    q, scale, zero = f.op("DynamicQuantizeLinear", f.input((1, 5, 16)), outputs=3)
-    y = f.op("MatMulInteger", q, f.constant(np.ones((16, 12), INT8)), zero, name="victim")
-    return [f.op("Mul", f.op("Cast", y, to=TensorProto.FLOAT), scale)]
-
-
-def two_strided_pointwise(f):
-    x = f.pair(f.input())
-    strided = {"kernel": 1, "strides": [2, 2]}
-    return [f.pair(victim(f, x, **strided), zero=128), f.pair(f.conv(x, **strided), zero=128)]
-
-
-def recurrent(op_type="GRU", batch=None, lengths=True, read=(0,), **attributes):
-    """A recurrent operator over 5 steps, whose outputs `read` are the outputs of the graph."""
-
-    def build(f):
-        gates = {"GRU": 3, "LSTM": 4, "RNN": 1}[op_type]
-        x, states = f.input((5, batch, 4)), 3 if op_type == "LSTM" else 2
-        weights = (f.floats(1, gates * 8, 4), f.floats(1, gates * 8, 8), f.floats(1, gates * 16))
-        more = (f.input((batch,), "lengths", TensorProto.INT32),) if lengths else ()
-        made = f.op(op_type, x, *weights, *more, name="victim", outputs=states, hidden_size=8, **attributes)
-        return [made[i] for i in read]
-
-    return build
-
-
-def pooled(activation, moved=False, affine=False, barrier=False, before=None):
-    """An activation of the maximum of what a Conv computes in float."""
-
-    def build(f):
-        x = f.op("Conv", f.input(), f.floats(8, 8, 3, 3), pads=[1, 1, 1, 1])
-        if affine:
-            x = f.op("Add", f.op("Mul", x, f.floats(1, 8, 1, 1)), f.floats(1, 8, 1, 1))
-        if before:
-            x = f.op(before, x)
-        x = f.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
-        if barrier:
-            x = f.op("MaxPool", x, kernel_shape=[1, 1])
-        if moved:
-            x = f.op("Transpose", x, perm=[0, 2, 3, 1])
-        if activation == "silu":
-            return [f.op("Mul", x, f.op("Sigmoid", x))]
-        if activation == "mish":
-            return [f.op("Mul", x, f.op("Tanh", f.op("Softplus", x)))]
-        if activation == "gelu":
-            error = f.op("Erf", f.op("Div", x, f.constant(np.float32(2**0.5))))
-            return [
-                f.op("Mul", f.op("Mul", x, f.op("Add", error, f.constant(np.float32(1)))), f.constant(np.float32(0.5)))
-            ]
-        return [f.op(activation, x)]
-
-    return build
-
-
-def reduced(barrier=False, rank=3):
-    """Factors of channels after the mean of sequences, or of images."""
-
-    def build(f):
-        ones = [1] * (rank - 2)
-        x = f.op("GlobalAveragePool", f.input((2, 8, *[5] * (rank - 2))))
-        if barrier:
-            x = f.op("MaxPool", x, kernel_shape=ones)
-        return [f.op("Mul", x, f.floats(1, 8, *ones))]
-
-    return build
 
 
 def without_zero_point(f):
@@ -471,19 +372,3 @@ def unequal_concat(f):
 def shared_dequantizer(f):
     x = f.op("DequantizeLinear", *f.quantize(f.input(), dtype=INT8), name="victim")
     return [f.conv(x), f.conv(x)]
-
-
-def shared(reader="Relu", bias=None, barrier=False, private=False, batch=None):
-    """A quantized convolution, without a bias or with one, that is an output of the graph and has a reader."""
-
-    def build(f):
-        biases = () if bias is None else (f.constant(np.full(8, bias, np.float32)),)
-        x = f.pair(f.input((batch, 8, 8, 8)))
-        x = f.op("Conv", x, f.weights(8, 8, 3, 3), *biases, name="victim", pads=[1, 1, 1, 1])
-        if barrier:
-            x = f.op("MaxPool", x, kernel_shape=[1, 1])
-        more = (f.floats(1, 8, 1, 1),) if reader in ("Add", "Mul") else ()
-        y = f.op(reader, x, *more)
-        return [y] if private else [y, x]
-
-    return build

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 
+from tensorflow_quantization.onnx_graph.quantization import source_of
 from tensorflow_quantization.onnx_graph.queries import constant, is_dequantize, operand, producer, readers, shape_of
 
 #: Readers that do not take the scales of the convolution, as measured; all others may.
@@ -32,9 +33,7 @@ def shared_convolutions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.
     for node in nodes:
         if node.op_type != "Conv" or not all(is_dequantize(producer(operand(node, index))) for index in (0, 1)):
             continue
-        bias = operand(node, 2)
-        numbers = _numbers(bias)
-        if bias is not None and (numbers is None or numbers.any()):
+        if not _is_zero(operand(node, 2)):
             continue
         (output,) = node.outputs
         found = readers(output)
@@ -45,7 +44,8 @@ def shared_convolutions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.
             yield node, harmed
 
 
-def _numbers(bias: ir.Value | None):
-    """The constant in a bias, or its integers."""
-    source = producer(bias)
-    return constant(operand(source, 0) if is_dequantize(source) else bias)
+def _is_zero(bias: ir.Value | None) -> bool:
+    """Whether a bias, which may be stored in integers, adds nothing."""
+    source = source_of(bias)
+    numbers = constant(bias if source is None else operand(source, 0))
+    return bias is None or (numbers is not None and not numbers.any())

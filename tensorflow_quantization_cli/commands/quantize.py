@@ -108,9 +108,9 @@ def check_arguments(options: argparse.Namespace) -> None:
             raise argparse.ArgumentTypeError(f"LiteRT computes in 8 bits: leave --{name.replace('_', '-')} out")
     if options.target == "litert" and options.block_size is not None:
         raise argparse.ArgumentTypeError("LiteRT has no weights in blocks: leave --block-size out")
-    if options.dtype is not None and options.target != "tensorrt":
-        raise argparse.ArgumentTypeError(f"--dtype {options.dtype} is for --target tensorrt")
     if options.dtype is not None:
+        if options.target != "tensorrt":
+            raise argparse.ArgumentTypeError(f"--dtype {options.dtype} is for --target tensorrt")
         for name in ("weight_bits", "activation_bits", "block_size"):
             if getattr(options, name) is not None:
                 raise argparse.ArgumentTypeError(

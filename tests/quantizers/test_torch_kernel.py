@@ -3,7 +3,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tensorflow_quantization.quantizers.torch_kernel import FakeQuantize  # noqa: E402
+FakeQuantize = pytest.importorskip("tensorflow_quantization.quantizers.torch_kernel").FakeQuantize
 
 RNG = np.random.default_rng(0)
 

@@ -4,6 +4,7 @@ import functools
 import platform
 
 import numpy as np
+import openvino_violations as own
 import pytest
 import qdq_violations as v
 from onnx_models import run
@@ -36,25 +37,25 @@ BROKEN = [
     ("half-quantized", v.float_weights, "float"),
     ("weight-zero-point", v.uint8_weights, "float"),
     ("weight-zero-point", functools.partial(v.uint8_weights, zero=128), "float"),
-    ("weight-zero-point", v.int8_weights_with_zero_point, "float"),
+    ("weight-zero-point", own.int8_weights_with_zero_point, "float"),
     ("activation-dtype", v.int16_activations, "float"),
     ("weight-dtype", v.int16_weights, "float"),
-    ("matmul-zero-points", v.product((np.uint8, 128), (np.int8, 0)), "float"),
-    ("matmul-zero-points", v.product((np.int8, 5), (np.int8, 0)), "float"),
-    ("matmul-zero-points", v.product((np.int8, 0), (np.int8, 5)), "float"),
-    ("matmul-zero-points", v.product((np.uint8, 0), (np.uint8, 0)), "float"),
+    ("matmul-zero-points", own.product((np.uint8, 128), (np.int8, 0)), "float"),
+    ("matmul-zero-points", own.product((np.int8, 5), (np.int8, 0)), "float"),
+    ("matmul-zero-points", own.product((np.int8, 0), (np.int8, 5)), "float"),
+    ("matmul-zero-points", own.product((np.uint8, 0), (np.uint8, 0)), "float"),
     ("grouped-transposed", grouped, "float"),
-    ("counted-padding", v.counted_padding(128), ""),
-    ("counted-padding", v.counted_padding(128, "Pad"), ""),
-    ("pooled-activation", v.pooled("HardSwish"), ""),
-    ("channelwise-reduction", v.reduced(), ""),
-    ("shared-convolution", v.shared(), ""),
-    ("sequence-lengths", v.recurrent(read=(1,)), ""),
-    ("sequence-lengths", v.recurrent(direction="reverse"), ""),
-    ("recurrent-activation", v.recurrent("RNN", lengths=False, activations=["Softsign"]), ""),
-    ("strided-pointwise", v.two_strided_pointwise, "float"),
+    ("counted-padding", own.counted_padding(128), ""),
+    ("counted-padding", own.counted_padding(128, "Pad"), ""),
+    ("pooled-activation", own.pooled("HardSwish"), ""),
+    ("channelwise-reduction", own.reduced(), ""),
+    ("shared-convolution", own.shared(), ""),
+    ("sequence-lengths", own.recurrent(read=(1,)), ""),
+    ("sequence-lengths", own.recurrent(direction="reverse"), ""),
+    ("recurrent-activation", own.recurrent("RNN", lengths=False, activations=["Softsign"]), ""),
+    ("strided-pointwise", own.two_strided_pointwise, "float"),
     ("integer-operator", functools.partial(v.qlinear_conv, scales=8), "float"),
-    ("integer-operator", v.matmul_integer, "float"),
+    ("integer-operator", own.matmul_integer, "float"),
     *(("float-operator", v.quantized(name), "float") for name in ("HardSigmoid", "Softmax", "Softplus")),
     ("quantized-elementwise", v.quantized("Tanh"), ""),
 ]
@@ -83,7 +84,7 @@ def test_every_rule_has_a_graph_that_breaks_it():
 )
 def test_averages_over_padding_are_wrong_where_the_rule_is_broken(tmp_path, zero, before, wrong):
     file = QdqFile()
-    path = file.save(tmp_path / "model.onnx", *v.counted_padding(zero, before)(file))
+    path = file.save(tmp_path / "model.onnx", *own.counted_padding(zero, before)(file))
     assert ["counted-padding"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
     x = np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype("float32")
     compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -94,12 +95,12 @@ def test_averages_over_padding_are_wrong_where_the_rule_is_broken(tmp_path, zero
 @pytest.mark.parametrize(
     ("build", "wrong"),
     [
-        *((v.pooled(activation), True) for activation in ("Abs", "HardSwish", "silu", "gelu", "mish")),
-        *((v.pooled(activation, moved=True), activation != "silu") for activation in ("Abs", "gelu", "silu")),
-        (v.pooled("silu", affine=True), True),
-        (v.pooled("silu", barrier=True), False),
-        (v.pooled("silu", before="Relu"), False),
-        (v.pooled("Sigmoid"), False),
+        *((own.pooled(activation), True) for activation in ("Abs", "HardSwish", "silu", "gelu", "mish")),
+        *((own.pooled(activation, moved=True), activation != "silu") for activation in ("Abs", "gelu", "silu")),
+        (own.pooled("silu", affine=True), True),
+        (own.pooled("silu", barrier=True), False),
+        (own.pooled("silu", before="Relu"), False),
+        (own.pooled("Sigmoid"), False),
     ],
 )
 def test_activations_are_computed_before_a_pool_where_the_rule_is_broken(tmp_path, build, wrong):
@@ -116,7 +117,7 @@ def test_activations_are_computed_before_a_pool_where_the_rule_is_broken(tmp_pat
 def test_channels_are_taken_for_the_batch_where_the_rule_is_broken(tmp_path, options, wrong):
     """More forms: `tests/onnx_graph/test_channelwise_reductions.py`."""
     file = QdqFile()
-    path = file.save(tmp_path / "model.onnx", *v.reduced(**options)(file))
+    path = file.save(tmp_path / "model.onnx", *own.reduced(**options)(file))
     assert ["channelwise-reduction"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
     x = np.random.default_rng(0).normal(size=(2, 8, *[5] * (options.get("rank", 3) - 2))).astype("float32")
     compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -137,7 +138,7 @@ def test_channels_are_taken_for_the_batch_where_the_rule_is_broken(tmp_path, opt
 )
 def test_lengths_of_sequences_of_unknown_shape_are_ignored(tmp_path, options, wrong):
     file = QdqFile()
-    path = file.save(tmp_path / "model.onnx", *v.recurrent(**options)(file))
+    path = file.save(tmp_path / "model.onnx", *own.recurrent(**options)(file))
     assert ["sequence-lengths"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
     lengths = np.asarray([5, 2, 3], "int32")
     feeds = [np.random.default_rng(0).normal(size=(5, 3, 4)).astype("float32"), lengths][: len(file.inputs)]
@@ -152,7 +153,7 @@ def test_lengths_of_sequences_of_unknown_shape_are_ignored(tmp_path, options, wr
 
 def test_activations_that_are_not_loaded(tmp_path):
     file = QdqFile()
-    build = v.recurrent("RNN", lengths=False, activations=["Softsign"])
+    build = own.recurrent("RNN", lengths=False, activations=["Softsign"])
     with pytest.raises(RuntimeError, match="softsign"):
         openvino.compile_model(file.save(tmp_path / "model.onnx", *build(file)), "CPU")
 
@@ -178,7 +179,7 @@ CLEAN += [
     v.matmul_bias_unquantized,
 ]
 CLEAN += [v.qlinear_conv, v.residual_float, v.residual_conv_branch, v.flatten_before_gemm, v.per_channel_activation]
-CLEAN += [v.product((np.uint8, 0), (np.int8, 0)), v.product((np.int8, 0), (np.uint8, 128))]
+CLEAN += [own.product((np.uint8, 0), (np.int8, 0)), own.product((np.int8, 0), (np.uint8, 128))]
 CLEAN += [strided_behind_max_pool, strided_beside_a_wider_one]
 
 
@@ -213,7 +214,7 @@ def test_a_file_that_would_end_the_process_is_not_loaded(tmp_path):
 )
 def test_scales_are_lost_where_the_rule_is_broken(tmp_path, options, wrong):
     file = QdqFile()
-    path = file.save(tmp_path / "model.onnx", *v.shared(**options)(file))
+    path = file.save(tmp_path / "model.onnx", *own.shared(**options)(file))
     assert ["shared-convolution"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
     x = np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype("float32")
     results = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)

@@ -23,16 +23,23 @@ def insert_barrier(builder: Builder, value: ir.Value, rank: int, *, for_readers:
         builder: the builder of the graph.
         value: the output of a node.
         rank: the number of axes of the pool.
-        for_readers: whether all nodes that read `value` read the MaxPool instead.
+        for_readers: whether all that reads `value`, the outputs of the graph, too, reads the MaxPool instead.
 
     Returns:
         The output of the MaxPool.
     """
-    uses = list(value.uses())
     apart = builder.insert("MaxPool", [value], {"kernel_shape": [1] * rank}, after=value.producer(), like=value)
-    for use in uses if for_readers else ():
-        use.node.replace_input_with(use.idx, apart)
+    if for_readers:
+        replace_after(value, apart)
     return apart
+
+
+def replace_after(value: ir.Value, new: ir.Value) -> None:
+    """Replace `value` by `new`, as `replace` does, but for the node that computes `new` from it."""
+    replace(value, new)
+    node = new.producer()
+    assert node is not None
+    node.replace_input_with(0, value)
 
 
 def insert_pair(

@@ -29,6 +29,7 @@ from tensorflow_quantization.export.onnx.passes.onnxruntime.scaling_into_quantiz
 from tensorflow_quantization.export.onnx.passes.onnxruntime.unsigned_activations import unsigned_activations
 from tensorflow_quantization.export.onnx.passes.openvino.bounded_sums import bounded_sums
 from tensorflow_quantization.export.onnx.passes.openvino.clip_to_max import clip_to_max
+from tensorflow_quantization.export.onnx.passes.openvino.convolution_barriers import convolution_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.counted_padding import counted_padding
 from tensorflow_quantization.export.onnx.passes.openvino.drop_repeated_quantizers import drop_repeated_quantizers
 from tensorflow_quantization.export.onnx.passes.openvino.initial_states import initial_states
@@ -38,7 +39,6 @@ from tensorflow_quantization.export.onnx.passes.openvino.quantize_before_reshape
 from tensorflow_quantization.export.onnx.passes.openvino.reduction_barriers import reduction_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.separate_sequences import separate_sequences
 from tensorflow_quantization.export.onnx.passes.openvino.shape_barriers import shape_barriers
-from tensorflow_quantization.export.onnx.passes.openvino.shared_convolutions import shared_convolutions
 from tensorflow_quantization.export.onnx.passes.openvino.strided_pointwise import strided_pointwise
 from tensorflow_quantization.export.onnx.passes.tensorrt.cast_bytes_first import cast_bytes_first
 from tensorflow_quantization.export.onnx.passes.tensorrt.integer_average_pooling import integer_average_pooling
@@ -76,7 +76,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         initial_states,
         pool_barriers,
         reduction_barriers,
-        shared_convolutions,
+        convolution_barriers,
     ),
     "onnxruntime": (
         merge_quantizers,
@@ -103,7 +103,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         shape_barriers,
         pool_barriers,
         reduction_barriers,
-        shared_convolutions,
+        convolution_barriers,
         remove_dead_code,  # the next pass looks at all readers of a tensor
         bounded_sums,
         int4_weights,

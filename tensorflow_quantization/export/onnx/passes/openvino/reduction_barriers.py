@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.export.onnx.builder import Builder
-from tensorflow_quantization.export.onnx.passes._rewriting import replace
+from tensorflow_quantization.export.onnx.passes._rewriting import insert_barrier, replace_after
 from tensorflow_quantization.onnx_graph.channelwise_reductions import channelwise_reductions, keeps_axes, reduced_axes
 
 
@@ -21,14 +21,10 @@ def reduction_barriers(builder: Builder) -> int:
     """Insert the MaxPools, and return their number."""
     found = [reduction for reduction, _ in channelwise_reductions(builder.graph)]
     for reduction in found:
-        (reduced,) = reduction.outputs
-        pooled = apart = builder.insert("MaxPool", [reduced], {"kernel_shape": [1]}, after=reduction, like=reduced)
-        pool = pooled.producer()
+        pooled = insert_barrier(builder, reduction.outputs[0], rank=1)
         if not keeps_axes(reduction):
             axes = np.asarray(reduced_axes(reduction, 3), np.int64)
-            apart = builder.insert("Squeeze", [pooled, axes], after=pool, like=reduced)
+            replace_after(pooled, builder.insert("Squeeze", [pooled, axes], after=pooled.producer(), like=pooled))
             reduction.attributes["keepdims"] = ir.AttrInt64("keepdims", 1)
-            reduced.shape = pooled.shape = None
-        replace(reduced, apart)
-        pool.replace_input_with(0, reduced)
+            reduction.outputs[0].shape = pooled.shape = None
     return len(found)
