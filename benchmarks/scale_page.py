@@ -12,9 +12,15 @@ from tensorflow_quantization.text.tables import markdown_table
 _PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "tensorflow-model-optimization", "onnx-ir")
 _STEPS = ("backend", "jit_compile", "precision", "float ms", "ema", "learned", "frozen", "first step: ema", "learned")
 _MEMORY = ("backend", "float MB", "ema", "learned", "frozen", "quantizers / weights")
-_SIZES = ("network", "layers", "weights M", "quantize_model s", "calibrate s", "export s", "export peak / weights")
+_SIZES = ("network", "layers", "weights M", "quantize_model s", "calibrate s", "export s", "export peak MB")
 #: What runs a peer, by the step that measures it.
 _PEERS = {"torch": "PyTorch, `prepare_qat_fx`", "tfmot": "TFMOT, tf-keras"}
+
+#: What is said of the networks of `measure_size`.
+_NETWORKS = {
+    "chain": "A chain of small convolutions.",
+    "decoder": "A decoder: causal attention and MLPs of 1,536 features.",
+}
 
 
 def page(figures: Mapping[str, Any], rounds: int, batch: int) -> str:
@@ -26,14 +32,14 @@ def page(figures: Mapping[str, Any], rounds: int, batch: int) -> str:
         batch: images of a step whose memory was measured.
     """
     found = {tuple(name.split()): values for name, values in figures.items()}
-    memory = list(_memory_rows(found))
+    memory, sizes = list(_memory_rows(found)), list(_size_rows(found))
     parts = [
         _HEAD.format(machine=machine(_PACKAGES), date=datetime.date.today().isoformat()),
         _STEPS_HEAD.format(rounds=rounds),
         markdown_table(_STEPS, list(_step_rows(found))),
         *([_MEMORY_HEAD.format(batch=batch), markdown_table(_MEMORY, memory)] if memory else []),
-        _SIZES_HEAD,
-        markdown_table(_SIZES, list(_size_rows(found))),
+        _SIZES_HEAD.format(networks=" ".join(_NETWORKS[name] for name in dict.fromkeys(row[0] for row in sizes))),
+        markdown_table(_SIZES, sizes),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -58,8 +64,7 @@ ratios to float. Last: bytes of what quantizers hold in bytes of the weights."""
 
 _SIZES_HEAD = """## By size
 
-A chain of small convolutions, and a decoder: causal attention and MLPs of 1,536 features. Two samples calibrate. The
-peak of the export is memory beyond the process before it, in bytes of the weights."""
+{networks} Two samples calibrate. The peak of the export is memory beyond the process before it."""
 
 
 def _step_rows(found: Mapping[tuple[str, ...], Any]) -> Iterator[tuple]:
@@ -88,5 +93,5 @@ def _size_rows(found: Mapping[tuple[str, ...], Any]) -> Iterator[tuple]:
     for (_, step, *arguments), values in found.items():
         if step == "size":
             seconds = [f"{values[f'{name} seconds']:.1f}" for name in ("quantize_model", "calibrate", "export_onnx")]
-            peak = values["export_onnx peak"] / values["weights"]
-            yield arguments[0], values["layers"], f"{values['weights'] / 4e6:.2f}", *seconds, f"{peak:.1f}"
+            peak = values["export_onnx peak"] / 1e6
+            yield arguments[0], values["layers"], f"{values['weights'] / 4e6:.2f}", *seconds, f"{peak:.0f}"
