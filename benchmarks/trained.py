@@ -12,6 +12,7 @@ import argparse
 import functools
 from collections.abc import Callable
 
+from pretrained.efficientnet_lite import efficientnet_lite_network
 from pretrained.fashion import NETWORKS, fashion_network
 from pretrained.fer import fer_network
 from pretrained.hed import hed_network
@@ -25,6 +26,7 @@ __all__ = ["NAMES", "SEEDED", "TrainedNetwork", "UnavailableError", "trained_net
 
 #: By name: a function of the seed.
 _LOADERS: dict[str, Callable[[int], TrainedNetwork]] = {
+    "efficientnet_lite": lambda seed: efficientnet_lite_network(),
     "fer": lambda seed: fer_network(),
     "upscaler": lambda seed: upscaler_network(),
     "magika": lambda seed: magika_network(),
