@@ -48,6 +48,7 @@ class _Points(layers.Layer):
 #: What takes a tensor (batch, ..., channels) to one of the same shape, whatever its rank.
 ANY = {
     "dense": lambda x: layers.Dense(CHANNELS)(x),
+    "dense_plain": lambda x: layers.Dense(CHANNELS, use_bias=False)(x),
     "dense_relu": lambda x: layers.Dense(CHANNELS, activation="relu")(x),
     "batch_norm": lambda x: layers.BatchNormalization()(x),
     "layer_norm": lambda x: layers.LayerNormalization()(x),
@@ -65,10 +66,14 @@ ANY = {
 }
 IMAGES = {
     "conv": lambda x: layers.Conv2D(CHANNELS, 3, padding="same")(x),
+    "conv_plain": lambda x: layers.Conv2D(CHANNELS, 3, padding="same", use_bias=False)(x),
+    "conv_norm": lambda x: layers.BatchNormalization()(layers.Conv2D(CHANNELS, 1, use_bias=False)(x)),
     "dilated": lambda x: layers.Conv2D(CHANNELS, 3, padding="same", dilation_rate=2)(x),
     "depthwise": lambda x: layers.DepthwiseConv2D(3, padding="same", activation="relu")(x),
+    "depthwise_plain": lambda x: layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x),
     "separable": lambda x: layers.SeparableConv2D(CHANNELS, 3, padding="same")(x),
     "transposed": lambda x: layers.Conv2DTranspose(CHANNELS, 3, padding="same")(x),
+    "transposed_plain": lambda x: layers.Conv2DTranspose(CHANNELS, 2, padding="same", use_bias=False)(x),
     "max_pool": lambda x: layers.MaxPooling2D(3, 1, padding="same")(x),
     "average_pool": lambda x: layers.AveragePooling2D(3, 1, padding="same")(x),
     "there_and_back": lambda x: layers.AveragePooling2D(2)(layers.UpSampling2D(2)(x)),
@@ -77,6 +82,7 @@ IMAGES = {
 }
 SEQUENCES = {
     "conv1d": lambda x: layers.Conv1D(CHANNELS, 3, padding="same")(x),
+    "conv1d_plain": lambda x: layers.Conv1D(CHANNELS, 3, padding="same", use_bias=False)(x),
     "causal": lambda x: layers.Conv1D(CHANNELS, 3, padding="causal", dilation_rate=2)(x),
     "lstm": lambda x: layers.LSTM(CHANNELS, return_sequences=True)(x),
     "gru": lambda x: layers.GRU(CHANNELS, return_sequences=True)(x),
