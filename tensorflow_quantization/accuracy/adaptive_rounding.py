@@ -78,19 +78,14 @@ def adapt_rounding(model: keras.Model, quantized: keras.Model, data: Any, *, ste
     check_count("steps", steps)
     batches = first_batches(LayerGraph.trace(quantized), data, sys.maxsize, "data")  # a generator is read once
     with unchanged_on_error(quantized):
-        exact = exact_kernels(quantized)
-        layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], model)
-        train_rounding(model, quantized, batches, exact, steps=steps)
+        rounding = WeightRounding()
+        layer_by_layer(quantized, batches, [rounding, BiasCorrection()], model)
+        train_rounding(model, quantized, batches, rounding.exact, steps=steps)
     return quantized
 
 
-#: Kernels before rounding, by the id of their wrapper and their name.
+#: Kernels before rounding, by the id of their wrapper and their name; kernels that are not rounded are not among them.
 ExactKernels = dict[tuple[int, str], np.ndarray]
-
-
-def exact_kernels(quantized: keras.Model) -> ExactKernels:
-    """Returns the kernels of a model as they are."""
-    return {(id(kernel.wrapper), kernel.name): kernel.value for kernel in kernels_of(quantized)}
 
 
 def train_rounding(
@@ -166,7 +161,9 @@ class _BlockByBlock:
         start, expected = [start[i] for i in differ], [expected[i] for i in differ]
         learned_from = [[x[~judges] for x in arrays] for arrays in (_joined(inputs), _joined(float_inputs), expected)]
         samples = Samples(learned_from[0], learned_from[1], learned_from[2], noise)
-        roundings = [SoftRounding(kernel, self._exact[id(kernel.wrapper), kernel.name]) for kernel in kernels]
+        roundings = [
+            SoftRounding(kernel, self._exact.get((id(kernel.wrapper), kernel.name), kernel.value)) for kernel in kernels
+        ]
         variables = [v for call in block.calls if call.is_layer for v in call.operation.variables]
         values = [np.array(float32_array(variable)) for variable in variables]
         quantizers = [

@@ -42,6 +42,11 @@ class Step:
     def observe_products(self, observer: Callable[[BaseQuantizeWrapper, str, Any], None]) -> None:
         """Calls the layer with each batch; `observer` gets each wrapper in it, a kernel's name and its input."""
         wrappers = wrappers_in(self.call.operation)
+        if self._has_one_product(wrappers):  # nothing needs to be multiplied to see its input
+            (wrapper,) = wrappers
+            for (inputs, *_), _ in self.arguments:
+                observer(wrapper, wrapper.kernels[0], wrapper.quantized_inputs(inputs, training=False))
+            return
         for wrapper in wrappers:
             wrapper.product_observer = observer
         try:
@@ -50,6 +55,14 @@ class Step:
         finally:
             for wrapper in wrappers:
                 wrapper.product_observer = None
+
+    def _has_one_product(self, wrappers: Sequence[BaseQuantizeWrapper]) -> bool:
+        """Returns whether the layer multiplies its first argument by its only kernel."""
+        layer = self.call.operation
+        if [wrapper for wrapper in wrappers if wrapper is not layer] or not isinstance(layer, BaseQuantizeWrapper):
+            return False
+        is_plain = type(layer).call is BaseQuantizeWrapper.call and len(layer.kernels) == 1
+        return is_plain and bool(layer.weight_quantizers) and all(len(args) == 1 for args, _ in self.arguments)
 
 
 class Method(Protocol):

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from tensorflow_quantization.accuracy.adaptive_rounding import exact_kernels, train_rounding
+from tensorflow_quantization.accuracy.adaptive_rounding import train_rounding
 from tensorflow_quantization.accuracy.bias_correction import BiasCorrection
 from tensorflow_quantization.accuracy.equalization import equalize
 from tensorflow_quantization.accuracy.equalized_models import remember
@@ -30,8 +30,10 @@ from tensorflow_quantization.text.messages import must_be_one_of
 EFFORTS = ("fast", "best")
 #: Samples that are used. The statistics of more are the same, and all are in memory at once.
 _SAMPLES = 256
-#: Samples that a stage is judged by.
+#: Samples that a stage is judged by, at most.
 _JUDGED = 128
+#: With this many batches or more, one of so many judges, and kernels learn nothing from it.
+_BATCHES_OF_A_JUDGE = 4
 
 
 @suggests_arguments
@@ -52,9 +54,9 @@ def post_training_quantize(
     """Quantizes a float model without training and without labels, as accurately as the methods of this package can.
 
     In this order: `quantize_model` and `calibrate`; `equalize` the channels; for one layer after the other,
-    `round_weights` and `correct_biases`; and below 8 bits the same after `clip_weights`. A stage after which the
-    outputs are no nearer to those of the float model is undone. With `effort="best"`, `adapt_rounding` goes on from
-    there. Each is also a function of its own.
+    `round_weights`, beside the float model, and `correct_biases`; and below 8 bits the same after `clip_weights`. A
+    stage after which the outputs are no nearer to those of the float model is undone. With `effort="best"`,
+    `adapt_rounding` goes on from there. Each is also a function of its own.
 
     Examples:
         >>> quantized = post_training_quantize(model, images, target="onnxruntime", verbose=0)
@@ -64,7 +66,7 @@ def post_training_quantize(
     Args:
         model: the float model; unchanged.
         data: the calibration set as `calibrate` takes it, without labels. The first 256 samples are used, all of them
-            in memory at once.
+            in memory at once; of four batches or more, each fourth only judges the stages and tells the ranges.
         target: the runtime, as in `quantize_model`; default `None`.
         weight_bits, activation_bits: int, 2 to 8; default `None`, which is 8.
         block_size: int, the inputs that share a scale of the weights, as in `quantize_model`; default `None`: no
@@ -98,7 +100,8 @@ def post_training_quantize(
         "dtype": dtype,
     }
     plan_model(model, **arguments)  # raises what `quantize_model` would raise, before any work
-    stages = _Stages(model, batches, verbose)
+    learned_from, judges = _split(batches)
+    stages = _Stages(model, judges, verbose)
     reference, quantized = model, quantize_model(model, **arguments)
     calibrate(quantized, batches, method=method, verbose=0)
     stages.start(quantized, "quantized, calibrated")
@@ -112,23 +115,31 @@ def post_training_quantize(
             rescaled = calibrate(quantize_model(equalized, **arguments), batches, method=method, verbose=0)
         if stages.gains(rescaled, "channels equalized"):
             reference, quantized = equalized, rescaled
-    exact, before = exact_kernels(quantized), quantized.get_weights()
-    layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], reference)
-    stages.keep_gain(quantized, before, "weights rounded, biases corrected")
+    before, rounding = quantized.get_weights(), WeightRounding()
+    layer_by_layer(quantized, learned_from, [rounding, BiasCorrection()], reference)
+    exact = rounding.exact if stages.keep_gain(quantized, before, "weights rounded, biases corrected") else {}
     if any(kernel.quantizer.scheme.bits < 8 for kernel in kernels_of(quantized)):
         # Judged after the rest: biases make up for some of what clipping does.
         best = quantized.get_weights()
         quantized.set_weights(before)
-        clipped = exact_kernels(clip_weights(quantized))
-        layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], reference)
+        rounding = WeightRounding()
+        layer_by_layer(clip_weights(quantized), learned_from, [rounding, BiasCorrection()], reference)
         if stages.keep_gain(quantized, best, "the same with clipped weights"):
-            exact = clipped
+            exact = rounding.exact
     if effort == "best":
         before = quantized.get_weights()
-        nearer, trained = train_rounding(reference, quantized, batches, exact, verbose=verbose)
+        nearer, trained = train_rounding(reference, quantized, learned_from, exact, verbose=verbose)
         stages.keep_gain(quantized, before, f"roundings trained: {nearer} of {trained} blocks are nearer")
     remember(quantized, model, reference)
     return quantized
+
+
+def _split(batches: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Returns the batches that kernels learn from, and those that stages are judged by; few batches are both."""
+    if len(batches) < _BATCHES_OF_A_JUDGE:
+        return batches, batches
+    judges = range(_BATCHES_OF_A_JUDGE - 1, len(batches), _BATCHES_OF_A_JUDGE)
+    return [x for i, x in enumerate(batches) if i not in judges], [batches[i] for i in judges]
 
 
 class _Stages:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 
+from tensorflow_quantization.accuracy.bias_correction import BiasCorrection
+from tensorflow_quantization.accuracy.channel_factors import inner_tensor
 from tensorflow_quantization.accuracy.kernels import Kernel, check_quantized, kernels_of
-from tensorflow_quantization.accuracy.layer_by_layer import Step, layer_by_layer
-from tensorflow_quantization.accuracy.second_moment import SecondMoment
+from tensorflow_quantization.accuracy.layer_by_layer import Method, Step, layer_by_layer
+from tensorflow_quantization.accuracy.second_moment import Regression, SecondMoment
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantizers import QuantizationScheme, numerics
 from tensorflow_quantization.quantizers.scale_groups import grouped, ungrouped
@@ -25,13 +28,16 @@ _PASSES = 4
 _BLOCK = 64
 
 
-def round_weights(quantized: keras.Model, data: Any = None) -> keras.Model:
+def round_weights(quantized: keras.Model, data: Any = None, model: keras.Model | None = None) -> keras.Model:
     """Chooses the integers of each kernel so that the outputs change least, instead of the nearest integers.
 
     Rounding errors of the nearest integers add up: their sum shifts a channel by a constant. Here, an integer is one
     up or down if that makes up for the errors of the others. What counts is the mean square of a product's error,
     dᵀ E[x xᵀ] d for a channel whose weights change by d (arXiv:2004.10568, equation 13), and it is lowered input by
     input (coordinate descent, arXiv:2309.01885).
+
+    With the float model, a kernel also makes up for what the layers before it changed, see `Regression`, and its bias
+    for the means, as `correct_biases` does it.
 
     Examples:
         >>> quantized = quantize_model(model)
@@ -43,6 +49,7 @@ def round_weights(quantized: keras.Model, data: Any = None) -> keras.Model:
         data: the calibration set as `calibrate` takes it, for the moments of what each kernel multiplies. All samples
             are in memory at once: a few hundred are enough. `None` (default): nothing is known of the inputs, and each
             output channel, or block of it, keeps the sum of its weights.
+        model: the float model that `quantized` was made from; default `None`. Needs data.
 
     Returns:
         `quantized`. A kernel holds the chosen integers times their scale, so saving, exporting and training start from
@@ -51,45 +58,71 @@ def round_weights(quantized: keras.Model, data: Any = None) -> keras.Model:
 
     Raises:
         TypeError: `quantized` is no `keras.Model`.
-        ValueError: it has no quantized kernels, or is not calibrated; the data does not fit its inputs, or a tensor is
-            NaN or infinite. The model is as before then.
+        ValueError: it has no quantized kernels, is not calibrated, or was not made from `model`; there is a model but
+            no data; the data does not fit its inputs, or a tensor is NaN or infinite. The model is as before then.
     """
     check_quantized(quantized, calibrated=data is not None)
     if data is None:
+        if model is not None:
+            raise ValueError("The float model is compared with on data: pass data, too, or leave the model out.")
         for kernel in kernels_of(quantized):
             weight, scale, pinned = kernel.matrices()
             integers = _keeping_sums(kernel.quantizer.scheme, weight, scale, pinned)
             kernel.assign(np.where(pinned, weight, integers * scale))
         return quantized
-    layer_by_layer(quantized, data, [WeightRounding()])
+    methods: list[Method] = [WeightRounding()] if model is None else [WeightRounding(), BiasCorrection()]
+    layer_by_layer(quantized, data, methods, model)
     return quantized
 
 
 class WeightRounding:
-    """The method of `round_weights` for one layer at a time, see `layer_by_layer`."""
+    """The method of `round_weights` for one layer at a time, see `layer_by_layer`.
+
+    Attributes:
+        exact: the kernels that were rounded, before it, by the id of their wrapper and their name.
+    """
 
     def __init__(self) -> None:
+        self.exact: dict[tuple[int, str], np.ndarray] = {}
         self._random = np.random.default_rng(0)
 
     def improve(self, step: Step) -> None:
-        kernels = {(id(k.wrapper), k.name): k for k in kernels_of(step.call.operation, floating=True)}
-        moments: dict[tuple[int, str], list[SecondMoment]] = {}
+        for kernel in kernels_of(step.call.operation, floating=True):
+            self._round(kernel, step)  # before the next is looked at, which may read what this one makes
+
+    def _round(self, kernel: Kernel, step: Step) -> None:
+        moments: list[SecondMoment] = []
+        regression = Regression()
+        references = _float_inputs(kernel, step)
 
         def observe(wrapper, name, inputs):
-            kernel = kernels.get((id(wrapper), name))
-            if kernel is None:
+            if wrapper is not kernel.wrapper or name != kernel.name:
                 return
-            rows = kernel.form.rows(float32_array(inputs), self._positions)
+            inputs, reference = float32_array(inputs), next(references, None)
+            positions: list[np.ndarray] = []
+
+            def choose(samples, count):
+                if not positions:
+                    positions.append(self._positions(samples, count))
+                return positions[0]
+
+            rows = kernel.form.rows(inputs, choose)
             if not np.isfinite(rows).all():
                 raise ValueError(f"{step.call.path!r} got values that are NaN or infinite. Check the data.")
             parts = _parts(rows, axis=2)
-            found = moments.setdefault((id(wrapper), name), [SecondMoment() for _ in parts])
-            for moment, part in zip(found, parts, strict=True):
+            moments.extend(SecondMoment() for _ in parts[len(moments) :])
+            for moment, part in zip(moments, parts, strict=True):
                 moment.update(part)
+            if reference is not None and reference.shape == inputs.shape and len(parts) == 1:
+                regression.update(rows, kernel.form.rows(reference, choose), len(inputs))
 
         step.observe_products(observe)
-        for key, found in moments.items():
-            _choose(kernels[key], [moment.estimate() for moment in found])
+        if not moments:
+            return
+        if regression.samples:
+            kernel.assign(regression.kernel(kernel.form.matrix(kernel.value)))
+        self.exact[id(kernel.wrapper), kernel.name] = kernel.value
+        _choose(kernel, [moment.estimate() for moment in moments])
 
     def _positions(self, samples: int, positions: int) -> np.ndarray:
         """Returns random positions of each sample, without order."""
@@ -100,6 +133,18 @@ class WeightRounding:
 
 def _parts(array: np.ndarray, axis: int = 1) -> list[np.ndarray]:
     return np.array_split(array, range(_TOGETHER, array.shape[axis], _TOGETHER), axis=axis)
+
+
+def _float_inputs(kernel: Kernel, step: Step) -> Iterator[np.ndarray]:
+    """Yields what the kernel multiplies in the float model, for each batch; nothing where that is not known."""
+    call = step.reference
+    if call is None or kernel.wrapper is not step.call.operation:
+        return
+    is_inner = kernel.name == "pointwise_kernel"
+    for args, _ in step.reference_arguments:
+        if not args or isinstance(args[0], list | tuple | dict):
+            return
+        yield float32_array(inner_tensor(call, args[0]) if is_inner else args[0])
 
 
 def _choose(kernel: Kernel, moments: list[np.ndarray]) -> None:

@@ -112,7 +112,7 @@ class AttentionQuantizeWrapper(AttentionBaseQuantizeWrapper):
     ):
         """Returns the outputs of the layer; the arguments are the same as in the layer's `call`."""
         layer: Any = self.layer
-        query, value, *keys = self._quantize_inputs(inputs, training)
+        query, value, *keys = self.quantized_inputs(inputs, training)
         query_mask, value_mask = (mask[0], mask[1]) if mask else (None, None)
         scores = dot_scores(layer, query, keys[0] if keys else value)
         seen = score_mask(layer, scores, value_mask, use_causal_mask)
@@ -194,7 +194,7 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
             attention_mask=attention_mask,
             use_causal_mask=use_causal_mask,
         )
-        query, value, *keys = self._quantize_inputs(inputs, training)
+        query, value, *keys = self.quantized_inputs(inputs, training)
         key = keys[0] if keys else value
         gate = self.parts["gate"](query) if "gate" in self.parts else None
         query, key, value = (self.parts[name](x) for name, x in zip(_FACTORS, (query, key, value), strict=True))

@@ -320,12 +320,13 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         Returns:
             The outputs of the layer, in their shape and dtype.
         """
-        outputs = self._call_layer(self._quantize_inputs(inputs, training), training, **kwargs)
+        outputs = self._call_layer(self.quantized_inputs(inputs, training), training, **kwargs)
         if self.output_quantizer is not None:
             outputs = self.output_quantizer(outputs, training=training)
         return outputs
 
-    def _quantize_inputs(self, inputs, training):
+    def quantized_inputs(self, inputs, training=None):
+        """Returns the inputs of a call as the layer reads them, in their structure: fake-quantized, or as they are."""
         flat = tree.flatten(inputs)
         quantized = [
             x if quantizer is None else quantizer(x, training=training)

@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from accuracy_networks import decibels, depthwise, images, outputs, quantized
+from accuracy_networks import decibels, depthwise, images, outputs, quantized, residual, smooth_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tensorflow_quantization import export_onnx, quantize_model
-from tensorflow_quantization.accuracy import round_weights
+from tensorflow_quantization import calibrate, export_onnx, quantize_model
+from tensorflow_quantization.accuracy import correct_biases, round_weights
 from tensorflow_quantization.accuracy.kernels import kernels_of
 from tensorflow_quantization.accuracy.rounding import rounded_to_moment, rounded_to_sums
 from tensorflow_quantization.quantizers import QuantizationScheme
@@ -118,6 +118,24 @@ def test_rounding_with_data_is_better_than_to_nearest(bits):
     before = decibels(expected, outputs(nearest, images(seed=5)))
     after = decibels(expected, outputs(round_weights(nearest, images()), images(seed=5)))
     assert after > before + 3
+
+
+@pytest.mark.parametrize("bits", [8, 4, 3])
+def test_beside_the_float_model_it_is_better(bits):
+    model = residual()
+    expected = outputs(model, smooth_images(seed=5))
+
+    def ratio(*reference):
+        made = calibrate(quantize_model(model, weight_bits=bits), smooth_images(256), verbose=0)
+        correct_biases(model, round_weights(made, smooth_images(256), *reference), smooth_images(256))
+        return decibels(expected, outputs(made, smooth_images(seed=5)))
+
+    assert ratio(model) > ratio() + (0.2 if bits < 8 else -0.3)  # at 8 bits, there is next to nothing to make up for
+
+
+def test_a_model_without_data_is_an_error():
+    with pytest.raises(ValueError, match="pass data, too"):
+        round_weights(quantized(depthwise()), model=depthwise())
 
 
 def test_the_integers_are_saved_exported_and_trained_from(tmp_path):
