@@ -112,7 +112,7 @@ class WeightRounding:
             parts = _parts(rows, axis=2)
             moments.extend(SecondMoment() for _ in parts[len(moments) :])
             for moment, part in zip(moments, parts, strict=True):
-                moment.update(part)
+                moment.update(part, len(inputs))
             if reference is not None and reference.shape == inputs.shape and len(parts) == 1:
                 regression.update(rows, kernel.form.rows(reference, choose), len(inputs))
 

@@ -17,35 +17,37 @@ _RIDGE = 1.0
 class SecondMoment:
     """Estimates E[x xᵀ] from rows, batch by batch, in the memory of the result.
 
-    Few rows show correlations that are not there, so correlations shrink by rows / (rows + K). The means are kept.
+    Few samples show correlations that are not there, so correlations shrink by samples / (samples + K). Rows of one
+    sample are alike: they count as one. The means are kept.
 
     Examples:
         >>> moment = SecondMoment()
-        >>> moment.update(np.array([[[1.0, 0.0], [1.0, 2.0]]]))
+        >>> moment.update(np.array([[[1.0, 0.0], [1.0, 2.0]]]), samples=2)
         >>> moment.estimate().round(2)
         array([[[1., 1.],
                 [1., 2.]]])
     """
 
     def __init__(self) -> None:
-        self.rows = 0
+        self._rows = self._samples = 0
         self._sum: np.ndarray | float = 0.0
         self._products: np.ndarray | float = 0.0
 
-    def update(self, rows: np.ndarray) -> None:
-        """Adds rows, an array (G, N, K)."""
+    def update(self, rows: np.ndarray, samples: int) -> None:
+        """Adds rows, an array (G, N, K), of a number of samples."""
         rows = np.ascontiguousarray(rows)  # without, matrix products of many groups take ten times as long
-        self.rows += rows.shape[1]
+        self._rows += rows.shape[1]
+        self._samples += samples
         self._sum = self._sum + rows.sum(axis=1, dtype=np.float64)
         self._products = self._products + np.swapaxes(rows, 1, 2) @ rows
 
     def estimate(self) -> np.ndarray:
         """Returns the moment, an array (G, K, K); positive definite unless all inputs are zero."""
-        mean = np.asarray(self._sum)[..., None] / self.rows
+        mean = np.asarray(self._sum)[..., None] / self._rows
         of_means = mean * np.swapaxes(mean, 1, 2)
-        covariance = self._products / self.rows - of_means
+        covariance = self._products / self._rows - of_means
         size = covariance.shape[-1]
-        kept = self.rows / (self.rows + size)
+        kept = self._samples / (self._samples + size)
         moment = kept * covariance + of_means
         diagonal = np.arange(size)
         variance = np.maximum(covariance[:, diagonal, diagonal], 0.0)

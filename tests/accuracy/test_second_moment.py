@@ -15,12 +15,12 @@ def test_it_is_the_moment_with_correlations_shrunk(seed, split, kind):
     normal = rng.standard_normal((2, 30, 4)) + 3
     rows = {"normal": normal, "zeros": 0 * normal, "constant": 0 * normal + 2}[kind]
     moment = SecondMoment()
-    moment.update(rows[:, :split])
-    moment.update(rows[:, split:])
+    moment.update(rows[:, :split], 4)
+    moment.update(rows[:, split:], 2)
     for got, x in zip(moment.estimate(), rows, strict=True):
         mean = x.mean(axis=0)
         covariance = (x - mean).T @ (x - mean) / 30
-        shrunk = covariance * np.where(np.eye(4), 1.0, 30 / 34)
+        shrunk = covariance * np.where(np.eye(4), 1.0, 6 / 10)
         np.testing.assert_allclose(got, shrunk + np.outer(mean, mean), rtol=1e-5, atol=1e-8)
         assert np.linalg.eigvalsh(got).min() >= -1e-9
 
