@@ -13,8 +13,15 @@ from .photographs import CALIBRATION, EVALUATION, crops
 #: Of the image, in pixels.
 SIZE = 224
 #: Of each stage: blocks, kernel size, strides of the first block, expansion, filters.
-STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192))
-STAGES += ((1, 3, 1, 6, 320),)
+STAGES = (
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
 
 
 def efficientnet_lite_network() -> TrainedNetwork:
@@ -82,4 +89,4 @@ def load(model: keras.Model) -> None:
 
 def preprocess(images: np.ndarray) -> np.ndarray:
     """0 to 255 to -1 to 1, as the authors of the weights trained them."""
-    return ((images.astype("float32") - 127) / 128).astype("float32")
+    return (images.astype("float32") - 127) / 128

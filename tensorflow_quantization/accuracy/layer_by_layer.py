@@ -42,9 +42,9 @@ class Step:
     def observe_products(self, observer: Callable[[BaseQuantizeWrapper, str, Any], None]) -> None:
         """Calls the layer with each batch; `observer` gets each wrapper in it, a kernel's name and its input."""
         wrappers = wrappers_in(self.call.operation)
-        if self._has_one_product(wrappers):  # nothing needs to be multiplied to see its input
+        if wrappers == [self.call.operation] and self._has_one_product():  # it need not be computed to see its input
             (wrapper,) = wrappers
-            for (inputs, *_), _ in self.arguments:
+            for (inputs,), _ in self.arguments:
                 observer(wrapper, wrapper.kernels[0], wrapper.quantized_inputs(inputs, training=False))
             return
         for wrapper in wrappers:
@@ -56,13 +56,11 @@ class Step:
             for wrapper in wrappers:
                 wrapper.product_observer = None
 
-    def _has_one_product(self, wrappers: Sequence[BaseQuantizeWrapper]) -> bool:
-        """Returns whether the layer multiplies its first argument by its only kernel."""
-        layer = self.call.operation
-        if [wrapper for wrapper in wrappers if wrapper is not layer] or not isinstance(layer, BaseQuantizeWrapper):
-            return False
-        is_plain = type(layer).call is BaseQuantizeWrapper.call and len(layer.kernels) == 1
-        return is_plain and bool(layer.weight_quantizers) and all(len(args) == 1 for args, _ in self.arguments)
+    def _has_one_product(self) -> bool:
+        """Returns whether the layer, a wrapper, only multiplies its one argument by its one kernel."""
+        wrapper = self.call.operation
+        is_plain = type(wrapper).call is BaseQuantizeWrapper.call and len(wrapper.kernels) == 1
+        return is_plain and bool(wrapper.weight_quantizers) and all(len(args) == 1 for args, _ in self.arguments)
 
 
 class Method(Protocol):

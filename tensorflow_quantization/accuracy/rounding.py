@@ -106,7 +106,8 @@ class WeightRounding:
                     positions.append(self._positions(samples, count))
                 return positions[0]
 
-            rows = kernel.form.rows(inputs, choose)
+            # A copy: NumPy multiplies the matrices of many groups ten times slower where they are strided.
+            rows = np.ascontiguousarray(kernel.form.rows(inputs, choose))
             if not np.isfinite(rows).all():
                 raise ValueError(f"{step.call.path!r} got values that are NaN or infinite. Check the data.")
             parts = _parts(rows, axis=2)
@@ -114,13 +115,13 @@ class WeightRounding:
             for moment, part in zip(moments, parts, strict=True):
                 moment.update(part, len(inputs))
             if reference is not None and reference.shape == inputs.shape and len(parts) == 1:
-                regression.update(rows, kernel.form.rows(reference, choose), len(inputs))
+                regression.update(rows, np.ascontiguousarray(kernel.form.rows(reference, choose)))
 
         step.observe_products(observe)
         if not moments:
             return
-        if regression.samples:
-            kernel.assign(regression.kernel(kernel.form.matrix(kernel.value)))
+        if regression.rows == moments[0].rows:
+            kernel.assign(regression.kernel(kernel.form.matrix(kernel.value), moments[0]))
         self.exact[id(kernel.wrapper), kernel.name] = kernel.value
         _choose(kernel, [moment.estimate() for moment in moments])
 
