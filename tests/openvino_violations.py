@@ -104,6 +104,10 @@ def reduced(barrier=False, rank=3):
     return build
 
 
+def quantized_maximum(f):
+    return [f.pair(f.op("ReduceMax", f.input(), axes=[2, 3], name="victim"), zero=100)]
+
+
 def shared(reader="Relu", bias=None, barrier=False, private=False, batch=None):
     """A quantized convolution, without a bias or with one, that is an output of the graph and has a reader."""
 

@@ -63,6 +63,8 @@ ANY = {
     "stages": _stages,
     "half_and_sum": lambda x: _joined(_part(x, 0), _part(x, 0) + _part(x, 1)),
     "dropout": lambda x: layers.Dropout(0.3)(x),
+    "peak": lambda x: x - layers.Dense(CHANNELS)(ops.max(x, axis=-1, keepdims=True)),
+    "lowest": lambda x: x + layers.Dense(CHANNELS, use_bias=False)(ops.min(x, axis=1, keepdims=True)),
 }
 IMAGES = {
     "conv": lambda x: layers.Conv2D(CHANNELS, 3, padding="same")(x),
@@ -106,6 +108,8 @@ BINARY = {
 }
 KINDS = {"images": IMAGES, "sequences": SEQUENCES, "tokens": SEQUENCES, "videos": VIDEOS}
 OUTPUTS = ("one", "list", "dict", "with_input")
+#: What makes a row of channels of them.
+HEADS = {"mean": ops.mean, "max": ops.max, "min": ops.min, "logsumexp": ops.logsumexp}
 
 
 def _input(kind, dynamic):
@@ -124,12 +128,12 @@ def _input(kind, dynamic):
     return x, layers.TimeDistributed(layers.Conv2D(CHANNELS, 3, padding="same"))(x)
 
 
-def _head(kind, x):
+def _head(kind, reduce, x):
     axes = {"images": (1, 2), "videos": (1, 2, 3)}.get(kind, (1,))
-    return layers.Dense(3)(ops.mean(x, axis=axes))
+    return layers.Dense(3)(HEADS[reduce](x, axis=axes))
 
 
-def build(kind, dynamic, steps, outputs, policy):
+def build(kind, dynamic, steps, outputs, policy, head="mean"):
     """The model of such steps. `dynamic`: images of any size, or sequences with a mask."""
     with _dtype_policy(policy):
         inputs, start = _input(kind, dynamic)
@@ -138,7 +142,7 @@ def build(kind, dynamic, steps, outputs, policy):
             first, second = tensors[-1 - i % len(tensors)], tensors[-1 - j % len(tensors)]
             unary = {**ANY, **KINDS[kind]}
             tensors.append(unary[name](first) if name in unary else BINARY[name](first, second))
-        score = _head(kind, tensors[-1])
+        score = _head(kind, head, tensors[-1])
         structure = {
             "one": score,
             "list": [score, tensors[-1]],
@@ -184,4 +188,5 @@ def user_models(draw):
         "steps": draw(st.lists(step, min_size=1, max_size=5)),
         "outputs": draw(st.sampled_from(OUTPUTS)),
         "policy": draw(st.sampled_from(["float32", "float32", "float32", "mixed_float16", "mixed_bfloat16"])),
+        "head": draw(st.sampled_from(["mean", *HEADS])),
     }

@@ -26,8 +26,8 @@ _LINEAR = frozenset({"GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceM
 #: All reductions that OpenVINO computes in one operator with what comes after them.
 _REDUCTIONS = _LINEAR | {"ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare"}
 #: Reductions past which only positive factors move.
-_SELECTING = frozenset({"GlobalMaxPool", "ReduceMax", "ReduceMin"})
-_ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
+SELECTING_REDUCTIONS = frozenset({"GlobalMaxPool", "ReduceMax", "ReduceMin"})
+ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
 #: Operators with one tensor that fuse with a reduction.
 _FUSED = frozenset(
     {"Abs", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu", "Round"}
@@ -69,7 +69,7 @@ def channelwise_reductions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, 
             continue
         found = _after(node, axes) if aligned else None
         if found is None and quantized and node.op_type in _LINEAR and not _moves_on(node.outputs[0]):
-            found = _before(source, positive=node.op_type in _SELECTING)
+            found = _before(source, positive=node.op_type in SELECTING_REDUCTIONS)
         if found is not None:
             yield node, found
 
@@ -111,7 +111,7 @@ def _shape(value: ir.Value | None) -> tuple[int | None, ...] | None:
             return shape
         if node.op_type in ("Conv", "ConvTranspose"):
             return (None,) * (2 + len(attribute(node, "kernel_shape", ())))
-        if node.op_type not in _FUSED | _ARITHMETIC | {"BatchNormalization"}:
+        if node.op_type not in _FUSED | ARITHMETIC | {"BatchNormalization"}:
             return None
         value = operand(node, 0)
     return None
@@ -131,8 +131,8 @@ def _after(reduction: ir.Node, axes: tuple[int, ...]) -> ir.Node | None:
     while node is not None:
         if node.op_type == "BatchNormalization" or is_quantize(node) or is_dequantize(node):
             channelwise = node.op_type == "BatchNormalization" or Quantization.of(node).per_channel
-        elif node.op_type in _ARITHMETIC | {"PRelu"}:
-            numbers = _numbers(node)
+        elif node.op_type in ARITHMETIC | {"PRelu"}:
+            numbers = constant_of(node)
             channelwise = numbers is not None and _lies_along(numbers, rank, axis)
             if not channelwise and (numbers is None or numbers.size > 1):
                 return None
@@ -146,17 +146,18 @@ def _after(reduction: ir.Node, axes: tuple[int, ...]) -> ir.Node | None:
     return None
 
 
-def _numbers(node: ir.Node) -> np.ndarray | None:
+def constant_of(node: ir.Node) -> np.ndarray | None:
     """The constant of an arithmetic operator with one other input; `None`: it has none, or divides it."""
     first, second = (constant(operand(node, index)) for index in (0, 1))
     return second if first is None else None if node.op_type == "Div" else first
 
 
-def _is_affine(node: ir.Node) -> bool:
-    return node.op_type == "BatchNormalization" or (node.op_type in _ARITHMETIC and _numbers(node) is not None)
+def is_affine(node: ir.Node) -> bool:
+    """Whether an operator multiplies by constants, or adds some."""
+    return node.op_type == "BatchNormalization" or (node.op_type in ARITHMETIC and constant_of(node) is not None)
 
 
-def _data(node: ir.Node) -> ir.Value | None:
+def data_of(node: ir.Node) -> ir.Value | None:
     """The operand of an affine operator that is not constant."""
     return operand(node, 0) if constant(operand(node, 0)) is None else operand(node, 1)
 
@@ -186,7 +187,7 @@ def _before(value: ir.Value | None, positive: bool) -> ir.Node | None:
         if convolution is not None:
             return _of_convolution(convolution, between, shift)
         node = producer(value)
-        numbers = _numbers(node) if node is not None and node.op_type in _ARITHMETIC else None
+        numbers = constant_of(node) if node is not None and node.op_type in ARITHMETIC else None
         if node is None:
             return None
         if is_dequantize(node):
@@ -217,7 +218,7 @@ def _before(value: ir.Value | None, positive: bool) -> ir.Node | None:
             limited = True
         elif node.op_type not in _PASSED and not _keeps_channels(node):
             return None
-        value = _data(node)
+        value = data_of(node)
 
 
 def _convolution(value: ir.Value | None) -> tuple[ir.Node | None, list[ir.Node]]:
@@ -227,10 +228,10 @@ def _convolution(value: ir.Value | None) -> tuple[ir.Node | None, list[ir.Node]]
         if node.op_type in ("Conv", "ConvTranspose"):
             folds = is_private(value) or not between or between[-1].op_type in ("Add", "Sub")
             return (node, between) if folds else (None, [])
-        if (between and not is_private(value)) or not (_is_affine(node) or node.op_type == "Identity"):
+        if (between and not is_private(value)) or not (is_affine(node) or node.op_type == "Identity"):
             break
         between.append(node)
-        value = _data(node)
+        value = data_of(node)
     return None, []
 
 
@@ -243,7 +244,7 @@ def _of_convolution(convolution: ir.Node, between: list[ir.Node], shift: ir.Node
     if biased or data is None or weights is None:
         return None
     for node in between:
-        numbers = _numbers(node)
+        numbers = constant_of(node)
         if numbers is not None and numbers.size > 1:
             return node
     return convolution if Quantization.of(weights).per_channel else shift
@@ -262,10 +263,10 @@ def _dequantized(value: ir.Value | None) -> tuple[ir.Node, bool] | None:
     """The DequantizeLinear that a tensor comes from, and whether factors or shifts come after it."""
     changed = False
     while (node := producer(value)) is not None and not is_dequantize(node):
-        if not _is_affine(node) and node.op_type not in _PASSED:
+        if not is_affine(node) and node.op_type not in _PASSED:
             return None
-        changed = changed or _is_affine(node)
-        value = _data(node)
+        changed = changed or is_affine(node)
+        value = data_of(node)
     return None if node is None else (node, changed)
 
 

@@ -55,14 +55,14 @@ def _activations(value: ir.Value, moved: bool = False) -> Iterator[ir.Node]:
     for node in readers(value):
         silu = producer(next((x for x in node.inputs if x is not value), None), "Sigmoid") is not None
         if node.op_type in _FALLING_AND_RISING or (
-            node.op_type == "Mul" and _is_gate(node, value) and not (silu and moved)
+            node.op_type == "Mul" and is_gate(node, value) and not (silu and moved)
         ):
             yield node
         elif node.op_type in MOVING and node.inputs[0] is value:
             yield from _activations(node.outputs[0], moved=True)
 
 
-def _is_gate(product: ir.Node, value: ir.Value) -> bool:
+def is_gate(product: ir.Node, value: ir.Value) -> bool:
     """Whether the other factor is a function of `value`, element by element."""
     others = [factor for factor in product.inputs if factor is not value]
     for _ in range(_STEPS):

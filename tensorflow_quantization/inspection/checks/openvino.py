@@ -187,6 +187,16 @@ RULES = (
         openvino_forms.channelwise_reductions_of_sequences,
     ),
     Rule(
+        "quantized-reduction",
+        "error",
+        "OpenVINO quantizes a maximum or minimum of floats to whole numbers, and a reduction of a product of integers "
+        "to arbitrary ones: something is between such a reduction and its QuantizeLinear.",
+        'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float, or reduce with '
+        "keepdims=1 and insert a Squeeze.",
+        "Measured: OpenVINO 2026.4; of products, reductions to rank 2 without the reduced axes",
+        openvino_forms.reductions_with_quantizers,
+    ),
+    Rule(
         "sequence-lengths",
         "error",
         "OpenVINO ignores sequence_lens of a GRU, LSTM or RNN if a size of its input is unknown, such as the batch.",

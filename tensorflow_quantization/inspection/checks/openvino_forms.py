@@ -10,6 +10,7 @@ from tensorflow_quantization.onnx_graph.channelwise_reductions import channelwis
 from tensorflow_quantization.onnx_graph.operators import RECURRENT
 from tensorflow_quantization.onnx_graph.pooled_activations import pooled_activations
 from tensorflow_quantization.onnx_graph.quantization import Quantization
+from tensorflow_quantization.onnx_graph.quantized_reductions import quantized_reductions
 from tensorflow_quantization.onnx_graph.queries import (
     attribute,
     constant,
@@ -90,6 +91,12 @@ def channelwise_reductions_of_sequences(graph: QdqGraph) -> Iterator[Violation]:
     for reduction, channelwise in channelwise_reductions(graph.nodes):
         what = f"OpenVINO applies the parameters of {name_of(channelwise)} to the sequences of the batch"
         yield Violation((reduction, channelwise), what)
+
+
+def reductions_with_quantizers(graph: QdqGraph) -> Iterator[Violation]:
+    """Reductions that OpenVINO computes in one operator with the quantizer after them, and wrong."""
+    for reduction, quantizer in quantized_reductions(graph.nodes):
+        yield Violation((reduction, quantizer), f"OpenVINO computes it together with {name_of(quantizer)}")
 
 
 def sequence_lengths(graph: QdqGraph) -> Iterator[Violation]:

@@ -50,6 +50,7 @@ BROKEN = [
     ("pooled-activation", own.pooled("HardSwish"), ""),
     ("channelwise-reduction", own.reduced(), ""),
     ("shared-convolution", own.shared(), ""),
+    ("quantized-reduction", own.quantized_maximum, ""),
     ("sequence-lengths", own.recurrent(read=(1,)), ""),
     ("sequence-lengths", own.recurrent(direction="reverse"), ""),
     ("recurrent-activation", own.recurrent("RNN", lengths=False, activations=["Softsign"]), ""),

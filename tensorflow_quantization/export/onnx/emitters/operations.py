@@ -59,12 +59,15 @@ def matmul(e: Emission, operation, x1: Any, x2: Any) -> Value:
     return e.output(e.op("MatMul", e.value(x1, dtype), e.value(x2, dtype)))
 
 
+def stored_axes(x: Value, axis: Any) -> list[int]:
+    """The axes of the stored tensor, in order, for Keras' `axis`: one axis, several, or all (`None`)."""
+    return sorted({x.position(a) for a in (range(x.rank) if axis is None else np.atleast_1d(axis).tolist())})
+
+
 def reduce(e: Emission, op_type: str, x: Value, axis: Any, keepdims: bool) -> Value:
     """Append a reduction over Keras' `axis`: one axis, several, or all (`None`). Other axes keep their order."""
     x = x if x.flattened is None else e.arrange(x)
-    axes = range(x.rank) if axis is None else np.atleast_1d(axis).tolist()
-    axes = {a % x.rank for a in axes}
-    stored = sorted(x.position(a) for a in axes)
+    stored = stored_axes(x, axis)
     keep = 1 if keepdims else 0
     if op_type == "ReduceMean" and x.rank > 2 and stored == list(range(2, x.rank)) and x.order[0] == 0:
         y = e.op("GlobalAveragePool", x)  # runtimes have an integer kernel for this operator
@@ -75,8 +78,8 @@ def reduce(e: Emission, op_type: str, x: Value, axis: Any, keepdims: bool) -> Va
         y = e.op(op_type, x, axes=stored, keepdims=keep)
     if keepdims:
         return e.output(y, x)
-    remaining = sorted(set(range(x.rank)) - axes)
-    order = tuple(remaining.index(a) for a in x.order if a not in axes)
+    left = [a for position, a in enumerate(x.order) if position not in stored]
+    order = tuple(sorted(left).index(a) for a in left)
     return Value(y, tuple(e.outputs[0].shape), e.outputs[0].dtype, order)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.onnx.emission import Emission
 from tensorflow_quantization.export.onnx.emitters.merging import binary
-from tensorflow_quantization.export.onnx.emitters.operations import reduce
+from tensorflow_quantization.export.onnx.emitters.operations import reduce, stored_axes
 from tensorflow_quantization.export.onnx.registry import emitter
 from tensorflow_quantization.export.onnx.values import Value
 
@@ -44,8 +44,7 @@ def peak_to_peak(e: Emission, operation, x: Value) -> Value:
 def variance(e: Emission, x: Value, axis: Any, keepdims: bool) -> Value:
     """The mean squared distance from the mean."""
     x = x if x.flattened is None else e.arrange(x)
-    axes = range(x.rank) if axis is None else np.atleast_1d(axis).tolist()
-    stored = sorted({x.position(a) for a in axes})
+    stored = stored_axes(x, axis)
     centered = x.with_onnx(e.op("Sub", x, e.op("ReduceMean", x, axes=stored, keepdims=1)))
     return reduce(e, "ReduceMean", centered.with_onnx(e.op("Mul", centered, centered)), axis, keepdims)
 
@@ -70,7 +69,16 @@ def moments(e: Emission, operation, x: Value) -> list[Value]:
 
 @emitter("Logsumexp", layout="any")
 def log_sum_exp(e: Emission, operation, x: Value) -> Value:
-    return reduce(e, "ReduceLogSumExp", e.cast(x, "float32"), operation.axis, operation.keepdims)
+    # Not as ReduceLogSumExp: OpenVINO 2026.4 does not read its axes before opset 18, and reduces all.
+    x = e.cast(x if x.flattened is None else e.arrange(x), "float32")
+    stored = stored_axes(x, operation.axis)
+    limit = float(np.finfo(np.float32).max)  # an infinite maximum would make the differences NaN
+    greatest = e.op("Clip", e.op("ReduceMax", x, axes=stored, keepdims=1), -limit, limit)
+    exponents = x.with_onnx(e.op("Exp", e.op("Sub", x, greatest)))
+    total = reduce(e, "ReduceSum", exponents, operation.axis, operation.keepdims)
+    if not operation.keepdims:
+        greatest = e.op("Squeeze", greatest, np.asarray(stored, np.int64))
+    return total.with_onnx(e.op("Add", e.op("Log", total), greatest))
 
 
 @emitter("Average", layout="any")

@@ -36,6 +36,7 @@ from tensorflow_quantization.export.onnx.passes.openvino.initial_states import i
 from tensorflow_quantization.export.onnx.passes.openvino.integer_convolution_bias import integer_convolution_bias
 from tensorflow_quantization.export.onnx.passes.openvino.pool_barriers import pool_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.quantize_before_reshape import quantize_before_reshape
+from tensorflow_quantization.export.onnx.passes.openvino.quantizer_barriers import quantizer_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.reduction_barriers import reduction_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.separate_sequences import separate_sequences
 from tensorflow_quantization.export.onnx.passes.openvino.shape_barriers import shape_barriers
@@ -76,6 +77,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         initial_states,
         pool_barriers,
         reduction_barriers,
+        quantizer_barriers,
         convolution_barriers,
     ),
     "onnxruntime": (
@@ -103,6 +105,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         shape_barriers,
         pool_barriers,
         reduction_barriers,
+        quantizer_barriers,
         convolution_barriers,
         remove_dead_code,  # the next pass looks at all readers of a tensor
         bounded_sums,

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from onnx_models import assert_agrees, data, op_counts, skip_on_torch
+from onnx_models import assert_agrees, data, export, op_counts, run, skip_on_torch
 
 rng = np.random.default_rng(0)
 
@@ -103,6 +103,22 @@ def test_reduction(tmp_path, function, axis, keepdims):
     x = layers.Conv2D(4, 2)(inputs)
     x = ops.relu(x) if function in (ops.any, ops.all) else x
     assert_agrees(keras.Model(inputs, function(x, axis=axis, keepdims=keepdims)), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("extreme", [-np.inf, np.inf, 1e4, -1e4])
+def test_logsumexp_of_extreme_values(tmp_path, extreme):
+    inputs = keras.Input((4, 3))
+    x = array(2, 4, 3)
+    x[0, 1] = x[1, 2, 0] = extreme
+    export(keras.Model(inputs, ops.logsumexp(inputs, axis=2)), tmp_path / "m.onnx")
+    (actual,) = run(tmp_path / "m.onnx", [x])
+    np.testing.assert_allclose(actual, np.logaddexp.reduce(x, axis=2), rtol=1e-5)
+
+
+def test_logsumexp_in_openvino(tmp_path):
+    inputs = keras.Input((4, 3))
+    model = keras.Model(inputs, ops.logsumexp(inputs, axis=2))
+    export(model, tmp_path / "m.onnx", target="openvino", verify_with=array(2, 4, 3), verify_runtime="openvino")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,119 @@
+"""Reductions that OpenVINO computes together with the quantizer after them, and wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx_ir as ir
+
+from tensorflow_quantization.onnx_graph.channelwise_reductions import (
+    SELECTING_REDUCTIONS,
+    constant_of,
+    data_of,
+    is_affine,
+    keeps_axes,
+)
+from tensorflow_quantization.onnx_graph.pooled_activations import is_gate
+from tensorflow_quantization.onnx_graph.quantization import source_of
+from tensorflow_quantization.onnx_graph.queries import (
+    constant,
+    is_dequantize,
+    is_quantize,
+    only_reader,
+    operand,
+    producer,
+    readers,
+    shape_of,
+)
+
+#: Reductions past which the scales of a matrix product move.
+_LINEAR = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
+#: What may be between a maximum and the quantizer, besides gelu and silu.
+_FUSED = frozenset({"Abs", "Clip", "Elu", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "PRelu", "Relu"})
+_FUSED |= {"Concat", "Round", "Sigmoid", "Softplus", "Sqrt", "Tanh", "Transpose"}
+#: Operators that the scales of a matrix product pass.
+_PASSED = frozenset({"AveragePool", "Gather", "Identity", "MaxPool", "Resize", "Split", "Transpose"})
+
+
+def quantized_reductions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node]]:
+    """Reductions whose result OpenVINO 2026.4 quantizes wrong, each with its QuantizeLinear.
+
+    Measured, with fixed and with unknown sizes:
+
+    - A maximum or minimum of floats and a quantizer, directly or after activations: the result is a whole number. (It
+      is right with zero point 0 if nothing reads the integers but a DequantizeLinear that stays.)
+    - A reduction, without the reduced axes, of a product of integers and weights without a bias, to rank 2, and a
+      quantizer, directly or after factors and shifts: arbitrary numbers.
+
+    A Squeeze of the reduced axes, a Max or a MaxPool after the reduction keeps them apart.
+
+    Args:
+        nodes: nodes of a graph.
+
+    Yields:
+        (reduction, QuantizeLinear).
+    """
+    for node in list(nodes):
+        source = operand(node, 0)
+        if node.op_type in SELECTING_REDUCTIONS and source_of(source) is None:
+            quantizer = _quantizer(node.outputs[0], _FUSED)
+            if quantizer is not None:
+                yield node, quantizer
+        elif node.op_type in _LINEAR and not keeps_axes(node) and _rank(node.outputs[0]) in (None, 2):
+            quantizer = _quantizer(node.outputs[0], frozenset())
+            if quantizer is not None and _is_product(source):
+                yield node, quantizer
+
+
+def _quantizer(value: ir.Value, activations: frozenset[str]) -> ir.Node | None:
+    """The QuantizeLinear that alone reads a value, directly or after affine operators and these activations."""
+    while (node := only_reader(value) or (_gated(value) if activations else None)) is not None:
+        if is_quantize(node):
+            return node
+        fuses = is_affine(node) or node.op_type in activations or len(readers(value)) > 1
+        if not fuses and not _keeps_shape(node):
+            return None
+        (value,) = node.outputs
+    return None
+
+
+def _gated(value: ir.Value) -> ir.Node | None:
+    """The product of a value with a function of it, such as gelu or silu."""
+    if value.is_graph_output():
+        return None
+    return next((node for node in readers(value) if node.op_type == "Mul" and is_gate(node, value)), None)
+
+
+def _keeps_shape(node: ir.Node) -> bool:
+    """Whether a Reshape or Flatten changes nothing."""
+    before = shape_of(operand(node, 0))
+    if node.op_type == "Flatten":
+        return before is not None and len(before) == 2
+    return node.op_type == "Reshape" and before is not None and before == shape_of(node.outputs[0])
+
+
+def _rank(value: ir.Value) -> int | None:
+    shape = shape_of(value)
+    return None if shape is None else len(shape)
+
+
+def _is_product(value: ir.Value | None) -> bool:
+    """Whether a value is a multiple of a product of integers and weights, with nothing added before its scales."""
+    last: ir.Node | None = None
+    while (node := producer(value)) is not None and node.op_type != "MatMul":
+        if _multiplies(node) or node.op_type in ("Add", "Sub"):
+            value = data_of(node) if is_affine(node) else None
+        else:
+            value = operand(node, 0) if node.op_type in _PASSED or _keeps_shape(node) else None
+        last = node
+    shift = constant_of(last) if last is not None and last.op_type in ("Add", "Sub") else None
+    if node is None or (shift is not None and shift.any()):
+        return False
+    data, weights = (producer(operand(node, index)) for index in (0, 1))
+    return is_dequantize(data) and is_dequantize(weights) and constant(operand(weights, 0)) is not None
+
+
+def _multiplies(node: ir.Node) -> bool:
+    """Whether an operator multiplies by positive constants."""
+    numbers = constant_of(node) if node.op_type in ("Div", "Mul") else None
+    return numbers is not None and bool((numbers > 0).all())
