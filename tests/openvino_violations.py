@@ -108,6 +108,12 @@ def quantized_maximum(f):
     return [f.pair(f.op("ReduceMax", f.input(), axes=[2, 3], name="victim"), zero=100)]
 
 
+def scaled_normalization(f):
+    x = f.op("Mul", f.input(), f.constant(np.float32(0.1)))
+    x = f.op("LayerNormalization", x, f.floats(8), name="victim")
+    return [f.conv(f.pair(x, zero=128))]
+
+
 def shared(reader="Relu", bias=None, barrier=False, private=False, batch=None):
     """A quantized convolution, without a bias or with one, that is an output of the graph and has a reader."""
 

@@ -197,6 +197,14 @@ RULES = (
         openvino_forms.reductions_with_quantizers,
     ),
     Rule(
+        "scaled-normalization",
+        "warning",
+        "OpenVINO drops factors before a normalization. Epsilon makes them matter: the less the variance, the more.",
+        'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float before it.',
+        "Measured: OpenVINO 2026.4, LayerNormalization and InstanceNormalization in files with quantizers",
+        openvino_forms.factors_before_normalizations,
+    ),
+    Rule(
         "sequence-lengths",
         "error",
         "OpenVINO ignores sequence_lens of a GRU, LSTM or RNN if a size of its input is unknown, such as the batch.",

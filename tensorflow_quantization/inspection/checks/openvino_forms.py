@@ -21,6 +21,7 @@ from tensorflow_quantization.onnx_graph.queries import (
     producer,
     shape_of,
 )
+from tensorflow_quantization.onnx_graph.scaled_normalizations import scaled_normalizations
 from tensorflow_quantization.onnx_graph.shared_convolutions import shared_convolutions
 
 #: The activations of recurrent operators that OpenVINO loads. ONNX' names have no fixed case.
@@ -97,6 +98,12 @@ def reductions_with_quantizers(graph: QdqGraph) -> Iterator[Violation]:
     """Reductions that OpenVINO computes in one operator with the quantizer after them, and wrong."""
     for reduction, quantizer in quantized_reductions(graph.nodes):
         yield Violation((reduction, quantizer), f"OpenVINO computes it together with {name_of(quantizer)}")
+
+
+def factors_before_normalizations(graph: QdqGraph) -> Iterator[Violation]:
+    """Normalizations before which OpenVINO drops a factor."""
+    for normalization, scaled in scaled_normalizations(graph.nodes):
+        yield Violation((normalization, scaled), f"OpenVINO drops the factor of {name_of(scaled)}")
 
 
 def sequence_lengths(graph: QdqGraph) -> Iterator[Violation]:

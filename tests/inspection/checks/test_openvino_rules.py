@@ -51,6 +51,7 @@ BROKEN = [
     ("channelwise-reduction", own.reduced(), ""),
     ("shared-convolution", own.shared(), ""),
     ("quantized-reduction", own.quantized_maximum, ""),
+    ("scaled-normalization", own.scaled_normalization, ""),
     ("sequence-lengths", own.recurrent(read=(1,)), ""),
     ("sequence-lengths", own.recurrent(direction="reverse"), ""),
     ("recurrent-activation", own.recurrent("RNN", lengths=False, activations=["Softsign"]), ""),

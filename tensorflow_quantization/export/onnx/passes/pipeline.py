@@ -34,6 +34,7 @@ from tensorflow_quantization.export.onnx.passes.openvino.counted_padding import 
 from tensorflow_quantization.export.onnx.passes.openvino.drop_repeated_quantizers import drop_repeated_quantizers
 from tensorflow_quantization.export.onnx.passes.openvino.initial_states import initial_states
 from tensorflow_quantization.export.onnx.passes.openvino.integer_convolution_bias import integer_convolution_bias
+from tensorflow_quantization.export.onnx.passes.openvino.normalization_barriers import normalization_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.pool_barriers import pool_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.quantize_before_reshape import quantize_before_reshape
 from tensorflow_quantization.export.onnx.passes.openvino.quantizer_barriers import quantizer_barriers
@@ -78,6 +79,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         pool_barriers,
         reduction_barriers,
         quantizer_barriers,
+        normalization_barriers,
         convolution_barriers,
     ),
     "onnxruntime": (
@@ -106,6 +108,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         pool_barriers,
         reduction_barriers,
         quantizer_barriers,
+        normalization_barriers,
         convolution_barriers,
         remove_dead_code,  # the next pass looks at all readers of a tensor
         bounded_sums,

@@ -1,0 +1,69 @@
+"""Normalizations before which OpenVINO drops a factor, although epsilon makes it matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import onnx_ir as ir
+
+from tensorflow_quantization.onnx_graph.channelwise_reductions import constant_of, data_of, is_affine
+from tensorflow_quantization.onnx_graph.quantization import source_of
+from tensorflow_quantization.onnx_graph.queries import is_quantize, operand, producer
+
+#: Operators that subtract the mean and divide by the root of variance and epsilon.
+_NORMALIZATIONS = frozenset({"InstanceNormalization", "LayerNormalization"})
+#: Operators past which a factor moves.
+_PASSED = frozenset({"AveragePool", "Identity", "MaxPool", "Relu", "Reshape", "Slice", "Squeeze", "Transpose"})
+_PASSED |= {"Unsqueeze"}
+#: Operators whose weights take a factor in that comes after them.
+_WEIGHTED = _NORMALIZATIONS | {"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"}
+
+
+def scaled_normalizations(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node]]:
+    """Normalizations of scaled tensors, each with the operator whose factor is dropped.
+
+    In a file with quantizers, OpenVINO 2026.4 drops a factor before a normalization. Without epsilon, that changes
+    nothing; with it, the less the variance, the more. Measured: a product with a constant that is not along the
+    normalized axis, and a sum with a dequantized tensor, the scale of which becomes a factor of the sum; directly, or
+    with operators between that move values, pools or Relu. A Max before the normalization keeps them apart.
+
+    Not found: normalizations of several operators.
+
+    Args:
+        nodes: nodes of a graph.
+
+    Yields:
+        (normalization, operator).
+    """
+    nodes = list(nodes)
+    if any(map(is_quantize, nodes)):
+        for node in nodes:
+            scaled = _scaled(operand(node, 0)) if node.op_type in _NORMALIZATIONS else None
+            if scaled is not None:
+                yield node, scaled
+
+
+def _scaled(value: ir.Value | None) -> ir.Node | None:
+    """The operator that makes a tensor, for OpenVINO, a factor times another one."""
+    factor: ir.Node | None = None
+    while True:
+        node = producer(value)
+        if node is not None and node.op_type in ("Div", "Mul") and is_affine(node):
+            numbers, value = constant_of(node), data_of(node)
+            if numbers is None or numbers.shape[-1:] not in ((), (1,)):
+                return None
+            factor = node if (numbers != 1).any() else factor
+        elif factor is not None:
+            return None if _takes_factors(value) else factor
+        elif node is not None and node.op_type in _PASSED:
+            value = operand(node, 0)
+        elif node is not None and node.op_type in ("Add", "Sub") and not is_affine(node):
+            return node if any(source_of(term) is not None for term in node.inputs) else None
+        else:
+            return None
+
+
+def _takes_factors(value: ir.Value | None) -> bool:
+    """Whether a factor after a tensor becomes a part of weights, of scales, or of a sum with constants."""
+    node = producer(value)
+    return source_of(value) is not None or (node is not None and (node.op_type in _WEIGHTED or is_affine(node)))

@@ -1,0 +1,128 @@
+"""Each normalization is found exactly where OpenVINO itself computes it wrong, and the pass makes it right."""
+
+import platform
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx_models import run
+from qdq_files import QdqFile
+from qdq_steps import numbers, op, shaped
+
+from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.export.onnx.passes.openvino.normalization_barriers import normalization_barriers
+from tensorflow_quantization.export.onnx.writing import to_model
+from tensorflow_quantization.onnx_graph.files import to_ir, with_shapes
+from tensorflow_quantization.onnx_graph.scaled_normalizations import scaled_normalizations
+
+openvino = pytest.importorskip("openvino")
+pytestmark = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="measured on x86")
+
+ROWS = ("n", 8, 16)
+
+
+def times(factor):
+    return lambda f, x: f.op("Mul", x, f.constant(np.asarray(factor, np.float32)))
+
+
+def normalize(f, x):
+    return f.op("LayerNormalization", x, f.floats(16), f.floats(16), axis=-1, epsilon=1e-3)
+
+
+def instances(f, x):
+    return f.op("InstanceNormalization", x, f.floats(8), f.floats(8), epsilon=1e-3)
+
+
+def dequantized(f, x):
+    return f.pair(x, 0.001, 128)
+
+
+def plus_dequantized(f, x):
+    return f.op("Add", x, dequantized(f, "x"))
+
+
+def matmul(f, x):
+    return f.op("MatMul", x, f.floats(16, 16))
+
+
+def product(f, x):
+    """Of integers and weights."""
+    weights = f.constant(f.rng.integers(-60, 60, (16, 16)).astype("int8"))
+    weights = f.op("DequantizeLinear", weights, f.constant(np.float32(0.01)), f.constant(np.int8(0)))
+    return f.op("MatMul", dequantized(f, x), weights)
+
+
+tenth, sigmoid, relu = times(0.1), op("Sigmoid"), op("Relu")
+WRONG = {
+    "input": (tenth, normalize),
+    "mul": (sigmoid, tenth, normalize),
+    "div": (sigmoid, op("Div", ()), tenth, normalize),
+    "negative": (sigmoid, times(-0.1), normalize),
+    "rows": (sigmoid, times(0.2 * numbers(8, 1)), normalize),
+    "instances": (sigmoid, tenth, instances),
+    "channels": (sigmoid, times(0.05 * numbers(8, 1)), instances),
+    "relu": (sigmoid, tenth, relu, normalize),
+    "moved": (sigmoid, tenth, lambda f, x: f.op("Transpose", x, perm=[1, 0, 2]), normalize),
+    "groups": (sigmoid, tenth, shaped("Reshape", 0, 8, -1), instances, shaped("Reshape", 0, 8, 16)),
+    "unsqueezed": (sigmoid, tenth, shaped("Unsqueeze", 1), shaped("Squeeze", 1), normalize),
+    "dequantized-relu": (dequantized, relu, tenth, normalize),
+    "sum": (sigmoid, lambda f, x: f.op("Add", x, "x"), times(0.01), normalize),
+    "sum-of-scales": (lambda f, x: f.pair(x, 0.0012, 128), plus_dequantized, normalize),
+    "residual": (sigmoid, plus_dequantized, normalize),
+}
+RIGHT = {
+    "no-factor": (sigmoid, normalize),
+    "one": (sigmoid, times(1), normalize),
+    "along-the-axis": (sigmoid, times(0.1 * numbers(16)), normalize),
+    "shifted": (sigmoid, tenth, op("Add", ()), normalize),
+    "after-a-shift": (sigmoid, op("Add", ()), tenth, normalize),
+    "dequantized": (dequantized, normalize),
+    "dequantized-mul": (dequantized, tenth, normalize),
+    "product": (product, tenth, normalize),
+    "float-product": (matmul, tenth, normalize),
+    "bias": (matmul, op("Add", (16,)), tenth, normalize),
+    "normalized": (normalize, tenth, normalize),
+    "max": (sigmoid, tenth, lambda f, x: f.op("Max", x, f.constant(np.finfo(np.float32).min)), normalize),
+    "activation": (sigmoid, tenth, op("Tanh"), normalize),
+    "float-sum": (sigmoid, lambda f, x: f.op("Add", x, "x"), normalize),
+}
+
+
+def off(path):
+    """How far OpenVINO is from ONNX Runtime, relative to the largest value."""
+    x = np.random.default_rng(0).uniform(-0.1, 0.1, (3, *ROWS[1:])).astype("float32")
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+    (expected,) = run(path, [x], optimize=False)
+    return np.abs(compiled(x)[0] - expected).max() / np.abs(expected).max()
+
+
+def file(tmp_path, steps):
+    """The path of a file with these steps and a quantized product, and its graph."""
+    f = QdqFile(opset=18)
+    x = f.input(ROWS)
+    for step in (*steps, lambda f, x: f.pair(x, 0.02, 128), matmul):
+        x = step(f, x)
+    path = f.save(tmp_path / "model.onnx", x)
+    return path, to_ir(with_shapes(onnx.load(path)), path).graph
+
+
+@pytest.mark.parametrize("steps", WRONG.values(), ids=WRONG)
+def test_found_where_openvino_is_wrong_and_mended(steps, tmp_path):
+    path, graph = file(tmp_path, steps)
+    assert off(path) > 0.01
+    builder = Builder(18)
+    builder.graph = graph
+    for name in graph.initializers:
+        builder.unique(name)  # is in use
+    assert normalization_barriers(builder) == 1
+    assert not list(scaled_normalizations(graph))
+    ir.save(to_model(graph), tmp_path / "mended.onnx")
+    assert off(str(tmp_path / "mended.onnx")) < 0.005
+
+
+@pytest.mark.parametrize("steps", RIGHT.values(), ids=RIGHT)
+def test_not_found_where_openvino_is_right(steps, tmp_path):
+    path, graph = file(tmp_path, steps)
+    assert not list(scaled_normalizations(graph))
+    assert off(path) < 0.005
