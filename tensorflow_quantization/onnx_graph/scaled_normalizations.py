@@ -25,22 +25,27 @@ def scaled_normalizations(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, i
     In a file with quantizers, OpenVINO 2026.4 drops a factor before a normalization. Without epsilon, that changes
     nothing; with it, the less the variance, the more. Measured: a product with a constant that is not along the
     normalized axis, and a sum with a dequantized tensor, the scale of which becomes a factor of the sum; directly, or
-    with operators between that move values, pools or Relu. A Max before the normalization keeps them apart.
-
-    Not found: normalizations of several operators.
+    with operators between that move values, pools or Relu. A Max before the normalization keeps them apart. OpenVINO
+    knows a normalization of several operators, too: it starts with the difference from the mean.
 
     Args:
         nodes: nodes of a graph.
 
     Yields:
-        (normalization, operator).
+        (normalization, or the Sub that it starts with; operator).
     """
     nodes = list(nodes)
     if any(map(is_quantize, nodes)):
         for node in nodes:
-            scaled = _scaled(operand(node, 0)) if node.op_type in _NORMALIZATIONS else None
+            normalizes = node.op_type in _NORMALIZATIONS or _subtracts_mean(node)
+            scaled = _scaled(operand(node, 0)) if normalizes else None
             if scaled is not None:
                 yield node, scaled
+
+
+def _subtracts_mean(node: ir.Node) -> bool:
+    mean = producer(operand(node, 1), "ReduceMean") if node.op_type == "Sub" else None
+    return mean is not None and operand(mean, 0) is operand(node, 0)
 
 
 def _scaled(value: ir.Value | None) -> ir.Node | None:

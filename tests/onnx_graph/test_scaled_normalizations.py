@@ -30,6 +30,13 @@ def normalize(f, x):
     return f.op("LayerNormalization", x, f.floats(16), f.floats(16), axis=-1, epsilon=1e-3)
 
 
+def composed(f, x):
+    """A normalization of several operators."""
+    centered = f.op("Sub", x, f.op("ReduceMean", x, f.ints(-1), keepdims=1))
+    variance = f.op("ReduceMean", f.op("Mul", centered, centered), f.ints(-1), keepdims=1)
+    return f.op("Div", centered, f.op("Sqrt", f.op("Add", variance, f.constant(np.float32(1e-3)))))
+
+
 def instances(f, x):
     return f.op("InstanceNormalization", x, f.floats(8), f.floats(8), epsilon=1e-3)
 
@@ -61,6 +68,7 @@ WRONG = {
     "negative": (sigmoid, times(-0.1), normalize),
     "rows": (sigmoid, times(0.2 * numbers(8, 1)), normalize),
     "instances": (sigmoid, tenth, instances),
+    "composed": (sigmoid, tenth, composed),
     "channels": (sigmoid, times(0.05 * numbers(8, 1)), instances),
     "relu": (sigmoid, tenth, relu, normalize),
     "moved": (sigmoid, tenth, lambda f, x: f.op("Transpose", x, perm=[1, 0, 2]), normalize),
@@ -74,6 +82,7 @@ WRONG = {
 RIGHT = {
     "no-factor": (sigmoid, normalize),
     "one": (sigmoid, times(1), normalize),
+    "composed": (sigmoid, composed),
     "along-the-axis": (sigmoid, times(0.1 * numbers(16)), normalize),
     "shifted": (sigmoid, tenth, op("Add", ()), normalize),
     "after-a-shift": (sigmoid, op("Add", ()), tenth, normalize),

@@ -9,18 +9,25 @@ target, too: they may run in OpenVINO.
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 
 from tensorflow_quantization.export.onnx.builder import Builder
-from tensorflow_quantization.onnx_graph.queries import operand
+from tensorflow_quantization.onnx_graph.queries import producer
 from tensorflow_quantization.onnx_graph.scaled_normalizations import scaled_normalizations
 
 
 def normalization_barriers(builder: Builder) -> int:
     """Insert the Maxima, and return their number."""
-    changed = 0
-    for normalization, _ in scaled_normalizations(builder.graph):
-        value = operand(normalization, 0)
-        apart = builder.insert("Max", [value, np.finfo(np.float32).min], before=normalization, like=value)
-        normalization.replace_input_with(0, apart)
-        changed += 1
-    return changed
+    apart: dict[ir.Value, ir.Value] = {}
+    for normalization, _ in list(scaled_normalizations(builder.graph)):
+        value = normalization.inputs[0]
+        assert value is not None
+        if value not in apart:
+            lowest = np.finfo(np.float32).min
+            first = next(node for node in builder.graph if value in node.inputs)
+            apart[value] = builder.insert("Max", [value, lowest], before=first, like=value)
+        normalization.replace_input_with(0, apart[value])
+        mean = producer(normalization.inputs[1], "ReduceMean")
+        if mean is not None:  # of a normalization of several operators
+            mean.replace_input_with(0, apart[value])
+    return len(apart)
