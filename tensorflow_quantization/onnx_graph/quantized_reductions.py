@@ -32,7 +32,7 @@ _LINEAR = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
 _FUSED = frozenset({"Abs", "Clip", "Elu", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "PRelu", "Relu"})
 _FUSED |= {"Concat", "Round", "Sigmoid", "Softplus", "Sqrt", "Tanh", "Transpose"}
 #: Operators that the scales of a matrix product pass.
-_PASSED = frozenset({"AveragePool", "Gather", "Identity", "MaxPool", "Resize", "Split", "Transpose"})
+_PASSED = _LINEAR | {"AveragePool", "Gather", "Identity", "MaxPool", "Resize", "Split", "Transpose"}
 
 
 def quantized_reductions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node]]:

@@ -91,6 +91,7 @@ WRONG = {
     "mean-mul": (product, mean, op("Mul", (4,)), quantize),
     "mean-add-mul": (product, mean, op("Add", (4,)), op("Mul", ()), quantize),
     "mean-same-shape": (product, mean, shaped("Reshape", -1, 4), quantize),
+    "mean-of-max": (product, reduce("ReduceMax", 1, keepdims=0), reduce("ReduceMean", 1, keepdims=0), quantize),
     "mul-mean": (product, op("Mul", (4,)), mean, quantize),
     "mul-add-mean": (product, op("Mul", ()), op("Add", (4,)), mean, quantize),
     "transposed": (product, lambda f, x: f.op("Transpose", x, perm=[0, 2, 1, 3]), mean, quantize),

@@ -56,7 +56,7 @@ class Builder:
         self._names: dict[str, int] = {}
         self._constants: dict[tuple, ir.Value] = {}
         self._weights: dict[str, list[ir.Value]] = {}
-        self._arranged: dict[tuple[int, Order, Any], Value] = {}
+        self._arranged: dict[tuple[int, Order, Any, Order], Value] = {}
 
     def supports(self, opset: int) -> bool:
         """Whether an operator of `opset` may replace several older operators. If so, the file needs this opset."""
@@ -215,13 +215,14 @@ class Builder:
         """`value` with axes in `order` and elements in Keras' order. Readers of the same order share a conversion."""
         if value.order == order and value.flattened is None:
             return value
-        key = (id(value.onnx), order, None)
+        # Values of one tensor may have different orders: a transposition is only another order.
+        key = (id(value.onnx), value.order, value.flattened, order)
         if key not in self._arranged:
             plain = self._unflatten(value, path) if value.flattened is not None else value
             back = self._arranged[key] = self._reorder(plain, order, path)
             self.annotate(back)
-            # Converting back returns the original value.
-            self._arranged.setdefault((id(back.onnx), value.order, value.flattened), value)
+            if value.flattened is None:  # converting back returns the original value
+                self._arranged.setdefault((id(back.onnx), order, None, value.order), value)
         return self._arranged[key]
 
     def _reorder(self, value: Value, order: Order, path: str) -> Value:

@@ -50,6 +50,23 @@ def test_without_a_layout_a_layer_gets_what_keras_has(tmp_path):
     assert op_counts(assert_agrees(model_with(Gain()), tmp_path / "m.onnx"))["Transpose"] == 4
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: ops.matmul(x, ops.transpose(x, (0, 1, 3, 2))),
+        lambda x: ops.matmul(ops.transpose(x, (0, 2, 1, 3)), x),
+        lambda x: ops.einsum("bhwc,bhvc->bhwv", x, ops.transpose(x, (0, 2, 1, 3))),
+        lambda x: ops.stack([ops.cumsum(x, axis=1), ops.cumsum(ops.transpose(x, (0, 3, 2, 1)), axis=1)]),
+    ],
+    ids=["gram", "left", "einsum", "cumsum"],
+)
+def test_a_tensor_and_its_transposition_are_arranged_apart(function, tmp_path):
+    """All axes are of one size: were they taken for one another, the shapes would tell nothing."""
+    inputs = keras.Input((6, 6, 3))
+    model = small_models.randomize(keras.Model(inputs, function(layers.Conv2D(4, 3)(inputs))))
+    assert_agrees(model, tmp_path / "m.onnx")
+
+
 def test_an_elementwise_layer_takes_any_layout(tmp_path):
     @emitter(Gain, layout="any")
     def emit(e, layer, x):
