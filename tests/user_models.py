@@ -80,6 +80,7 @@ IMAGES = {
     "average_pool": lambda x: layers.AveragePooling2D(3, 1, padding="same")(x),
     "there_and_back": lambda x: layers.AveragePooling2D(2)(layers.UpSampling2D(2)(x)),
     "points": lambda x: _Points()(x),
+    "mirror": lambda x: ops.cumsum(x, axis=1) - ops.cumsum(ops.transpose(x, (0, 2, 1, 3)), axis=1),
     "gate": lambda x: x * ops.sigmoid(layers.Dense(CHANNELS)(ops.mean(x, axis=(1, 2), keepdims=True))),
 }
 SEQUENCES = {
