@@ -19,7 +19,6 @@ from tensorflow_quantization.accuracy.layer_by_layer import (
     Reference,
     Step,
     joined,
-    layer_by_layer,
     partners_of,
     unchanged_on_error,
 )
@@ -29,7 +28,7 @@ from tensorflow_quantization.accuracy.soft_rounding import SoftRounding
 from tensorflow_quantization.model.activations import own_activation
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.inputs import BATCH_SIZE, first_batches, input_batches
-from tensorflow_quantization.model.interpreter import Interpreter, Run, input_tensors
+from tensorflow_quantization.model.interpreter import Arguments, Interpreter, Run, input_tensors
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
 from tensorflow_quantization.text.warn import converting
@@ -47,9 +46,9 @@ _JUDGES = 0.25
 def adapt_rounding(model: keras.Model, quantized: keras.Model, data: Any, *, steps: int | None = None) -> keras.Model:
     """Trains the rounding of the kernels, block by block, so that each block returns what it returns in float.
 
-    Starts from `round_weights` and `correct_biases`. Then, for one block of a few layers after the other, each weight
-    learns whether it goes up or down (AdaRound, arXiv:2004.10568, by block as BRECQ, arXiv:2102.05426). The block reads
-    what the blocks before it return, quantized, and one half of the values, at random, is not quantized (QDrop,
+    One block of a few layers after the other starts from `round_weights` and `correct_biases`. Then each weight learns
+    whether it goes up or down (AdaRound, arXiv:2004.10568, by block as BRECQ, arXiv:2102.05426). The block reads what
+    the blocks before it return, quantized, and one half of the values, at random, is not quantized (QDrop,
     arXiv:2203.05740). A quarter of the samples judges: a block that does not come nearer to the float model there
     keeps the rounding of the start.
 
@@ -78,39 +77,28 @@ def adapt_rounding(model: keras.Model, quantized: keras.Model, data: Any, *, ste
     check_count("steps", steps)
     batches = first_batches(LayerGraph.trace(quantized), data, sys.maxsize, "data")  # a generator is read once
     with unchanged_on_error(quantized):
-        rounding = WeightRounding()
-        layer_by_layer(quantized, batches, [rounding, BiasCorrection()], model)
-        train_rounding(model, quantized, batches, rounding.exact, steps=steps)
+        train_rounding(model, quantized, batches, steps=steps)
     return quantized
 
 
-#: Kernels before rounding, by the id of their wrapper and their name; kernels that are not rounded are not among them.
-ExactKernels = dict[tuple[int, str], np.ndarray]
-
-
 def train_rounding(
-    model: keras.Model,
-    quantized: keras.Model,
-    data: Any,
-    exact: ExactKernels,
-    steps: int | None = None,
-    verbose: int = 0,
+    model: keras.Model, quantized: keras.Model, data: Any, steps: int | None = None, verbose: int = 0
 ) -> tuple[int, int]:
-    """Trains the rounding that `quantized` has, see `adapt_rounding`; an interrupt leaves it half trained.
+    """Rounds kernels that are not rounded yet, see `adapt_rounding`; an interrupt leaves some of them rounded.
 
     Returns:
-        The number of blocks that came nearer to the float model, and of those that have a kernel.
+        The number of blocks that training brought nearer to the float model, and of those that have a kernel.
     """
-    return _BlockByBlock(model, quantized, data, exact).run(steps, verbose)
+    return _BlockByBlock(model, quantized, data).run(steps, verbose)
 
 
 class _BlockByBlock:
     """A quantized model on all samples, block by block, beside the float model."""
 
-    def __init__(self, model: keras.Model, quantized: keras.Model, data: Any, exact: ExactKernels):
+    def __init__(self, model: keras.Model, quantized: keras.Model, data: Any):
         self._graph, float_graph = (LayerGraph.trace(m).flatten() for m in (quantized, model))
         self._partners = partners_of(float_graph, self._graph)
-        self._exact = exact
+        self._rounding = WeightRounding()
         self._called = Counter(id(call.operation) for call in self._graph.calls)
         self._blocks = blocks_of(self._graph, lambda call: len(self._kernels(call)), self._is_known)
         batches = [
@@ -130,23 +118,22 @@ class _BlockByBlock:
         for index, block in enumerate(self._blocks):
             kernels = [kernel for call in block.calls for kernel in self._kernels(call)]
             trained += bool(kernels)
-            if not kernels or not self._improve(block, kernels, steps or _steps(block), index):
-                _advance(self._runs, block)
-            else:
-                nearer += 1
+            nearer += self._improve(block, kernels, steps or _steps(block), index)
             later = {id(tensor) for other in self._blocks[index + 1 :] for tensor in other.inputs}
             self._float.forget([self._partner(t) for t in block.inputs if id(t) not in later and self._is_known(t)])
             bar.add(1)
         return nearer, trained
 
     def _improve(self, block: Block, kernels: list[Kernel], steps: int, seed: int) -> bool:
-        """Trains a block, and goes on to the next one if it came nearer; else the block is as before."""
+        """Rounds a block and goes on to the next one; returns whether training brought it nearer, and keeps that."""
         compared = [tensor for tensor in block.outputs if self._is_known(tensor) and _is_float(tensor)]
-        before, after = ([run.fork() for run in self._runs] for _ in range(2))
-        _advance(before, block)
         inputs = [_values(self._runs, tensor) for tensor in block.inputs]
+        after = [run.fork() for run in self._runs]
+        expected_of = self._round(block)
+        if not kernels:
+            return False
         float_inputs = [self._float.value(self._partner(tensor)) for tensor in block.inputs]
-        got = [_values(before, tensor) for tensor in compared]
+        got = [_values(self._runs, tensor) for tensor in compared]
         wanted = [self._float.value(self._partner(tensor)) for tensor in compared]
         if not all(_by_sample([*inputs, *float_inputs, *got, *wanted], self._samples)):
             return False  # other axes are folded into the batch axis, or batches have different shapes
@@ -162,7 +149,8 @@ class _BlockByBlock:
         learned_from = [[x[~judges] for x in arrays] for arrays in (_joined(inputs), _joined(float_inputs), expected)]
         samples = Samples(learned_from[0], learned_from[1], learned_from[2], noise)
         roundings = [
-            SoftRounding(kernel, self._exact.get((id(kernel.wrapper), kernel.name), kernel.value)) for kernel in kernels
+            SoftRounding(kernel, self._rounding.exact.get((id(kernel.wrapper), kernel.name), kernel.value))
+            for kernel in kernels
         ]
         variables = [v for call in block.calls if call.is_layer for v in call.operation.variables]
         values = [np.array(float32_array(variable)) for variable in variables]
@@ -174,7 +162,7 @@ class _BlockByBlock:
         ]
         part = dataclasses.replace(block, outputs=compared).part(self._graph)
         reconstruct(part, quantizers, roundings, samples, steps, seed)
-        self._advance_corrected(after, block)
+        self._correct(after, block, expected_of)
         trained = [np.concatenate(_values(after, tensor)) for tensor in compared]
         if _relative(trained, expected, judges) < _relative(start, expected, judges):
             self._runs = after
@@ -183,20 +171,42 @@ class _BlockByBlock:
             variable.assign(value)
         return False
 
-    def _advance_corrected(self, runs: list[Run], block: Block) -> None:
-        last = _last(block, [call for call in block.calls if self._kernels(call)])
+    def _round(self, block: Block) -> dict[int, list[Arguments]]:
+        """Rounds each kernel of a block, for what the blocks before it return now, and advances to the next block.
+
+        Returns:
+            What the last calls with kernels read in the float model, by the id of the call.
+        """
+        last = {id(call) for call in _last(block, [call for call in block.calls if self._kernels(call)])}
+        kept: dict[int, list[Arguments]] = {}
         for call in block.calls:
             partner = self._partners.get(id(call))
-            if any(call is one for one in last) and partner is not None:
+            if self._is_improvable(call):
+                expected = [] if partner is None else self._reference.arguments(partner)
+                step = Step(call, [run.arguments() for run in self._runs], partner, expected)
+                self._rounding.improve(step)
+                BiasCorrection().improve(step)
+                if id(call) in last and partner is not None:
+                    kept[id(call)] = expected
+            for run in self._runs:
+                run.step()
+        return kept
+
+    def _correct(self, runs: list[Run], block: Block, expected: dict[int, list[Arguments]]) -> None:
+        """Advances to the next block, and corrects the biases of the last calls with kernels."""
+        for call in block.calls:
+            if id(call) in expected:
                 arguments = [run.arguments() for run in runs]
-                BiasCorrection().improve(Step(call, arguments, partner, self._reference.arguments(partner)))
+                BiasCorrection().improve(Step(call, arguments, self._partners[id(call)], expected[id(call)]))
             for run in runs:
                 run.step()
 
+    def _is_improvable(self, call: Call) -> bool:
+        return isinstance(call.operation, BaseQuantizeWrapper) and self._called[id(call.operation)] == 1
+
     def _kernels(self, call: Call) -> list[Kernel]:
         """Returns the kernels of a call whose rounding is chosen; none if the layer is called several times."""
-        is_wrapper = isinstance(call.operation, BaseQuantizeWrapper)
-        return list(kernels_of(call.operation)) if is_wrapper and self._called[id(call.operation)] == 1 else []
+        return list(kernels_of(call.operation)) if self._is_improvable(call) else []
 
     def _is_known(self, tensor: Tensor) -> bool:
         """Whether a tensor is one of the float model, too."""
@@ -248,12 +258,6 @@ class _FloatValues:
 
     def _tensor(self, tensor: Tensor | int) -> Tensor:
         return self._graph.inputs[tensor] if isinstance(tensor, int) else tensor
-
-
-def _advance(runs: list[Run], block: Block) -> None:
-    for run in runs:
-        for _ in block.calls:
-            run.step()
 
 
 def _last(block: Block, calls: list[Call]) -> list[Call]:

@@ -115,21 +115,22 @@ def post_training_quantize(
             rescaled = calibrate(quantize_model(equalized, **arguments), batches, method=method, verbose=0)
         if stages.gains(rescaled, "channels equalized"):
             reference, quantized = equalized, rescaled
-    before, rounding = quantized.get_weights(), WeightRounding()
-    layer_by_layer(quantized, learned_from, [rounding, BiasCorrection()], reference)
-    exact = rounding.exact if stages.keep_gain(quantized, before, "weights rounded, biases corrected") else {}
+    start = quantized.get_weights()
+    layer_by_layer(quantized, learned_from, [WeightRounding(), BiasCorrection()], reference)
+    stages.keep_gain(quantized, start, "weights rounded, biases corrected")
     if any(kernel.quantizer.scheme.bits < 8 for kernel in kernels_of(quantized)):
         # Judged after the rest: biases make up for some of what clipping does.
         best = quantized.get_weights()
-        quantized.set_weights(before)
-        rounding = WeightRounding()
-        layer_by_layer(clip_weights(quantized), learned_from, [rounding, BiasCorrection()], reference)
+        quantized.set_weights(start)
+        clipped = clip_weights(quantized).get_weights()
+        layer_by_layer(quantized, learned_from, [WeightRounding(), BiasCorrection()], reference)
         if stages.keep_gain(quantized, best, "the same with clipped weights"):
-            exact = rounding.exact
+            start = clipped
     if effort == "best":
-        before = quantized.get_weights()
-        nearer, trained = train_rounding(reference, quantized, learned_from, exact, verbose=verbose)
-        stages.keep_gain(quantized, before, f"roundings trained: {nearer} of {trained} blocks are nearer")
+        best = quantized.get_weights()
+        quantized.set_weights(start)
+        nearer, trained = train_rounding(reference, quantized, learned_from, verbose=verbose)
+        stages.keep_gain(quantized, best, f"roundings trained: {nearer} of {trained} blocks are nearer")
     remember(quantized, model, reference)
     return quantized
 
