@@ -55,8 +55,8 @@ def post_training_quantize(
 
     In this order: `quantize_model` and `calibrate`; `equalize` the channels; for one layer after the other,
     `round_weights`, beside the float model, and `correct_biases`; and below 8 bits the same after `clip_weights`. A
-    stage that brings the outputs no nearer to the float model is undone. With `effort="best"`, `adapt_rounding` goes on
-    from there. Each is also a function of its own.
+    stage that brings the outputs no nearer to the float model is undone. With `effort="best"`, `adapt_rounding` is one
+    more stage. Each is also a function of its own.
 
     Examples:
         >>> quantized = post_training_quantize(model, images, target="onnxruntime", verbose=0)

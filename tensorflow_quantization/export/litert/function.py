@@ -47,7 +47,7 @@ from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
 #: Operators that cannot fuse an activation, besides most operators that move data.
 _NOT_ACTIVATED = ("Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "UpSampling2D")
 #: Operations of `keras.ops` whose outputs have the integers of their input in LiteRT, besides those that move data.
-_KEEPING_VALUES = ("BroadcastTo", "Flip", "Max", "MaxPool", "Min", "Roll", "Tile")
+_KEEPING_VALUES = ("Amax", "Amin", "BroadcastTo", "Flip", "Max", "MaxPool", "Min", "Roll", "Take", "Tile")
 #: If others read the output, too, the converter lets a second operator compute these with the activation.
 _COMPUTED_AGAIN = ("Dense",)
 #: The only operators that move data and can fuse an activation.

@@ -96,8 +96,12 @@ def verify_litert(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
     exposed = convert(function)
     found: list[Agreement] = []
     for inputs in batches:
-        results = run_file(exposed, graph, inputs)
-        outputs = run_file(data, graph, inputs)
+        try:
+            results = run_file(exposed, graph, inputs)
+            outputs = run_file(data, graph, inputs)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise VerificationError(f"LiteRT cannot run the file: {reason} No file was written.") from error
         for name, output in outputs.items():
             if is_integer(data) and name not in returned and not np.array_equal(output, results[name]):
                 raise VerificationError(

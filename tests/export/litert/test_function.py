@@ -60,6 +60,9 @@ SHARING = {
     "choice": lambda x: ops.where(x[..., :1] > 0.0, _conv(x), 0.0),
     "largest of each channel": lambda x: layers.Dense(3)(layers.GlobalMaxPooling2D()(_conv(x))),
     "largest, as an operation": lambda x: _conv(ops.max(_conv(x), axis=(1, 2), keepdims=True)),
+    "least of each row": lambda x: _conv(ops.amin(_conv(x), axis=1, keepdims=True)),
+    "largest of each channel, as an operation": lambda x: layers.Dense(3)(ops.amax(_conv(x), axis=(1, 2))),
+    "rows": lambda x: _conv(ops.take(_conv(x), [5, 1, 2], axis=1)),
     "resizing": lambda x: layers.Resizing(12, 12)(_conv(x)),
 }
 

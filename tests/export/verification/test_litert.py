@@ -74,3 +74,14 @@ def test_data_of_nan_is_named(tmp_path, quantized):
     x = np.full((2, 8, 8, 3), np.nan, "float32")
     with pytest.raises(VerificationError, match="that are NaN or infinite: pass finite data"):
         export_litert(quantized, tmp_path / "m.tflite", verify_with=x)
+
+
+def test_a_file_that_litert_cannot_run(tmp_path):
+    """LiteRT divides integers by integers, and refuses a zero among them."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.ops.reciprocal(keras.ops.tanh(keras.layers.Conv2D(4, 3)(inputs)))
+    model = quantize_model(keras.Model(inputs, keras.layers.Dense(2)(x)), target="litert")
+    images = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    with pytest.raises(VerificationError, match=r"LiteRT cannot run the file: .*No file was written"):
+        export_litert(calibrate(model, images, verbose=0), tmp_path / "m.tflite", verify_with=images)
+    assert not list(tmp_path.iterdir())
