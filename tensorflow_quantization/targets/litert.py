@@ -14,6 +14,8 @@ from tensorflow_quantization.targets.target import Target
 #: Specification: "Input and outputs must all have same scale/zero_point".
 _SAME_SCALE = frozenset(
     {
+        "AdaptiveAveragePooling1D",
+        "AdaptiveAveragePooling2D",
         "AveragePooling1D",
         "AveragePooling2D",
         "GlobalMaxPooling1D",

@@ -63,6 +63,7 @@ SHARING = {
     "least of each row": lambda x: _conv(ops.amin(_conv(x), axis=1, keepdims=True)),
     "largest of each channel, as an operation": lambda x: layers.Dense(3)(ops.amax(_conv(x), axis=(1, 2))),
     "rows": lambda x: _conv(ops.take(_conv(x), [5, 1, 2], axis=1)),
+    "averages of unequal windows": lambda x: layers.Dense(3)(layers.AdaptiveAveragePooling2D((3, 5))(_conv(x))),
     "resizing": lambda x: layers.Resizing(12, 12)(_conv(x)),
 }
 
