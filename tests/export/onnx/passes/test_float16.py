@@ -53,6 +53,17 @@ def test_layers_agree_to_the_precision_of_float16(tmp_path, layer, shape):
     assert_agrees(_model(layer, shape), tmp_path / "m.onnx", tolerance=2e-2, precision="float16")
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("target", [None, "onnxruntime", "openvino"])
+def test_limits_that_float16_does_not_have_are_its_own(tmp_path, target):
+    """`logsumexp` limits its maximum by the range of float32; so does a barrier before a normalization in OpenVINO."""
+    inputs = keras.Input((6, 4))
+    x = layers.LayerNormalization()(layers.Dense(4, activation="tanh")(inputs) * 0.1)
+    x = layers.Dense(3)(keras.ops.logsumexp(x, axis=1))
+    model = _calibrated(keras.Model(inputs, x), target)
+    export(model, tmp_path / "m.onnx", precision="float16", verify_with=small_models.data_for(model))
+
+
 @pytest.mark.parametrize("target", [None, "tensorrt", "onnxruntime", "openvino"])
 def test_scales_are_float16_and_integers_stay(tmp_path, target):
     model = _calibrated(small_models.residual(), target)

@@ -19,8 +19,8 @@ from tensorflow_quantization.export.onnx.builder import Builder
 from tensorflow_quantization.onnx_graph.queries import attribute, constant, layer_of, operand, readers
 
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
-_LARGEST = np.finfo(np.float16).max
-_SMALLEST = np.finfo(np.float16).smallest_subnormal
+_LARGEST = float(np.finfo(np.float16).max)
+_SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
 #: The first opset in which QuantizeLinear and DequantizeLinear accept float16.
 _SCALES_OPSET = 19
 _QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
