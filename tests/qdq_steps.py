@@ -1,6 +1,18 @@
-"""Steps of a chain of operators in a `QdqFile`: each takes the file and the tensor so far, and returns the next."""
+"""Chains of operators in a `QdqFile`, and what OpenVINO makes of them.
+
+A step takes the file and the tensor so far, and returns the next.
+"""
 
 import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx_models import run
+from qdq_files import QdqFile
+
+from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.export.onnx.writing import to_model
+from tensorflow_quantization.onnx_graph.files import to_ir, with_shapes
 
 
 def numbers(*shape):
@@ -26,3 +38,32 @@ def pair(f, x, scale=0.02, axis=None):
     attributes = {} if axis is None else {"axis": axis}
     count = () if axis is None else (4,)
     return f.pair(x, scale * numbers(*count) / numbers().max(), np.zeros(count), np.int8, **attributes)
+
+
+def off_in_openvino(path, x):
+    """How far the last output is from ONNX Runtime, relative to its largest value."""
+    openvino = pytest.importorskip("openvino")
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+    actual, expected = compiled(x)[len(compiled.outputs) - 1], run(path, [x], optimize=False)[-1]
+    return np.abs(actual - expected).max() / np.abs(expected).max()
+
+
+def saved(path, shape, steps):
+    """The path of a file with these steps, and its graph."""
+    f = QdqFile(opset=18)
+    x = f.input(shape)
+    for step in steps:
+        x = step(f, x)
+    path = f.save(path, *f.outputs, f.op("Identity", x))
+    return path, to_ir(with_shapes(onnx.load(path)), path).graph
+
+
+def apply(function, graph, path):
+    """Runs a pass on the graph of a file and saves it; the pass's count of changes, and the path."""
+    builder = Builder(18)
+    builder.graph = graph
+    for name in graph.initializers:
+        builder.unique(name)  # is in use
+    changed = function(builder)
+    ir.save(to_model(graph), path)
+    return changed, str(path)

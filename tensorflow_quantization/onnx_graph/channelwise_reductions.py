@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import onnx_ir as ir
 
+from tensorflow_quantization.onnx_graph.affine import ARITHMETIC, constant_of, data_of, is_affine
 from tensorflow_quantization.onnx_graph.quantization import Quantization, same_parameters
 from tensorflow_quantization.onnx_graph.queries import (
     attribute,
@@ -27,7 +28,6 @@ _LINEAR = frozenset({"GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceM
 _REDUCTIONS = _LINEAR | {"ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare"}
 #: Reductions past which only positive factors move.
 SELECTING_REDUCTIONS = frozenset({"GlobalMaxPool", "ReduceMax", "ReduceMin"})
-ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
 #: Operators with one tensor that fuse with a reduction.
 _FUSED = frozenset(
     {"Abs", "Clip", "Elu", "Gelu", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "Relu", "Round"}
@@ -144,22 +144,6 @@ def _after(reduction: ir.Node, axes: tuple[int, ...]) -> ir.Node | None:
             return node
         node = only_reader(node.outputs[0])
     return None
-
-
-def constant_of(node: ir.Node) -> np.ndarray | None:
-    """The constant of an arithmetic operator with one other input; `None`: it has none, or divides it."""
-    first, second = (constant(operand(node, index)) for index in (0, 1))
-    return second if first is None else None if node.op_type == "Div" else first
-
-
-def is_affine(node: ir.Node) -> bool:
-    """Whether an operator multiplies by constants, or adds some."""
-    return node.op_type == "BatchNormalization" or (node.op_type in ARITHMETIC and constant_of(node) is not None)
-
-
-def data_of(node: ir.Node) -> ir.Value | None:
-    """The operand of an affine operator that is not constant."""
-    return operand(node, 0) if constant(operand(node, 0)) is None else operand(node, 1)
 
 
 def _lies_along(numbers: np.ndarray, rank: int, axis: int = 1) -> bool:

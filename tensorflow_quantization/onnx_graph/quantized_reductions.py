@@ -6,13 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 
-from tensorflow_quantization.onnx_graph.channelwise_reductions import (
-    SELECTING_REDUCTIONS,
-    constant_of,
-    data_of,
-    is_affine,
-    keeps_axes,
-)
+from tensorflow_quantization.onnx_graph.affine import constant_of, data_of, is_affine
+from tensorflow_quantization.onnx_graph.channelwise_reductions import SELECTING_REDUCTIONS, keeps_axes
 from tensorflow_quantization.onnx_graph.pooled_activations import is_gate
 from tensorflow_quantization.onnx_graph.quantization import source_of
 from tensorflow_quantization.onnx_graph.queries import (

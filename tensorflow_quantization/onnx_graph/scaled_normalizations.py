@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 
-from tensorflow_quantization.onnx_graph.channelwise_reductions import constant_of, data_of, is_affine
+from tensorflow_quantization.onnx_graph.affine import constant_of, data_of, is_affine
 from tensorflow_quantization.onnx_graph.quantization import source_of
 from tensorflow_quantization.onnx_graph.queries import is_quantize, operand, producer
 

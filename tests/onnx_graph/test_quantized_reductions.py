@@ -3,20 +3,13 @@
 import platform
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import pytest
-from onnx_models import run
-from qdq_files import QdqFile
-from qdq_steps import numbers, op, reduce, shaped
+from qdq_steps import apply, numbers, off_in_openvino, op, reduce, saved, shaped
 
-from tensorflow_quantization.export.onnx.builder import Builder
 from tensorflow_quantization.export.onnx.passes.openvino.quantizer_barriers import quantizer_barriers
-from tensorflow_quantization.export.onnx.writing import to_model
-from tensorflow_quantization.onnx_graph.files import to_ir, with_shapes
 from tensorflow_quantization.onnx_graph.quantized_reductions import quantized_reductions
 
-openvino = pytest.importorskip("openvino")
+pytest.importorskip("openvino")
 pytestmark = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="measured on x86")
 
 IMAGES = ("n", 6, 6, 4)
@@ -116,40 +109,20 @@ RIGHT = {
 }
 
 
-def off(path, outputs=-1):
-    """How far OpenVINO is from ONNX Runtime, relative to the largest value."""
-    arrays = [np.random.default_rng(0).uniform(-3, 3, (3, *IMAGES[1:])).astype("float32")]
-    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
-    expected = run(path, arrays, optimize=False)[outputs]
-    return np.abs(compiled(arrays)[len(compiled.outputs) - 1] - expected).max() / np.abs(expected).max()
-
-
-def file(tmp_path, steps):
-    """The path of a file with these steps, and its graph."""
-    f = QdqFile(opset=18)
-    x = f.input(IMAGES)
-    for step in steps:
-        x = step(f, x)
-    path = f.save(tmp_path / "model.onnx", *f.outputs, f.op("Identity", x))
-    return path, to_ir(with_shapes(onnx.load(path)), path).graph
+X = np.random.default_rng(0).uniform(-3, 3, (3, *IMAGES[1:])).astype("float32")
 
 
 @pytest.mark.parametrize("steps", WRONG.values(), ids=WRONG)
 def test_found_where_openvino_is_wrong_and_mended(steps, tmp_path):
-    path, graph = file(tmp_path, steps)
-    assert off(path) > 0.05
-    builder = Builder(18)
-    builder.graph = graph
-    for name in graph.initializers:
-        builder.unique(name)  # is in use
-    assert quantizer_barriers(builder) == 1
-    assert not list(quantized_reductions(graph))
-    ir.save(to_model(graph), tmp_path / "mended.onnx")
-    assert off(str(tmp_path / "mended.onnx")) < 0.03  # the step of a quantizer
+    path, graph = saved(tmp_path / "model.onnx", IMAGES, steps)
+    assert off_in_openvino(path, X) > 0.05
+    changed, mended = apply(quantizer_barriers, graph, tmp_path / "mended.onnx")
+    assert changed == 1 and not list(quantized_reductions(graph))
+    assert off_in_openvino(mended, X) < 0.03  # the step of a quantizer
 
 
 @pytest.mark.parametrize("steps", RIGHT.values(), ids=RIGHT)
 def test_not_found_where_openvino_is_right(steps, tmp_path):
-    path, graph = file(tmp_path, steps)
+    path, graph = saved(tmp_path / "model.onnx", IMAGES, steps)
     assert not list(quantized_reductions(graph))
-    assert off(path) < 0.03
+    assert off_in_openvino(path, X) < 0.03

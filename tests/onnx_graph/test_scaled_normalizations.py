@@ -3,20 +3,13 @@
 import platform
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import pytest
-from onnx_models import run
-from qdq_files import QdqFile
-from qdq_steps import numbers, op, shaped
+from qdq_steps import apply, numbers, off_in_openvino, op, saved, shaped
 
-from tensorflow_quantization.export.onnx.builder import Builder
 from tensorflow_quantization.export.onnx.passes.openvino.normalization_barriers import normalization_barriers
-from tensorflow_quantization.export.onnx.writing import to_model
-from tensorflow_quantization.onnx_graph.files import to_ir, with_shapes
 from tensorflow_quantization.onnx_graph.scaled_normalizations import scaled_normalizations
 
-openvino = pytest.importorskip("openvino")
+pytest.importorskip("openvino")
 pytestmark = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="measured on x86")
 
 ROWS = ("n", 8, 16)
@@ -47,6 +40,10 @@ def dequantized(f, x):
 
 def plus_dequantized(f, x):
     return f.op("Add", x, dequantized(f, "x"))
+
+
+def quantize(f, x):
+    return f.pair(x, 0.02, 128)
 
 
 def matmul(f, x):
@@ -98,40 +95,20 @@ RIGHT = {
 }
 
 
-def off(path):
-    """How far OpenVINO is from ONNX Runtime, relative to the largest value."""
-    x = np.random.default_rng(0).uniform(-0.1, 0.1, (3, *ROWS[1:])).astype("float32")
-    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
-    (expected,) = run(path, [x], optimize=False)
-    return np.abs(compiled(x)[0] - expected).max() / np.abs(expected).max()
-
-
-def file(tmp_path, steps):
-    """The path of a file with these steps and a quantized product, and its graph."""
-    f = QdqFile(opset=18)
-    x = f.input(ROWS)
-    for step in (*steps, lambda f, x: f.pair(x, 0.02, 128), matmul):
-        x = step(f, x)
-    path = f.save(tmp_path / "model.onnx", x)
-    return path, to_ir(with_shapes(onnx.load(path)), path).graph
+X = np.random.default_rng(0).uniform(-0.1, 0.1, (3, *ROWS[1:])).astype("float32")
 
 
 @pytest.mark.parametrize("steps", WRONG.values(), ids=WRONG)
 def test_found_where_openvino_is_wrong_and_mended(steps, tmp_path):
-    path, graph = file(tmp_path, steps)
-    assert off(path) > 0.01
-    builder = Builder(18)
-    builder.graph = graph
-    for name in graph.initializers:
-        builder.unique(name)  # is in use
-    assert normalization_barriers(builder) == 1
-    assert not list(scaled_normalizations(graph))
-    ir.save(to_model(graph), tmp_path / "mended.onnx")
-    assert off(str(tmp_path / "mended.onnx")) < 0.005
+    path, graph = saved(tmp_path / "model.onnx", ROWS, (*steps, quantize, matmul))
+    assert off_in_openvino(path, X) > 0.01
+    changed, mended = apply(normalization_barriers, graph, tmp_path / "mended.onnx")
+    assert changed == 1 and not list(scaled_normalizations(graph))
+    assert off_in_openvino(mended, X) < 0.005
 
 
 @pytest.mark.parametrize("steps", RIGHT.values(), ids=RIGHT)
 def test_not_found_where_openvino_is_right(steps, tmp_path):
-    path, graph = file(tmp_path, steps)
+    path, graph = saved(tmp_path / "model.onnx", ROWS, (*steps, quantize, matmul))
     assert not list(scaled_normalizations(graph))
-    assert off(path) < 0.005
+    assert off_in_openvino(path, X) < 0.005

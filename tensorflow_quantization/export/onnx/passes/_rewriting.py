@@ -34,6 +34,23 @@ def insert_barrier(builder: Builder, value: ir.Value, rank: int, *, for_readers:
     return apart
 
 
+def insert_max(
+    builder: Builder, value: ir.Value, *, before: ir.Node | None = None, after: ir.Node | None = None
+) -> ir.Value:
+    """Insert a Max with the lowest float, which changes nothing, as a barrier for tensors of any rank.
+
+    Args:
+        builder: the builder of the graph.
+        value: the tensor.
+        before: the node before which to insert it. Pass either this or `after`.
+        after: the node after which to insert it.
+
+    Returns:
+        The output of the Max. Nothing reads it yet.
+    """
+    return builder.insert("Max", [value, np.finfo(np.float32).min], before=before, after=after, like=value)
+
+
 def replace_after(value: ir.Value, new: ir.Value) -> None:
     """Replace `value` by `new`, as `replace` does, but for the node that computes `new` from it."""
     replace(value, new)

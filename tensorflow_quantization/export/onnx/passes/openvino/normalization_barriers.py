@@ -8,10 +8,10 @@ target, too: they may run in OpenVINO.
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.export.onnx.passes._rewriting import insert_max
 from tensorflow_quantization.onnx_graph.queries import producer
 from tensorflow_quantization.onnx_graph.scaled_normalizations import scaled_normalizations
 
@@ -23,9 +23,8 @@ def normalization_barriers(builder: Builder) -> int:
         value = normalization.inputs[0]
         assert value is not None
         if value not in apart:
-            lowest = np.finfo(np.float32).min
             first = next(node for node in builder.graph if value in node.inputs)
-            apart[value] = builder.insert("Max", [value, lowest], before=first, like=value)
+            apart[value] = insert_max(builder, value, before=first)
         normalization.replace_input_with(0, apart[value])
         mean = producer(normalization.inputs[1], "ReduceMean")
         if mean is not None:  # of a normalization of several operators

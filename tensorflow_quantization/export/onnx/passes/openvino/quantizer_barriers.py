@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.export.onnx.builder import Builder
-from tensorflow_quantization.export.onnx.passes._rewriting import replace_after
+from tensorflow_quantization.export.onnx.passes._rewriting import insert_max, replace_after
 from tensorflow_quantization.onnx_graph.channelwise_reductions import keeps_axes
 from tensorflow_quantization.onnx_graph.quantized_reductions import quantized_reductions
 from tensorflow_quantization.onnx_graph.queries import attribute, constant, operand
@@ -25,7 +25,7 @@ def quantizer_barriers(builder: Builder) -> int:
     for reduction, _ in quantized_reductions(builder.graph):
         (value,) = reduction.outputs
         if keeps_axes(reduction):
-            apart = builder.insert("Max", [value, np.finfo(np.float32).min], after=reduction, like=value)
+            apart = insert_max(builder, value, after=reduction)
         else:
             reduction.attributes["keepdims"] = ir.AttrInt64("keepdims", 1)
             apart = builder.insert("Squeeze", [value, *_axes(reduction)], after=reduction, like=value)
