@@ -25,6 +25,9 @@ def flatten(e: Emission, layer, x: Value) -> Value:
         return x
     if x.rank == 1:
         return e.output(e.op("Unsqueeze", x, np.asarray([1], np.int64)))
+    # Recurrent operators store the batch second.
+    if x.order[0] != 0:
+        x = e.arrange(x)
     plain = moves_no_data(x.shape, x.order, keras_order(x.rank))
     if not plain and None in x.shape[1:]:
         x, plain = e.arrange(x), True

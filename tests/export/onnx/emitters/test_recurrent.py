@@ -54,6 +54,15 @@ def test_a_state_between_runs(tmp_path):
         export(keras.Model(inputs, layers.GRU(3, stateful=True)(inputs)), tmp_path / "m.onnx")
 
 
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU, layers.SimpleRNN])
+def test_all_steps_in_one_row(tmp_path, kind, steps):
+    """The usual head of a network for time series; recurrent operators store the batch second."""
+    inputs = keras.Input((steps, 5))
+    x = layers.Flatten()(kind(3, return_sequences=True)(inputs))
+    assert_agrees(randomize(keras.Model(inputs, layers.Dense(2)(x))), tmp_path / "m.onnx")
+
+
 @pytest.mark.parametrize("options", [{"unroll": True}, {"dropout": 0.5, "recurrent_dropout": 0.5}], ids=str)
 @pytest.mark.parametrize("kind", [layers.LSTM, layers.GRU, layers.SimpleRNN])
 def test_options_that_change_nothing(tmp_path, kind, options):
