@@ -114,17 +114,35 @@ def scaled_normalization(f):
     return [f.conv(f.pair(x, zero=128))]
 
 
-def shared(reader="Relu", bias=None, barrier=False, private=False, batch=None):
+def shared(reader="Relu", bias=None, barrier=False, private=False, batch=None, op_type="Conv"):
     """A quantized convolution, without a bias or with one, that is an output of the graph and has a reader."""
 
     def build(f):
         biases = () if bias is None else (f.constant(np.full(8, bias, np.float32)),)
         x = f.pair(f.input((batch, 8, 8, 8)))
-        x = f.op("Conv", x, f.weights(8, 8, 3, 3), *biases, name="victim", pads=[1, 1, 1, 1])
+        weights = f.weights(8, 8, 3, 3, axis=0 if op_type == "Conv" else 1)
+        x = f.op(op_type, x, weights, *biases, name="victim", pads=[1, 1, 1, 1])
         if barrier:
-            x = f.op("MaxPool", x, kernel_shape=[1, 1])
+            x = f.op("Max", x, f.constant(np.finfo(np.float32).min))
         more = (f.floats(1, 8, 1, 1),) if reader in ("Add", "Mul") else ()
         y = f.op(reader, x, *more)
         return [y] if private else [y, x]
 
     return build
+
+
+def misplaced_constant(f):
+    """Factors of the steps of a sequence after a product of integers."""
+    x = f.op("MatMul", f.pair(f.input((None, 6, 8))), f.weights(8, 7, axis=1))
+    return [f.op("Mul", x, f.floats(6, 1), name="victim")]
+
+
+def dequantized_mean(f):
+    """The mean of the steps of a dequantized sequence."""
+    return [f.op("ReduceMean", f.pair(f.input((None, 6, 8))), axes=[1], name="victim")]
+
+
+def rounded_limit(f):
+    """A Clip of a dequantized tensor at what is no multiple of its scale."""
+    limits = (f.constant(np.float32(limit)) for limit in (0, 0.97))
+    return [f.op("Clip", f.pair(f.input((None, 6, 8))), *limits, name="victim")]

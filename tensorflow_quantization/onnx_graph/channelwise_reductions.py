@@ -25,7 +25,7 @@ from tensorflow_quantization.onnx_graph.queries import (
 #: Factors before these move after them, in files with quantizers.
 _LINEAR = frozenset({"GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
 #: All reductions that OpenVINO computes in one operator with what comes after them.
-_REDUCTIONS = _LINEAR | {"ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare"}
+REDUCTIONS = _LINEAR | {"ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare"}
 #: Reductions past which only positive factors move.
 SELECTING_REDUCTIONS = frozenset({"GlobalMaxPool", "ReduceMax", "ReduceMin"})
 #: Operators with one tensor that fuse with a reduction.
@@ -62,7 +62,7 @@ def channelwise_reductions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, 
     nodes = list(nodes)
     quantized = any(map(is_quantize, nodes))
     for node in nodes:
-        if node.op_type not in _REDUCTIONS or node.outputs[0].dtype not in (None, ir.DataType.FLOAT):
+        if node.op_type not in REDUCTIONS or node.outputs[0].dtype not in (None, ir.DataType.FLOAT):
             continue
         source, axes, aligned = _arranged(node)
         if axes is None or not _misread(source, axes):
@@ -133,7 +133,7 @@ def _after(reduction: ir.Node, axes: tuple[int, ...]) -> ir.Node | None:
             channelwise = node.op_type == "BatchNormalization" or Quantization.of(node).per_channel
         elif node.op_type in ARITHMETIC | {"PRelu"}:
             numbers = constant_of(node)
-            channelwise = numbers is not None and _lies_along(numbers, rank, axis)
+            channelwise = numbers is not None and lies_along(numbers, rank, axis)
             if not channelwise and (numbers is None or numbers.size > 1):
                 return None
         elif node.op_type not in _FUSED:
@@ -146,7 +146,7 @@ def _after(reduction: ir.Node, axes: tuple[int, ...]) -> ir.Node | None:
     return None
 
 
-def _lies_along(numbers: np.ndarray, rank: int, axis: int = 1) -> bool:
+def lies_along(numbers: np.ndarray, rank: int, axis: int = 1) -> bool:
     """Whether a constant has several numbers, all along one axis of a tensor of this rank."""
     shape = (1,) * (rank - numbers.ndim) + numbers.shape
     return numbers.size > 1 and len(shape) == rank and numbers.size == shape[axis]
@@ -183,7 +183,7 @@ def _before(value: ir.Value | None, positive: bool) -> ir.Node | None:
             factors = constant(operand(node, 1))
             return None if limited or factors is None or (positive and (factors <= 0).any()) else node
         if numbers is not None:
-            channelwise = _lies_along(numbers, len(_shape(node.outputs[0]) or (0, 0, 0)))
+            channelwise = lies_along(numbers, len(_shape(node.outputs[0]) or (0, 0, 0)))
             if not channelwise and numbers.size > 1:
                 return None
             if node.op_type in ("Add", "Sub"):

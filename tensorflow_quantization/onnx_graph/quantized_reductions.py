@@ -6,10 +6,16 @@ from collections.abc import Iterable, Iterator
 
 import onnx_ir as ir
 
-from tensorflow_quantization.onnx_graph.affine import constant_of, data_of, is_affine
-from tensorflow_quantization.onnx_graph.channelwise_reductions import SELECTING_REDUCTIONS, keeps_axes
+from tensorflow_quantization.onnx_graph.affine import ARITHMETIC, constant_of, data_of, is_affine
+from tensorflow_quantization.onnx_graph.channelwise_reductions import (
+    REDUCTIONS,
+    SELECTING_REDUCTIONS,
+    keeps_axes,
+    lies_along,
+    reduced_axes,
+)
 from tensorflow_quantization.onnx_graph.pooled_activations import is_gate
-from tensorflow_quantization.onnx_graph.quantization import source_of
+from tensorflow_quantization.onnx_graph.quantization import Quantization, source_of
 from tensorflow_quantization.onnx_graph.queries import (
     constant,
     is_dequantize,
@@ -27,7 +33,8 @@ _LINEAR = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
 _FUSED = frozenset({"Abs", "Clip", "Elu", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "PRelu", "Relu"})
 _FUSED |= {"Concat", "Round", "Sigmoid", "Softplus", "Sqrt", "Tanh", "Transpose"}
 #: Operators that the scales of a matrix product pass.
-_PASSED = _LINEAR | {"AveragePool", "Gather", "Identity", "MaxPool", "Resize", "Split", "Transpose"}
+_PASSED = _LINEAR | {"AveragePool", "Gather", "Identity", "MaxPool", "Resize", "Split", "Squeeze", "Transpose"}
+_PASSED |= {"Unsqueeze"}
 
 
 def quantized_reductions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node]]:
@@ -39,6 +46,9 @@ def quantized_reductions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir
       is right with zero point 0 if nothing reads the integers but a DequantizeLinear that stays.)
     - A reduction, without the reduced axes, of a product of integers and weights without a bias, to rank 2, and a
       quantizer, directly or after factors and shifts: arbitrary numbers.
+    - A reduction of axis 1, perhaps among others, without the reduced axes, and one chain of an operator with constants
+      along axis 1 of the result, such as BatchNormalization, and a quantizer: OpenVINO takes the constants for those of
+      axis 1 before the reduction. Right if the quantizer comes first and has a zero point.
 
     A Squeeze of the reduced axes, a Max or a MaxPool after the reduction keeps them apart.
 
@@ -49,15 +59,47 @@ def quantized_reductions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir
         (reduction, QuantizeLinear).
     """
     for node in list(nodes):
-        source = operand(node, 0)
-        if node.op_type in SELECTING_REDUCTIONS and source_of(source) is None:
-            quantizer = _quantizer(node.outputs[0], _FUSED)
-            if quantizer is not None:
-                yield node, quantizer
-        elif node.op_type in _LINEAR and not keeps_axes(node) and _rank(node.outputs[0]) in (None, 2):
-            quantizer = _quantizer(node.outputs[0], frozenset())
-            if quantizer is not None and _is_product(source):
-                yield node, quantizer
+        quantizer = _mistaken_quantizer(node)
+        if quantizer is not None:
+            yield node, quantizer
+
+
+def _mistaken_quantizer(node: ir.Node) -> ir.Node | None:
+    """The quantizer after a node, if the node is such a reduction."""
+    source, quantizer = operand(node, 0), None
+    if node.op_type in SELECTING_REDUCTIONS and source_of(source) is None:
+        quantizer = _quantizer(node.outputs[0], _FUSED)
+    elif node.op_type in _LINEAR and not keeps_axes(node) and _rank(node.outputs[0]) in (None, 2):
+        quantizer = _quantizer(node.outputs[0], frozenset()) if _is_product(source) else None
+    if quantizer is None and node.op_type in REDUCTIONS and not keeps_axes(node) and _reduces_axis_1(node):
+        quantizer = _quantizer_beside_constants(node.outputs[0])
+    return quantizer
+
+
+def _reduces_axis_1(reduction: ir.Node) -> bool:
+    rank = _rank(reduction.inputs[0])
+    return rank is None or 1 in (reduced_axes(reduction, rank) or (1,))
+
+
+def _quantizer_beside_constants(value: ir.Value) -> ir.Node | None:
+    """A quantizer in a chain of operators after a value, some of which have constants along axis 1."""
+    rank = _rank(value) or 2
+    quantizer, channelwise = None, False
+    while (node := only_reader(value) or _gated(value)) is not None:
+        if is_quantize(node):
+            if not channelwise and Quantization.of(node).zero != 0:
+                return None
+            quantizer = node
+        elif node.op_type in ARITHMETIC | {"BatchNormalization"}:
+            numbers = constant_of(node)
+            along = node.op_type == "BatchNormalization" or (numbers is not None and lies_along(numbers, rank))
+            channelwise = channelwise or along
+        elif not (is_dequantize(node) or node.op_type in _FUSED or _keeps_shape(node) or len(readers(value)) > 1):
+            return None
+        if quantizer is not None and channelwise:
+            return quantizer
+        (value,) = node.outputs
+    return None
 
 
 def _quantizer(value: ir.Value, activations: frozenset[str]) -> ir.Node | None:

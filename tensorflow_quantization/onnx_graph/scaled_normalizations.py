@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 import onnx_ir as ir
 
 from tensorflow_quantization.onnx_graph.affine import constant_of, data_of, is_affine
-from tensorflow_quantization.onnx_graph.quantization import source_of
-from tensorflow_quantization.onnx_graph.queries import is_quantize, operand, producer
+from tensorflow_quantization.onnx_graph.quantization import Quantization, source_of
+from tensorflow_quantization.onnx_graph.queries import is_dequantize, is_quantize, moves_only, operand, producer
 
 #: Operators that subtract the mean and divide by the root of variance and epsilon.
 _NORMALIZATIONS = frozenset({"InstanceNormalization", "LayerNormalization"})
 #: Operators past which a factor moves.
 _PASSED = frozenset({"AveragePool", "Identity", "MaxPool", "Relu", "Reshape", "Slice", "Squeeze", "Transpose"})
-_PASSED |= {"Unsqueeze"}
+_PASSED |= {"GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Unsqueeze"}
 #: Operators whose weights take a factor in that comes after them.
 _WEIGHTED = _NORMALIZATIONS | {"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -24,9 +24,10 @@ def scaled_normalizations(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, i
 
     In a file with quantizers, OpenVINO 2026.4 drops a factor before a normalization. Without epsilon, that changes
     nothing; with it, the less the variance, the more. Measured: a product with a constant that is not along the
-    normalized axis, and a sum with a dequantized tensor, the scale of which becomes a factor of the sum; directly, or
-    with operators between that move values, pools or Relu. A Max before the normalization keeps them apart. OpenVINO
-    knows a normalization of several operators, too: it starts with the difference from the mean.
+    normalized axis; the scale of integers with zero point 0; and a sum with a dequantized tensor, the scale of which
+    becomes a factor of the sum; directly, or with operators between that move values, pools, reductions or Relu. A Max
+    before the normalization keeps them apart. OpenVINO knows a normalization of several operators, too: it starts with
+    the difference from the mean.
 
     Args:
         nodes: nodes of a graph.
@@ -53,22 +54,23 @@ def _scaled(value: ir.Value | None) -> ir.Node | None:
     factor: ir.Node | None = None
     while True:
         node = producer(value)
+        if node is not None and is_dequantize(node):
+            return (factor or node) if Quantization.of(node).zero == 0 else None
         if node is not None and node.op_type in ("Div", "Mul") and is_affine(node):
             numbers, value = constant_of(node), data_of(node)
             if numbers is None or numbers.shape[-1:] not in ((), (1,)):
                 return None
             factor = node if (numbers != 1).any() else factor
-        elif factor is not None:
-            return None if _takes_factors(value) else factor
-        elif node is not None and node.op_type in _PASSED:
+        elif node is not None and (moves_only(node) if factor else node.op_type in _PASSED):
             value = operand(node, 0)
+        elif factor is not None:
+            return None if _takes_factors(node) else factor
         elif node is not None and node.op_type in ("Add", "Sub") and not is_affine(node):
             return node if any(source_of(term) is not None for term in node.inputs) else None
         else:
             return None
 
 
-def _takes_factors(value: ir.Value | None) -> bool:
-    """Whether a factor after a tensor becomes a part of weights, of scales, or of a sum with constants."""
-    node = producer(value)
-    return source_of(value) is not None or (node is not None and (node.op_type in _WEIGHTED or is_affine(node)))
+def _takes_factors(node: ir.Node | None) -> bool:
+    """Whether a factor after an operator becomes a part of its weights, or of a sum with constants."""
+    return node is not None and (node.op_type in _WEIGHTED or is_affine(node))

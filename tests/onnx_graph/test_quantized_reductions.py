@@ -53,7 +53,16 @@ def also_read(f, x):
 
 
 mean, maximum = reduce("ReduceMean", 1, 2, keepdims=0), reduce("ReduceMax", 3)
+factors = op("Mul", (4,))
 WRONG = {
+    # Constants along axis 1 of the result, which was another axis before the reduction.
+    "factors": (mean, factors, quantize),
+    "shifts": (mean, op("Add", (4,)), quantize),
+    "quantized-factors": (mean, signed, factors),
+    "factors-relu": (mean, factors, op("Relu"), quantize),
+    "sigmoid-factors": (mean, op("Sigmoid"), factors, quantize),
+    "rows": (reduce("ReduceMean", 1, keepdims=0), op("Mul", (6, 1)), quantize),
+    "norm": (reduce("ReduceL2", 1, 2, keepdims=0), op("Sigmoid"), factors, quantize),
     # A maximum of floats and a quantizer.
     "max": (maximum, quantize),
     "max-rank-2": (reduce("ReduceMax", 2, 3, keepdims=0), quantize),
@@ -90,6 +99,13 @@ WRONG = {
     "transposed": (product, lambda f, x: f.op("Transpose", x, perm=[0, 2, 1, 3]), mean, quantize),
 }
 RIGHT = {
+    "slopes": (mean, op("PRelu", (4,)), quantize),
+    "quantized-factors": (mean, quantize, factors),
+    "factors-alone": (mean, factors),
+    "factors-of-axis-1": (reduce("ReduceMean", 2, 3, keepdims=0), op("Mul", (6,)), quantize),
+    "factors-of-kept-axes": (reduce("ReduceMean", 1, 2), factors, quantize),
+    "columns": (reduce("ReduceMean", 1, keepdims=0), factors, quantize),
+    "softmax": (mean, factors, lambda f, x: f.op("Softmax", x, axis=-1), quantize),
     "max-of-integers": (quantize, maximum, quantize),
     "max-read-twice": (maximum, also_read, quantize),
     "max-pool": (maximum, lambda f, x: f.op("MaxPool", x, kernel_shape=[1, 1]), quantize),

@@ -57,6 +57,10 @@ def product(f, x):
     return f.op("MatMul", dequantized(f, x), weights)
 
 
+def symmetric(dtype):
+    return lambda f, x: f.pair(x, 0.001, 0, dtype)
+
+
 tenth, sigmoid, relu = times(0.1), op("Sigmoid"), op("Relu")
 WRONG = {
     "input": (tenth, normalize),
@@ -75,6 +79,13 @@ WRONG = {
     "sum": (sigmoid, lambda f, x: f.op("Add", x, "x"), times(0.01), normalize),
     "sum-of-scales": (lambda f, x: f.pair(x, 0.0012, 128), plus_dequantized, normalize),
     "residual": (sigmoid, plus_dequantized, normalize),
+    "int8": (symmetric("int8"), normalize),
+    "uint8": (symmetric("uint8"), normalize),
+    "int8-relu": (symmetric("int8"), relu, normalize),
+    "int8-mul": (symmetric("int8"), tenth, normalize),
+    "int8-instances": (symmetric("int8"), instances),
+    "int8-composed": (symmetric("int8"), composed),
+    "int8-moved": (symmetric("int8"), lambda f, x: f.op("Transpose", x, perm=[1, 0, 2]), normalize),
 }
 RIGHT = {
     "no-factor": (sigmoid, normalize),
@@ -85,6 +96,8 @@ RIGHT = {
     "after-a-shift": (sigmoid, op("Add", ()), tenth, normalize),
     "dequantized": (dequantized, normalize),
     "dequantized-mul": (dequantized, tenth, normalize),
+    "int8-shifted": (symmetric("int8"), op("Add", ()), normalize),
+    "int8-activation": (symmetric("int8"), sigmoid, normalize),
     "product": (product, tenth, normalize),
     "float-product": (matmul, tenth, normalize),
     "bias": (matmul, op("Add", (16,)), tenth, normalize),

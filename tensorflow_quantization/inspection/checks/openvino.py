@@ -173,7 +173,8 @@ RULES = (
         "error",
         "A convolution of integers without a bias has one reader, if the batch has any size: OpenVINO gives one of "
         "several readers the sums of the integers, without their scales.",
-        'Export the model with export_onnx(target="openvino"), or insert a 1x1 MaxPool after the convolution.',
+        'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float after the '
+        "convolution.",
         "Measured: OpenVINO 2026.4; right with a bias that is not zero, and if all sizes are known",
         openvino_forms.convolutions_without_scales,
     ),
@@ -197,12 +198,40 @@ RULES = (
         openvino_forms.reductions_with_quantizers,
     ),
     Rule(
+        "dequantized-reduction",
+        "error",
+        "OpenVINO reduces integers wrong: in a mean or sum along axis 1 of three, only the first sample is right; "
+        "behind a maximum or minimum, or a mean or sum of what was multiplied by constants that differ, a quantizer "
+        "has wrong scales.",
+        'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float before it.',
+        "Measured: OpenVINO 2026.4",
+        openvino_forms.reductions_of_integers,
+    ),
+    Rule(
         "scaled-normalization",
         "warning",
         "OpenVINO drops factors before a normalization. Epsilon makes them matter: the less the variance, the more.",
         'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float before it.',
         "Measured: OpenVINO 2026.4, LayerNormalization and InstanceNormalization in files with quantizers",
         openvino_forms.factors_before_normalizations,
+    ),
+    Rule(
+        "misplaced-constant",
+        "error",
+        "After a product of integers and weights, OpenVINO takes factors that differ along another axis than the last "
+        "for arbitrary ones; and in a tensor of four axes, after any product with weights, constants along axis 1 for "
+        "those of the units.",
+        'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float before them.',
+        "Measured: OpenVINO 2026.4; factors of integers only if a size is unknown, such as the batch",
+        openvino_forms.constants_after_products,
+    ),
+    Rule(
+        "rounded-limit",
+        "warning",
+        "OpenVINO rounds the limits of a Clip of a dequantized tensor to integers.",
+        'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float before the Clip.',
+        "Measured: OpenVINO 2026.4; off by up to half a step; right if 0 is the only limit",
+        openvino_forms.limits_of_integers,
     ),
     Rule(
         "sequence-lengths",

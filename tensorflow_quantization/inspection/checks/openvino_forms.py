@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, WeightedNode
 from tensorflow_quantization.inspection.checks.rule import Violation
 from tensorflow_quantization.onnx_graph.channelwise_reductions import channelwise_reductions
+from tensorflow_quantization.onnx_graph.dequantized_reductions import dequantized_reductions
+from tensorflow_quantization.onnx_graph.misplaced_constants import misplaced_constants
 from tensorflow_quantization.onnx_graph.operators import RECURRENT
 from tensorflow_quantization.onnx_graph.pooled_activations import pooled_activations
 from tensorflow_quantization.onnx_graph.quantization import Quantization
@@ -21,6 +23,7 @@ from tensorflow_quantization.onnx_graph.queries import (
     producer,
     shape_of,
 )
+from tensorflow_quantization.onnx_graph.rounded_limits import rounded_limits
 from tensorflow_quantization.onnx_graph.scaled_normalizations import scaled_normalizations
 from tensorflow_quantization.onnx_graph.shared_convolutions import shared_convolutions
 
@@ -87,11 +90,31 @@ def convolutions_without_scales(graph: QdqGraph) -> Iterator[Violation]:
         yield Violation((convolution, reader), f"it has no bias, and not only {name_of(reader)} reads it")
 
 
+def constants_after_products(graph: QdqGraph) -> Iterator[Violation]:
+    """Operators whose constants OpenVINO applies to another axis of a matrix product."""
+    for product, node in misplaced_constants(graph.nodes):
+        yield Violation(
+            (node, product), f"its constants differ along another axis than the units of {name_of(product)}"
+        )
+
+
+def limits_of_integers(graph: QdqGraph) -> Iterator[Violation]:
+    """Limits of dequantized tensors that are no multiples of the scale."""
+    for limiting, dequantize in rounded_limits(graph.nodes):
+        yield Violation((limiting, dequantize), f"it limits what {name_of(dequantize)} dequantizes")
+
+
 def channelwise_reductions_of_sequences(graph: QdqGraph) -> Iterator[Violation]:
     """Reductions of tensors of rank 3 with which OpenVINO computes an operator with parameters of channels."""
     for reduction, channelwise in channelwise_reductions(graph.nodes):
         what = f"OpenVINO applies the parameters of {name_of(channelwise)} to the sequences of the batch"
         yield Violation((reduction, channelwise), what)
+
+
+def reductions_of_integers(graph: QdqGraph) -> Iterator[Violation]:
+    """Reductions that OpenVINO computes from the integers of a dequantized tensor, and wrong."""
+    for reduction, dequantize in dequantized_reductions(graph.nodes):
+        yield Violation((reduction, dequantize), f"it reduces what {name_of(dequantize)} dequantizes")
 
 
 def reductions_with_quantizers(graph: QdqGraph) -> Iterator[Violation]:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.onnx_graph.affine import data_of
 from tensorflow_quantization.onnx_graph.queries import layer_of
 
 
@@ -39,6 +40,8 @@ def insert_max(
 ) -> ir.Value:
     """Insert a Max with the lowest float, which changes nothing, as a barrier for tensors of any rank.
 
+    Before a Min, it is a Min with the greatest float: OpenVINO computes a Max and a Min in one operator.
+
     Args:
         builder: the builder of the graph.
         value: the tensor.
@@ -48,7 +51,16 @@ def insert_max(
     Returns:
         The output of the Max. Nothing reads it yet.
     """
-    return builder.insert("Max", [value, np.finfo(np.float32).min], before=before, after=after, like=value)
+    limits = np.finfo(np.float32)
+    op_type, limit = ("Min", limits.max) if before is not None and before.op_type == "Min" else ("Max", limits.min)
+    return builder.insert(op_type, [value, limit], before=before, after=after, like=value)
+
+
+def insert_max_between(builder: Builder, node: ir.Node) -> None:
+    """Insert a Max with the lowest float between an operator with constants and the tensor that it reads."""
+    value = data_of(node)
+    assert value is not None
+    node.replace_input_with(list(node.inputs).index(value), insert_max(builder, value, before=node))
 
 
 def replace_after(value: ir.Value, new: ir.Value) -> None:

@@ -4,6 +4,7 @@ import pytest
 from keras import layers, ops
 from onnx_models import export, op_counts
 from processor import EXACT_WEIGHT_BITS
+from small_models import randomize
 
 from tensorflow_quantization import calibrate, quantize_model
 
@@ -49,3 +50,22 @@ def test_no_barrier_where_openvino_is_right(tmp_path):
     model = quantized(lambda x: ops.mean(x, axis=(1, 2)), layers.LayerNormalization())
     counts = op_counts(export(model, tmp_path / "m.onnx", verify_with=X, verify_runtime="openvino"))
     assert counts["Max"] == counts["Squeeze"] == 0
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: layers.BatchNormalization()(ops.mean(ops.tanh(x), axis=(1, 2))),
+        lambda x: layers.BatchNormalization()(ops.sum(layers.Dense(4)(x), axis=(1, 2))),
+        lambda x: ops.mean(ops.tanh(x), axis=1) * np.linspace(0.1, 3, 7, dtype="float32").reshape(7, 1),
+    ],
+    ids=["mean", "sum", "rows"],
+)
+def test_constants_of_channels_after_a_reduction(function, tmp_path):
+    # Without the pass, OpenVINO takes the constants for those of the rows of the image.
+    inputs = keras.Input((6, 7, 4))
+    model = randomize(keras.Model(inputs, layers.Dense(3)(function(inputs))))
+    x = np.random.default_rng(0).normal(size=(4, 6, 7, 4)).astype("float32")
+    quantized = quantize_model(model, target="openvino", weight_bits=EXACT_WEIGHT_BITS)
+    proto = export(calibrate(quantized, x, verbose=0), tmp_path / "m.onnx", verify_with=x, verify_runtime="openvino")
+    assert op_counts(proto)["Squeeze"] == 1

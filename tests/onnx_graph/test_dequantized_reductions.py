@@ -1,0 +1,89 @@
+"""Each reduction is found exactly where OpenVINO itself computes it wrong, and the passes make it right."""
+
+import platform
+
+import numpy as np
+import pytest
+from qdq_steps import apply, numbers, off_in_openvino, op, reduce, saved, shaped
+
+from tensorflow_quantization.export.onnx.passes.openvino.dequantizer_barriers import dequantizer_barriers
+from tensorflow_quantization.export.onnx.passes.openvino.quantizer_barriers import quantizer_barriers
+from tensorflow_quantization.onnx_graph.dequantized_reductions import dequantized_reductions
+
+pytest.importorskip("openvino")
+pytestmark = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="measured on x86")
+
+SEQUENCES, IMAGES = ("n", 7, 8), ("n", 6, 7, 8)
+
+
+def dequantized(f, x):
+    return f.pair(x, 0.02, 128)
+
+
+def symmetric(f, x):
+    return f.pair(x, 0.02, 0, np.int8)
+
+
+def times(*shape):
+    return lambda f, x: f.op("Mul", x, f.constant(numbers(*shape)))
+
+
+def also_read(f, x):
+    f.outputs.append(f.op("Identity", x))
+    return x
+
+
+mean, total = reduce("ReduceMean", 1, keepdims=0), reduce("ReduceSum", 1, keepdims=0)
+of_image = reduce("ReduceMean", 1, 2, keepdims=0)
+WRONG = {
+    "mean": (SEQUENCES, dequantized, mean),
+    "symmetric": (SEQUENCES, symmetric, mean),
+    "sum": (SEQUENCES, symmetric, total),
+    "keepdims": (SEQUENCES, symmetric, reduce("ReduceMean", 1)),
+    "relu": (SEQUENCES, symmetric, op("Relu"), mean),
+    "slice": (SEQUENCES, dequantized, lambda f, x: f.op("Slice", x, f.ints(1), f.ints(5), f.ints(1)), mean),
+    "factor": (SEQUENCES, dequantized, times(), mean),
+    "merged": (IMAGES, dequantized, shaped("Reshape", 0, -1, 8), mean),
+    "activation": (SEQUENCES, dequantized, mean, op("Sigmoid")),
+    "also-read": (SEQUENCES, dequantized, mean, also_read, dequantized),
+    "factors-quantized": (SEQUENCES, dequantized, times(8), mean, dequantized),
+    "image-factors-quantized": (IMAGES, dequantized, times(8), of_image, dequantized),
+    "minimum": (IMAGES, symmetric, reduce("ReduceMin", 1), dequantized),
+}
+RIGHT = {
+    "quantized": (SEQUENCES, dequantized, mean, dequantized),
+    "same": (IMAGES, symmetric, reduce("ReduceMin", 1), symmetric),
+    "channels": (SEQUENCES, dequantized, reduce("ReduceMean", 2)),
+    "image": (IMAGES, dequantized, of_image),
+    "activation": (SEQUENCES, dequantized, op("Sigmoid"), mean),
+    "float": (SEQUENCES, mean, dequantized),
+}
+
+
+def inputs(shape):
+    return np.random.default_rng(0).normal(size=(3, *shape[1:])).astype("float32")
+
+
+def barriers(builder):
+    """The pass, and the one for the maximum or minimum of floats that it leaves."""
+    changed = dequantizer_barriers(builder)
+    quantizer_barriers(builder)
+    return changed
+
+
+@pytest.mark.parametrize("case", WRONG.values(), ids=WRONG)
+def test_found_where_openvino_is_wrong_and_mended(case, tmp_path):
+    shape, *steps = case
+    path, graph = saved(tmp_path / "model.onnx", shape, steps)
+    assert off_in_openvino(path, inputs(shape)) > 0.1
+    changed, mended = apply(barriers, graph, tmp_path / "mended.onnx")
+    assert changed == 1 and not list(dequantized_reductions(graph))
+    assert off_in_openvino(mended, inputs(shape)) < 0.02
+
+
+@pytest.mark.parametrize("case", RIGHT.values(), ids=RIGHT)
+def test_not_found_where_openvino_is_right(case, tmp_path):
+    shape, *steps = case
+    path, graph = saved(tmp_path / "model.onnx", shape, steps)
+    assert not list(dequantized_reductions(graph))
+    assert off_in_openvino(path, inputs(shape)) < 0.02

@@ -1,0 +1,70 @@
+"""Each limit is found exactly where OpenVINO itself rounds it to an integer, and the pass makes it right."""
+
+import platform
+
+import numpy as np
+import pytest
+from qdq_steps import apply, off_in_openvino, op, saved
+
+from tensorflow_quantization.export.onnx.passes.openvino.limit_barriers import limit_barriers
+from tensorflow_quantization.onnx_graph.rounded_limits import rounded_limits
+
+pytest.importorskip("openvino")
+pytestmark = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="measured on x86")
+
+SHAPE = ("n", 8, 6, 6)
+X = np.random.default_rng(0).normal(size=(3, *SHAPE[1:])).astype("float32")
+
+
+def clip(*limits):
+    return lambda f, x: f.op("Clip", x, *(f.constant(np.float32(limit)) for limit in limits))
+
+
+def limit(op_type, number):
+    return lambda f, x: f.op(op_type, x, f.constant(np.float32(number)))
+
+
+def dequantized(f, x, zero=128):
+    return f.pair(x, 0.0473, zero)
+
+
+def convolved(f, x):
+    return dequantized(f, f.conv(dequantized(f, x)))
+
+
+WRONG = {
+    "clip": (dequantized, clip(0, 0.97)),
+    "both": (dequantized, clip(-1, 1)),
+    "low": (dequantized, clip(-0.33)),
+    "conv": (convolved, clip(0, 0.97)),
+    "moved": (dequantized, lambda f, x: f.op("Transpose", x, perm=[0, 2, 3, 1]), clip(0, 0.97)),
+    "pool": (dequantized, lambda f, x: f.op("MaxPool", x, kernel_shape=[2, 2]), clip(0, 0.97)),
+    "factor": (dequantized, op("Mul", ()), clip(0, 0.97)),
+    "max-min": (dequantized, limit("Max", -1), limit("Min", 0.97)),
+    "min-max": (dequantized, limit("Min", 0.97), limit("Max", -1)),
+}
+RIGHT = {
+    "zero": (dequantized, clip(0)),
+    "relu": (dequantized, op("Relu")),
+    "max": (dequantized, limit("Max", 0.2)),
+    "min": (dequantized, limit("Min", 0.2)),
+    "float": (dequantized, op("Sigmoid"), clip(0, 0.97)),
+    "not-dequantized": (clip(0, 0.97), dequantized),
+    "barrier": (dequantized, limit("Max", np.finfo(np.float32).min), clip(0, 0.97)),
+}
+
+
+@pytest.mark.parametrize("steps", WRONG.values(), ids=WRONG)
+def test_found_where_openvino_is_wrong_and_mended(steps, tmp_path):
+    path, graph = saved(tmp_path / "model.onnx", SHAPE, steps)
+    assert off_in_openvino(path, X) > 0.005
+    changed, mended = apply(limit_barriers, graph, tmp_path / "mended.onnx")
+    assert changed == 1 and not list(rounded_limits(graph))
+    assert off_in_openvino(mended, X) < 1e-5
+
+
+@pytest.mark.parametrize("steps", RIGHT.values(), ids=RIGHT)
+def test_not_found_where_openvino_is_right(steps, tmp_path):
+    path, graph = saved(tmp_path / "model.onnx", SHAPE, steps)
+    assert not list(rounded_limits(graph))
+    assert off_in_openvino(path, X) < 1e-5
