@@ -142,7 +142,7 @@ def dequantized_mean(f):
     return [f.op("ReduceMean", f.pair(f.input((None, 6, 8))), axes=[1], name="victim")]
 
 
-def rounded_limit(f):
+def rounded_result(f):
     """A Clip of a dequantized tensor at what is no multiple of its scale."""
     limits = (f.constant(np.float32(limit)) for limit in (0, 0.97))
     return [f.op("Clip", f.pair(f.input((None, 6, 8))), *limits, name="victim")]

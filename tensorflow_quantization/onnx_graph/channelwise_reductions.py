@@ -35,7 +35,9 @@ _FUSED = frozenset(
 )
 #: Operators past which factors and shifts move; factors only.
 _PASSED = frozenset({"AveragePool", "Gather", "Identity", "MaxPool", "Neg", "Resize", "Split"})
-_PASSED_BY_FACTORS = frozenset({"LeakyRelu", "PRelu", "Pad", "Relu"})
+_PASSED_BY_FACTORS = frozenset(
+    {"LeakyRelu", "PRelu", "Pad", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu"}
+)
 #: Operators after which nothing is left to fuse with a reduction: what moved there moves on.
 _PASSED_ON = frozenset({"AveragePool", "Flatten", "MaxPool", "Squeeze", "Unsqueeze"})
 

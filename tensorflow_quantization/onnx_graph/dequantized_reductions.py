@@ -22,9 +22,11 @@ from tensorflow_quantization.onnx_graph.queries import (
 
 #: Reductions past which scales move.
 LINEAR_REDUCTIONS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
+#: Activations past which scales move.
+_SLOPES = frozenset({"LeakyRelu", "PRelu", "Relu"})
 #: Operators past which scales move to a reduction.
-_PASSED = LINEAR_REDUCTIONS | SELECTING | {"AveragePool", "Concat", "GlobalAveragePool", "GlobalMaxPool", "LeakyRelu"}
-_PASSED |= {"Neg", "PRelu", "Relu", "Resize"}
+_PASSED = LINEAR_REDUCTIONS | SELECTING | _SLOPES | {"AveragePool", "Concat", "GlobalAveragePool", "GlobalMaxPool"}
+_PASSED |= {"Neg", "Resize"}
 
 
 def dequantized_reductions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node]]:
@@ -76,9 +78,9 @@ def _source(reduction: ir.Node) -> tuple[ir.Node | None, bool]:
 
 
 def _quantizer(value: ir.Value) -> ir.Node | None:
-    """The QuantizeLinear that alone reads a tensor, perhaps moved."""
+    """The QuantizeLinear that alone reads a tensor, perhaps moved, with constants, or after slopes."""
     node = only_reader(value)
-    while node is not None and moves_only(node):
+    while node is not None and (moves_only(node) or is_affine(node) or node.op_type in _SLOPES):
         node = only_reader(node.outputs[0])
     return node if is_quantize(node) else None
 

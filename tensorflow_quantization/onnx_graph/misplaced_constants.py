@@ -14,7 +14,7 @@ from tensorflow_quantization.onnx_graph.queries import is_constant, is_dequantiz
 #: Operators that OpenVINO computes together with a product, before a sum or product with constants.
 _FUSED = ACTIVATIONS | {"Abs", "Identity", "Neg"}
 #: Operators past which it moves factors to a product of integers.
-_PASSED = frozenset({"Identity", "Neg"})
+_PASSED = frozenset({"Identity", "Neg", "Squeeze", "Unsqueeze"})
 
 
 def misplaced_constants(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node]]:
@@ -39,7 +39,7 @@ def misplaced_constants(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.
     for node in nodes:
         axes, shape = _axes_of_constant(node)
         product = None
-        if node.op_type in ("Div", "Mul") and None in shape and axes - {len(shape) - 1}:
+        if node.op_type in ("BatchNormalization", "Div", "Mul") and None in shape and axes - {len(shape) - 1}:
             product = _product(data_of(node), _PASSED)
             product = product if product is not None and _is_integer(product) else None
         if product is None and is_taken_for_units(node):
@@ -56,8 +56,10 @@ def is_taken_for_units(node: ir.Node) -> bool:
 
 def _axes_of_constant(node: ir.Node) -> tuple[set[int], tuple[int | None, ...]]:
     """The axes along which the constants of an operator differ, and the shape of the tensor; empty: not known."""
-    numbers = constant_of(node) if node.op_type in ARITHMETIC | {"PRelu"} else None
     shape = shape_of(data_of(node))
+    if node.op_type == "BatchNormalization":
+        return ({1}, shape) if shape is not None else (set(), ())
+    numbers = constant_of(node) if node.op_type in ARITHMETIC | {"PRelu"} else None
     if numbers is None or shape is None or numbers.ndim > len(shape):
         return set(), ()
     first = len(shape) - numbers.ndim

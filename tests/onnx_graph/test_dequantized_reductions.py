@@ -48,6 +48,8 @@ WRONG = {
     "also-read": (SEQUENCES, dequantized, mean, also_read, dequantized),
     "factors-quantized": (SEQUENCES, dequantized, times(8), mean, dequantized),
     "image-factors-quantized": (IMAGES, dequantized, times(8), of_image, dequantized),
+    "minimum-factor": (IMAGES, symmetric, reduce("ReduceMin", 1), times(), dequantized),
+    "minimum-slope": (IMAGES, symmetric, reduce("ReduceMin", 1), op("PRelu", (1,)), dequantized),
     "minimum": (IMAGES, symmetric, reduce("ReduceMin", 1), dequantized),
 }
 RIGHT = {

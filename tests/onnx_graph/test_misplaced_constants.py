@@ -4,7 +4,7 @@ import platform
 
 import numpy as np
 import pytest
-from qdq_steps import apply, numbers, off_in_openvino, op, saved
+from qdq_steps import apply, numbers, off_in_openvino, op, saved, shaped
 
 from tensorflow_quantization.export.onnx.passes.openvino.constant_barriers import constant_barriers
 from tensorflow_quantization.onnx_graph.misplaced_constants import misplaced_constants
@@ -50,6 +50,8 @@ WRONG = {
     "factor": (STEPS, product, op("Mul", ()), op("Mul", (6, 1))),
     "negative": (STEPS, product, op("Neg"), op("Mul", (6, 1))),
     "images": (IMAGES, product, op("Mul", (6, 1))),
+    "squeeze": (STEPS, product, shaped("Unsqueeze", 1), shaped("Squeeze", 1), op("Mul", (6, 1))),
+    "normalization": (IMAGES, product, op("BatchNormalization", (7,), (7,), (7,), (7,))),
     "axis-1": (IMAGES, product, op("Mul", (7, 1, 1))),
     "axis-1-add": (IMAGES, product, op("Add", (7, 1, 1))),
     "axis-1-slopes": (IMAGES, product, op("PRelu", (7, 1, 1))),

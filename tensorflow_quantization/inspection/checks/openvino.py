@@ -169,14 +169,14 @@ RULES = (
         openvino_forms.activations_of_pools,
     ),
     Rule(
-        "shared-convolution",
+        "lost-scales",
         "error",
-        "A convolution of integers without a bias has one reader, if the batch has any size: OpenVINO gives one of "
-        "several readers the sums of the integers, without their scales.",
-        'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float after the '
-        "convolution.",
+        "If a product of integers has no bias, OpenVINO loses its scales where several nodes read a convolution, or a "
+        "matrix product and one of them adds constants, and where a MaxPool and a Transpose, or a Reshape and a "
+        "reduction, come after a convolution.",
+        'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float after it.',
         "Measured: OpenVINO 2026.4; right with a bias that is not zero, and if all sizes are known",
-        openvino_forms.convolutions_without_scales,
+        openvino_forms.products_without_scales,
     ),
     Rule(
         "channelwise-reduction",
@@ -226,12 +226,13 @@ RULES = (
         openvino_forms.constants_after_products,
     ),
     Rule(
-        "rounded-limit",
+        "rounded-result",
         "warning",
-        "OpenVINO rounds the limits of a Clip of a dequantized tensor to integers.",
-        'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float before the Clip.',
-        "Measured: OpenVINO 2026.4; off by up to half a step; right if 0 is the only limit",
-        openvino_forms.limits_of_integers,
+        "OpenVINO rounds to integers what a Clip or an AveragePool makes of a dequantized tensor.",
+        'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float before it.',
+        "Measured: OpenVINO 2026.4; off by up to half a step; right if 0 is the only limit, and for averages that only "
+        "quantizers read",
+        openvino_forms.results_in_integers,
     ),
     Rule(
         "sequence-lengths",

@@ -8,6 +8,7 @@ from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, Weight
 from tensorflow_quantization.inspection.checks.rule import Violation
 from tensorflow_quantization.onnx_graph.channelwise_reductions import channelwise_reductions
 from tensorflow_quantization.onnx_graph.dequantized_reductions import dequantized_reductions
+from tensorflow_quantization.onnx_graph.lost_scales import lost_scales
 from tensorflow_quantization.onnx_graph.misplaced_constants import misplaced_constants
 from tensorflow_quantization.onnx_graph.operators import RECURRENT
 from tensorflow_quantization.onnx_graph.pooled_activations import pooled_activations
@@ -23,9 +24,8 @@ from tensorflow_quantization.onnx_graph.queries import (
     producer,
     shape_of,
 )
-from tensorflow_quantization.onnx_graph.rounded_limits import rounded_limits
+from tensorflow_quantization.onnx_graph.rounded_results import rounded_results
 from tensorflow_quantization.onnx_graph.scaled_normalizations import scaled_normalizations
-from tensorflow_quantization.onnx_graph.shared_convolutions import shared_convolutions
 
 #: The activations of recurrent operators that OpenVINO loads. ONNX' names have no fixed case.
 _RECURRENT_ACTIVATIONS = frozenset({"relu", "sigmoid", "tanh"})
@@ -84,10 +84,10 @@ def activations_of_pools(graph: QdqGraph) -> Iterator[Violation]:
         yield Violation((activation, pool), f"OpenVINO computes {name_of(pool)} after it")
 
 
-def convolutions_without_scales(graph: QdqGraph) -> Iterator[Violation]:
-    """Convolutions of integers without a bias that several nodes read."""
-    for convolution, reader in shared_convolutions(graph.nodes):
-        yield Violation((convolution, reader), f"it has no bias, and not only {name_of(reader)} reads it")
+def products_without_scales(graph: QdqGraph) -> Iterator[Violation]:
+    """Products of integers without a bias that lose their scales."""
+    for product, reader in lost_scales(graph.nodes):
+        yield Violation((product, reader), f"it has no bias, and its scales get lost before {name_of(reader)}")
 
 
 def constants_after_products(graph: QdqGraph) -> Iterator[Violation]:
@@ -98,10 +98,10 @@ def constants_after_products(graph: QdqGraph) -> Iterator[Violation]:
         )
 
 
-def limits_of_integers(graph: QdqGraph) -> Iterator[Violation]:
-    """Limits of dequantized tensors that are no multiples of the scale."""
-    for limiting, dequantize in rounded_limits(graph.nodes):
-        yield Violation((limiting, dequantize), f"it limits what {name_of(dequantize)} dequantizes")
+def results_in_integers(graph: QdqGraph) -> Iterator[Violation]:
+    """Limits and averages of dequantized tensors that OpenVINO rounds to integers."""
+    for node, dequantize in rounded_results(graph.nodes):
+        yield Violation((node, dequantize), f"OpenVINO computes it from the integers that {name_of(dequantize)} reads")
 
 
 def channelwise_reductions_of_sequences(graph: QdqGraph) -> Iterator[Violation]:

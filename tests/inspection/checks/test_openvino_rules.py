@@ -49,11 +49,11 @@ BROKEN = [
     ("counted-padding", own.counted_padding(128, "Pad"), ""),
     ("pooled-activation", own.pooled("HardSwish"), ""),
     ("channelwise-reduction", own.reduced(), ""),
-    ("shared-convolution", own.shared(), ""),
+    ("lost-scales", own.shared(), ""),
     ("quantized-reduction", own.quantized_maximum, ""),
     ("misplaced-constant", own.misplaced_constant, ""),
     ("dequantized-reduction", own.dequantized_mean, ""),
-    ("rounded-limit", own.rounded_limit, ""),
+    ("rounded-result", own.rounded_result, ""),
     ("scaled-normalization", own.scaled_normalization, ""),
     ("sequence-lengths", own.recurrent(read=(1,)), ""),
     ("sequence-lengths", own.recurrent(direction="reverse"), ""),
@@ -222,7 +222,7 @@ def test_a_file_that_would_end_the_process_is_not_loaded(tmp_path):
 def test_scales_are_lost_where_the_rule_is_broken(tmp_path, options, wrong):
     file = QdqFile()
     path = file.save(tmp_path / "model.onnx", *own.shared(**options)(file))
-    assert ["shared-convolution"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
+    assert ["lost-scales"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
     x = np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype("float32")
     results = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)
     expected = run(path, [x], optimize=False)

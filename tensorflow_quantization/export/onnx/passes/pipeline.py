@@ -30,18 +30,18 @@ from tensorflow_quantization.export.onnx.passes.onnxruntime.unsigned_activations
 from tensorflow_quantization.export.onnx.passes.openvino.bounded_sums import bounded_sums
 from tensorflow_quantization.export.onnx.passes.openvino.clip_to_max import clip_to_max
 from tensorflow_quantization.export.onnx.passes.openvino.constant_barriers import constant_barriers
-from tensorflow_quantization.export.onnx.passes.openvino.convolution_barriers import convolution_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.counted_padding import counted_padding
 from tensorflow_quantization.export.onnx.passes.openvino.dequantizer_barriers import dequantizer_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.drop_repeated_quantizers import drop_repeated_quantizers
 from tensorflow_quantization.export.onnx.passes.openvino.initial_states import initial_states
 from tensorflow_quantization.export.onnx.passes.openvino.integer_convolution_bias import integer_convolution_bias
-from tensorflow_quantization.export.onnx.passes.openvino.limit_barriers import limit_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.normalization_barriers import normalization_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.pool_barriers import pool_barriers
+from tensorflow_quantization.export.onnx.passes.openvino.product_barriers import product_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.quantize_before_reshape import quantize_before_reshape
 from tensorflow_quantization.export.onnx.passes.openvino.quantizer_barriers import quantizer_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.reduction_barriers import reduction_barriers
+from tensorflow_quantization.export.onnx.passes.openvino.rounding_barriers import rounding_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.separate_sequences import separate_sequences
 from tensorflow_quantization.export.onnx.passes.openvino.shape_barriers import shape_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.strided_pointwise import strided_pointwise
@@ -84,9 +84,8 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         reduction_barriers,
         quantizer_barriers,
         normalization_barriers,
-        convolution_barriers,
+        product_barriers,
         constant_barriers,
-        limit_barriers,
     ),
     "onnxruntime": (
         merge_quantizers,
@@ -116,9 +115,9 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         reduction_barriers,
         quantizer_barriers,
         normalization_barriers,
-        convolution_barriers,
+        product_barriers,
         constant_barriers,
-        limit_barriers,
+        rounding_barriers,
         remove_dead_code,  # the next pass looks at all readers of a tensor
         bounded_sums,
         int4_weights,
