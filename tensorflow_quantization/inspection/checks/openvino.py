@@ -198,14 +198,15 @@ RULES = (
         openvino_forms.reductions_with_quantizers,
     ),
     Rule(
-        "dequantized-reduction",
+        "dequantized-input",
         "error",
-        "OpenVINO reduces integers wrong: in a mean or sum along axis 1 of three, only the first sample is right; "
-        "behind a maximum or minimum, or a mean or sum of what was multiplied by constants that differ, a quantizer "
-        "has wrong scales.",
+        "OpenVINO reduces and pads integers wrong: in a mean or sum along axis 1 of three, only the first sample is "
+        "right; behind a maximum or minimum, or a mean or sum of what was multiplied by constants that differ, a "
+        "quantizer has wrong scales. A Pad of integers with a zero point is wrong along axis 1, and behind two "
+        "quantizers.",
         'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float before it.',
         "Measured: OpenVINO 2026.4",
-        openvino_forms.reductions_of_integers,
+        openvino_forms.operators_on_integers,
     ),
     Rule(
         "scaled-normalization",

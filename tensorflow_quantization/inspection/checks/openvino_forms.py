@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, WeightedNode
 from tensorflow_quantization.inspection.checks.rule import Violation
 from tensorflow_quantization.onnx_graph.channelwise_reductions import channelwise_reductions
-from tensorflow_quantization.onnx_graph.dequantized_reductions import dequantized_reductions
+from tensorflow_quantization.onnx_graph.dequantized_inputs import dequantized_inputs
 from tensorflow_quantization.onnx_graph.lost_scales import lost_scales
 from tensorflow_quantization.onnx_graph.misplaced_constants import misplaced_constants
 from tensorflow_quantization.onnx_graph.operators import RECURRENT
@@ -111,10 +111,10 @@ def channelwise_reductions_of_sequences(graph: QdqGraph) -> Iterator[Violation]:
         yield Violation((reduction, channelwise), what)
 
 
-def reductions_of_integers(graph: QdqGraph) -> Iterator[Violation]:
-    """Reductions that OpenVINO computes from the integers of a dequantized tensor, and wrong."""
-    for reduction, dequantize in dequantized_reductions(graph.nodes):
-        yield Violation((reduction, dequantize), f"it reduces what {name_of(dequantize)} dequantizes")
+def operators_on_integers(graph: QdqGraph) -> Iterator[Violation]:
+    """Reductions and Pads that OpenVINO computes from the integers of a dequantized tensor, and wrong."""
+    for node, dequantize in dequantized_inputs(graph.nodes):
+        yield Violation((node, dequantize), f"it reads what {name_of(dequantize)} dequantizes")
 
 
 def reductions_with_quantizers(graph: QdqGraph) -> Iterator[Violation]:

@@ -52,7 +52,7 @@ BROKEN = [
     ("lost-scales", own.shared(), ""),
     ("quantized-reduction", own.quantized_maximum, ""),
     ("misplaced-constant", own.misplaced_constant, ""),
-    ("dequantized-reduction", own.dequantized_mean, ""),
+    ("dequantized-input", own.dequantized_mean, ""),
     ("rounded-result", own.rounded_result, ""),
     ("scaled-normalization", own.scaled_normalization, ""),
     ("sequence-lengths", own.recurrent(read=(1,)), ""),

@@ -61,6 +61,8 @@ def matmul(e: Emission, operation, x1: Any, x2: Any) -> Value:
 
 def stored_axes(x: Value, axis: Any) -> list[int]:
     """The axes of the stored tensor, in order, for Keras' `axis`: one axis, several, or all (`None`)."""
+    if axis is not None and np.size(axis) == 0:  # ONNX takes no axes for all
+        raise NotExpressibleError("reduces over no axis: axis is empty")
     return sorted({x.position(a) for a in (range(x.rank) if axis is None else np.atleast_1d(axis).tolist())})
 
 

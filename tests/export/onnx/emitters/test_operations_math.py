@@ -6,6 +6,8 @@ import pytest
 from keras import layers, ops
 from onnx_models import assert_agrees, op_counts
 
+from tensorflow_quantization.export import UnsupportedLayerError, export_onnx
+
 
 def _model(function, *shapes, dtype="float32"):
     inputs = [keras.Input(shape, dtype=dtype) for shape in shapes]
@@ -157,3 +159,13 @@ def test_arithmetic_stays_in_the_layout_of_the_convolutions(tmp_path):
     x = layers.Conv2D(2, 3)(ops.logaddexp(x, ops.zeros_like(x)))
     proto = assert_agrees(keras.Model(inputs, x), tmp_path / "m.onnx")
     assert op_counts(proto)["Transpose"] == 2
+
+
+def test_a_reduction_over_no_axis_is_left_to_the_fallback(tmp_path):
+    # ONNX would reduce over all.
+    model = _model(lambda x: ops.sum(x, axis=()), (3, 4))
+    if keras.backend.backend() == "tensorflow":
+        assert_agrees(model, tmp_path / "m.onnx")
+    else:
+        with pytest.raises(UnsupportedLayerError, match="reduces over no axis"):
+            export_onnx(model, tmp_path / "m.onnx")

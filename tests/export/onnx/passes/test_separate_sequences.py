@@ -4,8 +4,9 @@ import pytest
 import small_models
 from keras import layers
 from onnx_graphs import Graph
+from processor import EXACT_WEIGHT_BITS
 
-from tensorflow_quantization import export_onnx
+from tensorflow_quantization import calibrate, export_onnx, quantize_model
 from tensorflow_quantization.export.onnx.passes.openvino.separate_sequences import separate_sequences
 
 
@@ -62,3 +63,13 @@ def test_layers_that_read_the_same_sequences_agree_in_openvino(tmp_path, branche
     x = np.random.default_rng(0).integers(1, 9, (4, 6)).astype("int32")
     x[:2, 4:] = 0
     export_onnx(model, tmp_path / "m.onnx", target=target, verify_with=x, verify_runtime="openvino")
+
+
+def test_integers_that_a_dense_layer_reads_too(tmp_path):
+    # Without the Max before the Pad, OpenVINO does not load the file.
+    inputs = keras.Input((5, 3))
+    x = layers.LSTM(4, return_sequences=True)(inputs)
+    model = small_models.randomize(keras.Model(inputs, [layers.LSTM(3)(x), layers.Dense(2)(x)]))
+    x = np.random.default_rng(0).normal(size=(4, 5, 3)).astype("float32")
+    quantized = calibrate(quantize_model(model, target="openvino", weight_bits=EXACT_WEIGHT_BITS), x, verbose=0)
+    export_onnx(quantized, tmp_path / "m.onnx", verify_with=x, verify_runtime="openvino")

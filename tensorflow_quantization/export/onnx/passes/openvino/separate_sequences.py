@@ -17,7 +17,9 @@ import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.export.onnx.passes._rewriting import insert_max
 from tensorflow_quantization.onnx_graph.operators import RECURRENT
+from tensorflow_quantization.onnx_graph.quantization import source_of
 from tensorflow_quantization.onnx_graph.queries import attribute, constant, layer_of
 
 #: Of the Transpose that OpenVINO puts before a recurrent operator.
@@ -60,6 +62,9 @@ def _first_equal(graph: ir.Graph) -> dict[ir.Value, ir.Value]:
 
 def _append_zeros(builder: Builder, node: ir.Node, count: int) -> None:
     sequences, weight = node.inputs[:2]
+    assert sequences is not None
+    if source_of(sequences) is not None:  # OpenVINO does not load padded integers
+        sequences = insert_max(builder, sequences, before=node)
     kernel = constant(weight)
     pads = np.asarray([0, 0, 0, 0, 0, count], np.int64)
     node.replace_input_with(0, builder.insert("Pad", [sequences, pads], before=node))

@@ -1,4 +1,4 @@
-"""Reductions of dequantized tensors that OpenVINO computes in integers, and wrong."""
+"""Operators on dequantized tensors that OpenVINO computes in integers, and wrong."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import onnx_ir as ir
 from tensorflow_quantization.onnx_graph.affine import constant_of, data_of, is_affine
 from tensorflow_quantization.onnx_graph.channelwise_reductions import SELECTING_REDUCTIONS, reduced_axes
 from tensorflow_quantization.onnx_graph.operators import SELECTING
-from tensorflow_quantization.onnx_graph.quantization import same_parameters
+from tensorflow_quantization.onnx_graph.quantization import Quantization, same_parameters, source_of
 from tensorflow_quantization.onnx_graph.queries import (
+    constant,
     is_dequantize,
     is_quantize,
     moves_only,
@@ -29,8 +30,8 @@ _PASSED = LINEAR_REDUCTIONS | SELECTING | _SLOPES | {"AveragePool", "Concat", "G
 _PASSED |= {"Neg", "Resize"}
 
 
-def dequantized_reductions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node]]:
-    """Reductions whose result OpenVINO 2026.4 computes from integers, and wrong, each with the DequantizeLinear.
+def dequantized_inputs(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node]]:
+    """Operators that OpenVINO 2026.4 computes from integers, and wrong, each with the DequantizeLinear.
 
     Measured, directly after the DequantizeLinear, and with operators between past which scales move:
 
@@ -39,27 +40,44 @@ def dequantized_reductions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, 
     - A mean or sum of a tensor that was multiplied by constants that differ along an axis, with a quantizer of the
       result.
     - A maximum or minimum and a quantizer with another scale or zero point than those of the DequantizeLinear.
+    - A Pad, if the integers have a zero point: of axis 1, with a quantizer after it, and of any axis after two
+      quantizers in a row, where the file does not load.
 
-    A Max with the lowest float before the reduction keeps it in float.
+    A Max with the lowest float before the operator keeps it in float.
 
     Args:
         nodes: nodes of a graph.
 
     Yields:
-        (reduction, DequantizeLinear).
+        (reduction or Pad, DequantizeLinear).
     """
     for node in nodes:
-        source, differ = _source(node) if node.op_type in LINEAR_REDUCTIONS else (None, False)
-        if source is None:
-            continue
-        if node.op_type in SELECTING_REDUCTIONS:
-            quantizer = _quantizer(node.outputs[0])
-            wrong = quantizer is not None and not same_parameters(source, quantizer)
-        else:
-            quantized = is_quantize(only_reader(node.outputs[0]))
-            wrong = differ if quantized else _reduces_steps(node)
-        if wrong:
-            yield node, source
+        if node.op_type == "Pad":
+            source = source_of(operand(node, 0))
+            if source is not None and Quantization.of(source).zero != 0 and _shifts(node, source):
+                yield node, source
+        elif node.op_type in LINEAR_REDUCTIONS:
+            source, differ = _source(node)
+            if source is not None and _is_mistaken(node, source, differ):
+                yield node, source
+
+
+def _is_mistaken(reduction: ir.Node, source: ir.Node, differ: bool) -> bool:
+    """Whether OpenVINO reduces the integers wrong; `differ`: after factors that differ along an axis."""
+    if reduction.op_type in SELECTING_REDUCTIONS:
+        quantizer = _quantizer(reduction.outputs[0])
+        return quantizer is not None and not same_parameters(source, quantizer)
+    return differ if is_quantize(only_reader(reduction.outputs[0])) else _reduces_steps(reduction)
+
+
+def _shifts(pad: ir.Node, source: ir.Node) -> bool:
+    """Whether a Pad of integers pads with what is no zero, or with zero points of a wrong shape."""
+    quantize = producer(operand(source, 0))
+    if quantize is not None and source_of(operand(quantize, 0)) is not None:
+        return True
+    pads = constant(operand(pad, 1))
+    of_axis_1 = pads is None or bool(pads.reshape(2, -1)[:, 1:2].any())
+    return of_axis_1 and _quantizer(pad.outputs[0]) is not None
 
 
 def _source(reduction: ir.Node) -> tuple[ir.Node | None, bool]:

@@ -1,4 +1,4 @@
-"""Each reduction is found exactly where OpenVINO itself computes it wrong, and the passes make it right."""
+"""Each operator is found exactly where OpenVINO itself computes it wrong, and the passes make it right."""
 
 import platform
 
@@ -8,7 +8,7 @@ from qdq_steps import apply, numbers, off_in_openvino, op, reduce, saved, shaped
 
 from tensorflow_quantization.export.onnx.passes.openvino.dequantizer_barriers import dequantizer_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.quantizer_barriers import quantizer_barriers
-from tensorflow_quantization.onnx_graph.dequantized_reductions import dequantized_reductions
+from tensorflow_quantization.onnx_graph.dequantized_inputs import dequantized_inputs
 
 pytest.importorskip("openvino")
 pytestmark = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="measured on x86")
@@ -33,6 +33,22 @@ def also_read(f, x):
     return x
 
 
+def turned(f, x):
+    return f.op("Transpose", x, perm=[0, 2, 1])
+
+
+def pad(axis):
+    """A zero before and after an axis of a sequence."""
+    return lambda f, x: f.op("Pad", x, f.ints(*(int(a == axis) for a in (*range(3), *range(3)))))
+
+
+def quantized_twice(f, x):
+    """A tensor that moves between two quantizers with the same parameters."""
+    q, scale, zero = f.quantize(x, 0.02, 128)
+    x = turned(f, f.op("DequantizeLinear", q, scale, zero))
+    return f.op("DequantizeLinear", f.op("QuantizeLinear", x, scale, zero), scale, zero)
+
+
 mean, total = reduce("ReduceMean", 1, keepdims=0), reduce("ReduceSum", 1, keepdims=0)
 of_image = reduce("ReduceMean", 1, 2, keepdims=0)
 WRONG = {
@@ -48,6 +64,8 @@ WRONG = {
     "also-read": (SEQUENCES, dequantized, mean, also_read, dequantized),
     "factors-quantized": (SEQUENCES, dequantized, times(8), mean, dequantized),
     "image-factors-quantized": (IMAGES, dequantized, times(8), of_image, dequantized),
+    "pad": (SEQUENCES, dequantized, pad(1), lambda f, x: f.pair(x, 0.03, 128)),
+    "pad-twice-quantized": (SEQUENCES, quantized_twice, pad(2), turned),
     "minimum-factor": (IMAGES, symmetric, reduce("ReduceMin", 1), times(), dequantized),
     "minimum-slope": (IMAGES, symmetric, reduce("ReduceMin", 1), op("PRelu", (1,)), dequantized),
     "minimum": (IMAGES, symmetric, reduce("ReduceMin", 1), dequantized),
@@ -55,6 +73,9 @@ WRONG = {
 RIGHT = {
     "quantized": (SEQUENCES, dequantized, mean, dequantized),
     "same": (IMAGES, symmetric, reduce("ReduceMin", 1), symmetric),
+    "pad-symmetric": (SEQUENCES, symmetric, pad(1), dequantized),
+    "pad-float": (SEQUENCES, dequantized, pad(1), op("Sigmoid")),
+    "pad-last": (SEQUENCES, dequantized, pad(2), lambda f, x: f.pair(x, 0.03, 128)),
     "channels": (SEQUENCES, dequantized, reduce("ReduceMean", 2)),
     "image": (IMAGES, dequantized, of_image),
     "activation": (SEQUENCES, dequantized, op("Sigmoid"), mean),
@@ -79,7 +100,7 @@ def test_found_where_openvino_is_wrong_and_mended(case, tmp_path):
     path, graph = saved(tmp_path / "model.onnx", shape, steps)
     assert off_in_openvino(path, inputs(shape)) > 0.1
     changed, mended = apply(barriers, graph, tmp_path / "mended.onnx")
-    assert changed == 1 and not list(dequantized_reductions(graph))
+    assert changed == 1 and not list(dequantized_inputs(graph))
     assert off_in_openvino(mended, inputs(shape)) < 0.02
 
 
@@ -87,5 +108,5 @@ def test_found_where_openvino_is_wrong_and_mended(case, tmp_path):
 def test_not_found_where_openvino_is_right(case, tmp_path):
     shape, *steps = case
     path, graph = saved(tmp_path / "model.onnx", shape, steps)
-    assert not list(dequantized_reductions(graph))
+    assert not list(dequantized_inputs(graph))
     assert off_in_openvino(path, inputs(shape)) < 0.02
