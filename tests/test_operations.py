@@ -1,0 +1,43 @@
+"""Layers and operations of all kinds between others: each model is right in its target's own runtime, or refused.
+
+`OPERATIONS=10000` draws as many models instead of the same few each time, and prints the seed that repeats them:
+`OPERATIONS_SEED`.
+"""
+
+import collections
+
+import numpy as np
+import pytest
+from drawn_models import QUANTIZED, TARGETS, many, outcome
+from hypothesis import given, reject
+from hypothesis import strategies as st
+from operations import between, chains, data_for
+
+#: LiteRT rounds within the activations that it has no operator for, by more than a step.
+ONNX_TARGETS = [target for target in TARGETS if target != "litert"]
+PRODUCTS_OF_ACTIVATIONS = {"Attention", "Dot", "GroupQueryAttention", "MultiHeadAttention", "ops.einsum", "ops.matmul"}
+
+
+@pytest.mark.slow
+def test_a_chain_of_operations_is_right_in_its_runtime_or_refused(tmp_path_factory):
+    outcomes = collections.Counter()
+
+    @many("OPERATIONS", 60)
+    @given(case=chains(), target=st.sampled_from(ONNX_TARGETS), quantized=QUANTIZED)
+    def draw(case, target, quantized):
+        try:
+            model = between(**case)
+        except Exception:
+            reject()  # Keras itself cannot build it
+        data = data_for(model, 4)
+        if not all(np.isfinite(output).all() for output in model.predict_on_batch(data)):
+            reject()
+        folder = tmp_path_factory.mktemp("case")
+        products = any(name in case["names"] for name in ("ops.matmul", "MultiHeadAttention", "Attention", "Dot"))
+        outcomes[
+            outcome(lambda: between(**case), data, target, quantized, folder, products_of_activations=products)
+        ] += 1
+
+    draw()
+    print(dict(outcomes))
+    assert outcomes["right"] > outcomes.total() / 2  # refusing all models is no way to be right
