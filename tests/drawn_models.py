@@ -1,4 +1,4 @@
-"""What becomes of models that a test draws: each is right in its target's own runtime, or an error of ours refuses it."""
+"""What becomes of models that a test draws: each is right in its target's own runtime, or refused by an error."""
 
 import os
 import pathlib

@@ -24,9 +24,7 @@ ANY = {
     },
     **{
         f"ops.{name}": lambda x, name=name: getattr(ops, name)(x)
-        for name in _words(
-            "absolute ceil cos cosh erf exp expm1 flip floor negative relu round sign sin square tan trunc"
-        )
+        for name in _words("absolute ceil cos cosh erf exp expm1 flip floor negative relu round sign sin square trunc")
     },
     **{
         f"ops.{name}": lambda x, name=name: getattr(ops, name)(ops.absolute(x) + 0.5)
@@ -34,7 +32,7 @@ ANY = {
     },
     **{
         f"ops.{name}": lambda x, name=name: getattr(ops, name)(ops.tanh(x) * 0.9)
-        for name in _words("arccos arcsin arctan arctanh arcsinh erfc sinh")
+        for name in _words("arccos arcsin arctan arctanh arcsinh erfc sinh tan")
     },
     **{
         f"ops.{name} axis {axis}": lambda x, name=name, axis=axis: getattr(ops, name)(x, axis=axis, keepdims=True)
@@ -224,6 +222,8 @@ def between(before, names, after):
     x = y = BEFORE[before](inputs)
     for operation in operations:
         y = operation(y)
+    if 0 in y.shape:
+        raise ValueError("Nothing is left")
     return randomize(Model(inputs, AFTER[after](x, y)))
 
 

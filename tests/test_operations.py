@@ -11,6 +11,7 @@ import pytest
 from drawn_models import QUANTIZED, TARGETS, many, outcome
 from hypothesis import given, reject
 from hypothesis import strategies as st
+from keras import ops, tree
 from operations import between, chains, data_for
 
 #: LiteRT rounds within the activations that it has no operator for, by more than a step.
@@ -30,7 +31,8 @@ def test_a_chain_of_operations_is_right_in_its_runtime_or_refused(tmp_path_facto
         except Exception:
             reject()  # Keras itself cannot build it
         data = data_for(model, 4)
-        if not all(np.isfinite(output).all() for output in model.predict_on_batch(data)):
+        # Not by `predict`: with oneDNN, TensorFlow's compiled graphs end the process for some of these models.
+        if not all(np.isfinite(ops.convert_to_numpy(output)).all() for output in tree.flatten(model(data))):
             reject()
         folder = tmp_path_factory.mktemp("case")
         products = any(name in case["names"] for name in ("ops.matmul", "MultiHeadAttention", "Attention", "Dot"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -106,6 +107,7 @@ class _Rebuilder:
     def _arguments(self, call: Call, read: Callable[[Tensor], Any]) -> Arguments:
         """Returns the arguments of a call in the new model; `training` and `None` stay as in the old model."""
 
+        @functools.cache  # an operation may read a tensor twice
         def operand(tensor: Tensor) -> Any:
             return _chain(self.before(call, tensor), read(tensor))
 

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 import small_models
-from keras import layers
+from keras import layers, ops
+from processor import EXACT_WEIGHT_BITS
 
 from tensorflow_quantization import QuantizationSpec, calibrate, describe, export_onnx, quantize_model
 from tensorflow_quantization.quantize.pipeline import plan_model
@@ -187,3 +188,18 @@ def test_bits_of_a_concatenation_are_those_of_its_one_scale():
     spec = spec_of("join", activation_bits=8)
     plan = plan_model(fork(), quantization_spec=spec, target="onnxruntime", activation_bits=4)
     assert plan["join"].output_scheme.bits == 8
+
+
+@pytest.mark.parametrize("target", EVERY)
+@pytest.mark.parametrize("square", [lambda x: x * x, lambda x: ops.matmul(x, x)], ids=["multiply", "matmul"])
+def test_an_operation_reads_a_tensor_twice(square, target, tmp_path):
+    # Two quantizers of the same name were refused by Keras.
+    inputs = keras.Input((4, 4))
+    x = square(layers.Dense(4)(inputs))
+    model = small_models.randomize(keras.Model(inputs, layers.Dense(3)(x)))
+    x = np.random.default_rng(0).normal(size=(4, 4, 4)).astype("float32")
+    quantized = calibrate(quantize_model(model, target=target, weight_bits=EXACT_WEIGHT_BITS), x, verbose=0)
+    quantized.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded(x), quantized(x))
+    export_onnx(loaded, tmp_path / "model.onnx", verify_with=x)
