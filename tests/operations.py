@@ -48,7 +48,8 @@ ANY = {
     "ops.ptp": lambda x: ops.ptp(x, axis=1),
     "ops.norm": lambda x: ops.norm(x, axis=-1),
     "ops.normalize": lambda x: ops.normalize(x, axis=-1),
-    "ops.argmax": lambda x: ops.cast(ops.argmax(x, axis=-1), "float32"),
+    # For TensorFlow, -0.0 is less than 0.0.
+    "ops.argmax": lambda x: ops.cast(ops.argmax(x + 0.0, axis=-1), "float32"),
     "ops.cumsum": lambda x: ops.cumsum(x, axis=1),
     "ops.diff": lambda x: ops.diff(x, axis=1),
     "ops.sort": lambda x: ops.sort(x, axis=1),

@@ -35,8 +35,8 @@ def dequantized_inputs(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.N
 
     Measured, directly after the DequantizeLinear, and with operators between past which scales move:
 
-    - A mean or sum along axis 1 of a tensor of three axes, such as the steps of a sequence: only the first sample is
-      right, unless a quantizer alone reads the result.
+    - A mean or sum along axis 1 of a tensor of three axes, such as the steps of a sequence, and along any if axis 1 is
+      the batch: only the first sample is right, unless a quantizer alone reads the result.
     - A mean or sum of a tensor that was multiplied by constants that differ along an axis, with a quantizer of the
       result.
     - A maximum or minimum and a quantizer with another scale or zero point than those of the DequantizeLinear.
@@ -104,6 +104,8 @@ def _quantizer(value: ir.Value) -> ir.Node | None:
 
 
 def _reduces_steps(reduction: ir.Node) -> bool:
-    """Whether axis 1 of three is among the reduced ones."""
+    """Whether axis 1 of three is among the reduced ones, or of unknown size, such as the batch beside steps."""
     shape = shape_of(operand(reduction, 0))
-    return shape is None or (len(shape) == 3 and 1 in (reduced_axes(reduction, 3) or (1,)))
+    if shape is None:
+        return True
+    return len(shape) == 3 and (shape[1] is None or 1 in (reduced_axes(reduction, 3) or (1,)))

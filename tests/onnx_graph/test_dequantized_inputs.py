@@ -59,6 +59,7 @@ WRONG = {
     "relu": (SEQUENCES, symmetric, op("Relu"), mean),
     "slice": (SEQUENCES, dequantized, lambda f, x: f.op("Slice", x, f.ints(1), f.ints(5), f.ints(1)), mean),
     "factor": (SEQUENCES, dequantized, times(), mean),
+    "steps-first": ((7, "n", 8), dequantized, reduce("ReduceMean", 2)),
     "merged": (IMAGES, dequantized, shaped("Reshape", 0, -1, 8), mean),
     "activation": (SEQUENCES, dequantized, mean, op("Sigmoid")),
     "also-read": (SEQUENCES, dequantized, mean, also_read, dequantized),
@@ -84,7 +85,7 @@ RIGHT = {
 
 
 def inputs(shape):
-    return np.random.default_rng(0).normal(size=(3, *shape[1:])).astype("float32")
+    return np.random.default_rng(0).normal(size=[3 if size == "n" else size for size in shape]).astype("float32")
 
 
 def barriers(builder):
