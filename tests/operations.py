@@ -219,6 +219,8 @@ def between(before, names, after):
     """A model: what `before` makes, the operations one after the other, and what comes after them."""
     operations = [{**ANY, **IMAGES, **SEQUENCES}[name] for name in names]
     sequences = before in ("dense of steps", "lstm") or any(name in SEQUENCES for name in names)
+    if sequences and any(name in IMAGES for name in names):
+        raise ValueError("Operations on images do not take sequences")
     inputs = Input(SEQUENCE if sequences else SHAPE)
     x = y = BEFORE[before](inputs)
     for operation in operations:
