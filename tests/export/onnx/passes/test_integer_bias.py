@@ -56,3 +56,15 @@ def test_the_bias_of_a_product_with_few_bits_stays_unless_it_is_in_whole_steps(t
     counts = g.check(tmp_path, [g.quantized(y, 0.1)], integer_bias)
     assert counts["Gemm"] == whole_steps
     assert ("steps of its bias are too large" in g.log) != whole_steps
+
+
+def test_a_bias_of_more_steps_than_int32_has_stays_float(tmp_path):
+    # It saturated, and the file computed something else.
+    g = Graph(6)
+    x = g.quantized(g.x)
+    x.shape = ir.Shape(["batch", 6])
+    integers = RNG.integers(-127, 128, (6, 4)).astype(np.int8)
+    weight = g.op("DequantizeLinear", integers, np.full(4, 1e-9, np.float32), np.zeros(4, np.int8), axis=1)
+    y = g.op("Add", g.op("MatMul", x, weight), np.ones(4, np.float32))
+    assert g.check(tmp_path, [y], integer_bias)["Gemm"] == 0
+    assert "too small for int32" in g.log

@@ -55,8 +55,11 @@ def integer_bias(builder: Builder) -> int:
         step = np.broadcast_to(scale, bias.shape).astype(np.float32)
         integers = constant(operand(weight, 0))
         assert integers is not None  # else there is no scale
-        if not _is_negligible(bias / step, integers):
-            logger.debug("%s stays a MatMul: the steps of its bias are too large", name_of(product))
+        steps = bias.astype(np.float64) / step
+        if not (np.abs(steps).max() < 2**31 and _is_negligible(steps, integers)):
+            logger.debug(
+                "%s stays a MatMul: the steps of its bias are too large, or too small for int32", name_of(product)
+            )
             continue
         _insert_gemm(builder, product, add, insert_integer_bias(builder, add, bias, step), len(bias))
         changed += 1
