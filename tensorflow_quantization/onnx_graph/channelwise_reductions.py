@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from tensorflow_quantization.onnx_graph.affine import ARITHMETIC, constant_of, data_of, is_affine
+from tensorflow_quantization.onnx_graph.operators import LINEAR_REDUCTIONS
 from tensorflow_quantization.onnx_graph.quantization import Quantization, same_parameters
 from tensorflow_quantization.onnx_graph.queries import (
     attribute,
@@ -23,7 +24,7 @@ from tensorflow_quantization.onnx_graph.queries import (
 )
 
 #: Factors before these move after them, in files with quantizers.
-_LINEAR = frozenset({"GlobalAveragePool", "GlobalMaxPool", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
+_LINEAR = LINEAR_REDUCTIONS | {"GlobalAveragePool", "GlobalMaxPool"}
 #: All reductions that OpenVINO computes in one operator with what comes after them.
 REDUCTIONS = _LINEAR | {"ReduceL1", "ReduceL2", "ReduceProd", "ReduceSumSquare"}
 #: Reductions past which only positive factors move.
@@ -35,9 +36,7 @@ _FUSED = frozenset(
 )
 #: Operators past which factors and shifts move; factors only.
 _PASSED = frozenset({"AveragePool", "Gather", "Identity", "MaxPool", "Neg", "Resize", "Split"})
-_PASSED_BY_FACTORS = frozenset(
-    {"LeakyRelu", "PRelu", "Pad", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Relu"}
-)
+_PASSED_BY_FACTORS = LINEAR_REDUCTIONS | {"LeakyRelu", "PRelu", "Pad", "Relu"}
 #: Operators after which nothing is left to fuse with a reduction: what moved there moves on.
 _PASSED_ON = frozenset({"AveragePool", "Flatten", "MaxPool", "Squeeze", "Unsqueeze"})
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from tensorflow_quantization.onnx_graph.affine import constant_of, data_of, is_affine
 from tensorflow_quantization.onnx_graph.channelwise_reductions import SELECTING_REDUCTIONS, reduced_axes
-from tensorflow_quantization.onnx_graph.operators import SELECTING
+from tensorflow_quantization.onnx_graph.operators import LINEAR_REDUCTIONS, SELECTING
 from tensorflow_quantization.onnx_graph.quantization import Quantization, same_parameters, source_of
 from tensorflow_quantization.onnx_graph.queries import (
     constant,
@@ -21,8 +21,6 @@ from tensorflow_quantization.onnx_graph.queries import (
     shape_of,
 )
 
-#: Reductions past which scales move.
-LINEAR_REDUCTIONS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
 #: Activations past which scales move.
 _SLOPES = frozenset({"LeakyRelu", "PRelu", "Relu"})
 #: Operators past which scales move to a reduction.

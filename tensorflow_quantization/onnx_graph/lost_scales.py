@@ -59,7 +59,7 @@ def lost_scales(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node]]:
             continue
         if None not in (shape_of(node.outputs[0]) or (None,)):
             continue
-        harmed = _harmed_by_others(node) or (node.op_type != "MatMul" and _moved_away(node.outputs[0])) or None
+        harmed = _harmed_by_others(node) or _moved_away(node)
         if harmed is not None:
             yield node, harmed
 
@@ -75,8 +75,11 @@ def _harmed_by_others(product: ir.Node) -> ir.Node | None:
     return next((node for node in found if node.op_type not in _HARMLESS), None)
 
 
-def _moved_away(value: ir.Value) -> ir.Node | None:
-    """The operator after which the scales of the channels are those of another axis."""
+def _moved_away(product: ir.Node) -> ir.Node | None:
+    """The operator after which the scales of a convolution's channels are those of another axis."""
+    if product.op_type == "MatMul":
+        return None
+    (value,) = product.outputs
     pooled = False
     while (node := only_reader(_scaled(value))) is not None:
         if node.op_type == "Transpose":

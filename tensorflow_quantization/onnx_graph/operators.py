@@ -38,6 +38,9 @@ POOLING = frozenset(
     {"AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool", "ReduceMax", "ReduceMean", "ReduceMin"}
 )
 
+#: Reductions that commute with a positive factor, over any axes.
+LINEAR_REDUCTIONS = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
+
 #: Operators that limit values.
 LIMITING = frozenset({"Clip", "Max", "Min", "Relu"})
 

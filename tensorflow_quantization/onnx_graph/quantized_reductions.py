@@ -14,6 +14,7 @@ from tensorflow_quantization.onnx_graph.channelwise_reductions import (
     lies_along,
     reduced_axes,
 )
+from tensorflow_quantization.onnx_graph.operators import LINEAR_REDUCTIONS
 from tensorflow_quantization.onnx_graph.pooled_activations import is_gate
 from tensorflow_quantization.onnx_graph.quantization import Quantization, source_of
 from tensorflow_quantization.onnx_graph.queries import (
@@ -27,13 +28,20 @@ from tensorflow_quantization.onnx_graph.queries import (
     shape_of,
 )
 
-#: Reductions past which the scales of a matrix product move.
-_LINEAR = frozenset({"ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"})
 #: What may be between a maximum and the quantizer, besides gelu and silu.
 _FUSED = frozenset({"Abs", "Clip", "Elu", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "PRelu", "Relu"})
 _FUSED |= {"Concat", "Round", "Sigmoid", "Softplus", "Sqrt", "Tanh", "Transpose"}
 #: Operators that the scales of a matrix product pass.
-_PASSED = _LINEAR | {"AveragePool", "Gather", "Identity", "MaxPool", "Resize", "Split", "Squeeze", "Transpose"}
+_PASSED = LINEAR_REDUCTIONS | {
+    "AveragePool",
+    "Gather",
+    "Identity",
+    "MaxPool",
+    "Resize",
+    "Split",
+    "Squeeze",
+    "Transpose",
+}
 _PASSED |= {"Unsqueeze"}
 
 
@@ -69,7 +77,7 @@ def _mistaken_quantizer(node: ir.Node) -> ir.Node | None:
     source, quantizer = operand(node, 0), None
     if node.op_type in SELECTING_REDUCTIONS and source_of(source) is None:
         quantizer = _quantizer(node.outputs[0], _FUSED)
-    elif node.op_type in _LINEAR and not keeps_axes(node) and _rank(node.outputs[0]) in (None, 2):
+    elif node.op_type in LINEAR_REDUCTIONS and not keeps_axes(node) and _rank(node.outputs[0]) in (None, 2):
         quantizer = _quantizer(node.outputs[0], frozenset()) if _is_product(source) else None
     if quantizer is None and node.op_type in REDUCTIONS and not keeps_axes(node) and _reduces_axis_1(node):
         quantizer = _quantizer_beside_constants(node.outputs[0])
