@@ -70,3 +70,24 @@ def apply(function, graph, path):
     changed = function(builder)
     ir.save(to_model(graph), path)
     return changed, str(path)
+
+
+def inputs(shape):
+    """Random numbers for an input of this shape, three for each unknown size."""
+    return np.random.default_rng(0).normal(size=[3 if size == "n" else size for size in shape]).astype("float32")
+
+
+def assert_found_and_mended(find, mend, shape, steps, folder, *, off, right):
+    """OpenVINO computes a chain wrong, by more than `off`; the finder finds that, and the pass makes it right."""
+    path, graph = saved(folder / "model.onnx", shape, steps)
+    assert off_in_openvino(path, inputs(shape)) > off
+    changed, mended = apply(mend, graph, folder / "mended.onnx")
+    assert changed == 1 and not list(find(graph))
+    assert off_in_openvino(mended, inputs(shape)) < right
+
+
+def assert_right_and_not_found(find, shape, steps, folder, *, right):
+    """OpenVINO computes a chain right, and the finder finds nothing."""
+    path, graph = saved(folder / "model.onnx", shape, steps)
+    assert not list(find(graph))
+    assert off_in_openvino(path, inputs(shape)) < right

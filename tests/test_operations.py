@@ -36,10 +36,9 @@ def test_a_chain_of_operations_is_right_in_its_runtime_or_refused(tmp_path_facto
         if not all(np.isfinite(ops.convert_to_numpy(output)).all() for output in outputs):
             reject()
         folder = tmp_path_factory.mktemp("case")
-        products = any(name in case["names"] for name in ("ops.matmul", "MultiHeadAttention", "Attention", "Dot"))
-        outcomes[
-            outcome(lambda: between(**case), data, target, quantized, folder, products_of_activations=products)
-        ] += 1
+        products = not PRODUCTS_OF_ACTIVATIONS.isdisjoint(case["names"])
+        found = outcome(lambda: between(**case), data, target, quantized, folder, products_of_activations=products)
+        outcomes[found] += 1
 
     draw()
     print(dict(outcomes))

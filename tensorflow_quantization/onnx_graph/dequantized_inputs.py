@@ -37,7 +37,7 @@ def dequantized_inputs(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.N
       the batch: only the first sample is right, unless a quantizer alone reads the result.
     - A mean or sum of a tensor that was multiplied by constants that differ along an axis, with a quantizer of the
       result.
-    - A maximum or minimum and a quantizer with another scale or zero point than those of the DequantizeLinear.
+    - A maximum or minimum and a quantizer whose scale or zero point the DequantizeLinear does not have.
     - A Pad, if the integers have a zero point: of axis 1, with a quantizer after it, and of any axis after two
       quantizers in a row, where the file does not load.
 

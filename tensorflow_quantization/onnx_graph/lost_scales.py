@@ -25,7 +25,6 @@ _HARMLESS = frozenset(
     {"Abs", "Clip", "Elu", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Max", "Min", "ReduceSum", "Selu", "Sigmoid"}
     | {"Softmax", "Softplus", "Sqrt", "Tanh", "Transpose"}
 )
-
 #: Operators that the scales of the convolution pass, besides products with constants.
 _PASSED = frozenset({"Identity", "Neg", "Squeeze", "Unsqueeze"})
 
@@ -42,7 +41,7 @@ def lost_scales(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node]]:
       multiple of the convolution do.
     - If there are several readers of a matrix product, one that adds constants gets wrong numbers.
     - After a MaxPool and a Transpose that moves the channels, or a Reshape that changes their number and a reduction or
-      a Clip, the scales are those of another axis.
+      a Clip, the scales are applied to another axis.
 
     All of it is right with a bias that is not zero.
 
@@ -76,7 +75,7 @@ def _harmed_by_others(product: ir.Node) -> ir.Node | None:
 
 
 def _moved_away(product: ir.Node) -> ir.Node | None:
-    """The operator after which the scales of a convolution's channels are those of another axis."""
+    """The operator after which OpenVINO applies the scales of a convolution's channels to another axis."""
     if product.op_type == "MatMul":
         return None
     (value,) = product.outputs

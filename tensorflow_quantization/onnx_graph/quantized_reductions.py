@@ -32,17 +32,8 @@ from tensorflow_quantization.onnx_graph.queries import (
 _FUSED = frozenset({"Abs", "Clip", "Elu", "Gelu", "HardSwish", "Identity", "LeakyRelu", "Mish", "Neg", "PRelu", "Relu"})
 _FUSED |= {"Concat", "Round", "Sigmoid", "Softplus", "Sqrt", "Tanh", "Transpose"}
 #: Operators that the scales of a matrix product pass.
-_PASSED = LINEAR_REDUCTIONS | {
-    "AveragePool",
-    "Gather",
-    "Identity",
-    "MaxPool",
-    "Resize",
-    "Split",
-    "Squeeze",
-    "Transpose",
-}
-_PASSED |= {"Unsqueeze"}
+_PASSED = LINEAR_REDUCTIONS | {"AveragePool", "Gather", "Identity", "MaxPool", "Resize", "Split", "Squeeze"}
+_PASSED |= {"Transpose", "Unsqueeze"}
 
 
 def quantized_reductions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node]]:
@@ -55,7 +46,7 @@ def quantized_reductions(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir
     - A reduction, without the reduced axes, of a product of integers and weights without a bias, to rank 2, and a
       quantizer, directly or after factors and shifts: arbitrary numbers.
     - A reduction of axis 1, perhaps among others, without the reduced axes, and one chain of an operator with constants
-      along axis 1 of the result, such as BatchNormalization, and a quantizer: OpenVINO takes the constants for those of
+      along axis 1 of the result, such as BatchNormalization, and a quantizer: OpenVINO applies the constants to
       axis 1 before the reduction. Right if the quantizer comes first and has a zero point.
 
     A Squeeze of the reduced axes, a Max or a MaxPool after the reduction keeps them apart.

@@ -4,7 +4,7 @@ import platform
 
 import numpy as np
 import pytest
-from qdq_steps import apply, numbers, off_in_openvino, op, reduce, saved, shaped
+from qdq_steps import assert_found_and_mended, assert_right_and_not_found, numbers, op, reduce, shaped
 
 from tensorflow_quantization.export.onnx.passes.openvino.dequantizer_barriers import dequantizer_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.quantizer_barriers import quantizer_barriers
@@ -84,10 +84,6 @@ RIGHT = {
 }
 
 
-def inputs(shape):
-    return np.random.default_rng(0).normal(size=[3 if size == "n" else size for size in shape]).astype("float32")
-
-
 def barriers(builder):
     """The pass, and the one for the maximum or minimum of floats that it leaves."""
     changed = dequantizer_barriers(builder)
@@ -98,16 +94,10 @@ def barriers(builder):
 @pytest.mark.parametrize("case", WRONG.values(), ids=WRONG)
 def test_found_where_openvino_is_wrong_and_mended(case, tmp_path):
     shape, *steps = case
-    path, graph = saved(tmp_path / "model.onnx", shape, steps)
-    assert off_in_openvino(path, inputs(shape)) > 0.1
-    changed, mended = apply(barriers, graph, tmp_path / "mended.onnx")
-    assert changed == 1 and not list(dequantized_inputs(graph))
-    assert off_in_openvino(mended, inputs(shape)) < 0.02
+    assert_found_and_mended(dequantized_inputs, barriers, shape, steps, tmp_path, off=0.1, right=0.02)
 
 
 @pytest.mark.parametrize("case", RIGHT.values(), ids=RIGHT)
 def test_not_found_where_openvino_is_right(case, tmp_path):
     shape, *steps = case
-    path, graph = saved(tmp_path / "model.onnx", shape, steps)
-    assert not list(dequantized_inputs(graph))
-    assert off_in_openvino(path, inputs(shape)) < 0.02
+    assert_right_and_not_found(dequantized_inputs, shape, steps, tmp_path, right=0.02)

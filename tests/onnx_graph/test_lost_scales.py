@@ -4,7 +4,7 @@ import platform
 
 import numpy as np
 import pytest
-from qdq_steps import apply, numbers, off_in_openvino, op, reduce, saved, shaped
+from qdq_steps import assert_found_and_mended, assert_right_and_not_found, numbers, op, reduce, shaped
 
 from tensorflow_quantization.export.onnx.passes.openvino.product_barriers import product_barriers
 from tensorflow_quantization.onnx_graph.lost_scales import lost_scales
@@ -82,23 +82,13 @@ RIGHT = {
 }
 
 
-def inputs(shape):
-    return np.random.default_rng(0).normal(size=(3, *shape[1:])).astype("float32")
-
-
 @pytest.mark.parametrize("case", WRONG.values(), ids=WRONG)
 def test_found_where_openvino_is_wrong_and_mended(case, tmp_path):
     shape, *steps = case
-    path, graph = saved(tmp_path / "model.onnx", shape, steps)
-    assert off_in_openvino(path, inputs(shape)) > 0.1
-    changed, mended = apply(product_barriers, graph, tmp_path / "mended.onnx")
-    assert changed == 1 and not list(lost_scales(graph))
-    assert off_in_openvino(mended, inputs(shape)) < 0.02
+    assert_found_and_mended(lost_scales, product_barriers, shape, steps, tmp_path, off=0.1, right=0.02)
 
 
 @pytest.mark.parametrize("case", RIGHT.values(), ids=RIGHT)
 def test_not_found_where_openvino_is_right(case, tmp_path):
     shape, *steps = case
-    path, graph = saved(tmp_path / "model.onnx", shape, steps)
-    assert not list(lost_scales(graph))
-    assert off_in_openvino(path, inputs(shape)) < 0.02
+    assert_right_and_not_found(lost_scales, shape, steps, tmp_path, right=0.02)

@@ -4,7 +4,7 @@ import platform
 
 import numpy as np
 import pytest
-from qdq_steps import apply, off_in_openvino, op, saved
+from qdq_steps import assert_found_and_mended, assert_right_and_not_found, op
 
 from tensorflow_quantization.export.onnx.passes.openvino.rounding_barriers import rounding_barriers
 from tensorflow_quantization.onnx_graph.rounded_results import rounded_results
@@ -13,7 +13,6 @@ pytest.importorskip("openvino")
 pytestmark = pytest.mark.skipif(platform.machine().lower() not in ("x86_64", "amd64"), reason="measured on x86")
 
 SHAPE = ("n", 8, 6, 6)
-X = np.random.default_rng(0).normal(size=(3, *SHAPE[1:])).astype("float32")
 
 
 def clip(*limits):
@@ -71,15 +70,9 @@ RIGHT = {
 
 @pytest.mark.parametrize("steps", WRONG.values(), ids=WRONG)
 def test_found_where_openvino_is_wrong_and_mended(steps, tmp_path):
-    path, graph = saved(tmp_path / "model.onnx", SHAPE, steps)
-    assert off_in_openvino(path, X) > 0.002
-    changed, mended = apply(rounding_barriers, graph, tmp_path / "mended.onnx")
-    assert changed == 1 and not list(rounded_results(graph))
-    assert off_in_openvino(mended, X) < 1e-5
+    assert_found_and_mended(rounded_results, rounding_barriers, SHAPE, steps, tmp_path, off=0.002, right=1e-5)
 
 
 @pytest.mark.parametrize("steps", RIGHT.values(), ids=RIGHT)
 def test_not_found_where_openvino_is_right(steps, tmp_path):
-    path, graph = saved(tmp_path / "model.onnx", SHAPE, steps)
-    assert not list(rounded_results(graph))
-    assert off_in_openvino(path, X) < 1e-5
+    assert_right_and_not_found(rounded_results, SHAPE, steps, tmp_path, right=1e-5)

@@ -62,7 +62,7 @@ def test_no_barrier_where_openvino_is_right(tmp_path):
     ids=["mean", "sum", "rows"],
 )
 def test_constants_of_channels_after_a_reduction(function, tmp_path):
-    # Without the pass, OpenVINO takes the constants for those of the rows of the image.
+    # Without the pass, OpenVINO applies the constants to the rows of the image.
     inputs = keras.Input((6, 7, 4))
     model = randomize(keras.Model(inputs, layers.Dense(3)(function(inputs))))
     x = np.random.default_rng(0).normal(size=(4, 6, 7, 4)).astype("float32")
