@@ -77,17 +77,19 @@ def inputs(shape):
     return np.random.default_rng(0).normal(size=[3 if size == "n" else size for size in shape]).astype("float32")
 
 
-def assert_found_and_mended(find, mend, shape, steps, folder, *, off, right):
+def assert_found_and_mended(find, mend, shape, steps, folder, *, off, right, x=None):
     """OpenVINO computes a chain wrong, by more than `off`; the finder finds that, and the pass makes it right."""
+    x = inputs(shape) if x is None else x
     path, graph = saved(folder / "model.onnx", shape, steps)
-    assert off_in_openvino(path, inputs(shape)) > off
+    assert off_in_openvino(path, x) > off
     changed, mended = apply(mend, graph, folder / "mended.onnx")
     assert changed == 1 and not list(find(graph))
-    assert off_in_openvino(mended, inputs(shape)) < right
+    assert off_in_openvino(mended, x) < right
 
 
-def assert_right_and_not_found(find, shape, steps, folder, *, right):
+def assert_right_and_not_found(find, shape, steps, folder, *, right, x=None):
     """OpenVINO computes a chain right, and the finder finds nothing."""
+    x = inputs(shape) if x is None else x
     path, graph = saved(folder / "model.onnx", shape, steps)
     assert not list(find(graph))
-    assert off_in_openvino(path, inputs(shape)) < right
+    assert off_in_openvino(path, x) < right

@@ -4,7 +4,7 @@ import platform
 
 import numpy as np
 import pytest
-from qdq_steps import apply, numbers, off_in_openvino, op, reduce, saved, shaped
+from qdq_steps import assert_found_and_mended, assert_right_and_not_found, numbers, op, reduce, shaped
 
 from tensorflow_quantization.export.onnx.passes.openvino.quantizer_barriers import quantizer_barriers
 from tensorflow_quantization.onnx_graph.quantized_reductions import quantized_reductions
@@ -130,15 +130,11 @@ X = np.random.default_rng(0).uniform(-3, 3, (3, *IMAGES[1:])).astype("float32")
 
 @pytest.mark.parametrize("steps", WRONG.values(), ids=WRONG)
 def test_found_where_openvino_is_wrong_and_mended(steps, tmp_path):
-    path, graph = saved(tmp_path / "model.onnx", IMAGES, steps)
-    assert off_in_openvino(path, X) > 0.05
-    changed, mended = apply(quantizer_barriers, graph, tmp_path / "mended.onnx")
-    assert changed == 1 and not list(quantized_reductions(graph))
-    assert off_in_openvino(mended, X) < 0.03  # the step of a quantizer
+    assert_found_and_mended(
+        quantized_reductions, quantizer_barriers, IMAGES, steps, tmp_path, off=0.05, right=0.03, x=X
+    )
 
 
 @pytest.mark.parametrize("steps", RIGHT.values(), ids=RIGHT)
 def test_not_found_where_openvino_is_right(steps, tmp_path):
-    path, graph = saved(tmp_path / "model.onnx", IMAGES, steps)
-    assert not list(quantized_reductions(graph))
-    assert off_in_openvino(path, X) < 0.03
+    assert_right_and_not_found(quantized_reductions, IMAGES, steps, tmp_path, right=0.03, x=X)

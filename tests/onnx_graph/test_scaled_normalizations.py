@@ -4,7 +4,7 @@ import platform
 
 import numpy as np
 import pytest
-from qdq_steps import apply, numbers, off_in_openvino, op, saved, shaped
+from qdq_steps import assert_found_and_mended, assert_right_and_not_found, numbers, op, shaped
 
 from tensorflow_quantization.export.onnx.passes.openvino.normalization_barriers import normalization_barriers
 from tensorflow_quantization.onnx_graph.scaled_normalizations import scaled_normalizations
@@ -113,15 +113,18 @@ X = np.random.default_rng(0).uniform(-0.1, 0.1, (3, *ROWS[1:])).astype("float32"
 
 @pytest.mark.parametrize("steps", WRONG.values(), ids=WRONG)
 def test_found_where_openvino_is_wrong_and_mended(steps, tmp_path):
-    path, graph = saved(tmp_path / "model.onnx", ROWS, (*steps, quantize, matmul))
-    assert off_in_openvino(path, X) > 0.01
-    changed, mended = apply(normalization_barriers, graph, tmp_path / "mended.onnx")
-    assert changed == 1 and not list(scaled_normalizations(graph))
-    assert off_in_openvino(mended, X) < 0.005
+    assert_found_and_mended(
+        scaled_normalizations,
+        normalization_barriers,
+        ROWS,
+        (*steps, quantize, matmul),
+        tmp_path,
+        off=0.01,
+        right=0.005,
+        x=X,
+    )
 
 
 @pytest.mark.parametrize("steps", RIGHT.values(), ids=RIGHT)
 def test_not_found_where_openvino_is_right(steps, tmp_path):
-    path, graph = saved(tmp_path / "model.onnx", ROWS, (*steps, quantize, matmul))
-    assert not list(scaled_normalizations(graph))
-    assert off_in_openvino(path, X) < 0.005
+    assert_right_and_not_found(scaled_normalizations, ROWS, (*steps, quantize, matmul), tmp_path, right=0.005, x=X)
