@@ -31,14 +31,14 @@ from tensorflow_quantization.export.litert.constants import (
 from tensorflow_quantization.export.litert.rewriting import rewritten
 from tensorflow_quantization.export.names import names_in_signature
 from tensorflow_quantization.export.onnx.emission import plain_name
-from tensorflow_quantization.model.activations import activation_of
+from tensorflow_quantization.model.activations import Activation, activation_of
 from tensorflow_quantization.model.fusion import is_identity
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter
 from tensorflow_quantization.model.keras_internals import hand_on_masks
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
-from tensorflow_quantization.targets.litert import FUSION
+from tensorflow_quantization.targets.litert import FUSION, RULES
 from tensorflow_quantization.text.messages import what_is_wrong
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
@@ -215,7 +215,7 @@ class _Steps:
             for reader in self._graph.consumers(tensor)
         ]
         scales = [None if quantizer is None else quantizer.parameters() for quantizer in (own, shared, *others)]
-        if own.scheme.fixed is None and scales[0] != scales[1] and all(scale == scales[1] for scale in scales[2:]):
+        if not _is_of_a_kernel(own.scheme.fixed) and scales[0] != scales[1] and all(scale == scales[1] for scale in scales[2:]):
             # Without the copy, the kernel before would round to the shared scale alone, not to its own before.
             copy = rescaled(tensor)
             return lambda x: quantize(copy(x))
@@ -305,6 +305,11 @@ def _is_moving(call: Call) -> bool:
         return False
     call = _unwrapped(call)
     return Trait.MOVES_DATA in traits(call) or is_one_of(call, _KEEPING_VALUES)
+
+
+def _is_of_a_kernel(fixed: tuple[float, float] | None) -> bool:
+    """Whether a scale that is not of the data is the only one that a kernel writes, so that the converter keeps it."""
+    return fixed is not None and fixed != RULES.fixed_ranges[Activation.HARD_SIGMOID]
 
 
 def _is_joining(call: Call) -> bool:

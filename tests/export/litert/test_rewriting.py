@@ -19,6 +19,8 @@ def _images(*steps):
         lambda x: ops.hard_sigmoid(x),
         layers.Activation("hard_sigmoid"),
         lambda x: layers.Conv2D(4, 1, activation="hard_sigmoid")(x),
+        lambda x: layers.Maximum()([layers.Conv2D(4, 1)(x), ops.hard_sigmoid(x)]),
+        lambda x: layers.Concatenate()([layers.Conv2D(4, 1)(x), ops.hard_sigmoid(x)]),
         lambda x: x / 127.5 - 1,
         lambda x: -x,
         lambda x: x / np.float32([1.0, 20.0, 0.3, 4.0]),
