@@ -214,8 +214,8 @@ class _Steps:
             _shared_quantizer(self._graph, reader) if _is_joining(reader) else None
             for reader in self._graph.consumers(tensor)
         ]
-        scales = [None if quantizer is None else quantizer.parameters() for quantizer in (own, shared, *others)]
-        if not _is_of_a_kernel(own.scheme.fixed) and scales[0] != scales[1] and all(scale == scales[1] for scale in scales[2:]):
+        first, second, *rest = (None if q is None else q.parameters() for q in (own, shared, *others))
+        if not _is_of_a_kernel(own.scheme.fixed) and first != second and all(scale == second for scale in rest):
             # Without the copy, the kernel before would round to the shared scale alone, not to its own before.
             copy = rescaled(tensor)
             return lambda x: quantize(copy(x))
