@@ -76,9 +76,10 @@ class BiasCorrection:
             )
         if bias is not None:
             bias.assign(float32_array(bias) + shift.reshape(bias.shape))
-        elif normalization is not None:  # it subtracts the mean
-            mean = normalization.moving_mean
-            mean.assign(float32_array(mean) - shift.reshape(mean.shape))
+        elif normalization is not None and (partner := step.partners.of_layer(normalization)) is not None:
+            # It subtracts its mean later: an earlier correction is not in the output that was measured.
+            mean = partner.moving_mean
+            normalization.moving_mean.assign(float32_array(mean) - shift.reshape(mean.shape))
 
 
 def _channel_axes(holder: BaseQuantizeWrapper, call: Call, normalization: Any) -> tuple[int, ...] | None:

@@ -30,14 +30,19 @@ class Step:
     Attributes:
         call: the call of the quantized model.
         arguments: for each batch, what the call reads: everything before it is quantized, and improved.
-        reference: the call of the float model; `None` if there is none, or no float model was given.
-        reference_arguments: for each batch, what it reads.
+        partners: of the calls of the quantized model in the float model; none if no float model was given.
+        reference_arguments: for each batch, what the call's partner reads.
     """
 
     call: Call
     arguments: list[Arguments]
-    reference: Call | None
+    partners: Partners
     reference_arguments: list[Arguments]
+
+    @property
+    def reference(self) -> Call | None:
+        """The call of the float model; `None` if there is none, or no float model was given."""
+        return self.partners.of(self.call)
 
     def observe_products(self, observer: Callable[[BaseQuantizeWrapper, str, Any], None]) -> None:
         """Calls the layer with each batch; `observer` gets each wrapper in it, a kernel's name and its input."""
@@ -90,7 +95,7 @@ def layer_by_layer(
     """
     graph = LayerGraph.trace(quantized).flatten()
     float_graph = LayerGraph.trace(model).flatten() if model is not None else None
-    partners = partners_of(float_graph, graph) if float_graph is not None else {}
+    partners = Partners() if float_graph is None else Partners.between(float_graph, graph)
     arrays = joined(graph, list(input_batches(graph, data, BATCH_SIZE, "data")))
     batches = [input_tensors(graph, x) for x in arrays]
     runs = [Interpreter(graph).start(x) for x in batches]
@@ -100,9 +105,9 @@ def layer_by_layer(
     with unchanged_on_error(quantized):
         for call in graph.calls:
             if isinstance(call.operation, BaseQuantizeWrapper) and called[id(call.operation)] == 1:
-                partner = partners.get(id(call))
+                partner = partners.of(call)
                 expected = reference.arguments(partner) if reference is not None and partner is not None else []
-                step = Step(call, [run.arguments() for run in runs], partner, expected)
+                step = Step(call, [run.arguments() for run in runs], partners, expected)
                 for method in methods:
                     method.improve(step)
                 del step, expected
@@ -125,18 +130,48 @@ def joined(graph: LayerGraph, batches: list[list[np.ndarray]]) -> list[list[np.n
     return joined
 
 
-def partners_of(float_graph: LayerGraph, graph: LayerGraph) -> dict[int, Call]:
-    """Returns the call of the float model for each call of the quantized one, by its id."""
-    pairs = pair_calls(float_graph, graph, quantized_name(""))
-    wrapped = [(call, copy) for call, copy in pairs if isinstance(copy.operation, BaseQuantizeWrapper)]
-    other = next((copy for call, copy in wrapped if _shapes(call.operation) != _shapes(copy.operation.layer)), None)
-    if other is not None or not wrapped:
-        what = "it has no layer of these names" if other is None else f"the weights of {other.path!r} have other shapes"
-        raise ValueError(
-            f"Model {graph.model.name!r} was not made from {float_graph.model.name!r}: {what}. Pass the model that "
-            "quantize_model got."
-        )
-    return {id(call): partner for partner, call in pairs}
+class Partners:
+    """The calls and layers of the float model, by those of the quantized model.
+
+    Args:
+        pairs: (call of the float model, call of the quantized one); default: none.
+    """
+
+    def __init__(self, pairs: Sequence[tuple[Call, Call]] = ()):
+        self._calls = {id(call): partner for partner, call in pairs}
+        self._layers = {id(_unwrapped(call.operation)): partner.operation for partner, call in pairs}
+
+    @classmethod
+    def between(cls, float_graph: LayerGraph, graph: LayerGraph) -> Partners:
+        """Returns those of two graphs.
+
+        Raises:
+            ValueError: the model of `graph` was not made from that of `float_graph`.
+        """
+        pairs = pair_calls(float_graph, graph, quantized_name(""))
+        wrapped = [(call, copy) for call, copy in pairs if isinstance(copy.operation, BaseQuantizeWrapper)]
+        other = next((copy for call, copy in wrapped if _shapes(call.operation) != _shapes(copy.operation.layer)), None)
+        if other is not None or not wrapped:
+            what = "it has no layer of these names"
+            if other is not None:
+                what = f"the weights of {other.path!r} have other shapes"
+            raise ValueError(
+                f"Model {graph.model.name!r} was not made from {float_graph.model.name!r}: {what}. Pass the model that "
+                "quantize_model got."
+            )
+        return cls(pairs)
+
+    def of(self, call: Call) -> Call | None:
+        """Returns the call of the float model."""
+        return self._calls.get(id(call))
+
+    def of_layer(self, layer: keras.layers.Layer) -> Any:
+        """Returns the layer of the float model, for one without its wrapper; `None` if there is none."""
+        return self._layers.get(id(layer))
+
+
+def _unwrapped(operation: keras.Operation) -> keras.Operation:
+    return operation.layer if isinstance(operation, BaseQuantizeWrapper) else operation
 
 
 def _shapes(layer: keras.Operation) -> list[tuple[int, ...]]:

@@ -55,6 +55,15 @@ def test_a_folded_normalization_takes_the_shift():
     assert np.abs((expected - got).mean((0, 1, 2))).max() < 0.02
 
 
+def test_what_is_corrected_stays():
+    model = depthwise()
+    corrected = correct_biases(model, quantized(model, target="onnxruntime", weight_bits=4), images())
+    weights = corrected.get_weights()
+    correct_biases(model, corrected, images())
+    for before, after in zip(weights, corrected.get_weights(), strict=True):
+        np.testing.assert_allclose(after, before, atol=0.005)  # biases are rounded to steps; a second shift is 0.03
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("build", [depthwise, branches])
 def test_outputs_are_nearer_to_the_float_outputs_and_the_file_agrees(build, tmp_path):
