@@ -16,10 +16,10 @@ from tensorflow_quantization.accuracy.bias_correction import BiasCorrection
 from tensorflow_quantization.accuracy.blocks import Block, blocks_of
 from tensorflow_quantization.accuracy.kernels import Kernel, check_quantized, kernels_of
 from tensorflow_quantization.accuracy.layer_by_layer import (
+    Partners,
     Reference,
     Step,
     joined,
-    partners_of,
     unchanged_on_error,
 )
 from tensorflow_quantization.accuracy.reconstruction import Samples, reconstruct
@@ -34,8 +34,8 @@ from tensorflow_quantization.text.arguments import check_count, suggests_argumen
 from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
 
-#: Of each block, at most and at least. On trained networks, more changed little.
-_MOST_STEPS, _LEAST_STEPS = 100, 25
+#: Of each block, at most and at least.
+_MOST_STEPS, _LEAST_STEPS = 400, 25
 #: Values that a block computes for one sample in all steps together: so large images do not take hours.
 _VALUES = 4e8
 #: The share of the samples that judges whether the training of a block helped; it learns from the others.
@@ -61,8 +61,8 @@ def adapt_rounding(model: keras.Model, quantized: keras.Model, data: Any, *, ste
         quantized: the result of `quantize_model` of it, calibrated; changed in place.
         data: the calibration set as `calibrate` takes it, without labels. What one block reads and returns is in memory
             for all samples at once: a few hundred are enough.
-        steps: int, of training for each block, with 32 samples each; default `None`: 100, or down to 25 for a block
-            that computes more than 4 million values for a sample.
+        steps: int, of training for each block, with 32 samples each; default `None`: 400, or down to 25 for a block
+            that computes more than 1 million values for a sample.
 
     Returns:
         `quantized`. A kernel holds the chosen integers times their scale, so saving, exporting and training start from
@@ -97,7 +97,7 @@ class _BlockByBlock:
 
     def __init__(self, model: keras.Model, quantized: keras.Model, data: Any):
         self._graph, float_graph = (LayerGraph.trace(m).flatten() for m in (quantized, model))
-        self._partners = partners_of(float_graph, self._graph)
+        self._partners = Partners.between(float_graph, self._graph)
         self._rounding = WeightRounding()
         self._called = Counter(id(call.operation) for call in self._graph.calls)
         self._blocks = blocks_of(self._graph, lambda call: len(self._kernels(call)), self._is_known)
@@ -129,7 +129,7 @@ class _BlockByBlock:
         compared = [tensor for tensor in block.outputs if self._is_known(tensor) and _is_float(tensor)]
         inputs = [_values(self._runs, tensor) for tensor in block.inputs]
         after = [run.fork() for run in self._runs]
-        expected_of = self._round(block)
+        read = self._round(block)
         if not kernels:
             return False
         float_inputs = [self._float.value(self._partner(tensor)) for tensor in block.inputs]
@@ -162,7 +162,7 @@ class _BlockByBlock:
         ]
         part = dataclasses.replace(block, outputs=compared).part(self._graph)
         reconstruct(part, quantizers, roundings, samples, steps, seed)
-        self._correct(after, block, expected_of)
+        self._correct(after, block, read)
         trained = [np.concatenate(_values(after, tensor)) for tensor in compared]
         if _relative(trained, expected, judges) < _relative(start, expected, judges):
             self._runs = after
@@ -175,29 +175,26 @@ class _BlockByBlock:
         """Rounds each kernel of a block, for what the blocks before it return now, and advances to the next block.
 
         Returns:
-            What the last calls with kernels read in the float model, by the id of the call.
+            What its calls read in the float model, by the id of the call.
         """
-        last = {id(call) for call in _last(block, [call for call in block.calls if self._kernels(call)])}
-        kept: dict[int, list[Arguments]] = {}
+        read: dict[int, list[Arguments]] = {}
         for call in block.calls:
-            partner = self._partners.get(id(call))
+            partner = self._partners.of(call)
             if self._is_improvable(call):
-                expected = [] if partner is None else self._reference.arguments(partner)
-                step = Step(call, [run.arguments() for run in self._runs], partner, expected)
+                read[id(call)] = [] if partner is None else self._reference.arguments(partner)
+                step = Step(call, [run.arguments() for run in self._runs], self._partners, read[id(call)])
                 self._rounding.improve(step)
                 BiasCorrection().improve(step)
-                if id(call) in last and partner is not None:
-                    kept[id(call)] = expected
             for run in self._runs:
                 run.step()
-        return kept
+        return read
 
-    def _correct(self, runs: list[Run], block: Block, expected: dict[int, list[Arguments]]) -> None:
-        """Advances to the next block, and corrects the biases of the last calls with kernels."""
+    def _correct(self, runs: list[Run], block: Block, read: dict[int, list[Arguments]]) -> None:
+        """Corrects the biases of a block, and advances to the next one."""
         for call in block.calls:
-            if id(call) in expected:
+            if id(call) in read:
                 arguments = [run.arguments() for run in runs]
-                BiasCorrection().improve(Step(call, arguments, self._partners[id(call)], expected[id(call)]))
+                BiasCorrection().improve(Step(call, arguments, self._partners, read[id(call)]))
             for run in runs:
                 run.step()
 
@@ -212,7 +209,7 @@ class _BlockByBlock:
         """Whether a tensor is one of the float model, too."""
         if tensor.producer is None:
             return True
-        partner = self._partners.get(id(tensor.producer))
+        partner = self._partners.of(tensor.producer)
         if partner is None or len(partner.outputs) != len(tensor.producer.outputs):
             return False
         operation = tensor.producer.operation
@@ -223,7 +220,9 @@ class _BlockByBlock:
         """Returns the tensor of the float model, or the index of an input of both."""
         if tensor.producer is None:
             return next(i for i, x in enumerate(self._graph.inputs) if x is tensor)
-        return self._partners[id(tensor.producer)].outputs[tensor.index]
+        partner = self._partners.of(tensor.producer)
+        assert partner is not None  # the tensor is known
+        return partner.outputs[tensor.index]
 
 
 def _steps(block: Block) -> int:
@@ -258,20 +257,6 @@ class _FloatValues:
 
     def _tensor(self, tensor: Tensor | int) -> Tensor:
         return self._graph.inputs[tensor] if isinstance(tensor, int) else tensor
-
-
-def _last(block: Block, calls: list[Call]) -> list[Call]:
-    """Returns the calls of which no other of these reads, directly or not."""
-    read: set[int] = set()
-    last: list[Call] = []
-    chosen = {id(call) for call in calls}
-    for call in reversed(block.calls):
-        is_read = any(id(tensor) in read for tensor in call.outputs)
-        if id(call) in chosen and not is_read:
-            last.append(call)
-        if is_read or id(call) in chosen:
-            read.update(id(tensor) for tensor in call.inputs)
-    return last
 
 
 def _is_float(tensor: Tensor) -> bool:

@@ -29,6 +29,9 @@ _WAY = 20.0
 _DROPPED = 0.5
 #: The share of the steps in which nothing needs to be decided, and the sharpness of `indecision` after it.
 _FREE, _SHARPNESS = 0.2, (20.0, 2.0)
+#: How much indecision counts at first, beside an error as at the start, and how much more at the end, when all weights
+#: should be decided: those that are not change the outputs once they are rounded.
+_INDECISION, _RISE = 0.1, 1000.0
 
 
 def reconstruct(
@@ -111,7 +114,8 @@ class _Reconstruction(keras.Model):
         sharpness = least + (most - least) * 0.5 * (1.0 + ops.cos(math.pi * decided))
         sizes = [math.prod(value.shape) for value in self.values]
         undecided = sum(n * indecision(v, sharpness) for v, n in zip(self.values, sizes, strict=True)) / sum(sizes)
-        self.add_loss(sum(losses) / len(losses) + ops.where(done > _FREE, undecided, 0.0))
+        urgency = ops.where(done > _FREE, _INDECISION * ops.power(_RISE, decided), 0.0)
+        self.add_loss(sum(losses) / len(losses) + urgency * undecided)
         return sum(losses)
 
     def soft(self, index: int) -> Observer:

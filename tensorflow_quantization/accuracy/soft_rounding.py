@@ -11,8 +11,9 @@ from tensorflow_quantization.accuracy.kernels import Kernel
 
 #: The rectified sigmoid reaches 0 and 1 (arXiv:2004.10568, equation 23).
 _LOW, _HIGH = -0.1, 1.1
-#: Where a start is: near enough to 0 and 1 that it decides, far enough that it has a gradient.
-_NEAREST = 0.05
+#: Where a weight that is rounded up starts: near enough to 1 that the block computes what it does once it is rounded,
+#: far enough that there is a gradient.
+_START = 0.9
 
 
 class SoftRounding:
@@ -37,8 +38,7 @@ class SoftRounding:
         # The rounding may be the second nearest integer: the other choice is the one on the side of the exact weight.
         is_up = np.where(exact == integers, integers == scheme.qmax, exact < integers)
         self._floor = integers - is_up
-        part = np.clip(exact - self._floor, _NEAREST, 1 - _NEAREST)
-        part = np.where(is_up, np.maximum(part, 0.5 + _NEAREST), np.minimum(part, 0.5 - _NEAREST))
+        part = np.where(is_up, _START, 1 - _START)
         self.start = np.log((part - _LOW) / (_HIGH - part)).astype(np.float32)
 
     def weight(self, value: Any) -> Any:

@@ -18,6 +18,7 @@ from keras import layers
 
 from tensorflow_quantization import calibrate, export_onnx, quantize_model
 from tensorflow_quantization.accuracy import adapt_rounding, adaptive_rounding, correct_biases, round_weights
+from tensorflow_quantization.accuracy.soft_rounding import SoftRounding, rectified_sigmoid
 
 
 @pytest.mark.slow
@@ -46,6 +47,36 @@ def test_a_block_that_does_not_come_nearer_keeps_its_rounding(monkeypatch):
 def spoil(roundings):
     for rounding in roundings:
         rounding.assign(-rounding.start)
+
+
+def test_training_that_changes_nothing_leaves_a_block_as_near_as_it_is(monkeypatch):
+    relative, noise = adaptive_rounding._relative, []
+    monkeypatch.setattr(adaptive_rounding, "reconstruct", lambda block, quantizers, roundings, *rest: keep(roundings))
+    monkeypatch.setattr(adaptive_rounding, "_relative", lambda *args: noise.append(relative(*args)) or noise[-1])
+    model = depthwise()
+    adapt_rounding(model, quantized(model, target="onnxruntime", weight_bits=3), images())
+    trained, start = noise[::2], noise[1::2]
+    assert trained
+    np.testing.assert_allclose(trained, start, rtol=0.1)  # biases are corrected again, and rounded to steps
+
+
+def keep(roundings):
+    for rounding in roundings:
+        rounding.assign(rounding.start)
+
+
+def test_nearly_all_weights_are_decided_at_the_end(monkeypatch):
+    assign, decided = SoftRounding.assign, []
+
+    def watched(rounding, value):
+        share = keras.ops.convert_to_numpy(rectified_sigmoid(keras.ops.convert_to_tensor(value))).ravel()
+        decided.extend((share < 0.05) | (share > 0.95))
+        assign(rounding, value)
+
+    monkeypatch.setattr(SoftRounding, "assign", watched)
+    model = depthwise()
+    adapt_rounding(model, quantized(model, weight_bits=4), images(32), steps=100)
+    assert np.mean(decided) > 0.9
 
 
 @pytest.mark.slow
