@@ -104,9 +104,12 @@ def folded_layer(wrapper: BaseQuantizeWrapper, affine: Affine, inner: Step) -> S
 
 
 def rescaled(tensor: Tensor) -> Step:
-    """A 1x1 convolution with weights of one, whose output can have another scale than `tensor`."""
+    """A 1x1 convolution with weights of one, whose output can have another scale than `tensor`, and has its mask."""
     channels = tensor.shape[-1]
-    return identity if channels is None else scaled_channels(Affine(np.ones(channels), np.zeros(channels)))
+    if channels is None:
+        return identity
+    step = scaled_channels(Affine(np.ones(channels), np.zeros(channels)))
+    return lambda x, **kwargs: keeping_mask(x, step(x, **kwargs))
 
 
 def scaled(affine: Affine) -> Step:

@@ -35,7 +35,7 @@ from tensorflow_quantization.model.activations import Activation, activation_of
 from tensorflow_quantization.model.fusion import is_identity
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter
-from tensorflow_quantization.model.keras_internals import hand_on_masks
+from tensorflow_quantization.model.keras_internals import hand_on_masks, keras_mask
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.litert import FUSION, RULES
@@ -215,11 +215,13 @@ class _Steps:
             for reader in self._graph.consumers(tensor)
         ]
         first, second, *rest = (None if q is None else q.parameters() for q in (own, shared, *others))
-        if not _is_of_a_kernel(own.scheme.fixed) and first != second and all(scale == second for scale in rest):
-            # Without the copy, the kernel before would round to the shared scale alone, not to its own before.
-            copy = rescaled(tensor)
-            return lambda x: quantize(copy(x))
-        return identity  # the converter requantizes it, and does not accept two consecutive quantizers
+        if first == second:
+            return identity
+        # Without the copy, the kernel before would round to the shared scale alone, not to its own before; and between
+        # the parts from which Keras selects by a mask, the converter would requantize several times. Of other parts,
+        # the converter requantizes each once.
+        copy, is_alone = rescaled(tensor), not _is_of_a_kernel(own.scheme.fixed) and all(x == second for x in rest)
+        return lambda x: quantize(copy(x)) if is_alone or keras_mask(x) is not None else x
 
     def _affine(self, call: Call) -> Affine | None:
         """Factor and shift of `call`, and of the calls before it in the same chain, on a quantized tensor."""

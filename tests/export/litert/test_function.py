@@ -92,7 +92,20 @@ def test_upsampling_of_an_unknown_size(tmp_path, interpolation, size):
     assert_agrees(quantized(model, x), tmp_path / "m.tflite", x)
 
 
+def _joined_after(layer, join):
+    """Joins a tensor, whose scale another layer has, too, and what the layer makes of it, with another scale."""
+
+    def step(x):
+        x = layers.Dense(4)(x)
+        return join([layers.Dense(4)(x), layer(x)])
+
+    return step
+
+
 MASKED = {
+    "maximum": _joined_after(lambda x: x, layers.Maximum()),
+    "minimum of sigmoid": _joined_after(layers.Activation("sigmoid"), layers.Minimum()),
+    "concatenation": _joined_after(layers.ReLU(), layers.Concatenate()),
     "attention": lambda x: (lambda y: layers.MultiHeadAttention(2, 2)(y, y))(layers.Dense(4)(x)),
     "pooling": layers.GlobalAveragePooling1D(),
     "a layer of the user's": layers.Lambda(lambda x: x * 1.5),
