@@ -10,6 +10,7 @@ import numpy as np
 
 from machine import machine
 from peers import missing
+from pretrained.fashion import NETWORKS
 from tensorflow_quantization.text.tables import markdown_table
 
 TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
@@ -27,10 +28,15 @@ def page(results: dict[str, list[Figures]], date: datetime.date) -> str:
         results: by network, the figures of each seed.
         date: of the measurement.
     """
-    parts = [_HEAD.format(machine=machine(_PACKAGES), date=date.isoformat())]
+    networks = "\n".join(f"- `{name}`: {_NETWORKS[name]}" for name in results)
+    parts = [_HEAD.format(networks=networks, machine=machine(_PACKAGES), date=date.isoformat())]
+    rest = [f"`{name}`" for name in _NETWORKS if name not in results]
+    parts += [f"Not measured in this run: {', '.join(rest)}."] if rest else []
     parts += [f"Not measured, because not installed: {name} (`pip install {name}`)." for name in missing()]
     for runtime, title in TITLES.items():
         parts.append(f"## {title}\n\n{markdown_table(_SUMMARY, list(_summary(results, runtime)))}")
+    low = list(_low_bits(results))  # a quick run has none
+    parts += [f"{_LOW}\n\n{markdown_table(_LOW_SUMMARY, low)}"] if low else []
     parts.append(_ALL)
     for name, seeds in results.items():
         count = f", {len(seeds)} trainings" if len(seeds) > 1 else ""
@@ -39,6 +45,18 @@ def page(results: dict[str, list[Figures]], date: datetime.date) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+#: What the networks are, in the order of the page.
+_NETWORKS = {
+    "fer": "emotions of faces, separable convolutions; comes trained",
+    "upscaler": "super-resolution; comes trained",
+    "magika": "kinds of files, from their bytes; comes trained",
+    "hed": "edges, VGG16; comes trained",
+    "efficientnet_lite": "ImageNet, depthwise convolutions; comes trained",
+    "silero": "voice activity, convolutions and an LSTM; comes trained",
+    "vowels": "speakers, LSTMs; trained on JapaneseVowels",
+    **dict.fromkeys(NETWORKS, "a small one of this family; trained on Fashion-MNIST"),
+}
+
 _HEAD = """# Accuracy
 
 `make accuracy` measures the files that this library writes without training beside those that a user would make instead
@@ -46,16 +64,21 @@ from the same weights and the same 256 samples: with ONNX Runtime's `quantize_st
 for OpenVINO, and TensorFlow's post-training int8 for LiteRT. The files run in their runtime. Signal-to-noise is that
 of the outputs, against the float model in Keras: 6 dB more are half the error.
 
-The networks: `fer` (emotions of faces, separable convolutions), `upscaler` (super-resolution), `magika` (kinds of
-files), `hed` (edges, VGG16) and `silero` (voice activity, convolutions and an LSTM) come trained; `vowels` (speakers,
-LSTMs) is trained on JapaneseVowels, six small ones on Fashion-MNIST. All inputs are real, and no input
-that is measured is in the calibration set. Processors without VNNI saturate 8-bit products: so ONNX
-Runtime is told to add in 32 bits (`session.x64quantprecision`), and OpenVINO runs each file as it comes and, after the
-same rounding, in floats; the better result counts.
+{networks}
+
+All inputs are real, and no input that is measured is in the calibration set. Processors without VNNI saturate 8-bit
+products: so ONNX Runtime is told to add in 32 bits (`session.x64quantprecision`), and OpenVINO runs each file as it
+comes and, after the same rounding, in floats; the better result counts. Of LSTMs, our files have the weights in 8
+bits, and compute in floats.
 
 {machine}, {date}.
 
 ![Signal-to-noise of the outputs by network: ours and the best peer](accuracy.svg)"""
+
+_LOW = """## 4-bit weights
+
+Of our files with weights of 4 bits and activations of 8, in ONNX Runtime, which computes all but LSTMs in integers:
+signal-to-noise in dB, then accuracy. The peers have no such files."""
 
 _ALL = """## All files
 
@@ -75,6 +98,12 @@ _SUMMARY = (
     "agreement",
     "peer's",
 )
+_LOW_FILES = {
+    "calibrate, mse": "ours W4, mse",
+    "post_training_quantize": "ours W4, post_training_quantize",
+    "best effort": "ours W4, best effort",
+}
+_LOW_SUMMARY = ("network", *_LOW_FILES, "float", *_LOW_FILES)
 _DETAILS = ("runtime", "file", "dB", "agreement", "accuracy", "AUC", "PSNR", "kB", "seconds")
 
 
@@ -94,6 +123,14 @@ def _summary(results: dict[str, list[Figures]], runtime: str) -> Iterator[tuple]
             _percent(ours, "agreement"),
             _percent(theirs, "agreement"),
         )
+
+
+def _low_bits(results: dict[str, list[Figures]]) -> Iterator[tuple]:
+    for name, seeds in results.items():
+        files = means(seeds, "onnxruntime")
+        ours = [files[file] for file in _LOW_FILES.values() if file in files]
+        if ours:
+            yield (name, *map(_decibels, ours), *(_percent(file, "accuracy") for file in [files["float"], *ours]))
 
 
 def means(seeds: list[Figures], runtime: str) -> dict[str, dict[str, float]]:
