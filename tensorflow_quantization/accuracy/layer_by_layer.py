@@ -152,9 +152,7 @@ class Partners:
         wrapped = [(call, copy) for call, copy in pairs if isinstance(copy.operation, BaseQuantizeWrapper)]
         other = next((copy for call, copy in wrapped if _shapes(call.operation) != _shapes(copy.operation.layer)), None)
         if other is not None or not wrapped:
-            what = "it has no layer of these names"
-            if other is not None:
-                what = f"the weights of {other.path!r} have other shapes"
+            what = "it has no layer of these names" if other is None else f"{other.path!r} has weights of other shapes"
             raise ValueError(
                 f"Model {graph.model.name!r} was not made from {float_graph.model.name!r}: {what}. Pass the model that "
                 "quantize_model got."
