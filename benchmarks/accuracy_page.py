@@ -68,8 +68,8 @@ of the outputs, against the float model in Keras: 6 dB more are half the error.
 
 All inputs are real, and no input that is measured is in the calibration set. Processors without VNNI saturate 8-bit
 products: so ONNX Runtime is told to add in 32 bits (`session.x64quantprecision`), and OpenVINO runs each file as it
-comes and, after the same rounding, in floats; the better result counts. Of LSTMs, our files have the weights in 8
-bits, and compute in floats.
+comes and, after the same rounding, in floats; the better result counts. Of LSTMs, our files have the weights as
+integers, and compute in floats.
 
 {machine}, {date}.
 
