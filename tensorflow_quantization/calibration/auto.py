@@ -25,6 +25,7 @@ from tensorflow_quantization.calibration.percentile import Percentile
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.interpreter import Interpreter, infer
 from tensorflow_quantization.model.op_traits import moves_data
+from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, numerics
 from tensorflow_quantization.quantizers.fake_quantize import float32, rounded
 from tensorflow_quantization.quantizers.observing import Observer, observing, unquantized
@@ -171,7 +172,7 @@ def _squares(outputs: list[Any], exact: list[Any] | None = None) -> float:
     for index, y in enumerate(outputs):
         if keras.backend.is_float_dtype(keras.backend.standardize_dtype(y.dtype)):
             difference = float32(y) if exact is None else float32(y) - float32(exact[index])
-            total += float(ops.sum(ops.square(difference)))
+            total += float(float32_array(ops.sum(ops.square(difference))))
     return total
 
 
