@@ -65,7 +65,7 @@ with the batch normalization statistics of photographs (224 × 224; BERT: 128 ra
 
 _NOISE = """## Signal-to-noise
 
-Ours: `calibrate` with its default, minmax. ModelOpt's defaults are entropy, and float16 for what is not quantized."""
+Ours: `calibrate` with its default, mse. ModelOpt's defaults are entropy, and float16 for what is not quantized."""
 
 _WORSE = """## Where ours is worse
 

@@ -46,7 +46,7 @@ def calibrate(
     model: keras.Model,
     data: Any,
     *,
-    method: str | type[RangeEstimator] = "minmax",
+    method: str | type[RangeEstimator] = "mse",
     steps: int | None = None,
     batch_size: int | None = None,
     verbose: int = 1,
@@ -72,9 +72,9 @@ def calibrate(
             batch axis. Of (x, y) pairs only x is used.
         method: the range of each tensor:
 
-            - "minmax" (default): from the least value to the greatest. "max" is a former name.
+            - "mse" (default): the least mean squared quantization error.
+            - "minmax": from the least value to the greatest. "max" is a former name.
             - "percentile": 99.99 % of the values.
-            - "mse": the least mean squared quantization error.
             - "entropy": the least Kullback-Leibler divergence, as in TensorRT; not for FP8.
             - "auto": of the ranges of all methods, the range with the least squared error of the outputs of the layers
               that read the tensor. It runs over the data twice, and takes several times as long.

@@ -37,7 +37,8 @@ class MSE(Histogram):
 
     def _best(self, low: Any, high: Any, scheme: QuantizationScheme) -> tuple[float, float]:
         low, high = np.broadcast_arrays(low, high)
-        best = np.argmin(self._errors(low, high, scheme))
+        # Of equal ones the widest: a range that ends beside zero tells no more than the values' own end.
+        best = len(low) - 1 - np.argmin(self._errors(low, high, scheme)[::-1])
         return float(low[best]), float(high[best])
 
     def _errors(self, low: np.ndarray, high: np.ndarray, scheme: QuantizationScheme) -> np.ndarray:

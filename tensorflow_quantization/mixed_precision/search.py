@@ -33,7 +33,7 @@ def search(
     quantization_spec: QuantizationSpec | None = None,
     quantize: Quantize | None = None,
     measure: Number | str | None = None,
-    method: str = "minmax",
+    method: str = "mse",
     evaluations: int = 20,
     verbose: int = 1,
 ) -> SearchResult:
@@ -79,7 +79,7 @@ def search(
             the file that `export_onnx` writes is run there on one sample. `None` (default): bytes are the cost, and
             for a budget of latency the target measures. The latency of each layer is measured once for each number of
             bits of activations: n + 1 measurements for n layers, and one for each evaluation.
-        method: how ranges are estimated, as in `calibrate`; default "minmax".
+        method: how ranges are estimated, as in `calibrate`; default "mse".
         evaluations: int, the greatest number of calls of `evaluate`, without the float model; default 20.
         verbose: 1 (default) prints a line for each evaluation, 0 nothing.
 

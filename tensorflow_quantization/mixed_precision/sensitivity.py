@@ -33,7 +33,7 @@ def sensitivity(
     weight_bits: int | Iterable[int] | None = None,
     activation_bits: int | Iterable[int] = (8,),
     quantization_spec: QuantizationSpec | None = None,
-    method: str = "minmax",
+    method: str = "mse",
     samples: int = 64,
 ) -> Sensitivity:
     """Returns how much noise each layer, quantized alone, adds to the outputs of the network.
@@ -62,7 +62,7 @@ def sensitivity(
         activation_bits: int or several, 2 to 8; default (8,). Each combination with `weight_bits` is tried.
         quantization_spec: `QuantizationSpec` as in `quantize_model`; default `None`. Layers that it names keep the
             precision of their entry: they have no row.
-        method: how ranges are estimated, as in `calibrate`; default "minmax".
+        method: how ranges are estimated, as in `calibrate`; default "mse".
         samples: int, the samples on which the noise is measured, in whole batches; default 64.
 
     Returns:

@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_preprocessing(parser)
     arguments.add_bits(parser, "weight", several=True)
     arguments.add_bits(parser, "activation", several=True)
-    arguments.add_choice(
-        parser, "--method", arguments.METHODS, "how ranges are estimated; default: %(default)s", "minmax"
-    )
+    arguments.add_choice(parser, "--method", arguments.METHODS, "how ranges are estimated; default: %(default)s", "mse")
     arguments.add_samples(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples")
     arguments.add_min_snr(parser)

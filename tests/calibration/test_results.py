@@ -97,7 +97,7 @@ def test_ranges_that_were_trained_are_saved_without_statistics(path):
     quantizers_of(model)[0].set_range(-1, 1)
     save_calibration(model, path)
     methods = [entry["method"] for entry in json.loads(path.read_text())["quantizers"].values()]
-    assert sorted(methods, key=str) == [None, "minmax"]
+    assert sorted(methods, key=str) == [None, "mse"]
     with pytest.raises(ValueError, match=r"has no statistics of 'quant_conv/.*Call save_calibration directly after"):
         merge_calibrations([path], path)
     other = load_calibration(make(), path)
@@ -144,14 +144,14 @@ def test_a_model_with_other_weights_is_noticed(path, tmp_path, recwarn):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "percentile"}, "method 'percentile' in file .*, and 'minmax' in file"),
+        ({"method": "percentile"}, "method 'percentile' in file .*, and 'mse' in file"),
         ({"name": "konv"}, "has no range for 'quant_conv/"),
         ({"activation_bits": 4}, "has scheme"),
     ],
 )
 def test_parts_that_differ_are_refused(arguments, message, path, tmp_path):
     save_calibration(calibrate(make(), X, verbose=0), path)
-    method = arguments.pop("method", "minmax")
+    method = arguments.pop("method", "mse")
     save_calibration(calibrate(make(**arguments), X, method=method, verbose=0), tmp_path / "other.json")
     with pytest.raises(ValueError, match=message):
         merge_calibrations([path, tmp_path / "other.json"], tmp_path / "merged.json")
@@ -208,7 +208,7 @@ def test_training_goes_on_after_loading(path):
     ],
 )
 def test_a_damaged_entry_is_an_error_that_names_the_quantizer(change, message, path, tmp_path):
-    model = calibrate(make(), X, verbose=0)
+    model = calibrate(make(), X, method="minmax", verbose=0)
     save_calibration(model, path)
     content = json.loads(path.read_text())
     name = next(iter(content["quantizers"]))

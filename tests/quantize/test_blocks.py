@@ -121,7 +121,10 @@ def test_layers_in_a_block_are_quantized_as_if_they_stood_in_the_model(tmp_path,
     y = block.norm1(block.conv1(x))
     y = ops.relu(block.dropout(block.norm2(block.conv2(ops.relu(y)))) + x)
     twin = keras.Model(model.inputs, model.get_layer("head")(model.get_layer("gap")(y)))
-    quantized, expected = (calibrate(quantize_model(m, target=target), images(), verbose=0) for m in (model, twin))
+    # Other methods choose between ranges, and the last bits of a tensor can decide.
+    quantized, expected = (
+        calibrate(quantize_model(m, target=target), images(), method="minmax", verbose=0) for m in (model, twin)
+    )
     assert names(quantized) == names(expected)
     np.testing.assert_array_equal(result(quantized, images()), result(expected, images()))
     export_onnx(quantized, tmp_path / "m.onnx", verify_with=images())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import re
 import warnings
 
 from tensorflow_quantization.export.errors import ExportError
@@ -33,4 +35,24 @@ def convert(function: Function, io_dtype: str = "float32") -> bytes:
             warnings.filterwarnings("ignore", module="tensorflow")
             return converter.convert()
     except Exception as error:
-        raise ExportError(f"TensorFlow's converter cannot convert the model: {what_is_wrong(error)}") from error
+        reason = _without_operator(function, error) or what_is_wrong(error)
+        raise ExportError(f"TensorFlow's converter cannot convert the model: {reason}") from error
+
+
+def _without_operator(function: Function, error: Exception) -> str | None:
+    """The first operation that LiteRT does not have, with all layers that compute it; `None` if the error is another.
+
+    The converter names the operation, not its layer.
+    """
+    rejected = re.search(r"'tf\.(\w+)' op is neither a custom op nor a flex op", str(error))
+    if not rejected:
+        return None
+    names = [node.name for node in function.concrete.graph.get_operations() if node.type == rejected[1]]
+    scopes = {scope for name in names for scope in itertools.accumulate(name.split("/"), "{}/{}".format)}
+    layers = sorted({function.paths[scope] for scope in scopes & function.paths.keys()})
+    if not layers:
+        return None
+    return (
+        f"LiteRT has no operator {rejected[1]}, which {', '.join(map(repr, layers))} computes. Use other layers or "
+        "functions of keras.ops there, or compute it outside the model."
+    )

@@ -62,11 +62,13 @@ class Function:
         concrete: a concrete function. Its inputs have the order and names of the model's inputs. Its results are
             named as `names_in_signature` says, and `quantized_0`, `quantized_1`, ... if they are exposed.
         quantized: the call and the quantizer of each quantized tensor, in the order of `quantized_0`, ....
+        paths: the path of each call by its name scope in `concrete`.
         variables: the kernels. `concrete` does not keep them alive.
     """
 
     concrete: Any
     quantized: list[tuple[Call, ActivationQuantizer]]
+    paths: dict[str, str]
     variables: list[Any]
 
 
@@ -92,6 +94,9 @@ def make_function(graph: LayerGraph, io_dtype: str = "float32", expose: bool = F
         with tf.name_scope(_scope(call)):
             try:
                 outputs = steps[call](*args, **kwargs)
+                for tensor, output in zip(call.outputs, tree.flatten(outputs), strict=True):
+                    if output.shape.rank is None:  # as after `tf.numpy_function`: layers ask for the rank
+                        output.set_shape(tensor.shape)
                 for layer in (inner_layer(call.operation), call.operation) if call.is_layer and args else ():
                     hand_on_masks(layer, args[0], outputs)
                 return outputs
@@ -115,7 +120,8 @@ def make_function(graph: LayerGraph, io_dtype: str = "float32", expose: bool = F
 
     signature = [tf.TensorSpec(t.shape, t.dtype, plain_name(t.name)) for t in graph.inputs]
     concrete = tf.function(run, autograph=False).get_concrete_function(*signature)
-    return Function(concrete, quantized, list(concrete.variables))
+    paths = {_scope(call): call.path for call in graph.calls}
+    return Function(concrete, quantized, paths, list(concrete.variables))
 
 
 def _scope(call: Call) -> str:

@@ -417,13 +417,6 @@ def test_no_keras_model(tmp_path):
         export_litert(object(), tmp_path / "m.tflite")
 
 
-def test_converter_failure_names_its_reason(tmp_path):
-    model = functional(layers.Conv2D(4, 3), lambda x: keras.ops.slogdet(keras.ops.transpose(x, (0, 3, 1, 2)))[1])
-    with pytest.raises(ExportError, match="converter cannot convert"):
-        export_litert(quantized(model), tmp_path / "m.tflite")
-    assert not list(tmp_path.iterdir())
-
-
 #: Says how many bytes a weight an export adds to the most memory that the process has had, the first export left out.
 MEMORY = """
 import resource, sys
