@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
+import keras
+
 
 class Keras2Attribute:
     """An attribute of the old base class. Reading or assigning it raises an error that shows how to write the wrapper.
 
     Raises:
-        AttributeError: always, on an instance.
+        AttributeError: always, on an instance. Reading on PyTorch: RuntimeError, because the `__getattr__` of PyTorch's
+            modules replaces the message of an AttributeError.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -22,7 +25,8 @@ class Keras2Attribute:
     def __get__(self, wrapper: Any, owner: type) -> Keras2Attribute:
         if wrapper is None:
             return self
-        raise AttributeError(self._message(wrapper))
+        error = RuntimeError if keras.backend.backend() == "torch" else AttributeError
+        raise error(self._message(wrapper))
 
     def __set__(self, wrapper: Any, value: object) -> NoReturn:
         raise AttributeError(self._message(wrapper))

@@ -33,7 +33,7 @@ def test_bits_axis_and_state_of_each_quantizer(cnn, images):
         "input int8 [-6, 6], never saw data",
         "kernel int4 per channel (axis -1)",
     ]
-    calibrate(q_model, images[0], verbose=0)
+    calibrate(q_model, images[0], method="minmax", verbose=0)
     low, high = images[0].min(), images[0].max()
     assert quantizers(q_model, "quant_conv")[0] == f"input int8 [{low:.4g}, {high:.4g}], frozen"
     (gap,) = describe(q_model)["quant_gap"].quantizers

@@ -43,7 +43,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def quantized(network, data):
-    return calibrate(quantize_model(network, target="tensorrt", dtype=FP8), data, verbose=0)
+    return calibrate(quantize_model(network, target="tensorrt", dtype=FP8), data, method="minmax", verbose=0)
 
 
 @pytest.fixture(scope="module")

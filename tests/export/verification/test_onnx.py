@@ -79,7 +79,7 @@ def test_a_file_of_nan_is_not_written(tmp_path, cnn, images, spoil):
 )
 def test_a_wrong_quantized_file_names_where_it_deviates(tmp_path, residual, images, spoil, name, where):
     quantized = quantize_model(residual)
-    calibrate(quantized, images[0])
+    calibrate(quantized, images[0], method="minmax")
     before = small_models.values(quantized)
     spoil(scale_initializer(name, 1.05))
     with pytest.raises(VerificationError, match=where):

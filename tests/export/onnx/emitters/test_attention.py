@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from onnx_models import assert_agrees
+from onnx_models import assert_agrees, skip_unless_computable
 from small_models import randomize
 
 
@@ -19,6 +19,7 @@ def attend(layer, *shapes, masks=None, path=None, **kwargs):
         mask = rng.integers(0, 2, (2, *shape)).astype("int32")
         mask[..., 0] = 1
         arrays.append(mask)
+    skip_unless_computable(model, arrays)  # JAX has no values of another size than the keys'
     return assert_agrees(model, path, arrays)
 
 

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops
-from onnx_models import assert_agrees, op_counts
+from onnx_models import assert_agrees, op_counts, skip_on_torch, skip_unless_computable
 
 from tensorflow_quantization.export import UnsupportedLayerError, export_onnx
 
@@ -44,7 +44,6 @@ INDICES = np.array([[[0, 2], [1, 1], [2, 0]]] * 2)
         lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 0), (0, 3))),
         lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 0), (0, 3)), constant_values=2.0),
         lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 0), (0, 3)), mode="reflect"),
-        lambda x: ops.pad(x, ((0, 0), (1, 2), (0, 0), (0, 3)), mode="symmetric"),
         lambda x: ops.reshape(x, (-1, 12, 6)),
         lambda x: ops.reshape(x, (-1,)),
         lambda x: ops.transpose(x, (0, 3, 1, 2)),
@@ -77,7 +76,16 @@ INDICES = np.array([[[0, 2], [1, 1], [2, 0]]] * 2)
 )
 def test_operation(tmp_path, function):
     inputs = keras.Input((3, 4, 6))
-    assert_agrees(keras.Model(inputs, function(inputs)), tmp_path / "m.onnx")
+    model = keras.Model(inputs, function(inputs))
+    skip_unless_computable(model)
+    assert_agrees(model, tmp_path / "m.onnx")
+
+
+def test_symmetric_padding(tmp_path):
+    skip_on_torch("symmetric padding is something else")
+    inputs = keras.Input((3, 4, 6))
+    padded = ops.pad(inputs, ((0, 0), (1, 2), (0, 0), (0, 3)), mode="symmetric")
+    assert_agrees(keras.Model(inputs, padded), tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,9 @@ def test_operation(tmp_path, function):
 )
 def test_of_integers(tmp_path, function):
     inputs = keras.Input((4,), dtype="int32")
-    assert_agrees(keras.Model(inputs, function(inputs)), tmp_path / "m.onnx")
+    model = keras.Model(inputs, function(inputs))
+    skip_unless_computable(model)
+    assert_agrees(model, tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize(
