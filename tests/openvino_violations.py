@@ -146,3 +146,28 @@ def rounded_result(f):
     """A Clip of a dequantized tensor at what is no multiple of its scale."""
     limits = (f.constant(np.float32(limit)) for limit in (0, 0.97))
     return [f.op("Clip", f.pair(f.input((None, 6, 8))), *limits, name="victim")]
+
+
+def negated(activation="Relu", negating="Neg", op_type="Conv", between=(), barrier=False, quantized=True, bias=None):
+    """A convolution of integers or in float, its activation, operators `between`, and a negative factor."""
+
+    def build(f):
+        x = f.pair(f.input()) if quantized else f.input()
+        weights = f.weights(8, 8, 3, 3, axis=0 if op_type == "Conv" else 1) if quantized else f.floats(8, 8, 3, 3)
+        biases = () if bias is None else (f.constant(np.full(8, bias, np.float32)),)
+        x = f.op(op_type, x, weights, *biases, pads=[1, 1, 1, 1])
+        x = f.op(activation, x, *([f.constant(np.full((8, 1, 1), 0.3, np.float32))] * (activation == "PRelu")))
+        if barrier:
+            x = f.op("Max", x, f.constant(np.finfo(np.float32).min))
+        for name in between:
+            attributes = {"Transpose": {"perm": [0, 2, 3, 1]}, "AveragePool": {"kernel_shape": [2, 2]}}.get(name, {})
+            x = f.op(name, x, *([f.constant(np.float32(0.3))] * (name in ("Add", "Mul"))), **attributes)
+        if negating == "Sub":
+            return [f.op("Sub", f.input((None, 8, 8, 8), "other"), x, name="victim")]
+        if negating == "shifted":
+            return [f.op("Add", f.op("Neg", x, name="victim"), f.constant(np.float32(0.5)))]
+        factors = f.constant(np.linspace(-1, 1, 8, dtype=np.float32).reshape(8, 1, 1))
+        y = f.op(negating, x, *([factors] * (negating != "Neg")), name="victim")
+        return [f.pair(y, scale=0.3, zero=128) if between else y]
+
+    return build

@@ -94,13 +94,14 @@ def fused_sum_operand(graph: LayerGraph, call: Call) -> Tensor | None:
     """Returns the input of an Add whose convolution fuses the sum; `None` if there is none, or `call` is no Add.
 
     If several inputs qualify, an input without an activation after its convolution comes first, since a kernel adds
-    before it activates; among these, the last one is returned.
+    before it activates; then one that is only clipped; among these, the last one is returned.
     """
     if Trait.ADDS not in traits(call):
         return None
     found = [x for x in call.inputs if graph.only_reader(x) is call and fused_convolution(graph, x) is not None]
     linear = [tensor for tensor in found if last_activation(origin(tensor)) is Activation.LINEAR]
-    return next(reversed(linear or found), None)
+    clipped = [tensor for tensor in found if last_activation(origin(tensor)).clips]
+    return next(reversed(linear or clipped or found), None)
 
 
 def fused_calls(graph: LayerGraph, call: Call, fusion: KernelFusion) -> list[Call]:

@@ -52,15 +52,20 @@ def lost_scales(nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, ir.Node]]:
         (Conv, ConvTranspose or MatMul; a reader that may get integers).
     """
     for node in nodes:
-        if node.op_type not in ("Conv", "ConvTranspose", "MatMul"):
-            continue
-        if not all(is_dequantize(producer(operand(node, index))) for index in (0, 1)) or not _is_zero(operand(node, 2)):
-            continue
-        if None not in (shape_of(node.outputs[0]) or (None,)):
+        if not is_unbiased_product(node) or None not in (shape_of(node.outputs[0]) or (None,)):
             continue
         harmed = _harmed_by_others(node) or _moved_away(node)
         if harmed is not None:
             yield node, harmed
+
+
+def is_unbiased_product(node: ir.Node) -> bool:
+    """Whether a node is a convolution or matrix product of integers, without a bias or with one of zeros."""
+    return (
+        node.op_type in ("Conv", "ConvTranspose", "MatMul")
+        and all(is_dequantize(producer(operand(node, index))) for index in (0, 1))
+        and _is_zero(operand(node, 2))
+    )
 
 
 def _harmed_by_others(product: ir.Node) -> ir.Node | None:

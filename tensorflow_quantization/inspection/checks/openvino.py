@@ -169,6 +169,16 @@ RULES = (
         openvino_forms.activations_of_pools,
     ),
     Rule(
+        "negated-activation",
+        "error",
+        "OpenVINO multiplies by a negative constant, or subtracts, before Relu, LeakyRelu and PRelu of a quantized "
+        "convolution.",
+        'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float after the '
+        "activation.",
+        "Measured: OpenVINO 2026.4; it computes relu(-x) instead of -relu(x)",
+        openvino_forms.negative_factors_of_activations,
+    ),
+    Rule(
         "lost-scales",
         "error",
         "If a product of integers has no bias, OpenVINO loses its scales where several nodes read a convolution, or a "

@@ -10,6 +10,7 @@ from tensorflow_quantization.onnx_graph.channelwise_reductions import channelwis
 from tensorflow_quantization.onnx_graph.dequantized_inputs import dequantized_inputs
 from tensorflow_quantization.onnx_graph.lost_scales import lost_scales
 from tensorflow_quantization.onnx_graph.misplaced_constants import misplaced_constants
+from tensorflow_quantization.onnx_graph.negated_activations import negated_activations
 from tensorflow_quantization.onnx_graph.operators import RECURRENT
 from tensorflow_quantization.onnx_graph.pooled_activations import pooled_activations
 from tensorflow_quantization.onnx_graph.quantization import Quantization
@@ -82,6 +83,12 @@ def activations_of_pools(graph: QdqGraph) -> Iterator[Violation]:
     """MaxPools of a convolution before an activation that is not monotonic."""
     for pool, activation in pooled_activations(graph.nodes):
         yield Violation((activation, pool), f"OpenVINO computes {name_of(pool)} after it")
+
+
+def negative_factors_of_activations(graph: QdqGraph) -> Iterator[Violation]:
+    """Negative factors of an activation of a quantized convolution, over which OpenVINO moves them."""
+    for activation, negating in negated_activations(graph.nodes):
+        yield Violation((negating, activation), f"OpenVINO computes {name_of(activation)} after it")
 
 
 def products_without_scales(graph: QdqGraph) -> Iterator[Violation]:

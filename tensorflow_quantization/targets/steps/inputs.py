@@ -21,5 +21,8 @@ def place_inputs(draft: Draft, call: Call) -> None:
 
 
 def _is_unrounded(draft: Draft, call: Call, tensor: Tensor) -> bool:
-    """Whether `call` is a sum that fuses into the convolution that computes `tensor`."""
-    return fused_sum_operand(draft.graph, call) is tensor and last_activation(origin(tensor)) is Activation.LINEAR
+    """Whether `call` is a sum that fuses into the convolution that computes `tensor`, after it clips at most."""
+    if fused_sum_operand(draft.graph, call) is not tensor:
+        return False
+    activation = last_activation(origin(tensor))
+    return activation is Activation.LINEAR or activation.clips

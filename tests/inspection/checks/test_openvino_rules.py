@@ -48,6 +48,7 @@ BROKEN = [
     ("counted-padding", own.counted_padding(128), ""),
     ("counted-padding", own.counted_padding(128, "Pad"), ""),
     ("pooled-activation", own.pooled("HardSwish"), ""),
+    ("negated-activation", own.negated(), ""),
     ("channelwise-reduction", own.reduced(), ""),
     ("lost-scales", own.shared(), ""),
     ("quantized-reduction", own.quantized_maximum, ""),
@@ -116,6 +117,34 @@ def test_activations_are_computed_before_a_pool_where_the_rule_is_broken(tmp_pat
     compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     off = np.abs(compiled(x)[0] - run(path, [x], optimize=False)[0]).max()
     assert off > 0.02 if wrong else off < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        *(({"activation": name}, True) for name in ("Relu", "LeakyRelu", "PRelu")),
+        *(({"negating": name}, True) for name in ("Mul", "Div", "Sub")),
+        ({"op_type": "ConvTranspose"}, True),
+        *(({"between": names}, True) for names in (["Transpose"], ["Mul"], ["Add"])),
+        *(({"activation": name}, False) for name in ("Elu", "Sigmoid", "Abs")),
+        ({"negating": "shifted"}, False),
+        ({"negating": "Sub", "between": ["Add"]}, False),
+        ({"bias": 0.0}, True),
+        ({"bias": 0.5}, False),
+        ({"quantized": False}, False),
+        ({"barrier": True}, False),
+    ],
+    ids=str,
+)
+def test_factors_are_applied_before_an_activation_where_the_rule_is_broken(tmp_path, options, wrong):
+    file = QdqFile()
+    path = file.save(tmp_path / "model.onnx", *own.negated(**options)(file))
+    assert ["negated-activation"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
+    rng = np.random.default_rng(0)
+    x = [rng.normal(size=(1, 8, 8, 8)).astype("float32") for _ in file.inputs]
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    off, size = np.abs(compiled(x)[0] - (expected := run(path, x, optimize=False)[0])).max(), np.abs(expected).max()
+    assert off > 0.2 * size if wrong else off < 0.02 * size  # a few sums saturate without VNNI
 
 
 @pytest.mark.parametrize(("options", "wrong"), [({}, True), ({"barrier": True}, False), ({"rank": 4}, False)])

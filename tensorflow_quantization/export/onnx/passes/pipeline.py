@@ -44,6 +44,7 @@ from tensorflow_quantization.export.onnx.passes.openvino.reduction_barriers impo
 from tensorflow_quantization.export.onnx.passes.openvino.rounding_barriers import rounding_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.separate_sequences import separate_sequences
 from tensorflow_quantization.export.onnx.passes.openvino.shape_barriers import shape_barriers
+from tensorflow_quantization.export.onnx.passes.openvino.sign_barriers import sign_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.strided_pointwise import strided_pointwise
 from tensorflow_quantization.export.onnx.passes.tensorrt.cast_bytes_first import cast_bytes_first
 from tensorflow_quantization.export.onnx.passes.tensorrt.integer_average_pooling import integer_average_pooling
@@ -80,6 +81,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         separate_sequences,
         initial_states,
         pool_barriers,
+        sign_barriers,
         dequantizer_barriers,
         reduction_barriers,
         quantizer_barriers,
@@ -111,6 +113,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         initial_states,
         shape_barriers,
         pool_barriers,
+        sign_barriers,
         dequantizer_barriers,
         reduction_barriers,
         quantizer_barriers,
