@@ -171,3 +171,25 @@ def negated(activation="Relu", negating="Neg", op_type="Conv", between=(), barri
         return [f.pair(y, scale=0.3, zero=128) if between else y]
 
     return build
+
+
+def uncovered(kernel=2, after=None, bias=0.5, quantized=True, zero=0):
+    """A transposed convolution with strides of 3, an operator `after` it, and a quantizer."""
+
+    def build(f):
+        x = f.op(
+            "ConvTranspose",
+            f.pair(f.input(), zero=zero),
+            f.weights(8, 8, kernel, kernel, axis=1),
+            f.constant(bias * np.linspace(1, 2, 8, dtype=np.float32)),
+            strides=[3, 3],
+            output_padding=[1, 1],
+            name="victim",
+        )
+        if after:
+            shifts = np.linspace(1, 2, 8, dtype=np.float32).reshape(8, 1, 1)
+            more = {"Max": np.finfo(np.float32).min, "Mul": np.float32(0.5), "Add": shifts}
+            x = f.op(after, x, *([f.constant(more[after])] if after in more else []))
+        return [f.pair(x, scale=0.3, zero=128) if quantized else x]
+
+    return build

@@ -179,6 +179,15 @@ RULES = (
         openvino_forms.negative_factors_of_activations,
     ),
     Rule(
+        "uncovered-point",
+        "error",
+        "Where the strides of a quantized transposed convolution are longer than its kernel, OpenVINO adds no bias to "
+        "the points that no input reaches, if the zero point of its input is 0 and a QuantizeLinear follows.",
+        'Export the model with export_onnx(target="openvino"), or insert a Max with the lowest float after it.',
+        "Measured: OpenVINO 2026.4; right without a bias",
+        openvino_forms.points_without_bias,
+    ),
+    Rule(
         "lost-scales",
         "error",
         "If a product of integers has no bias, OpenVINO loses its scales where several nodes read a convolution, or a "

@@ -27,6 +27,7 @@ from tensorflow_quantization.onnx_graph.queries import (
 )
 from tensorflow_quantization.onnx_graph.rounded_results import rounded_results
 from tensorflow_quantization.onnx_graph.scaled_normalizations import scaled_normalizations
+from tensorflow_quantization.onnx_graph.uncovered_points import uncovered_points
 
 #: The activations of recurrent operators that OpenVINO loads. ONNX' names have no fixed case.
 _RECURRENT_ACTIVATIONS = frozenset({"relu", "sigmoid", "tanh"})
@@ -89,6 +90,12 @@ def negative_factors_of_activations(graph: QdqGraph) -> Iterator[Violation]:
     """Negative factors of an activation of a quantized convolution, over which OpenVINO moves them."""
     for activation, negating in negated_activations(graph.nodes):
         yield Violation((negating, activation), f"OpenVINO computes {name_of(activation)} after it")
+
+
+def points_without_bias(graph: QdqGraph) -> Iterator[Violation]:
+    """Quantized transposed convolutions with points that no input reaches."""
+    for convolution, quantizer in uncovered_points(graph.nodes):
+        yield Violation((convolution, quantizer), "its strides are longer than its kernel")
 
 
 def products_without_scales(graph: QdqGraph) -> Iterator[Violation]:

@@ -49,6 +49,7 @@ BROKEN = [
     ("counted-padding", own.counted_padding(128, "Pad"), ""),
     ("pooled-activation", own.pooled("HardSwish"), ""),
     ("negated-activation", own.negated(), ""),
+    ("uncovered-point", own.uncovered(), ""),
     ("channelwise-reduction", own.reduced(), ""),
     ("lost-scales", own.shared(), ""),
     ("quantized-reduction", own.quantized_maximum, ""),
@@ -145,6 +146,29 @@ def test_factors_are_applied_before_an_activation_where_the_rule_is_broken(tmp_p
     compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     off, size = np.abs(compiled(x)[0] - (expected := run(path, x, optimize=False)[0])).max(), np.abs(expected).max()
     assert off > 0.2 * size if wrong else off < 0.02 * size  # a few sums saturate without VNNI
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        *(({"after": name}, True) for name in (None, "Transpose", "Mul", "Neg")),
+        ({"after": "Add", "bias": 0.0}, True),
+        *(({"after": name}, False) for name in ("Max", "Relu", "Abs")),
+        ({"kernel": 3}, False),
+        ({"zero": 100}, False),
+        ({"bias": 0.0}, False),
+        ({"quantized": False}, False),
+    ],
+    ids=str,
+)
+def test_points_have_no_bias_where_the_rule_is_broken(tmp_path, options, wrong):
+    file = QdqFile()
+    path = file.save(tmp_path / "model.onnx", *own.uncovered(**options)(file))
+    assert ["uncovered-point"] * wrong == [finding.rule for finding in check_onnx(path, "openvino").errors]
+    x = np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype("float32")
+    compiled = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    off = np.abs(compiled(x)[0] - run(path, [x], optimize=False)[0])
+    assert (off > 0.2).mean() > 0.1 if wrong else (off > 0.2).mean() < 0.02  # a few sums saturate without VNNI
 
 
 @pytest.mark.parametrize(("options", "wrong"), [({}, True), ({"barrier": True}, False), ({"rank": 4}, False)])

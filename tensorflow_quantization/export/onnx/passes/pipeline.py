@@ -33,6 +33,7 @@ from tensorflow_quantization.export.onnx.passes.openvino.constant_barriers impor
 from tensorflow_quantization.export.onnx.passes.openvino.counted_padding import counted_padding
 from tensorflow_quantization.export.onnx.passes.openvino.dequantizer_barriers import dequantizer_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.drop_repeated_quantizers import drop_repeated_quantizers
+from tensorflow_quantization.export.onnx.passes.openvino.gap_barriers import gap_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.initial_states import initial_states
 from tensorflow_quantization.export.onnx.passes.openvino.integer_convolution_bias import integer_convolution_bias
 from tensorflow_quantization.export.onnx.passes.openvino.normalization_barriers import normalization_barriers
@@ -82,6 +83,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         initial_states,
         pool_barriers,
         sign_barriers,
+        gap_barriers,
         dequantizer_barriers,
         reduction_barriers,
         quantizer_barriers,
@@ -114,6 +116,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         shape_barriers,
         pool_barriers,
         sign_barriers,
+        gap_barriers,
         dequantizer_barriers,
         reduction_barriers,
         quantizer_barriers,
