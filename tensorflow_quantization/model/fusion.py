@@ -104,6 +104,15 @@ def fused_sum_operand(graph: LayerGraph, call: Call) -> Tensor | None:
     return next(reversed(linear or clipped or found), None)
 
 
+def unrounded_sum_operand(graph: LayerGraph, call: Call) -> Tensor | None:
+    """Returns `fused_sum_operand` if its convolution adds before it rounds: nothing but a clip activates it."""
+    tensor = fused_sum_operand(graph, call)
+    if tensor is None:
+        return None
+    activation = last_activation(origin(tensor))
+    return tensor if activation is Activation.LINEAR or activation.clips else None
+
+
 def fused_calls(graph: LayerGraph, call: Call, fusion: KernelFusion) -> list[Call]:
     """Returns the calls after `call` that its kernel fuses, in order: normalizations, dropout and one activation."""
     fused: list[Call] = []

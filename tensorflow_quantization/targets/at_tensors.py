@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tensorflow_quantization.model.fusion import fusing_call
+from tensorflow_quantization.model.fusion import fused_convolution, fusing_call, unrounded_sum_operand
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.op_traits import Trait, traits
 from tensorflow_quantization.targets.draft import Draft
@@ -44,8 +44,18 @@ def why_not(rules: KernelRules) -> Callable[[LayerGraph, Call], Reason]:
             return Reason(ReasonCode.MOVES_DATA, "keeps the integers of its input")
         if (kernel := fusing_call(graph, call, rules.fusion, rules.is_integer)) is not None:
             return Reason(ReasonCode.FUSED, f"part of the kernel of {kernel.path}")
+        if rules.unrounded_sums and (kernel := _adding(graph, call)) is not None:
+            return Reason(ReasonCode.FUSED, f"part of the kernel of {kernel.path}, which adds before it rounds")
         if rules.is_integer(call):
             return Reason(ReasonCode.SHARES_QUANTIZER, "shares the quantizers of its inputs")
         return Reason(ReasonCode.NO_INTEGER_KERNEL, rules.why_float(call) or "not known to run in integers")
 
     return reason
+
+
+def _adding(graph: LayerGraph, call: Call) -> Call | None:
+    """The convolution whose kernel computes `call` and the sum after it."""
+    reader = graph.only_reader(call.outputs[0]) if len(call.outputs) == 1 else None
+    if reader is None or unrounded_sum_operand(graph, reader) is not call.outputs[0]:
+        return None
+    return fused_convolution(graph, call.outputs[0])

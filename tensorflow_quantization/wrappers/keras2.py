@@ -25,8 +25,9 @@ class Keras2Attribute:
     def __get__(self, wrapper: Any, owner: type) -> Keras2Attribute:
         if wrapper is None:
             return self
-        error = RuntimeError if keras.backend.backend() == "torch" else AttributeError
-        raise error(self._message(wrapper))
+        if keras.backend.backend() == "torch":
+            raise RuntimeError(self._message(wrapper))
+        raise AttributeError(self._message(wrapper))
 
     def __set__(self, wrapper: Any, value: object) -> NoReturn:
         raise AttributeError(self._message(wrapper))

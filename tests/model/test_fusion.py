@@ -11,6 +11,7 @@ from tensorflow_quantization.model.fusion import (
     fused_convolution,
     fused_sum_operand,
     fusing_call,
+    unrounded_sum_operand,
 )
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.op_traits import Trait, traits
@@ -219,6 +220,18 @@ def test_sum_fuses_into_the_convolution_that_is_not_activated_before(relu, turne
 
     graph = graph_of(make)
     assert fused_sum_operand(graph, graph.find("add")[0]).producer.name == "projection"
+
+
+@pytest.mark.parametrize(
+    ("activation", "operand"), [(None, "b"), ("relu", "b"), ("relu6", "b"), ("swish", "a"), ("tanh", "a")]
+)
+def test_sum_is_added_unrounded_to_what_is_clipped_at_most(activation, operand):
+    def make(x):
+        a = layers.Conv2D(4, 3, activation="relu", name="a")(x)
+        return layers.Add(name="add")([a, layers.Conv2D(4, 3, activation=activation, name="b")(x)])
+
+    graph = graph_of(make)
+    assert unrounded_sum_operand(graph, graph.find("add")[0]).producer.name == operand
 
 
 def test_sum_of_what_somebody_else_reads_is_not_fused():

@@ -156,12 +156,25 @@ def test_average_of_integers_that_another_layer_reads_is_quantized_for_openvino(
     export_onnx(quantized, tmp_path / "m.onnx", verify_with=images(), verify_runtime="openvino")
 
 
-def test_sum_of_activations_is_quantized_for_openvino():
-    inputs = keras.Input(SHAPE)
-    x = convolution(inputs, 8)
-    x = layers.Add(name="add")([convolution(x, 8), x])
-    plan = plan_model(keras.Model(inputs, convolution(x, 8)), target="openvino")
-    assert [layer.path for layer in plan if layer.output] == ["input_layer", "activation", "activation_1", "add"]
+@pytest.mark.parametrize("batch", [None, 64])
+@pytest.mark.parametrize("activation", ["relu", "relu6", "swish"])
+def test_sum_of_activations_is_rounded_as_openvino_does(batch, activation, tmp_path):
+    import openvino
+
+    inputs = keras.Input(batch_shape=(batch, *SHAPE))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="first")(inputs)
+    y = layers.Conv2D(8, 3, padding="same", activation=activation, name="second")(x)
+    model = randomize(keras.Model(inputs, layers.Conv2D(8, 3, name="last")(layers.Add(name="add")([y, x]))))
+    plan = plan_model(model, target="openvino")
+    # A kernel adds to what it has clipped before it rounds; another activation is an operator of its own.
+    expected = ["input_layer", "first", *["second"] * (activation == "swish"), "add"]
+    assert [layer.path for layer in plan if layer.output] == expected
+    x = images(64)
+    quantized = calibrate(quantize_model(model, target="openvino", weight_bits=EXACT_WEIGHT_BITS), x, verbose=0)
+    path = export_onnx(quantized, tmp_path / "m.onnx")
+    y = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0]
+    # Rounded elsewhere, most outputs would differ; a few values lie between two integers.
+    assert np.isclose(y, quantized.predict(x, verbose=0, batch_size=64), atol=1e-5).mean() > 0.9
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])

@@ -28,8 +28,8 @@ from tensorflow_quantization.export.onnx.emitters._masking import boolean, unsqu
 from tensorflow_quantization.export.onnx.emitters._recurrence import Recurrence
 from tensorflow_quantization.export.onnx.values import Value
 
-#: Larger than any number of steps. The sum of this number and a step is exact in float32.
-_MANY = float(2**22)
+#: Larger than any number of steps.
+_MANY = np.int32(2**22)
 _TIME_FIRST = (1, 0, 2)
 #: The runtimes that stop at the end of a sequence whatever is known about its shape.
 _STOPPING = ("onnxruntime", "tensorrt")
@@ -93,8 +93,8 @@ class MaskedSequences:
     def _sorted_steps(self, backwards: bool) -> ir.Value:
         """The indices of the steps of each sequence: first the unmasked steps, then the masked steps, (time, batch)."""
         e = self._e
-        step, counts = (e.op("Cast", x, to=ir.DataType.FLOAT.value) for x in (self._steps, self._mask))
-        key = e.op("Add" if backwards else "Sub", e.op("Mul", counts, _MANY), step)
+        # In integers: a runtime that computes floats with 16 bits would round the steps away.
+        key = e.op("Add" if backwards else "Sub", e.op("Mul", self._numbers, _MANY), self._steps)
         steps = e.op("Slice", e.op("Shape", key), *(np.asarray([i], np.int64) for i in (0, 1)))
         return e.builder.node("TopK", [key, steps], {"axis": 0}, f"{e.path}/TopK", 2)[1]
 

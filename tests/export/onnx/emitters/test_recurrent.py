@@ -144,10 +144,10 @@ def test_bidirectional_with_masked_steps(tmp_path, merge, sequences):
     assert_agrees(flat_model([inputs, mask], y), tmp_path / "m.onnx", [x, MASKS])
 
 
-def openvino_deviation(path, arrays, expected):
+def openvino_deviation(path, arrays, expected, precision="f32"):
     """The largest difference from OpenVINO, relative to the largest value of each output."""
     openvino = pytest.importorskip("openvino")
-    found = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(arrays)
+    found = openvino.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": precision})(arrays)
     pairs = [(found[i], keras.ops.convert_to_numpy(y)) for i, y in enumerate(expected)]
     return max(np.abs(a - b).max() / np.abs(b).max() for a, b in pairs)
 
@@ -166,6 +166,17 @@ def test_masked_steps_are_skipped_in_openvino(tmp_path, cell, options, target):
     assert_agrees(model, tmp_path / "m.onnx", arrays, target=target)
     assert openvino_deviation(tmp_path / "m.onnx", arrays, model(arrays)) < 1e-4
     assert not check_onnx(tmp_path / "m.onnx", "openvino").errors
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_bfloat16_rounds_no_step_of_a_masked_sequence(tmp_path, backwards):
+    # OpenVINO's default where the processor has AVX512-BF16 or AMX.
+    inputs, mask = keras.Input((None, 4)), keras.Input((None,), dtype="int32")
+    layer = layers.GRU(3, return_sequences=True, go_backwards=backwards)
+    model = flat_model([inputs, mask], [layer(inputs, mask=keras.ops.cast(mask, "bool"))])
+    arrays = [np.random.default_rng(0).normal(size=(5, 5, 4)).astype("float32"), MASKS]
+    export(model, tmp_path / "m.onnx", target="openvino")
+    assert openvino_deviation(tmp_path / "m.onnx", arrays, [model(arrays)], "bf16") < 0.05
 
 
 @pytest.mark.parametrize("target", [None, "onnxruntime", "openvino"])
