@@ -39,6 +39,7 @@ RULES = KernelRules(
     weighted=frozenset(
         {
             "Conv1D",
+            "Conv1DTranspose",
             "Conv2D",
             "Conv2DTranspose",
             "Dense",

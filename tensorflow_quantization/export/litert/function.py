@@ -35,6 +35,7 @@ from tensorflow_quantization.model.activations import Activation, activation_of
 from tensorflow_quantization.model.fusion import is_identity
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter
+from tensorflow_quantization.model.keras_classes import is_of_keras
 from tensorflow_quantization.model.keras_internals import hand_on_masks, keras_mask
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
@@ -203,6 +204,9 @@ class _Steps:
             # Without this quantizer, the converter may use the scale of the reader for the moved tensor.
             quantize = fake_quantize(moved)
             return lambda *args, **kwargs: tree.map_structure(quantize, step(*args, **kwargs))
+        if is_own_code(call):
+            # Without the copies, LiteRT would not round before an activation in it.
+            return _joined(step, [rescaled(x) if quantizer_of(x) else identity for x in call.inputs])
         if _is_taken_in(self._graph, call) and quantizer_of(call.inputs[0]) is not None:
             # Without the copy, LiteRT would not round before the activation, and a pooling would need two scales.
             copy = rescaled(call.inputs[0])
@@ -318,6 +322,12 @@ def _is_moving(call: Call) -> bool:
 def _is_of_a_kernel(fixed: tuple[float, float] | None) -> bool:
     """Whether a scale that is not of the data is the only one that a kernel writes, so that the converter keeps it."""
     return fixed is not None and fixed != RULES.fixed_ranges[Activation.HARD_SIGMOID]
+
+
+def is_own_code(call: Call) -> bool:
+    """Whether a layer computes what code of the user says, whose operators this package does not know."""
+    layer = inner_layer(call.operation)
+    return call.is_layer and (isinstance(layer, keras.layers.Lambda) or not is_of_keras(type(layer)))
 
 
 def _is_joining(call: Call) -> bool:

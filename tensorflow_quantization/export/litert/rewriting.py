@@ -31,7 +31,7 @@ def rewritten(call: Call, output: ActivationQuantizer | None) -> Step | None:
     if is_one_of(call, ("Average",)) and len(call.inputs) == 2 and output is not None:
         return _average(output)
     if Trait.DIVIDES in traits(call):
-        return _divide
+        return _divide(call.outputs[0].dtype)
     if is_one_of(call, ("OneHot", "CategoryEncoding")) and len(call.inputs) == 1:
         return _encode(call)
     if is_one_of(call, ("UpSampling2D",)) and None in call.inputs[0].shape[1:]:
@@ -56,13 +56,22 @@ def _average(output: ActivationQuantizer) -> Step:
     return step
 
 
-def _divide(x: Any, y: Any, **kwargs: Any) -> Any:
-    """A quotient without the operator DIV, whose integer kernel is wrong by up to half of its range."""
-    import tensorflow as tf
+def _divide(dtype: str) -> Step:
+    """A quotient without the operator DIV, whose integer kernel is wrong by up to half of its range.
 
-    if keras.ops.is_tensor(y):
-        return x * tf.pow(y, -1.0)  # both in float
-    return x * (1.0 / to_numpy(y, "float32"))
+    Args:
+        dtype: of the quotient. The operands may be integers.
+    """
+
+    def step(x: Any, y: Any, **kwargs: Any) -> Any:
+        import tensorflow as tf
+
+        x = keras.ops.cast(x, dtype)
+        if keras.ops.is_tensor(y):
+            return x * tf.pow(keras.ops.cast(y, dtype), -1.0)  # both in float
+        return x * (1.0 / to_numpy(y, "float32"))
+
+    return step
 
 
 def _encode(call: Call) -> Step:

@@ -6,7 +6,8 @@ this second file. A file that computes partly in float is not compared with it: 
 when all quantized tensors are outputs.
 
 A step is one unit of the integer scale. LiteRT computes in fixed point: it rounds biases to integers, and rounds ties
-in another direction than Keras. So an integer may differ by one step.
+in another direction than Keras. So an integer may differ by one step. Code of the user may have an operator whose
+output LiteRT first rounds to a scale of its own, such as tanh: half a step of this scale more is allowed there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 from tensorflow_quantization.export.errors import VerificationError
 from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.file import is_integer
-from tensorflow_quantization.export.litert.function import make_function
+from tensorflow_quantization.export.litert.function import is_own_code, make_function
 from tensorflow_quantization.export.names import names_in_signature
 from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.export.verification.keras_with_integers import advice, inputs_to_verify, run_with_integers
@@ -32,6 +33,8 @@ from tensorflow_quantization.text.warn import without_note
 
 #: Largest distance of an integer from the value in Keras, in steps: one step, and a margin for float rounding.
 ONE_QUANTUM = 1.01
+#: The longest of LiteRT's own steps: of tanh and of an L2 normalization. Those of sigmoid and softmax are half as long.
+_OWN_STEP = 1 / 128
 
 #: LiteRT writes this to stderr once in a process, whatever its options and the log levels are.
 _DELEGATE_NOTE = "INFO: Created TensorFlow Lite XNNPACK delegate"
@@ -45,16 +48,19 @@ class Agreement:
         tensors: for each quantized tensor the path of its layer, the largest distance of an integer from the value in
             Keras in steps (rounding alone causes up to half a step), and the share of integers that differ from the
             integers in Keras, from 0 to 1.
+        allowed: for each quantized tensor the largest distance that is none of the file's faults, in steps.
     """
 
     tensors: list[tuple[str, float, float]] = field(default_factory=list)
+    allowed: list[float] = field(default_factory=list)
 
     @classmethod
     def of(cls, batches: Sequence[Agreement]) -> Agreement:
         """The agreement over all batches."""
         rows = zip(*(batch.tensors for batch in batches), strict=True)
         merged = [list(zip(*row, strict=True)) for row in rows]
-        return cls([(paths[0], max(far), float(np.mean(shares))) for paths, far, shares in merged])
+        tensors = [(paths[0], max(far), float(np.mean(shares))) for paths, far, shares in merged]
+        return cls(tensors, batches[0].allowed if batches else [])
 
     @property
     def distance(self) -> float:
@@ -112,13 +118,15 @@ def verify_litert(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
         found.append(Agreement())
         run_with_integers(graph, inputs, partial(_integers, values, found[-1]))
     agreement = Agreement.of(found)
-    wrong = [t for t in agreement.tensors if not t[1] <= ONE_QUANTUM]
+    wrong = [
+        (*t, allowed) for t, allowed in zip(agreement.tensors, agreement.allowed, strict=True) if not t[1] <= allowed
+    ]
     if wrong:
-        path, distance, share = max(wrong, key=lambda t: t[1])
+        path, distance, share, allowed = max(wrong, key=lambda t: t[1])
         rest = f" {len(wrong) - 1} more tensors deviate." if len(wrong) > 1 else ""
         raise VerificationError(
             f"LiteRT and Keras disagree, most at {path!r}: {share:.2%} of its integers differ, by up to {distance:.3g} "
-            f"steps (allowed: {ONE_QUANTUM}).{rest} No file was written. {advice(graph, batches)}"
+            f"steps (allowed: {allowed:.3g}).{rest} No file was written. {advice(graph, batches)}"
         )
     return agreement
 
@@ -185,4 +193,6 @@ def _integers(
     distance = float(np.abs(found - wanted).max(initial=0.0))
     unequal = float(np.mean(found != np.round(wanted))) if exact.size else 0.0
     agreement.tensors.append((call.path, distance, unequal))
+    own = 0.5 * _OWN_STEP / float(np.min(scale)) if is_own_code(call) else 0.0
+    agreement.allowed.append(ONE_QUANTUM + own)
     return found

@@ -54,6 +54,7 @@ LAYERS = {
     "separable": lambda: layers.SeparableConv2D(4, 3, padding="same", strides=2),
     "dilated separable": lambda: layers.SeparableConv2D(4, 3, dilation_rate=2, depth_multiplier=2, use_bias=False),
     "transposed": lambda: layers.Conv2DTranspose(4, 3, strides=2),
+    "transposed sequence": lambda: layers.Conv1DTranspose(4, 3, strides=2),
     "sequence": lambda: layers.Conv1D(4, 3),
     "dilated sequence": lambda: layers.Conv1D(4, 3, dilation_rate=2, padding="same"),
     "causal sequence": lambda: layers.Conv1D(4, 3, padding="causal", use_bias=False),

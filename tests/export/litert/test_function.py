@@ -140,3 +140,25 @@ class _Scaled(layers.Layer):
 def test_a_layer_whose_class_begins_with_an_underscore(tmp_path):
     model = quantized(functional(lambda x: _Scaled()(_conv(x))))
     export_litert(model, tmp_path / "m.tflite", verify_with=data_for(model))
+
+
+class _Rectified(layers.Layer):
+    def call(self, x):
+        return ops.relu(x)
+
+
+#: Operators that LiteRT fuses into the kernel before, or whose output has a scale of its own.
+OWN_CODE = {
+    "activation": lambda: _Rectified(),
+    "limit": lambda: layers.Lambda(ops.relu6),
+    "tanh": lambda: layers.Lambda(ops.tanh),
+    "softmax": lambda: layers.Lambda(ops.softmax),
+    "normalization": lambda: layers.Lambda(lambda x: ops.normalize(x, axis=-1)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize("name", OWN_CODE)
+def test_what_code_of_the_user_reads_is_rounded_before(tmp_path, name):
+    model = quantized(functional(_conv, OWN_CODE[name](), _conv))
+    export_litert(model, tmp_path / "m.tflite", verify_with=data_for(model))

@@ -71,3 +71,12 @@ def test_one_number_of_a_class(tmp_path):
     x = np.int32([[0], [4], [2]])
     model = quantized(randomize(keras.Model(inputs, layers.Dense(3)(encoded))), x)
     assert_agrees(model, tmp_path / "m.tflite", x)
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize("scale", [lambda x: x / 127.5 - 1.0, lambda x: 1.0 - x / 255])
+def test_a_quotient_of_integers_is_computed_in_floats(tmp_path, scale):
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 3), "uint8")
+    model = quantized(randomize(keras.Model(inputs, layers.Conv2D(4, 3)(scale(inputs)))), x)
+    export_litert(model, tmp_path / "m.tflite", verify_with=x)
