@@ -39,6 +39,7 @@ from tensorflow_quantization.model.keras_classes import is_of_keras
 from tensorflow_quantization.model.keras_internals import hand_on_masks, keras_mask
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.targets.kernel_rules import RECURRENT
 from tensorflow_quantization.targets.litert import FUSION, RULES
 from tensorflow_quantization.text.messages import what_is_wrong
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
@@ -204,6 +205,11 @@ class _Steps:
             # Without this quantizer, the converter may use the scale of the reader for the moved tensor.
             quantize = fake_quantize(moved)
             return lambda *args, **kwargs: tree.map_structure(quantize, step(*args, **kwargs))
+        if is_one_of(_unwrapped(call), RECURRENT):
+            # Without the copies, the converter would give the selections by a mask, and so the states of each step, the
+            # scale of the output.
+            copies = [rescaled(tensor) for tensor in call.outputs]
+            return lambda *args, **kwargs: _each(copies, step(*args, **kwargs))
         if is_own_code(call):
             # Without the copies, LiteRT would not round before an activation in it.
             return _joined(step, [rescaled(x) if quantizer_of(x) else identity for x in call.inputs])
@@ -383,6 +389,12 @@ def _is_taken_in(graph: LayerGraph, call: Call) -> bool:
 
 def _unwrapped(call: Call) -> Call:
     return replace(call, operation=inner_layer(call.operation))
+
+
+def _each(functions: list[Step], outputs: Any) -> Any:
+    """The outputs of a call, each after a function."""
+    flat = [function(y) for function, y in zip(functions, tree.flatten(outputs), strict=True)]
+    return tree.pack_sequence_as(outputs, flat)
 
 
 def _is_transparent(call: Call) -> bool:
