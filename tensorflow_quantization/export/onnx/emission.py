@@ -234,11 +234,14 @@ class Emission:
         """Sizes or indices as an int64 vector: an array, or an `onnx_ir.Value` if a size is a `Value`."""
         if not any(isinstance(size, Value) for size in sizes):
             return np.asarray(sizes, np.int64)
-        parts = [
-            self.reshape(self.cast(size, "int64"), [1]) if isinstance(size, Value) else np.asarray([size], np.int64)
-            for size in sizes
-        ]
+        parts = [self._one(size) if isinstance(size, Value) else np.asarray([size], np.int64) for size in sizes]
         return self.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
+
+    def _one(self, size: Value) -> ir.Value:
+        """A size as a vector of one."""
+        size = self.cast(size, "int64")
+        # ONNX' shape inference knows the value behind an Unsqueeze, and not behind a Reshape.
+        return self.reshape(size, [1]) if size.rank else self.op("Unsqueeze", size, np.asarray([0], np.int64))
 
     def cast(self, x: Value, dtype: str) -> Value:
         """`x` in another dtype; `x` itself if it has this dtype.
