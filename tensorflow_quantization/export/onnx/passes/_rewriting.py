@@ -63,6 +63,12 @@ def insert_max_between(builder: Builder, node: ir.Node) -> None:
     node.replace_input_with(list(node.inputs).index(value), insert_max(builder, value, before=node))
 
 
+def insert_max_after(builder: Builder, node: ir.Node) -> None:
+    """Insert a Max with the lowest float between a node with one output and all that reads it."""
+    (value,) = node.outputs
+    replace_after(value, insert_max(builder, value, after=node))
+
+
 def replace_after(value: ir.Value, new: ir.Value) -> None:
     """Replace `value` by `new`, as `replace` does, but for the node that computes `new` from it."""
     replace(value, new)

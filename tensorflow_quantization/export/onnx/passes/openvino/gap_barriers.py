@@ -9,7 +9,7 @@ runs for files without a target, too: they may run in OpenVINO.
 from __future__ import annotations
 
 from tensorflow_quantization.export.onnx.builder import Builder
-from tensorflow_quantization.export.onnx.passes._rewriting import insert_max, replace_after
+from tensorflow_quantization.export.onnx.passes._rewriting import insert_max_after
 from tensorflow_quantization.onnx_graph.uncovered_points import uncovered_points
 
 
@@ -17,6 +17,5 @@ def gap_barriers(builder: Builder) -> int:
     """Insert the Maxima, and return their number."""
     found = [convolution for convolution, _ in uncovered_points(builder.graph)]
     for convolution in found:
-        (value,) = convolution.outputs
-        replace_after(value, insert_max(builder, value, after=convolution))
+        insert_max_after(builder, convolution)
     return len(found)

@@ -9,7 +9,7 @@ target, too: they may run in OpenVINO.
 from __future__ import annotations
 
 from tensorflow_quantization.export.onnx.builder import Builder
-from tensorflow_quantization.export.onnx.passes._rewriting import insert_max, replace_after
+from tensorflow_quantization.export.onnx.passes._rewriting import insert_max_after
 from tensorflow_quantization.onnx_graph.lost_scales import lost_scales
 
 
@@ -17,6 +17,5 @@ def product_barriers(builder: Builder) -> int:
     """Insert the Maxima, and return their number."""
     found = [product for product, _ in lost_scales(builder.graph)]
     for product in found:
-        (value,) = product.outputs
-        replace_after(value, insert_max(builder, value, after=product))
+        insert_max_after(builder, product)
     return len(found)

@@ -9,7 +9,7 @@ files without a target, too: they may run in OpenVINO.
 from __future__ import annotations
 
 from tensorflow_quantization.export.onnx.builder import Builder
-from tensorflow_quantization.export.onnx.passes._rewriting import insert_max, replace_after
+from tensorflow_quantization.export.onnx.passes._rewriting import insert_max_after
 from tensorflow_quantization.onnx_graph.negated_activations import negated_activations
 
 
@@ -17,6 +17,5 @@ def sign_barriers(builder: Builder) -> int:
     """Insert the Maxima, and return their number."""
     found = [activation for activation, _ in negated_activations(builder.graph)]
     for activation in found:
-        value = activation.outputs[0]
-        replace_after(value, insert_max(builder, value, after=activation))
+        insert_max_after(builder, activation)
     return len(found)
