@@ -53,12 +53,14 @@ def _negating(value: ir.Value, crossed: frozenset[str] = frozenset()) -> Iterato
         if _has_negative_factor(node, value, crossed):
             if not _is_shifted(node.outputs[0]):
                 yield node
-        elif node.op_type in _CROSSED or (is_affine(node) and data_of(node) is value) or _is_average(node, crossed):
+        elif (
+            node.op_type in _CROSSED or (is_affine(node) and data_of(node) is value) or _reshapes_average(node, crossed)
+        ):
             for output in node.outputs:
                 yield from _negating(output, crossed | {node.op_type})
 
 
-def _is_average(node: ir.Node, crossed: frozenset[str]) -> bool:
+def _reshapes_average(node: ir.Node, crossed: frozenset[str]) -> bool:
     """Whether a node gives another shape to an average of all points."""
     return node.op_type in MOVING and "GlobalAveragePool" in crossed
 
