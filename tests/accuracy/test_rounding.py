@@ -172,16 +172,17 @@ def test_without_data_each_block_keeps_its_sum():
 def test_rounding_blocks_with_data_is_better_than_to_nearest():
     inputs = keras.Input((40,))
     model = keras.Model(inputs, keras.layers.Dense(6)(inputs))
-    rng = np.random.default_rng(0)
-    model.set_weights([rng.uniform(-0.4, 0.4, weight.shape) for weight in model.weights])
-    x = rng.uniform(0, 2, (64, 40)).astype("float32")
-    errors = []
-    for rounds in (False, True):
-        made = quantize_model(model, target="onnxruntime", block_size=16)
-        if rounds:
-            round_weights(made, x)
-        errors.append(np.square(made.predict(x, verbose=0) - model.predict(x, verbose=0)).mean())
-    assert errors[1] < 0.7 * errors[0]
+    errors = np.zeros(2)
+    for seed in range(4):  # the gain of one draw is between 40 and 80 %
+        rng = np.random.default_rng(seed)
+        model.set_weights([rng.uniform(-0.4, 0.4, weight.shape) for weight in model.weights])
+        x = rng.uniform(0, 2, (64, 40)).astype("float32")
+        for rounds in (False, True):
+            made = quantize_model(model, target="onnxruntime", block_size=16)
+            if rounds:
+                round_weights(made, x)
+            errors[int(rounds)] += np.square(made.predict(x, verbose=0) - model.predict(x, verbose=0)).mean()
+    assert errors[1] < 0.5 * errors[0]
 
 
 def test_it_is_deterministic():

@@ -240,7 +240,7 @@ class Emission:
     def _one(self, size: Value) -> ir.Value:
         """A size as a vector of one."""
         size = self.cast(size, "int64")
-        # ONNX' shape inference knows the value behind an Unsqueeze, and not behind a Reshape.
+        # ONNX infers the shape of what reads an Unsqueeze of a size, and not of what reads a Reshape.
         return self.reshape(size, [1]) if size.rank else self.op("Unsqueeze", size, np.asarray([0], np.int64))
 
     def cast(self, x: Value, dtype: str) -> Value:

@@ -16,7 +16,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,37 +40,55 @@ _OWN_STEP = 1 / 128
 _DELEGATE_NOTE = "INFO: Created TensorFlow Lite XNNPACK delegate"
 
 
+class Compared(NamedTuple):
+    """How far a quantized tensor of a file is from Keras.
+
+    Attributes:
+        path: of the layer.
+        distance: the largest one of an integer from the value in Keras, in steps. Rounding alone causes up to half a
+            step.
+        unequal: the share of integers that differ from the integers in Keras, from 0 to 1.
+        allowed: the largest distance that is no fault of the file, in steps.
+    """
+
+    path: str
+    distance: float
+    unequal: float
+    allowed: float
+
+
 @dataclass
 class Agreement:
     """How closely a file and Keras agree at each quantizer.
 
     Attributes:
-        tensors: for each quantized tensor the path of its layer, the largest distance of an integer from the value in
-            Keras in steps (rounding alone causes up to half a step), and the share of integers that differ from the
-            integers in Keras, from 0 to 1.
-        allowed: for each quantized tensor the largest distance that is none of the file's faults, in steps.
+        tensors: one entry for each quantized tensor.
     """
 
-    tensors: list[tuple[str, float, float]] = field(default_factory=list)
-    allowed: list[float] = field(default_factory=list)
+    tensors: list[Compared] = field(default_factory=list)
 
     @classmethod
     def of(cls, batches: Sequence[Agreement]) -> Agreement:
         """The agreement over all batches."""
         rows = zip(*(batch.tensors for batch in batches), strict=True)
-        merged = [list(zip(*row, strict=True)) for row in rows]
-        tensors = [(paths[0], max(far), float(np.mean(shares))) for paths, far, shares in merged]
-        return cls(tensors, batches[0].allowed if batches else [])
+        return cls(
+            [
+                row[0]._replace(
+                    distance=max(one.distance for one in row), unequal=float(np.mean([one.unequal for one in row]))
+                )
+                for row in rows
+            ]
+        )
 
     @property
     def distance(self) -> float:
         """The largest distance of all tensors, in steps."""
-        return max((distance for _, distance, _ in self.tensors), default=0.0)
+        return max((one.distance for one in self.tensors), default=0.0)
 
     @property
     def unequal(self) -> float:
         """The mean share of integers that differ, from 0 to 1."""
-        return float(np.mean([share for *_, share in self.tensors])) if self.tensors else 0.0
+        return float(np.mean([one.unequal for one in self.tensors])) if self.tensors else 0.0
 
     def __str__(self) -> str:
         return (
@@ -118,15 +136,14 @@ def verify_litert(data: bytes, graph: LayerGraph, x: Any) -> Agreement:
         found.append(Agreement())
         run_with_integers(graph, inputs, partial(_integers, values, found[-1]))
     agreement = Agreement.of(found)
-    wrong = [
-        (*t, allowed) for t, allowed in zip(agreement.tensors, agreement.allowed, strict=True) if not t[1] <= allowed
-    ]
+    wrong = [one for one in agreement.tensors if not one.distance <= one.allowed]
     if wrong:
-        path, distance, share, allowed = max(wrong, key=lambda t: t[1])
+        worst = max(wrong, key=lambda one: one.distance)
         rest = f" {len(wrong) - 1} more tensors deviate." if len(wrong) > 1 else ""
         raise VerificationError(
-            f"LiteRT and Keras disagree, most at {path!r}: {share:.2%} of its integers differ, by up to {distance:.3g} "
-            f"steps (allowed: {allowed:.3g}).{rest} No file was written. {advice(graph, batches)}"
+            f"LiteRT and Keras disagree, most at {worst.path!r}: {worst.unequal:.2%} of its integers differ, by up to "
+            f"{worst.distance:.3g} steps (allowed: {worst.allowed:.3g}).{rest} No file was written. "
+            + advice(graph, batches)
         )
     return agreement
 
@@ -192,7 +209,6 @@ def _integers(
     wanted = np.clip(exact / scale + zero_point, limits.min, limits.max)
     distance = float(np.abs(found - wanted).max(initial=0.0))
     unequal = float(np.mean(found != np.round(wanted))) if exact.size else 0.0
-    agreement.tensors.append((call.path, distance, unequal))
     own = 0.5 * _OWN_STEP / float(np.min(scale)) if is_own_code(call) else 0.0
-    agreement.allowed.append(ONE_QUANTUM + own)
+    agreement.tensors.append(Compared(call.path, distance, unequal, ONE_QUANTUM + own))
     return found
