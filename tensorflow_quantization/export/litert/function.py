@@ -9,7 +9,7 @@ their scales, with 127 as the largest integer of each channel. The converter map
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -18,6 +18,17 @@ from keras import tree
 
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.affine import Affine, folded_layers, inner_layer, read_affine
+from tensorflow_quantization.export.litert.calls import (
+    inner_call,
+    is_joining,
+    is_moving,
+    is_of_a_kernel,
+    is_own_code,
+    is_taken_in,
+    output_quantizer_of,
+    quantizer_of,
+    shared_quantizer,
+)
 from tensorflow_quantization.export.litert.constants import (
     Step,
     constant_layer,
@@ -31,29 +42,16 @@ from tensorflow_quantization.export.litert.constants import (
 from tensorflow_quantization.export.litert.rewriting import rewritten
 from tensorflow_quantization.export.names import names_in_signature
 from tensorflow_quantization.export.onnx.emission import plain_name
-from tensorflow_quantization.model.activations import Activation, activation_of
-from tensorflow_quantization.model.fusion import is_identity
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter
-from tensorflow_quantization.model.keras_classes import is_of_keras
 from tensorflow_quantization.model.keras_internals import hand_on_masks, keras_mask
-from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
+from tensorflow_quantization.model.op_traits import is_one_of
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.kernel_rules import RECURRENT
-from tensorflow_quantization.targets.litert import FUSION, RULES
 from tensorflow_quantization.text.messages import what_is_wrong
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
-
-#: Operators that cannot fuse an activation, besides most operators that move data.
-_NOT_ACTIVATED = ("Concatenate", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "UpSampling2D")
-#: Operations of `keras.ops` whose outputs have the integers of their input in LiteRT, besides those that move data.
-_KEEPING_VALUES = ("Amax", "Amin", "BroadcastTo", "Flip", "Max", "MaxPool", "Min", "Roll", "Take", "Tile")
-#: If others read the output, too, the converter lets a second operator compute these with the activation.
-_COMPUTED_AGAIN = ("Dense",)
-#: The only operators that move data and can fuse an activation.
-_POOLING = ("MaxPooling1D", "MaxPooling2D")
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ class _Steps:
                 self._begun[id(call)] = affine
                 return _argument(call, identity)
             return _argument(call, scaled(affine))
-        if (other := rewritten(_unwrapped(call), _output_quantizer(self._graph, call))) is not None:
+        if (other := rewritten(inner_call(call), output_quantizer_of(self._graph, call))) is not None:
             step: Step = other
         elif _is_plain_reshape(call):
             step = _reshape(call.outputs[0].shape)
@@ -197,15 +195,15 @@ class _Steps:
                 if call.is_layer
                 else operation
             )
-        if _is_joining(call) and (shared := _shared_quantizer(self._graph, call)) is not None:
+        if is_joining(call) and (shared := shared_quantizer(self._graph, call)) is not None:
             # LiteRT concatenates integers without rescaling, so the parts need the scale of the output.
             quantize = fake_quantize(shared)
             return _joined(step, [self._part(tensor, quantize, shared) for tensor in call.inputs])
-        if _is_moving(call) and (moved := quantizer_of(call.inputs[0])) is not None:
+        if is_moving(call) and (moved := quantizer_of(call.inputs[0])) is not None:
             # Without this quantizer, the converter may use the scale of the reader for the moved tensor.
             quantize = fake_quantize(moved)
             return lambda *args, **kwargs: tree.map_structure(quantize, step(*args, **kwargs))
-        if is_one_of(_unwrapped(call), RECURRENT):
+        if is_one_of(inner_call(call), RECURRENT):
             # Without the copies, the converter would give the selections by a mask, and so the states of each step, the
             # scale of the output.
             copies = [rescaled(tensor) for tensor in call.outputs]
@@ -213,7 +211,7 @@ class _Steps:
         if is_own_code(call):
             # Without the copies, LiteRT would not round before an activation in it.
             return _joined(step, [rescaled(x) if quantizer_of(x) else identity for x in call.inputs])
-        if _is_taken_in(self._graph, call) and quantizer_of(call.inputs[0]) is not None:
+        if is_taken_in(self._graph, call) and quantizer_of(call.inputs[0]) is not None:
             # Without the copy, LiteRT would not round before the activation, and a pooling would need two scales.
             copy = rescaled(call.inputs[0])
             return lambda x, **kwargs: step(copy(x), **kwargs)
@@ -227,7 +225,7 @@ class _Steps:
         if own is None:
             return quantize
         others = [
-            _shared_quantizer(self._graph, reader) if _is_joining(reader) else None
+            shared_quantizer(self._graph, reader) if is_joining(reader) else None
             for reader in self._graph.consumers(tensor)
         ]
         first, second, *rest = (None if q is None else q.parameters() for q in (own, shared, *others))
@@ -236,7 +234,7 @@ class _Steps:
         # Without the copy, the kernel before would round to the shared scale alone, not to its own before; and between
         # the parts from which Keras selects by a mask, the converter would requantize several times. Of other parts,
         # the converter requantizes each once.
-        copy, is_alone = rescaled(tensor), not _is_of_a_kernel(own.scheme.fixed) and all(x == second for x in rest)
+        copy, is_alone = rescaled(tensor), not is_of_a_kernel(own.scheme.fixed) and all(x == second for x in rest)
         return lambda x: quantize(copy(x)) if is_alone or keras_mask(x) is not None else x
 
     def _affine(self, call: Call) -> Affine | None:
@@ -306,99 +304,10 @@ def _reshape(shape: tuple[int | None, ...]) -> Step:
     return lambda x, **kwargs: keras.ops.reshape(x, (-1, *shape[1:]))
 
 
-def quantizer_of(tensor: Tensor) -> ActivationQuantizer | None:
-    """The quantizer of `tensor`, or of the tensor whose elements it moves; `None` if it is not quantized."""
-    call = tensor.producer
-    if call is None:
-        return None
-    if isinstance(call.operation, ActivationQuantizer):
-        return call.operation
-    own = getattr(call.operation, "output_quantizer", None)
-    return quantizer_of(call.inputs[0]) if own is None and _is_moving(call) else own
-
-
-def _is_moving(call: Call) -> bool:
-    """Whether every value of the outputs is a value of the only input, or zero."""
-    if len(call.inputs) != 1:
-        return False
-    call = _unwrapped(call)
-    return Trait.MOVES_DATA in traits(call) or is_one_of(call, _KEEPING_VALUES)
-
-
-def _is_of_a_kernel(fixed: tuple[float, float] | None) -> bool:
-    """Whether a scale that is not of the data is the only one that a kernel writes, so that the converter keeps it."""
-    return fixed is not None and fixed != RULES.fixed_ranges[Activation.HARD_SIGMOID]
-
-
-def is_own_code(call: Call) -> bool:
-    """Whether a layer computes what code of the user says, whose operators this package does not know."""
-    layer = inner_layer(call.operation)
-    return call.is_layer and (isinstance(layer, keras.layers.Lambda) or not is_of_keras(type(layer)))
-
-
-def _is_joining(call: Call) -> bool:
-    return bool(traits(_unwrapped(call)) & (Trait.JOINS | Trait.SELECTS))
-
-
-def _output_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | None:
-    """The quantizer of the output of a call: its own, or the only reader."""
-    if (own := getattr(call.operation, "output_quantizer", None)) is not None:
-        return own
-    reader = graph.only_reader(call.outputs[0])
-    return reader.operation if reader is not None and isinstance(reader.operation, ActivationQuantizer) else None
-
-
-def _shared_quantizer(graph: LayerGraph, call: Call) -> ActivationQuantizer | None:
-    """The quantizer of the output of a concatenation. Other concatenations and moves may be before it."""
-    quantizers = activation_quantizers(call.operation)
-    if quantizers:
-        return quantizers[-1] if quantizers[-1] is getattr(call.operation, "output_quantizer", quantizers[-1]) else None
-    reader = graph.only_reader(call.outputs[0])
-    if reader is None:
-        return None
-    if isinstance(reader.operation, ActivationQuantizer):
-        return reader.operation
-    inputs = getattr(reader.operation, "input_quantizers", [])
-    if any(inputs):
-        return inputs[reader.inputs.index(call.outputs[0])]
-    return _shared_quantizer(graph, reader) if _is_moving(reader) or _is_joining(reader) else None
-
-
-def _is_taken_in(graph: LayerGraph, call: Call) -> bool:
-    """Whether the converter fuses the activation of `call` into the operator before it."""
-    activation = activation_of(inner_layer(call.operation))
-    if activation not in FUSION.activations:
-        return False
-    source: Call | None = call
-    alone = True
-    while source is not None and (source is call or _is_transparent(source)):
-        (tensor,) = source.inputs
-        readers = graph.consumers(tensor)
-        # The converter merges equal activations of the same tensor.
-        equal = all(activation_of(inner_layer(reader.operation)) is activation for reader in readers)
-        alone &= (equal if source is call else len(readers) == 1) and not graph.is_output(tensor)
-        source = tensor.producer
-    if source is None:
-        return False
-    source = _unwrapped(source)
-    if not alone and not is_one_of(source, _COMPUTED_AGAIN):
-        return False
-    moves = Trait.MOVES_DATA in traits(source) and not is_one_of(source, _POOLING)
-    return not moves and not is_one_of(source, _NOT_ACTIVATED)
-
-
-def _unwrapped(call: Call) -> Call:
-    return replace(call, operation=inner_layer(call.operation))
-
-
 def _each(functions: list[Step], outputs: Any) -> Any:
     """The outputs of a call, each after a function."""
     flat = [function(y) for function, y in zip(functions, tree.flatten(outputs), strict=True)]
     return tree.pack_sequence_as(outputs, flat)
-
-
-def _is_transparent(call: Call) -> bool:
-    return isinstance(call.operation, ActivationQuantizer) or is_identity(call)
 
 
 def _joined(step: Step, parts: list[Callable[[Any], Any]]) -> Step:

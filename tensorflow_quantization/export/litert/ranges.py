@@ -7,7 +7,7 @@ inputs, LiteRT computes other integers, and from a ratio of 2**19 on it aborts t
 from __future__ import annotations
 
 from tensorflow_quantization.export.errors import ExportError
-from tensorflow_quantization.export.litert.function import quantizer_of
+from tensorflow_quantization.export.litert.calls import quantizer_of
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.op_traits import is_one_of
 from tensorflow_quantization.quantizers import ActivationQuantizer
