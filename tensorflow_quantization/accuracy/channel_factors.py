@@ -16,7 +16,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tensorflow_quantization.model.activations import Activation, activation_of, own_activation
+from tensorflow_quantization.model.activations import Activation, activation_of, is_relu, own_activation
 from tensorflow_quantization.model.equation import Equation
 from tensorflow_quantization.model.fusion import channel_axis
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
@@ -135,10 +135,10 @@ def _follow(graph: LayerGraph, source: Call, axis: int) -> Rescaling | None:
 def _keeps_factors(call: Call) -> bool:
     if Trait.KEEPS_CHANNEL_FACTORS in traits(call):
         return True
-    layer, activation = call.operation, activation_of(call.operation)
-    if isinstance(layer, keras.layers.ReLU):
+    layer: Any = call.operation
+    if is_relu(layer):
         return layer.max_value is None and not layer.threshold
-    return activation in _HOMOGENEOUS
+    return activation_of(layer) in _HOMOGENEOUS
 
 
 def _can_multiply(call: Call, tensor: Tensor, axis: int) -> bool:

@@ -76,11 +76,16 @@ def activation_of(operation: keras.Operation) -> Activation | None:
     """Returns the activation that a layer or operation consists of; `None` if it computes something else."""
     if isinstance(operation, keras.layers.Activation):
         return _read(operation.activation)
-    if isinstance(operation, keras.layers.ReLU):
+    if is_relu(operation):
         if operation.negative_slope or operation.threshold:
             return Activation.LEAKY_RELU
         return {None: Activation.RELU, 6.0: Activation.RELU6}.get(operation.max_value, Activation.OTHER)
     return _of_class(operation.__class__)
+
+
+def is_relu(operation: keras.Operation) -> bool:
+    """Returns whether this is a `ReLU` layer, or the operation of `keras.activations.relu`, with the same arguments."""
+    return any(base.__name__ == "ReLU" and is_of_keras(base) for base in operation.__class__.__mro__)
 
 
 @cache

@@ -18,8 +18,12 @@ from keras import tree
 from tensorflow_quantization.model.functional import as_functional
 from tensorflow_quantization.model.keras_classes import class_names_in_spec, keras_class_names
 from tensorflow_quantization.model.keras_internals import nodes_in_order, origin
+from tensorflow_quantization.model.own_weights import OwnWeight
 from tensorflow_quantization.model.sizes import Sized, essence
 from tensorflow_quantization.text.messages import did_you_mean, is_path
+
+#: Operations of `keras.ops` that combine a tensor with a constant, element by element.
+_ELEMENTWISE = frozenset({"Add", "Divide", "Maximum", "Minimum", "Multiply", "Subtract", "TrueDivide"})
 
 
 @dataclass(eq=False)
@@ -105,14 +109,17 @@ class Call:
 
     @property
     def arguments(self) -> dict[str, list[Tensor]]:
-        """The operands by the parameter of `call` that takes them, in the order of the call; no masks and sizes."""
+        """The operands by the parameter of `call` that takes them, in the order of the call.
+
+        Masks, sizes, and weights that are an operand of an elementwise operation are none: these are like constants.
+        """
         bound = inspect.signature(self.operation.call).bind(*self.args, **self.kwargs)
         given = bound.arguments
         for parameter in bound.signature.parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:
                 given.update(given.pop(parameter.name, {}))
         named = {
-            name: [x for x in tree.flatten(argument) if isinstance(x, Tensor)]
+            name: [x for x in tree.flatten(argument) if isinstance(x, Tensor) and not self.has_constant(x)]
             for name, argument in given.items()
             if not name.endswith("mask") and not (name == "sizes" and isinstance(self.operation, Sized))
         }
@@ -122,6 +129,15 @@ class Call:
     def operands(self) -> list[Tensor]:
         """The operands, the tensors of `arguments`, as one list."""
         return [tensor for tensors in self.arguments.values() for tensor in tensors]
+
+    def has_constant(self, tensor: Tensor) -> bool:
+        """Whether an input is a weight that an elementwise operation combines with another tensor, like a constant."""
+        elementwise = not self.is_layer and self.class_name in _ELEMENTWISE
+        return elementwise and _is_weight(tensor) and not all(map(_is_weight, self.inputs))
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    return tensor.producer is not None and isinstance(tensor.producer.operation, OwnWeight)
 
 
 class LayerGraph:

@@ -164,6 +164,14 @@ def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     return [*layer._trainable_variables, *layer._non_trainable_variables]
 
 
+def is_autocast(variable: keras.Variable) -> bool:
+    """Returns whether code that reads a variable gets it in the compute dtype of the layer.
+
+    Why: a layer that stands for the variable returns what the code got. A public `Variable.autocast` would do.
+    """
+    return variable._autocast
+
+
 def built_shapes(layer: keras.layers.Layer) -> dict[str, Any] | None:
     """Returns the shapes that a layer or model was built with, by parameter of `build`; `None` if it is not built.
 

@@ -18,6 +18,7 @@ from keras import tree
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.keras_internals import BroadcastToOperation, ReshapeOperation
+from tensorflow_quantization.model.own_weights import OwnWeights
 from tensorflow_quantization.model.sizes import Place, Positions, Size, Sized, find_formula, sizes_in
 from tensorflow_quantization.model.tracing import UntraceableError, trace_call
 from tensorflow_quantization.text.warn import converting
@@ -36,13 +37,18 @@ Shapes = list[tuple[int, ...]]
 
 
 def trace_with_sizes(
-    call: Call, training: bool | None = False, scope: keras.StatelessScope | None = None
+    call: Call,
+    training: bool | None = False,
+    scope: keras.StatelessScope | None = None,
+    weights: OwnWeights | None = None,
+    others: Sequence[Sequence[Sequence[int | None]]] = (),
 ) -> tuple[LayerGraph, list[int]]:
     """Returns what `trace_call` returns, with operations that compute the sizes that the layer's code reads.
 
     Args:
         call: the call of a layer.
-        training, scope: see `trace_call`.
+        training, scope, weights: see `trace_call`.
+        others: shapes of `call.inputs` for which the graph must be right, too; `None` for any size. Default none.
 
     Raises:
         UntraceableError: a size has no formula, or an operation cannot get it at run time.
@@ -50,18 +56,19 @@ def trace_with_sizes(
     """
 
     def trace(shapes: Shapes | None = None) -> tuple[LayerGraph, list[int]]:
-        return trace_call(call, training, scope, shapes)
+        return trace_call(call, training, scope, shapes, weights)
 
     plain = None
     with contextlib.suppress(Exception):  # the code of the layer may raise anything, for `None` in a shape
         plain = trace()
     error: Exception | None = None
-    for first, *others in _samples([t.shape for t in call.inputs]):
+    for first, *rest in _samples([t.shape for t in call.inputs]):
         try:
             sample, positions = trace(first)
-            if plain is not None and not _differ(plain[0], sample):
+            graphs = [sample, *(trace(_filled(shapes, first))[0] for shapes in others)]
+            if plain is not None and not any(_differ(plain[0], graph) for graph in graphs):
                 return plain
-            graphs = [sample, *(trace(shapes)[0] for shapes in others)]
+            graphs += [trace(shapes)[0] for shapes in rest]
         except UntraceableError:
             raise
         except Exception as raised:  # the layer may take only other sizes
@@ -74,8 +81,17 @@ def trace_with_sizes(
     return plain
 
 
+def _filled(shapes: Sequence[Sequence[int | None]], sample: Shapes) -> Shapes:
+    """Shapes with the sizes of a sample in the place of unknown sizes."""
+    pairs = zip(shapes, sample, strict=True)
+    return [tuple(s if d is None else d for d, s in zip(shape, known, strict=True)) for shape, known in pairs]
+
+
 def _differ(plain: LayerGraph, sample: LayerGraph) -> bool:
-    """Whether the code of a layer read a size: a number that it had in the sample was not known without."""
+    """Whether the code of a layer read a size.
+
+    If so, it did something else in the sample, or had a number there that was not known without.
+    """
     if len(plain.calls) != len(sample.calls):
         return True
     found: list[bool] = []
@@ -85,10 +101,19 @@ def _differ(plain: LayerGraph, sample: LayerGraph) -> bool:
             found.append(not _equal(values))
 
     for calls in zip(plain.calls, sample.calls, strict=True):
+        if not _same_operation([c.operation for c in calls]):
+            return True
         sizes_in([(c.args, c.kwargs) for c in calls], (), note)
         if not calls[0].is_layer:
             sizes_in([_attributes(c.operation) for c in calls], (), note)
     return any(found)
+
+
+def _same_operation(operations: Sequence[keras.Operation]) -> bool:
+    """Whether the samples call the same layer, or operations of one class."""
+    first = operations[0]
+    is_layer = isinstance(first, keras.layers.Layer)
+    return all(type(o) is type(first) and not (is_layer and o is not first) for o in operations)
 
 
 def _attributes(operation: keras.Operation) -> dict[str, Any]:
@@ -188,7 +213,7 @@ class _Merger:
     def _merge(self, calls: Sequence[Call]) -> None:
         call = calls[0]
         operations = [c.operation for c in calls]
-        if any(type(o) is not type(operations[0]) or (call.is_layer and o is not operations[0]) for o in operations):
+        if not _same_operation(operations):
             raise UntraceableError("it computes something else for other sizes")
         places: list[Place] = []
         sizes: list[Tensor] = []

@@ -16,6 +16,7 @@ from keras import tree
 from tensorflow_quantization.model.functional import names_of_its_own
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.model.keras_internals import calling, global_random_state, removing_nodes
+from tensorflow_quantization.model.own_weights import OwnWeights
 from tensorflow_quantization.text.messages import error_in_one_line
 
 
@@ -37,6 +38,7 @@ def trace_call(
     training: bool | None = False,
     scope: keras.StatelessScope | None = None,
     shapes: Sequence[tuple[int | None, ...]] | None = None,
+    weights: OwnWeights | None = None,
 ) -> tuple[LayerGraph, list[int]]:
     """Returns the graph of a layer's `call`, and the indices of the inputs that it reads.
 
@@ -45,6 +47,7 @@ def trace_call(
         training: the `training` argument of the layer and its sublayers; `None` leaves it open. Default `False`.
         scope: see `trace_layer`.
         shapes: a shape for each of `call.inputs`; default `None`, their own shapes.
+        weights: what the code of the layer gets as symbolic tensors; default `None`, its inputs only.
 
     Returns:
         (graph, indices): input i of the graph is `call.inputs[indices[i]]`.
@@ -66,7 +69,12 @@ def trace_call(
     if "training" in layer.call_signature_parameters:
         kwargs["training"] = training
     inputs = list(known.values())
-    traced = trace_layer(layer, lambda: layer.call(*args, **kwargs), inputs, f"{call.path}/", training, scope)
+
+    def compute() -> Any:
+        with weights.as_tensors(inputs[0]) if weights else contextlib.nullcontext():
+            return layer.call(*args, **kwargs)
+
+    traced = trace_layer(layer, compute, inputs, f"{call.path}/", training, scope)
     positions = {key: i for i, key in reversed(list(enumerate(map(id, call.inputs))))}
     return traced, [positions[key] for key in known]
 

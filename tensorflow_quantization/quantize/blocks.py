@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -17,11 +17,14 @@ from keras import tree
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.model.keras_classes import is_of_keras
 from tensorflow_quantization.model.keras_internals import own_variables, sublayers
+from tensorflow_quantization.model.own_weights import OwnWeights
 from tensorflow_quantization.model.sampling import trace_with_sizes
 from tensorflow_quantization.model.tracing import UntraceableError, reason_of
 from tensorflow_quantization.quantize.plan import QuantizationPlan
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, find_wrapper
+
+Shape = tuple[int | None, ...]
 
 
 @dataclass
@@ -146,18 +149,18 @@ def _open(calls: list[Call]) -> tuple[Block, LayerGraph]:
         UntraceableError: a model of its layers would not compute the same.
         Exception: whatever the code of the layer raises.
     """
-    call, layer = calls[0], _checked(calls)
-    explicit = call.kwargs.get("training")
-    inner, positions = _trace(call, explicit)
-    if explicit is None and "training" in layer.call_signature_parameters:
-        while_training, _ = _trace(call, True)
-        if _structure(while_training) != _structure(inner):
-            raise UntraceableError("it computes something else in training")
-    _check_inner(layer, inner)
+    layer = _checked(calls)
+    try:
+        inner, positions = _traced(calls, OwnWeights(layer))
+    except Exception:  # the code may call a layer on a constant
+        with_constants = OwnWeights(layer, constants=True)
+        if len(with_constants.layers) == len(own_variables(layer)):
+            raise
+        inner, positions = _traced(calls, with_constants)
     inner.model = layer
     if len(inner.inputs) == 1:
         (inner.input_structure,) = inner.inputs
-    block = Block(call.path, [(c, c.args, c.kwargs, c.inputs) for c in calls])
+    block = Block(calls[0].path, [(c, c.args, c.kwargs, c.inputs) for c in calls])
     for c in calls:
         c.inputs = [c.inputs[i] for i in positions]
         c.args, c.kwargs = (c.inputs[0] if len(c.inputs) == 1 else c.inputs,), {}
@@ -172,14 +175,12 @@ def _checked(calls: list[Call]) -> Any:
         UntraceableError: an attribute of the layer, or the way it is called, forbids opening it.
     """
     layer: Any = calls[0].operation
-    for variable in own_variables(layer):
-        raise UntraceableError(f"it has its own weight {variable.name!r}")
     if layer.activity_regularizer is not None:
         raise UntraceableError("it has an activity regularizer")
     if type(layer).compute_mask is not keras.layers.Layer.compute_mask:
         raise UntraceableError("it overrides compute_mask")
     if len({_signature(call) for call in calls}) > 1:
-        raise UntraceableError("its calls differ in arguments, shapes or dtypes")
+        raise UntraceableError("its calls differ in arguments, ranks or dtypes")
     for tensor in calls[0].inputs:
         if layer.autocast and keras.backend.is_float_dtype(tensor.dtype) and tensor.dtype != layer.compute_dtype:
             raise UntraceableError(f"it casts its inputs from {tensor.dtype} to {layer.compute_dtype}")
@@ -187,17 +188,51 @@ def _checked(calls: list[Call]) -> Any:
 
 
 def _signature(call: Call) -> str:
-    """The arguments of a call as text, with the shape and dtype of each tensor."""
-    return repr(substitute((call.args, call.kwargs), lambda t: (t.shape, t.dtype)))
+    """The arguments of a call as text, with the rank and dtype of each tensor."""
+    return repr(substitute((call.args, call.kwargs), lambda t: (len(t.shape), t.dtype)))
 
 
-def _trace(call: Call, training: bool | None) -> tuple[LayerGraph, list[int]]:
-    """The graph of a block, and for each of its inputs the index among the inputs of the call."""
-    scope = _WatchingScope()
-    traced = trace_with_sizes(call, training, scope)
-    if scope.read:
-        raise UntraceableError(f"its code reads the variable {scope.read[0]!r}")
-    return traced
+def _general(calls: list[Call], shapes: set[tuple[Shape, ...]]) -> Call:
+    """The first of the calls, with inputs of all shapes: an axis in which these differ is unknown."""
+    first = calls[0]
+    if len(shapes) == 1:
+        return first
+    sizes = [[set(axis) for axis in zip(*of_input, strict=True)] for of_input in zip(*shapes, strict=True)]
+    known = {
+        id(t): replace(t, shape=tuple(axis.pop() if len(axis) == 1 else None for axis in axes))
+        for t, axes in zip(first.inputs, sizes, strict=True)
+    }
+    args, kwargs = substitute((first.args, first.kwargs), lambda t: known[id(t)])
+    return replace(first, args=args, kwargs=kwargs, inputs=[known[id(t)] for t in first.inputs])
+
+
+def _traced(calls: list[Call], weights: OwnWeights) -> tuple[LayerGraph, list[int]]:
+    """The graph of a block, and for each of its inputs the index among the inputs of a call.
+
+    Raises:
+        UntraceableError: a model of its layers would not compute the same.
+        Exception: whatever the code of the layer raises.
+    """
+    shapes = {tuple(t.shape for t in call.inputs) for call in calls}
+    call = _general(calls, shapes)
+    others = list(shapes) if len(shapes) > 1 else []
+
+    def trace(training: bool | None) -> tuple[LayerGraph, list[int]]:
+        scope = _WatchingScope()
+        traced = trace_with_sizes(call, training, scope, weights, others)
+        if scope.read:
+            raise UntraceableError(f"its code reads the variable {scope.read[0]!r}")
+        return traced
+
+    layer: Any = call.operation
+    explicit = call.kwargs.get("training")
+    inner, positions = trace(explicit)
+    if explicit is None and "training" in layer.call_signature_parameters:
+        while_training, _ = trace(True)
+        if _structure(while_training) != _structure(inner):
+            raise UntraceableError("it computes something else in training")
+    _check_inner(layer, inner)
+    return inner, positions
 
 
 def _structure(graph: LayerGraph) -> tuple[Any, ...]:

@@ -13,6 +13,7 @@ from tensorflow_quantization.model.fusion import folded_into
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.keras_classes import is_of_keras, is_of_package
 from tensorflow_quantization.model.op_traits import Trait, traits
+from tensorflow_quantization.model.own_weights import OwnWeight
 from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
 from tensorflow_quantization.quantize.shared_tensors import SharedTensors, is_off, settle
 from tensorflow_quantization.quantize.spec import LayerConfig, QuantizationSpec, SpecIndex
@@ -217,6 +218,8 @@ def _decide(
         wished = _wished(call, entry, wrapper, placed, shared, target)
         reason = _wished_reason(call, entry, wished, f"your {wrapper.__name__}")
         return replace(layer, placement=wished, reason=reason, wrapper=wrapper)
+    if isinstance(call.operation, OwnWeight):
+        return replace(layer, reason=Reason(ReasonCode.OWN_WEIGHT, "a weight that the code of the layer reads"))
     if (product := folded_into(graph, call)) is not None:
         return replace(layer, reason=_folded(decided[product.path]))
     if placed.reason:

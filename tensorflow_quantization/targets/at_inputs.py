@@ -64,7 +64,7 @@ def _all_quantize(graph: LayerGraph, tensor: Tensor, placements: Mapping[str, Pl
                 return False
         else:
             quantized = placements.get(reader.path, Placement()).inputs
-            if any(source is tensor and index not in quantized for index, source in enumerate(reader.inputs)):
+            if any(source is tensor and index not in quantized for index, source in enumerate(reader.operands)):
                 return False
     return True
 

@@ -78,10 +78,10 @@ class KernelRules:
         if activation in self.activations or self.multiplies_activations(call):
             return True
         if Trait.DIVIDES in traits(call):
-            return self.constant_operands and len(call.inputs) == 1 and call.args[0] is call.inputs[0]
-        if len(call.inputs) > 2 and is_one_of(call, self.pairs):
+            return self.constant_operands and len(call.operands) == 1 and call.args[0] is call.operands[0]
+        if len(call.operands) > 2 and is_one_of(call, self.pairs):
             return False
-        if not call.is_layer and Trait.MERGES in traits(call) and len(call.inputs) < 2:
+        if not call.is_layer and Trait.MERGES in traits(call) and len(call.operands) < 2:
             return self.constant_operands
         return is_one_of(call, self.weighted | self.unweighted)
 

@@ -28,6 +28,7 @@ class ReasonCode(StrEnum):
     SWITCHED_OFF = "switched_off"  # by the spec or a case
     NO_WRAPPER = "no_wrapper"  # nothing can quantize its class
     NOT_A_LAYER = "not_a_layer"  # an operation of keras.ops
+    OWN_WEIGHT = "own_weight"  # a weight that the code of a custom layer reads
     NOT_FLOAT = "not_float"  # its input is not float
     CLOSED_BLOCK = "closed_block"  # a custom layer made of layers that is not opened
     UNKNOWN = "unknown"  # a model whose plan was not stored

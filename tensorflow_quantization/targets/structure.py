@@ -20,7 +20,7 @@ def residual_inputs(graph: LayerGraph, call: Call) -> list[int]:
     if Trait.ADDS not in traits(call):
         return []
     fused = fused_sum_operand(graph, call)
-    return [index for index, tensor in enumerate(call.inputs) if tensor is not fused]
+    return [index for index, tensor in enumerate(call.operands) if tensor is not fused]
 
 
 def unfolded_normalization_input(graph: LayerGraph, call: Call) -> list[int]:
@@ -35,7 +35,7 @@ def max_pooling_input(graph: LayerGraph, call: Call) -> list[int]:
 
 def multiply_inputs(graph: LayerGraph, call: Call) -> list[int]:
     """All inputs of a Multiply: in squeeze-and-excitation, the feature map and its gate."""
-    return list(range(len(call.inputs))) if is_one_of(call, ("Multiply",)) else []
+    return list(range(len(call.operands))) if is_one_of(call, ("Multiply",)) else []
 
 
 def first_of(*rules: StructureRule) -> StructureRule:

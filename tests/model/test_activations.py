@@ -25,7 +25,16 @@ def test_activation_of_a_layer(layer, activation):
 
 
 @pytest.mark.parametrize(
-    ("operation", "activation"), [(ops.relu, Activation.RELU), (ops.tanh, Activation.TANH), (ops.abs, None)]
+    ("operation", "activation"),
+    [
+        (ops.relu, Activation.RELU),
+        (ops.tanh, Activation.TANH),
+        (ops.abs, None),
+        (keras.activations.relu, Activation.RELU),
+        (lambda x: keras.activations.relu(x, max_value=6.0), Activation.RELU6),
+        (lambda x: keras.activations.relu(x, negative_slope=0.1), Activation.LEAKY_RELU),
+        (lambda x: keras.activations.relu(x, max_value=3.0), Activation.OTHER),
+    ],
 )
 def test_activation_of_an_operation(operation, activation):
     inputs = keras.Input((4,))

@@ -10,7 +10,7 @@ from tensorflow_quantization.export.litert.affine import inner_layer
 from tensorflow_quantization.model.activations import Activation, activation_of
 from tensorflow_quantization.model.fusion import is_identity
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
-from tensorflow_quantization.model.keras_classes import is_of_keras
+from tensorflow_quantization.model.keras_classes import is_of_keras, is_of_package
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.litert import FUSION, RULES
@@ -53,7 +53,8 @@ def is_of_a_kernel(fixed: tuple[float, float] | None) -> bool:
 def is_own_code(call: Call) -> bool:
     """Whether a layer computes what code of the user says, whose operators this package does not know."""
     layer = inner_layer(call.operation)
-    return call.is_layer and (isinstance(layer, keras.layers.Lambda) or not is_of_keras(type(layer)))
+    known = is_of_keras(type(layer)) or is_of_package(type(layer))
+    return call.is_layer and (isinstance(layer, keras.layers.Lambda) or not known)
 
 
 def is_joining(call: Call) -> bool:

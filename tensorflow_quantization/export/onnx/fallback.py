@@ -150,6 +150,7 @@ def _inline(e: Emission, inner: ir.Graph, inputs: list[ir.Value]) -> list[ir.Val
     """Move the nodes and constants of `inner` into the graph, under the name of the layer; return its outputs."""
     builder = e.builder
     outputs = list(inner.outputs)
+    inner.outputs.clear()  # an output may be a constant, and belongs to one graph
     # tf2onnx removes inputs that nothing reads, so look inputs up by name.
     by_name = dict(zip((f"x{i}" for i in range(len(inputs))), inputs, strict=True))
     for value in list(inner.inputs):
@@ -159,7 +160,6 @@ def _inline(e: Emission, inner: ir.Graph, inputs: list[ir.Value]) -> list[ir.Val
         value.name = builder.unique(f"{e.path}/{_last(name)}")
         builder.graph.register_initializer(value)
     results = [by_name.get((y.name or "").split(":")[0], y) if y.is_graph_input() else y for y in outputs]
-    inner.outputs.clear()
     for node in list(inner):
         inner.remove(node)
         node.name = builder.unique(f"{e.path}/{_last(node.name or node.op_type)}")

@@ -196,6 +196,13 @@ def _has_channels_first(graph: LayerGraph) -> bool:
     return formats == {"channels_first"}
 
 
+def _as_operand(call: Call, argument: Any, value: Any) -> Any:
+    """What an emitter gets for an argument of a call: for a weight that is like a constant, its variable."""
+    if isinstance(argument, Tensor) and argument.producer is not None and call.has_constant(argument):
+        return argument.producer.operation.value
+    return value
+
+
 def _emit(
     lowered: Lowered, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], masks: Masks
 ) -> Value | list[Value]:
@@ -209,6 +216,7 @@ def _emit(
     if entry is None:
         return convert_call(emission, call, inputs)
     found = masks.arguments(call)
+    args = tuple(_as_operand(call, x, value) for x, value in zip(call.args, args, strict=True))
     args, kwargs = emission.arrange_inputs(entry, call.operation, args, {**kwargs, **found})
     try:
         result = emission.run(entry, args, kwargs)

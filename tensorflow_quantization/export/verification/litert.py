@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorflow_quantization.export.errors import VerificationError
-from tensorflow_quantization.export.litert.calls import is_own_code
+from tensorflow_quantization.export.litert.calls import is_own_code, quantizer_of
 from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.file import is_integer
 from tensorflow_quantization.export.litert.function import make_function
@@ -210,6 +210,14 @@ def _integers(
     wanted = np.clip(exact / scale + zero_point, limits.min, limits.max)
     distance = float(np.abs(found - wanted).max(initial=0.0))
     unequal = float(np.mean(found != np.round(wanted))) if exact.size else 0.0
-    own = 0.5 * _OWN_STEP / float(np.min(scale)) if is_own_code(call) else 0.0
+    own = 0.5 * _OWN_STEP / float(np.min(scale)) * _own_codes(call)
     agreement.tensors.append(Compared(call.path, distance, unequal, ONE_QUANTUM + own))
     return found
+
+
+def _own_codes(call: Call) -> int:
+    """How many layers of the user's code compute the output of a call in a row, each with LiteRT's own rounding."""
+    if not is_own_code(call):
+        return 0
+    before = [x.producer for x in call.inputs if x.producer is not None and quantizer_of(x) is None]
+    return 1 + max(map(_own_codes, before), default=0)

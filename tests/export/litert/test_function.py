@@ -1,8 +1,9 @@
 import keras
 import numpy as np
 import pytest
+from blocks_with_weights import IMAGES, detector, transformer
 from keras import layers, ops
-from litert_files import assert_agrees, functional, quantized
+from litert_files import assert_agrees, functional, kinds, quantized
 from small_models import data_for, randomize
 
 from tensorflow_quantization.export.litert import export_litert
@@ -186,3 +187,18 @@ def test_states_of_recurrent_layers_have_no_scale(tmp_path, name, masked):
     path = export_litert(model, tmp_path / "m.tflite", verify_with=data)
     found = run_file(path.read_bytes(), LayerGraph.trace(model), [data])["output_0"]
     np.testing.assert_allclose(found, model.predict(data, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [detector, transformer])
+def test_blocks_with_weights_of_their_own_and_of_several_sizes(tmp_path, model):
+    export_litert(quantized(model(), IMAGES), tmp_path / "m.tflite", verify_with=IMAGES)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"max_value": 6.0}, {"negative_slope": 0.1}])
+def test_relu_as_a_function_is_fused_like_the_layer(tmp_path, arguments):
+    def relu(x):
+        return keras.activations.relu(x, **arguments)
+
+    model = quantized(functional(_conv, relu, _conv))
+    export_litert(model, tmp_path / "m.tflite", verify_with=data_for(model))
+    assert "RELU" not in kinds(tmp_path / "m.tflite")

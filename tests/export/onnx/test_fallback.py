@@ -90,6 +90,27 @@ def test_tensors_that_a_layer_holds(tmp_path):
     assert_agrees(model, tmp_path / "m.onnx", [np.random.default_rng(0).normal(size=(4, 5, 3)).astype("float32")])
 
 
+class Constant(layers.Layer):
+    """Returns a weight, which is an output of the converted graph."""
+
+    def build(self, input_shape):
+        self.bias = self.add_weight(name="bias", shape=(1, 4))
+
+    def call(self, inputs):
+        import tensorflow as tf
+
+        return tf.identity(self.bias)
+
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor((1, 4))
+
+
+@needs_tf2onnx
+def test_a_weight_that_is_the_output(tmp_path):
+    inputs = keras.Input((4,))
+    assert_agrees(randomize(keras.Model(inputs, inputs + Constant()(inputs))), tmp_path / "m.onnx")
+
+
 @needs_tf2onnx
 def test_lambda(tmp_path):
     inputs = keras.Input((4,))

@@ -63,6 +63,19 @@ def test_a_model_whose_batch_is_one(tmp_path):
     export_litert(quantized, tmp_path / "m.tflite", verify_with=x)
 
 
+def test_each_layer_of_own_code_in_a_row_rounds_to_a_scale_of_its_own(tmp_path):
+    """Between the two, nothing is quantized in Keras, but LiteRT rounds to 1/128, many steps of the narrow output."""
+    inputs = keras.Input((8,))
+    x = inputs
+    for _ in range(2):
+        x = keras.layers.Lambda(keras.ops.tanh)(x)
+    model = small_models.randomize(keras.Model(inputs, keras.layers.Dense(4)(x)))
+    data = np.random.default_rng(0).uniform(0.2, 0.4, (2000, 8)).astype("float32")
+    export_litert(
+        calibrate(quantize_model(model, target="litert"), data, verbose=0), tmp_path / "m.tflite", verify_with=data
+    )
+
+
 def test_litert_that_is_not_installed_is_named_before_any_work(tmp_path, quantized, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
     with pytest.raises(ImportError, match=r"tensorflow-quantization\[litert\]"):
