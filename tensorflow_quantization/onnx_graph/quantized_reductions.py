@@ -145,8 +145,8 @@ def _is_product(value: ir.Value | None) -> bool:
     shift = constant_of(last) if last is not None and last.op_type in ("Add", "Sub") else None
     if node is None or (shift is not None and shift.any()):
         return False
-    data, weights = (producer(operand(node, index)) for index in (0, 1))
-    return is_dequantize(data) and is_dequantize(weights) and constant(operand(weights, 0)) is not None
+    data, weights = source_of(operand(node, 0)), producer(operand(node, 1))
+    return data is not None and is_dequantize(weights) and constant(operand(weights, 0)) is not None
 
 
 def _multiplies(node: ir.Node) -> bool:

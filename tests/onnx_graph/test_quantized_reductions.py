@@ -23,12 +23,16 @@ def signed(f, x):
     return quantize(f, x, 0, np.int8)
 
 
-def product(f, x):
-    """Integers times integers; weights so small that sums do not saturate on a processor without VNNI."""
+def product(f, x, moved=lambda f, x: x):
+    """Integers, moved, times integers; weights so small that sums do not saturate on a processor without VNNI."""
     weights = f.rng.integers(-60, 60, (4, 4)).astype("int8")
     constants = weights, (numbers(4) / 100).astype("float32"), np.zeros(4, "int8")
     weights = f.op("DequantizeLinear", *map(f.constant, constants), axis=1)
-    return f.op("MatMul", f.pair(x, 0.03, 128), weights)
+    return f.op("MatMul", moved(f, f.pair(x, 0.03, 128)), weights)
+
+
+def of_moved(moved):
+    return lambda f, x: product(f, x, moved)
 
 
 def silu(f, x):
@@ -96,6 +100,9 @@ WRONG = {
     "mean-of-max": (product, reduce("ReduceMax", 1, keepdims=0), reduce("ReduceMean", 1, keepdims=0), quantize),
     "mul-mean": (product, op("Mul", (4,)), mean, quantize),
     "mul-add-mean": (product, op("Mul", ()), op("Add", (4,)), mean, quantize),
+    "mean-of-moved": (of_moved(shaped("Reshape", 0, 36, 4)), reduce("ReduceMean", 1, keepdims=0), quantize),
+    "mean-of-turned": (of_moved(lambda f, x: f.op("Transpose", x, perm=[0, 2, 1, 3])), mean, quantize),
+    "mean-of-parts": (of_moved(lambda f, x: f.op("Slice", x, f.ints(1), f.ints(5), f.ints(1))), mean, quantize),
     "transposed": (product, lambda f, x: f.op("Transpose", x, perm=[0, 2, 1, 3]), mean, quantize),
 }
 RIGHT = {
