@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import keras
-
 from tensorflow_quantization.export.litert.affine import inner_layer
+from tensorflow_quantization.export.litert.own_code import code_moves
 from tensorflow_quantization.model.activations import Activation, activation_of
 from tensorflow_quantization.model.fusion import is_identity
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
-from tensorflow_quantization.model.keras_classes import is_of_keras, is_of_package
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.litert import FUSION, RULES
@@ -41,20 +39,13 @@ def is_moving(call: Call) -> bool:
     """Whether every value of the outputs is a value of the only input, or zero."""
     if len(call.inputs) != 1:
         return False
-    call = inner_call(call)
-    return Trait.MOVES_DATA in traits(call) or is_one_of(call, _KEEPING_VALUES)
+    inner = inner_call(call)
+    return Trait.MOVES_DATA in traits(inner) or is_one_of(inner, _KEEPING_VALUES) or code_moves(call)
 
 
 def is_of_a_kernel(fixed: tuple[float, float] | None) -> bool:
     """Whether a scale that is not of the data is the only one that a kernel writes, so that the converter keeps it."""
     return fixed is not None and fixed != RULES.fixed_ranges[Activation.HARD_SIGMOID]
-
-
-def is_own_code(call: Call) -> bool:
-    """Whether a layer computes what code of the user says, whose operators this package does not know."""
-    layer = inner_layer(call.operation)
-    known = is_of_keras(type(layer)) or is_of_package(type(layer))
-    return call.is_layer and (isinstance(layer, keras.layers.Lambda) or not known)
 
 
 def is_joining(call: Call) -> bool:

@@ -23,7 +23,6 @@ from tensorflow_quantization.export.litert.calls import (
     is_joining,
     is_moving,
     is_of_a_kernel,
-    is_own_code,
     is_taken_in,
     output_quantizer_of,
     quantizer_of,
@@ -39,6 +38,7 @@ from tensorflow_quantization.export.litert.constants import (
     rescaled,
     scaled,
 )
+from tensorflow_quantization.export.litert.own_code import is_own_code
 from tensorflow_quantization.export.litert.rewriting import rewritten
 from tensorflow_quantization.export.names import names_in_signature
 from tensorflow_quantization.export.onnx.emission import plain_name
@@ -161,7 +161,8 @@ class _Steps:
             for tensor, quantizer in zip(call.operands, operation.input_quantizers, strict=True)
         ]
         inner = self._inner_step(call)
-        output = self._fake_quantize(call, operation.output_quantizer)
+        moved = quantizer_of(call.inputs[0]) if is_moving(call) else None
+        output = self._quantize_after(moved, call, call.outputs[0], operation.output_quantizer)
 
         def step(x, **kwargs):
             flat = [quantize(value) for quantize, value in zip(inputs, tree.flatten(x), strict=True)]
@@ -264,12 +265,17 @@ class _Steps:
         return step
 
     def _requantize(self, call: Call, tensor: Tensor, quantizer: ActivationQuantizer | None) -> Step:
-        """Quantize `tensor`, which may be quantized with another scale, for an input of `call`.
+        """Quantize `tensor`, which may be quantized with another scale, for an input of `call`."""
+        return self._quantize_after(quantizer_of(tensor), call, tensor, quantizer)
+
+    def _quantize_after(
+        self, before: ActivationQuantizer | None, call: Call, tensor: Tensor, quantizer: ActivationQuantizer | None
+    ) -> Step:
+        """Quantize `tensor`, an input or output of `call` that has the scale of `before`.
 
         Between two consecutive quantizers, the converter inserts a requantize operator whose kernel is less exact, or
-        it fails if there are several readers.
+        it fails if there are several readers, or drops the second.
         """
-        before = quantizer_of(tensor)
         if quantizer is None or before is None:
             return self._fake_quantize(call, quantizer)
         if before.parameters() == quantizer.parameters():

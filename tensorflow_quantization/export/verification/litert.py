@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tensorflow_quantization.export.errors import VerificationError
-from tensorflow_quantization.export.litert.calls import is_own_code, quantizer_of
+from tensorflow_quantization.export.litert.calls import quantizer_of
 from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.file import is_integer
 from tensorflow_quantization.export.litert.function import make_function
+from tensorflow_quantization.export.litert.own_code import is_own_code
 from tensorflow_quantization.export.names import names_in_signature
 from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.export.verification.keras_with_integers import advice, inputs_to_verify, run_with_integers

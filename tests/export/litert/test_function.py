@@ -167,6 +167,42 @@ def test_what_code_of_the_user_reads_is_rounded_before(tmp_path, name):
     export_litert(model, tmp_path / "m.tflite", verify_with=data_for(model))
 
 
+class _Turned(layers.Layer):
+    def call(self, inputs):
+        import tensorflow as tf
+
+        return tf.reverse(tf.transpose(inputs, (0, 2, 1, 3)), [1])
+
+
+#: What code of the user does with the halves of a tensor whose second half is much smaller.
+MOVES = {
+    "slice": lambda x, i: layers.Lambda(lambda t: t[..., 4 * i : 4 * i + 4])(x),
+    "split": lambda x, i: layers.Lambda(lambda t: ops.split(t, 2, axis=-1)[i])(x),
+    "turn": lambda x, i: _Turned()(layers.Lambda(lambda t: t[..., 4 * i : 4 * i + 4])(x)),
+    "pool": lambda x, i: layers.Lambda(lambda t: ops.max(t[..., 4 * i : 4 * i + 4], axis=1, keepdims=True))(x),
+    "computes": lambda x, i: layers.Lambda(lambda t: ops.tanh(t) if i else t[..., :4])(x),
+}
+
+
+def _unequal_halves(move, second):
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="halves")(inputs)
+    first = layers.Conv2D(4, 1)(move(x, 0))
+    model = randomize(keras.Model(inputs, layers.Conv2D(3, 1)(layers.Concatenate()([first, second(move(x, 1))]))))
+    layer = model.get_layer("halves")
+    layer.kernel.assign(layer.kernel.numpy() * np.repeat([1.0, 0.1], 4))
+    layer.bias.assign(layer.bias.numpy() * np.repeat([1.0, 0.1], 4))
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize("second", [lambda x: layers.Conv2D(4, 1)(x), lambda x: x], ids=["read", "joined"])
+@pytest.mark.parametrize("move", MOVES)
+def test_parts_that_code_of_the_user_moves_have_scales_of_their_own(tmp_path, move, second):
+    model = quantized(_unequal_halves(MOVES[move], second))
+    export_litert(model, tmp_path / "m.tflite", verify_with=data_for(model))
+
+
 RECURRENT = {
     "lstm": lambda: layers.LSTM(4, unroll=True),
     "backwards": lambda: layers.GRU(4, unroll=True, go_backwards=True, return_sequences=True),
