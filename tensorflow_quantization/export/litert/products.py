@@ -19,6 +19,9 @@ from tensorflow_quantization.wrappers.layers import SeparableBaseQuantizeWrapper
 #: Computes a layer from the layer, the arrays that replace its variables by path, and the input.
 Product = Callable[..., Any]
 
+#: A bias that is zero as an integer of any scale that the converter has.
+_ROUNDED_TO_ZERO = 1e-30
+
 
 def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any]) -> Product | None:
     """A function that replaces the `call` of `layer`; `None` if the `call` can stay.
@@ -29,6 +32,8 @@ def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any]) -> Produc
     """
     if type(layer) is keras.layers.Dense:
         return _dense
+    if type(layer) in (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose):
+        return _transposed
     if SeparableBaseQuantizeWrapper.divides(layer):
         return partial(_separable, inner)
     if getattr(layer, "data_format", None) != "channels_last" or max(np.ravel(getattr(layer, "dilation_rate", 1))) == 1:
@@ -42,6 +47,26 @@ def _dense(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
     return _finish(layer, values, tf.matmul(x, values[variable_of(layer, "kernel").path]))
+
+
+def _transposed(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
+    """With a bias that is not zero. The converter fuses an activation after it only with such a bias."""
+    y = keras.ops.conv_transpose(
+        x,
+        values[variable_of(layer, "kernel").path],
+        layer.strides,
+        layer.padding,
+        layer.output_padding,
+        layer.data_format,
+        layer.dilation_rate,
+    )
+    bias = values[layer.bias.path] if layer.use_bias else np.zeros(layer.filters, np.float32)
+    if not np.any(bias):
+        bias = _ROUNDED_TO_ZERO * np.arange(1, layer.filters + 1, dtype=np.float32)  # equal ones would get one scale
+    if layer.data_format == "channels_first":
+        bias = keras.ops.reshape(bias, (-1, *[1] * layer.rank))
+    y = y + bias
+    return y if layer.activation is None else layer.activation(y)
 
 
 def _dilated(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:

@@ -167,6 +167,34 @@ def test_what_code_of_the_user_reads_is_rounded_before(tmp_path, name):
     export_litert(model, tmp_path / "m.tflite", verify_with=data_for(model))
 
 
+TRANSPOSED = {
+    "relu6": lambda x: layers.ReLU(6.0)(layers.Conv2DTranspose(4, 2, padding="same", use_bias=False)(x)),
+    "argument": lambda x: layers.Conv2DTranspose(4, 3, strides=2, use_bias=False, activation="relu")(x),
+    "linear": lambda x: layers.Conv2DTranspose(4, 3, strides=2, use_bias=False)(x),
+    "output padding": lambda x: layers.Conv2DTranspose(
+        4, 3, strides=2, output_padding=1, use_bias=False, activation="relu"
+    )(x),
+    "sequence": lambda x: layers.Conv1DTranspose(4, 3, strides=2, use_bias=False, activation="relu")(
+        layers.Reshape((64, 4))(x)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TRANSPOSED)
+def test_transposed_convolutions_without_a_bias_run_in_integers(tmp_path, name):
+    def last(x):
+        return layers.Dense(3)(x)
+
+    model = quantized(functional(_conv, TRANSPOSED[name], last))
+    assert "TRANSPOSE_CONV" in assert_agrees(model, tmp_path / "m.tflite")
+
+
+def test_a_bias_of_zeros_changes_nothing(tmp_path):
+    model = functional(_conv, lambda x: layers.Conv2DTranspose(4, 3, activation="relu", name="up")(x), _conv)
+    model.get_layer("up").bias.assign(np.zeros(4))
+    assert "TRANSPOSE_CONV" in assert_agrees(quantized(model), tmp_path / "m.tflite")
+
+
 class _Turned(layers.Layer):
     def call(self, inputs):
         import tensorflow as tf
