@@ -72,10 +72,12 @@ def constant_values(operation: Any) -> dict[str, np.ndarray]:
     return values
 
 
-def constant_layer(layer: keras.layers.Layer, values: dict[str, np.ndarray], inner: Step) -> Step:
-    """A function that computes the layer with `values` instead of its variables; for `inner` see `product_of`."""
+def constant_layer(
+    layer: keras.layers.Layer, values: dict[str, np.ndarray], inner: Step, quantized: bool = True
+) -> Step:
+    """A function that computes the layer with `values` instead of its variables; for the others see `product_of`."""
     held = {path: _held(array) for path, array in values.items()}
-    if (product := product_of(layer, inner)) is not None:
+    if (product := product_of(layer, inner, quantized)) is not None:
         return partial(product, layer, held)
 
     def step(*args, **kwargs):

@@ -52,6 +52,7 @@ from tensorflow_quantization.text.messages import what_is_wrong
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper
+from tensorflow_quantization.wrappers.queries import weight_quantizers_in
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,9 @@ class _Steps:
             step = _reshape(call.outputs[0].shape)
         else:
             step = (
-                constant_layer(inner_layer(operation), constant_values(operation), inner)
+                constant_layer(
+                    inner_layer(operation), constant_values(operation), inner, bool(weight_quantizers_in(operation))
+                )
                 if call.is_layer
                 else operation
             )

@@ -23,17 +23,18 @@ Product = Callable[..., Any]
 _ROUNDED_TO_ZERO = 1e-30
 
 
-def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any]) -> Product | None:
+def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any], quantized: bool) -> Product | None:
     """A function that replaces the `call` of `layer`; `None` if the `call` can stay.
 
     Args:
         layer: a layer without a wrapper.
         inner: the quantizer between the two kernels of a separable convolution, or `identity`.
+        quantized: whether the kernels of the layer are quantized.
     """
     if type(layer) is keras.layers.Dense:
         return _dense
     if type(layer) in (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose):
-        return _transposed
+        return partial(_transposed, quantized)
     if SeparableBaseQuantizeWrapper.divides(layer):
         return partial(_separable, inner)
     if getattr(layer, "data_format", None) != "channels_last" or max(np.ravel(getattr(layer, "dilation_rate", 1))) == 1:
@@ -49,11 +50,12 @@ def _dense(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
     return _finish(layer, values, tf.matmul(x, values[variable_of(layer, "kernel").path]))
 
 
-def _transposed(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
+def _transposed(quantized: bool, layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
     """With a bias that is not zero. The converter fuses an activation after it only with such a bias."""
+    kernel = values[variable_of(layer, "kernel").path]
     y = keras.ops.conv_transpose(
         x,
-        values[variable_of(layer, "kernel").path],
+        kernel if quantized else _not_constant(kernel, x),
         layer.strides,
         layer.padding,
         layer.output_padding,
@@ -67,6 +69,13 @@ def _transposed(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> An
         bias = keras.ops.reshape(bias, (-1, *[1] * layer.rank))
     y = y + bias
     return y if layer.activation is None else layer.activation(y)
+
+
+def _not_constant(kernel: Any, x: Any) -> Any:
+    """The kernel plus a zero that the converter does not know: it would round a constant one to 8 bits by itself."""
+    import tensorflow as tf
+
+    return kernel + tf.minimum(tf.cast(tf.shape(x)[0], kernel.dtype), 0)
 
 
 def _dilated(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:

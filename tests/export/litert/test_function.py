@@ -6,6 +6,7 @@ from keras import layers, ops
 from litert_files import assert_agrees, functional, kinds, quantized
 from small_models import data_for, randomize
 
+from tensorflow_quantization import QuantizationSpec
 from tensorflow_quantization.export.litert import export_litert
 from tensorflow_quantization.export.verification.litert import run_file
 from tensorflow_quantization.model.graph import LayerGraph
@@ -193,6 +194,14 @@ def test_a_bias_of_zeros_changes_nothing(tmp_path):
     model = functional(_conv, lambda x: layers.Conv2DTranspose(4, 3, activation="relu", name="up")(x), _conv)
     model.get_layer("up").bias.assign(np.zeros(4))
     assert "TRANSPOSE_CONV" in assert_agrees(quantized(model), tmp_path / "m.tflite")
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+def test_the_kernel_of_a_transposed_convolution_in_float_is_not_rounded(tmp_path):
+    off = QuantizationSpec()
+    off.add("Conv2DTranspose", quantize_input=False, quantize_weight=False)
+    model = functional(_conv, lambda x: layers.Conv2DTranspose(16, 3)(_conv(x, 32)), _conv)
+    export_litert(quantized(model, quantization_spec=off), tmp_path / "m.tflite", verify_with=data_for(model))
 
 
 class _Turned(layers.Layer):
