@@ -128,8 +128,9 @@ RULES = (
     Rule(
         "float-weights",
         "warning",
-        "Weights are quantized in the file. ONNX Runtime quantizes float weights of a Conv with scales of its choice.",
-        "Store the weights as int8 with a DequantizeLinear and one scale per output channel.",
+        "Between integers, ONNX Runtime quantizes float weights, with one scale for all channels.",
+        "Store the weights as int8 with a DequantizeLinear and one scale per output channel. To keep them in float, "
+        "put a Max with the lowest float before the operator.",
         _MEASURED,
         placement.float_weights,
     ),

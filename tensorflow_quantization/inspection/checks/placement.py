@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from tensorflow_quantization.inspection.checks.qdq_graph import QdqGraph, Source
 from tensorflow_quantization.inspection.checks.rule import Predicate, Violation
+from tensorflow_quantization.onnx_graph.float_weights import float_weights as find_float_weights
 from tensorflow_quantization.onnx_graph.operators import CARRYING, MOVING
 from tensorflow_quantization.onnx_graph.quantization import Quantization
 from tensorflow_quantization.onnx_graph.queries import (
@@ -78,8 +79,9 @@ def half_quantized(through: Collection[str] = (), weight_only: Collection[str] =
 
 
 def float_weights(graph: QdqGraph) -> Iterator[Violation]:
-    """Weighted operators that multiply a quantized input by float weights."""
-    return (violation for constant, violation in _halves(graph) if constant)
+    """Operators with float weights between integers, which ONNX Runtime would quantize."""
+    for node in find_float_weights(graph.nodes):
+        yield Violation((node,), "its weights are not quantized")
 
 
 def float_inputs(graph: QdqGraph) -> Iterator[Violation]:

@@ -27,6 +27,7 @@ from tensorflow_quantization.export.onnx.passes.onnxruntime.batch_norm_as_convol
 from tensorflow_quantization.export.onnx.passes.onnxruntime.integer_bias import integer_bias
 from tensorflow_quantization.export.onnx.passes.onnxruntime.scaling_into_quantizers import scaling_into_quantizers
 from tensorflow_quantization.export.onnx.passes.onnxruntime.unsigned_activations import unsigned_activations
+from tensorflow_quantization.export.onnx.passes.onnxruntime.weight_barriers import weight_barriers
 from tensorflow_quantization.export.onnx.passes.openvino.bounded_sums import bounded_sums
 from tensorflow_quantization.export.onnx.passes.openvino.clip_to_max import clip_to_max
 from tensorflow_quantization.export.onnx.passes.openvino.constant_barriers import constant_barriers
@@ -76,7 +77,7 @@ COMMON: tuple[Pass, ...] = (
 
 #: Then, for one runtime: forms that it executes faster, or without which it returns wrong results.
 BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
-    # A file without a target may run in OpenVINO, too, which returns wrong results without these passes.
+    # A file without a target may run in any runtime, and OpenVINO and ONNX Runtime return wrong results without these.
     DEFAULT.name: (
         clip_to_max,
         separate_sequences,
@@ -90,6 +91,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         normalization_barriers,
         product_barriers,
         constant_barriers,
+        weight_barriers,
     ),
     "onnxruntime": (
         merge_quantizers,
@@ -99,6 +101,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         affine_as_batch_norm,
         batch_norm_as_convolution,
         integer_bias,
+        weight_barriers,
         int4_weights,  # at the end: other passes look for the integers right before their DequantizeLinear
         recurrent_weights,
     ),
