@@ -1,4 +1,4 @@
-"""Float weights that ONNX Runtime would quantize by itself."""
+"""Float weights, and float inputs of integer weights, that ONNX Runtime would quantize by itself."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ import onnx_ir as ir
 
 from tensorflow_quantization.onnx_graph.affine import constant_of, is_affine
 from tensorflow_quantization.onnx_graph.operators import SELECTING
-from tensorflow_quantization.onnx_graph.quantization import source_of
-from tensorflow_quantization.onnx_graph.queries import constant, is_quantize, only_reader, operand, readers, shape_of
+from tensorflow_quantization.onnx_graph.quantization import Quantization, source_of
+from tensorflow_quantization.onnx_graph.queries import (
+    attribute,
+    constant,
+    is_quantize,
+    only_reader,
+    operand,
+    producer,
+    readers,
+    shape_of,
+)
 
 _WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm"})
 #: Operators before a QuantizeLinear that ONNX Runtime removes, fuses with the weights, or swaps with the quantizer.
@@ -36,6 +45,25 @@ def float_weights(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
         between = source_of(operand(node, 0)) is not None and _is_quantized(node.outputs[0])
         if weighted and between and constant(operand(node, 1)) is not None:
             yield node
+
+
+def weights_of_float_inputs(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
+    """The DequantizeLinear of weights, without blocks, that multiply floats.
+
+    ONNX Runtime 1.32 makes a MatMulNBits of a MatMul, or of a Gemm with `transB` of 0, which quantizes the floats to 8
+    bits for each row. Measured: 38 dB with one large channel, for weights with a scale for each channel or for all. A
+    Max with the lowest float after the DequantizeLinear keeps them apart.
+
+    Args:
+        nodes: nodes of a graph.
+    """
+    for node in nodes:
+        if node.op_type == "MatMul" or (node.op_type == "Gemm" and not attribute(node, "transB", 0)):
+            weights = producer(operand(node, 1), "DequantizeLinear")
+            integers = None if weights is None else constant(operand(weights, 0))
+            if integers is None or Quantization.of(weights).block_size or source_of(operand(node, 0)) is not None:
+                continue
+            yield weights
 
 
 def _becomes_gemm(node: ir.Node) -> bool:

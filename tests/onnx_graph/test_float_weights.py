@@ -1,4 +1,4 @@
-"""Float weights are found exactly where ONNX Runtime quantizes them itself, and the pass keeps them in float."""
+"""Floats are found exactly where ONNX Runtime quantizes them itself, and the pass keeps them in float."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from onnx_models import run
 from qdq_steps import apply, inputs, op, saved, shaped
 
 from tensorflow_quantization.export.onnx.passes.onnxruntime.weight_barriers import weight_barriers
-from tensorflow_quantization.onnx_graph.float_weights import float_weights
+from tensorflow_quantization.onnx_graph.float_weights import float_weights, weights_of_float_inputs
 
 IMAGES, ROWS = ("n", 8, 4, 4), ("n", 8)
 
@@ -93,4 +93,54 @@ def test_weights_that_stay_in_float_are_not_found(tmp_path, name):
     shape, steps = RIGHT[name]
     path, graph = saved(tmp_path / "model.onnx", shape, steps)
     assert not list(float_weights(graph))
+    assert off(path, inputs(shape)) < 1e-5
+
+
+def integers(op_type, *shape, axis=None, **attributes):
+    """The operator with int8 weights, of one scale or of a scale for each channel."""
+
+    def step(f, x):
+        weights = f.rng.integers(-127, 128, shape).astype("int8")
+        count = () if axis is None else (shape[axis],)
+        constants = weights, np.full(count, 0.01, "float32"), np.zeros(count, "int8")
+        along = {} if axis is None else {"axis": axis}
+        return f.op(op_type, x, f.op("DequantizeLinear", *map(f.constant, constants), **along), **attributes)
+
+    return step
+
+
+LONG, SEQUENCE = ("n", 64), ("n", 5, 64)
+ROUNDED = {
+    "matmul": (LONG, integers("MatMul", 64, 32, axis=1)),
+    "one-scale": (LONG, integers("MatMul", 64, 32)),
+    "sequence": (SEQUENCE, integers("MatMul", 64, 32, axis=1)),
+    "gemm": (LONG, integers("Gemm", 64, 32, axis=1)),
+}
+EXACT = {
+    "turned": (LONG, integers("Gemm", 32, 64, axis=0, transB=1)),
+    "conv": (("n", 64, 4, 4), integers("Conv", 32, 64, 1, 1, axis=0)),
+}
+
+
+def with_a_large_channel(shape):
+    x = inputs(shape)
+    x[:, ..., 3] *= 100
+    return x
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_floats_that_would_be_quantized_for_integer_weights(tmp_path, name):
+    shape, step = ROUNDED[name]
+    path, graph = saved(tmp_path / "model.onnx", shape, [step])
+    assert off(path, with_a_large_channel(shape)) > 1e-3
+    changed, mended = apply(weight_barriers, graph, tmp_path / "mended.onnx")
+    assert changed == 1 and not list(weights_of_float_inputs(graph))
+    assert off(mended, with_a_large_channel(shape)) < 1e-5
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_floats_that_integer_weights_multiply_exactly(tmp_path, name):
+    shape, step = EXACT[name]
+    path, graph = saved(tmp_path / "model.onnx", shape, [step])
+    assert not list(weights_of_float_inputs(graph))
     assert off(path, inputs(shape)) < 1e-5
