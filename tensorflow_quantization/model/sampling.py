@@ -338,7 +338,9 @@ def _equal(values: Sequence[Any]) -> bool:
     first = values[0]
     if any(type(v) is not type(first) for v in values):
         return False
-    if all(v is first for v in values) or isinstance(first, str | bool):
+    if all(v is first for v in values):
+        return True
+    if isinstance(first, str | bool):
         return all(v == first for v in values)
     if isinstance(first, keras.Variable):
         return False
