@@ -85,18 +85,26 @@ def names_of_its_own(model: keras.layers.Layer | None = None) -> Iterator[None]:
 
 
 def _subclassed_inputs(model: keras.Model, input_specs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Returns new inputs as arguments of `call`: one structure of inputs, or one keyword argument for each."""
+    """Returns new inputs as arguments of `call`: one structure of inputs, or one keyword argument for each.
 
-    def as_input(shape, dtype=None):
-        return keras.Input(batch_shape=(None, *shape[1:]), dtype=dtype)
+    An input has the name of its key in a dict, or of its argument of several, unless a layer has it.
+    """
+    taken = {layer.name for layer in sublayers(model)}
 
+    def as_input(shape, dtype=None, name=None):
+        named = isinstance(name, str) and name and "/" not in name and name not in taken
+        return keras.Input(batch_shape=(None, *shape[1:]), dtype=dtype, name=name if named else None)
+
+    if isinstance(input_specs, dict) and not any(map(tree.is_nested, input_specs.values())):
+        return ({key: as_input(x.shape, x.dtype, key) for key, x in input_specs.items()},), {}
     if input_specs is not None:
         return (tree.map_structure(lambda x: as_input(x.shape, x.dtype), input_specs),), {}
     shapes = built_shapes(model)
     if not shapes:
         raise ValueError(_not_built(model))
     if len(shapes) > 1:
-        return (), {name.removesuffix("_shape"): as_input(shape) for name, shape in shapes.items()}
+        arguments = {name.removesuffix("_shape"): shape for name, shape in shapes.items()}
+        return (), {name: as_input(shape, name=name) for name, shape in arguments.items()}
     required = [
         p.name for p in inspect.signature(model.call).parameters.values() if p.default is p.empty and p.kind < 2
     ]
@@ -107,6 +115,8 @@ def _subclassed_inputs(model: keras.Model, input_specs: Any) -> tuple[tuple[Any,
             f"build(self, {', '.join(f'{name}_shape' for name in required)}), or take one list of inputs."
         )
     (shape,) = shapes.values()
+    if isinstance(shape, dict) and all(isinstance(each, list | tuple) for each in shape.values()):
+        return ({key: as_input(each, name=key) for key, each in shape.items()},), {}
     return (tree.map_shape_structure(as_input, shape),), {}
 
 

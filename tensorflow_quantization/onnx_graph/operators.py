@@ -20,6 +20,9 @@ BIASES = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "MatMul": None}
 #: Operators that run over the steps of a sequence. Their inputs 1 and 2 are weights.
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 
+#: Operators that multiply by weights or by one another.
+MULTIPLYING = RECURRENT | FACTORS.keys()
+
 #: Operators with one output that holds the values of their input, or a slice of them.
 MOVING = frozenset({"Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})
 

@@ -155,8 +155,10 @@ class _Steps:
         if not isinstance(operation, BaseQuantizeWrapper):
             return self._inner_step(call)
         if isinstance(operation, AttentionBaseQuantizeWrapper):
-            attend, output = self._inner_step(call), self._fake_quantize(call, operation.output_quantizer)
-            return lambda *args, **kwargs: output(attend(*args, **kwargs))
+            output = self._fake_quantize(call, operation.output_quantizer)
+            others = [identity] * (len(call.outputs) - 1)  # the scores, if the layer returns them
+            attend = self._inner_step(call)
+            return lambda *args, **kwargs: _each([output, *others], attend(*args, **kwargs))
         inputs = [
             self._requantize(call, tensor, quantizer)
             for tensor, quantizer in zip(call.operands, operation.input_quantizers, strict=True)

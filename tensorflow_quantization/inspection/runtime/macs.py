@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from tensorflow_quantization.onnx_graph.files import with_shapes
-from tensorflow_quantization.onnx_graph.operators import FACTORS
+from tensorflow_quantization.onnx_graph.operators import FACTORS, RECURRENT
 from tensorflow_quantization.onnx_graph.queries import attribute, operand
 from tensorflow_quantization.text.messages import did_you_mean
 
@@ -98,6 +98,8 @@ def _is_size(dim: object) -> bool:
 
 def macs(node: ir.Node) -> int | None:
     """The number of multiply-accumulates of a node: 0 if it does not multiply, `None` if a shape is unknown."""
+    if node.op_type in RECURRENT:
+        return _recurrent_macs(node)
     if node.op_type not in FACTORS:
         return 0
     left, right = (_shape(operand(node, index)) for index in FACTORS[node.op_type])
@@ -110,6 +112,14 @@ def macs(node: ir.Node) -> int | None:
         return None
     summed = left[0] if node.op_type == "Gemm" and attribute(node, "transA", 0) else left[-1]
     return math.prod(output) * summed
+
+
+def _recurrent_macs(node: ir.Node) -> int | None:
+    """Each step multiplies the inputs and the state by the weights of all gates, in each direction."""
+    x, *weights = (_shape(operand(node, index)) for index in range(3))
+    if x is None or None in weights:
+        return None
+    return x[0] * x[1] * sum(math.prod(shape) for shape in weights if shape)
 
 
 def _shape(value: ir.Value | None) -> tuple[int, ...] | None:

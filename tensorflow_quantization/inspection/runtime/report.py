@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tensorflow_quantization.onnx_graph.operators import FACTORS
+from tensorflow_quantization.onnx_graph.operators import MULTIPLYING
 from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.text.tables import count_text, html_summary, markdown_table, text_table
 
@@ -132,8 +132,8 @@ class RuntimeReport:
 
     @property
     def multiplying(self) -> list[NodeReport]:
-        """The nodes that multiply at run time: convolutions and matrix products that are not folded."""
-        return [node for node in self if node.op_type in FACTORS and node.ran != "folded"]
+        """The nodes that multiply at run time: convolutions, products and recurrent layers that are not folded."""
+        return [node for node in self if node.op_type in MULTIPLYING and node.ran != "folded"]
 
     @property
     def macs(self) -> int:
@@ -219,7 +219,7 @@ class RuntimeReport:
         )
 
     def _floats_that_do_not_multiply(self) -> list[NodeReport]:
-        return [node for node in self if node.op_type not in FACTORS and node.ran == "float"]
+        return [node for node in self if node.op_type not in MULTIPLYING and node.ran == "float"]
 
     def _fixes(self) -> list[str]:
         """What to do so that more runs in integers, each sentence once."""

@@ -20,7 +20,7 @@ from tensorflow_quantization.inspection.runtime.kernels import Kernel, nodes_of,
 from tensorflow_quantization.inspection.runtime.macs import InputShapes, macs, static_shapes, with_input_shapes
 from tensorflow_quantization.inspection.runtime.report import KernelReport, NodeReport, Ran, RuntimeReport
 from tensorflow_quantization.onnx_graph.files import read_onnx, to_ir, with_shapes
-from tensorflow_quantization.onnx_graph.operators import FACTORS
+from tensorflow_quantization.onnx_graph.operators import FACTORS, MULTIPLYING, RECURRENT
 from tensorflow_quantization.onnx_graph.queries import (
     is_constant,
     is_dequantize,
@@ -43,6 +43,7 @@ _UNEXPLAINED = {
     "float": "no rule of check_onnx explains it",
     "unknown": "the runtime does not say: the node is part of a larger kernel",
 }
+_RECURRENT = "recurrent layers compute in float; only their weights can be integers"
 _UNNAMED = "no kernel names it: the runtime removed it, or joined it with an equal node"
 
 
@@ -156,7 +157,8 @@ def _match(
                 whats, fixes = [_UNNAMED], []
             elif kernel is not None and kernel.reason:
                 whats, fixes = [kernel.reason], [kernel.fix]
-            reason = "; ".join(dict.fromkeys(whats)) or (_UNEXPLAINED[ran] if node.op_type in FACTORS else "")
+            unexplained = _RECURRENT if node.op_type in RECURRENT else _UNEXPLAINED[ran]
+            reason = "; ".join(dict.fromkeys(whats)) or (unexplained if node.op_type in MULTIPLYING else "")
             fix = " ".join(dict.fromkeys(fixes))
         precision = kernel.precision if kernel is not None else ""
         reports.append(
@@ -201,7 +203,7 @@ def _ran(node: ir.Node, kernel: Kernel | None) -> Ran:
         return "folded"
     if node.op_type not in FACTORS:
         if kernel is None or kernel.is_rest:
-            return "fused"
+            return "unknown" if node.op_type in RECURRENT else "fused"
         return "integer" if kernel.integer else "float"
     if all(is_constant(operand(node, index)) for index in FACTORS[node.op_type]):
         return "folded"

@@ -22,6 +22,12 @@ def op(op_type, x, *weights, **attributes):
 
 
 CASES = [
+    # steps * samples * (inputs + states) * gates, in each direction
+    (op("LSTM", (5, 2, 3), (1, 16, 3), (1, 16, 4), hidden_size=4), 5 * 2 * (3 + 4) * 16),
+    (
+        op("GRU", (5, 2, 3), (2, 12, 3), (2, 12, 4), hidden_size=4, direction="bidirectional"),
+        2 * 5 * 2 * (3 + 4) * 12,
+    ),
     # outputs * what each sums
     ("conv", op("Conv", (1, 8, 10, 10), (16, 8, 3, 3)), 16 * 8 * 8 * (8 * 9)),
     ("conv with strides", op("Conv", (1, 8, 10, 10), (16, 8, 3, 3), strides=[2, 2]), 16 * 4 * 4 * (8 * 9)),

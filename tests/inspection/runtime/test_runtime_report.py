@@ -33,6 +33,19 @@ def half(f):
     return [f.op("Gemm", y, f.weights(12, 8), name="last", transB=1)]
 
 
+def after_a_recurrent_layer(f):
+    """A product in integers after an LSTM in float, which has nearly all multiply-accumulates."""
+    y = f.op("LSTM", f.input((5, 1, 8)), f.floats(1, 64, 8), f.floats(1, 64, 16), hidden_size=16)
+    y = f.pair(f.op("Reshape", y, f.ints(5, 16)))
+    return [f.pair(f.op("Gemm", y, f.weights(4, 16), name="last", transB=1))]
+
+
+def test_recurrent_layers_count(tmp_path, runtime):
+    report = runtime_report(save(tmp_path / "m.onnx", after_a_recurrent_layer), runtime)
+    assert report.macs == 5 * (8 + 16) * 64 + 5 * 16 * 4
+    assert report.integer_share < 0.1
+
+
 def save(path, build):
     file = QdqFile()
     return file.save(path, *build(file))
