@@ -84,6 +84,21 @@ class Draft:
             changes["matmul_operand"] = MatmulOperand.NON_NEGATIVE if non_negative else MatmulOperand.SIGNED
         self._update(path, reason, changes)
 
+    def quantize_operand(self, call: Call, index: int) -> bool:
+        """Place a quantizer of its own before an operand of a call, if none can stand where it is computed.
+
+        That is so behind a call with several outputs. A concatenation, and what reads the scores of attention, stay as
+        they are.
+        """
+        tensor, source = call.operands[index], origin(call.operands[index])
+        if _can_be_quantized(source) or not keras.backend.is_float_dtype(tensor.dtype):
+            return False
+        if self._hands_scale_back(call) or (source.producer is not None and attends(source.producer)):
+            return False
+        inputs = {*self.placements.get(call.path, Placement()).inputs, index}
+        self.update(call, COMPUTED_IN_INTEGERS, inputs=tuple(sorted(inputs)))
+        return True
+
     def place_gate(self, call: Call) -> None:
         """Quantize the output of a gated activation, and its gate, a sigmoid."""
         fixed = self.rules.fixed_ranges.get(Activation.SIGMOID)

@@ -7,11 +7,11 @@ convert. So kernels are TensorFlow variables, which the converter reads once, fr
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
+from keras import tree
 
 from tensorflow_quantization.export.litert.affine import Affine, inner_layer
 from tensorflow_quantization.export.litert.products import product_of
@@ -73,19 +73,38 @@ def constant_values(operation: Any) -> dict[str, np.ndarray]:
 
 
 def constant_layer(
-    layer: keras.layers.Layer, values: dict[str, np.ndarray], inner: Step, quantized: bool = True
+    layer: keras.layers.Layer, values: dict[str, np.ndarray], inner: Step, keeps_floats: bool = False
 ) -> Step:
-    """A function that computes the layer with `values` instead of its variables; for the others see `product_of`."""
-    held = {path: _held(array) for path, array in values.items()}
-    if (product := product_of(layer, inner, quantized)) is not None:
-        return partial(product, layer, held)
+    """A function that computes the layer with `values` instead of its variables.
+
+    Args:
+        layer: a layer without a wrapper.
+        values: the arrays by path of the variable.
+        inner: see `product_of`.
+        keeps_floats: keep the converter from rounding the kernels to 8 bits, which it does between integers, and in any
+            transposed convolution.
+    """
+    held, product = {path: _held(array) for path, array in values.items()}, product_of(layer, inner)
 
     def step(*args, **kwargs):
-        mapping = [(v, keras.ops.convert_to_tensor(held[v.path], v.dtype)) for v in layer.variables]
+        used = {path: _not_constant(x, args) for path, x in held.items()} if keeps_floats else held
+        if product is not None:
+            return product(layer, used, *args, **kwargs)
+        mapping = [(v, keras.ops.convert_to_tensor(used[v.path], v.dtype)) for v in layer.variables]
         with keras.StatelessScope(mapping, initialize_variables=False):
             return infer(layer, *args, **kwargs)
 
     return step
+
+
+def _not_constant(value: Any, args: Any) -> Any:
+    """A kernel plus a zero that the converter does not know; any other value unchanged."""
+    import tensorflow as tf
+
+    if not isinstance(value, tf.Variable):
+        return value
+    x = next(x for x in tree.flatten(args) if tf.is_tensor(x))
+    return value + tf.minimum(tf.cast(tf.shape(x)[0], value.dtype), 0)
 
 
 def folded_layer(wrapper: BaseQuantizeWrapper, affine: Affine, inner: Step) -> Step:

@@ -45,7 +45,7 @@ from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter
 from tensorflow_quantization.model.keras_internals import hand_on_masks, keras_mask
-from tensorflow_quantization.model.op_traits import is_one_of
+from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets.kernel_rules import RECURRENT
 from tensorflow_quantization.text.messages import what_is_wrong
@@ -195,9 +195,7 @@ class _Steps:
             step = _reshape(call.outputs[0].shape)
         else:
             step = (
-                constant_layer(
-                    inner_layer(operation), constant_values(operation), inner, bool(weight_quantizers_in(operation))
-                )
+                constant_layer(inner_layer(operation), constant_values(operation), inner, _keeps_floats(call))
                 if call.is_layer
                 else operation
             )
@@ -287,6 +285,16 @@ class _Steps:
             return self._recorded(call, quantizer, identity)
         quantize, copy = self._fake_quantize(call, quantizer), rescaled(tensor)
         return lambda x, **kwargs: quantize(copy(x))
+
+
+def _keeps_floats(call: Call) -> bool:
+    """Whether the converter would round the kernels of a layer, which are floats in Keras."""
+    inner = inner_call(call)
+    multiplies = Trait.MULTIPLIES_BY_WEIGHTS in traits(inner) and Trait.PROJECTS not in traits(inner)
+    if weight_quantizers_in(call.operation) or not (multiplies or is_own_code(call)):
+        return False
+    reads_integers = any(map(quantizer_of, call.inputs)) or any(getattr(call.operation, "input_quantizers", []))
+    return reads_integers or is_one_of(inner, ("Conv1DTranspose", "Conv2DTranspose"))
 
 
 def _copied(x: Any) -> Any:

@@ -23,18 +23,17 @@ Product = Callable[..., Any]
 _ROUNDED_TO_ZERO = 1e-30
 
 
-def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any], quantized: bool) -> Product | None:
+def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any]) -> Product | None:
     """A function that replaces the `call` of `layer`; `None` if the `call` can stay.
 
     Args:
         layer: a layer without a wrapper.
         inner: the quantizer between the two kernels of a separable convolution, or `identity`.
-        quantized: whether the kernels of the layer are quantized.
     """
     if type(layer) is keras.layers.Dense:
         return _dense
     if type(layer) in (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose):
-        return partial(_transposed, quantized)
+        return _transposed
     if SeparableBaseQuantizeWrapper.divides(layer):
         return partial(_separable, inner)
     if getattr(layer, "data_format", None) != "channels_last" or max(np.ravel(getattr(layer, "dilation_rate", 1))) == 1:
@@ -50,12 +49,11 @@ def _dense(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
     return _finish(layer, values, tf.matmul(x, values[variable_of(layer, "kernel").path]))
 
 
-def _transposed(quantized: bool, layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
+def _transposed(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
     """With a bias that is not zero. The converter fuses an activation after it only with such a bias."""
-    kernel = values[variable_of(layer, "kernel").path]
     y = keras.ops.conv_transpose(
         x,
-        kernel if quantized else _not_constant(kernel, x),
+        values[variable_of(layer, "kernel").path],
         layer.strides,
         layer.padding,
         layer.output_padding,
@@ -69,13 +67,6 @@ def _transposed(quantized: bool, layer: Any, values: dict[str, Any], x: Any, **k
         bias = keras.ops.reshape(bias, (-1, *[1] * layer.rank))
     y = y + bias
     return y if layer.activation is None else layer.activation(y)
-
-
-def _not_constant(kernel: Any, x: Any) -> Any:
-    """The kernel plus a zero that the converter does not know: it would round a constant one to 8 bits by itself."""
-    import tensorflow as tf
-
-    return kernel + tf.minimum(tf.cast(tf.shape(x)[0], kernel.dtype), 0)
 
 
 def _dilated(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:

@@ -16,4 +16,5 @@ def place_inputs(draft: Draft, call: Call) -> None:
         if draft.rules.unrounded_sums and unrounded_sum_operand(draft.graph, call) is tensor:
             continue
         side = (Side.RIGHT if index else Side.LEFT) if is_matmul else None
-        draft.quantize(tensor, read_by(call), side)
+        if side is not None or not draft.quantize_operand(call, index):
+            draft.quantize(tensor, read_by(call), side)

@@ -204,6 +204,36 @@ def test_the_kernel_of_a_transposed_convolution_in_float_is_not_rounded(tmp_path
     export_litert(quantized(model, quantization_spec=off), tmp_path / "m.tflite", verify_with=data_for(model))
 
 
+class _OwnDense(layers.Layer):
+    def build(self, input_shape):
+        self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], 8))
+
+    def call(self, inputs):
+        return ops.relu(ops.matmul(inputs, self.kernel))
+
+
+FLOAT_WEIGHTS = {
+    "conv": lambda: layers.Conv2D(8, 3, name="float"),
+    "depthwise": lambda: layers.DepthwiseConv2D(3, name="float"),
+    "dense": lambda: layers.Dense(8, activation="relu", name="float"),
+    "own": lambda: _OwnDense(name="float"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize("name", FLOAT_WEIGHTS)
+def test_float_weights_between_integers_are_not_rounded(tmp_path, name):
+    """Their columns are unequal, so that one scale for all, the converter's, is not enough."""
+    model = functional(_conv, FLOAT_WEIGHTS[name](), _conv)
+    kernel = model.get_layer("float").weights[0]
+    kernel.assign(kernel.numpy() * np.logspace(-2, 0, kernel.shape[-1]))
+    spec = QuantizationSpec()
+    if name != "own":
+        spec.add("float", quantize_weight=False)
+    model = quantized(model, quantization_spec=spec)
+    export_litert(model, tmp_path / "m.tflite", verify_with=data_for(model))
+
+
 class _Turned(layers.Layer):
     def call(self, inputs):
         import tensorflow as tf

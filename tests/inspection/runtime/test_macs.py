@@ -23,8 +23,9 @@ def op(op_type, x, *weights, **attributes):
 
 CASES = [
     # steps * samples * (inputs + states) * gates, in each direction
-    (op("LSTM", (5, 2, 3), (1, 16, 3), (1, 16, 4), hidden_size=4), 5 * 2 * (3 + 4) * 16),
+    ("lstm", op("LSTM", (5, 2, 3), (1, 16, 3), (1, 16, 4), hidden_size=4), 5 * 2 * (3 + 4) * 16),
     (
+        "gru",
         op("GRU", (5, 2, 3), (2, 12, 3), (2, 12, 4), hidden_size=4, direction="bidirectional"),
         2 * 5 * 2 * (3 + 4) * 12,
     ),
