@@ -7,8 +7,11 @@ import traceback
 import warnings
 
 import keras
+import numpy as np
+import onnx
 from hypothesis import assume, seed, settings
 from hypothesis import strategies as st
+from onnx_models import run
 from processor import EXACT_WEIGHT_BITS
 
 import tensorflow_quantization
@@ -40,10 +43,11 @@ def is_ours(error):
     return PACKAGE in pathlib.Path(last.filename).parents and (last.line or "").lstrip().startswith("raise")
 
 
-def outcome(build, data, target, quantized, folder, *, products_of_activations=False):
+def outcome(build, data, target, quantized, folder, *, products_of_activations=False, in_use=False):
     """ "right", or the class of the error that refused the model; raises whatever should not be.
 
-    Cases that this backend or processor cannot run are no cases of the test.
+    Cases that this backend or processor cannot run are no cases of the test. `in_use`: the file must be right in ONNX
+    Runtime as users run it, too.
     """
     if target == "litert" and (not quantized or keras.backend.backend() != "tensorflow"):
         target = None
@@ -55,7 +59,7 @@ def outcome(build, data, target, quantized, folder, *, products_of_activations=F
         warnings.simplefilter("ignore")
         model = build()
         try:
-            _export(model, data, target, quantized, folder)
+            _export(model, data, target, quantized, folder, in_use)
         except VerificationError:
             raise
         except Exception as error:
@@ -65,7 +69,7 @@ def outcome(build, data, target, quantized, folder, *, products_of_activations=F
     return "right"
 
 
-def _export(model, data, target, quantized, folder):
+def _export(model, data, target, quantized, folder, in_use):
     if quantized:
         model = quantize_model(model, target=target, weight_bits=EXACT_WEIGHT_BITS if target != "litert" else None)
         calibrate(model, data, verbose=0)
@@ -74,3 +78,18 @@ def _export(model, data, target, quantized, folder):
     else:
         runtime = "openvino" if target == "openvino" else "onnxruntime"
         export_onnx(model, folder / "m.onnx", verify_with=data, verify_runtime=runtime)
+        if in_use and runtime == "onnxruntime" and {layer.compute_dtype for layer in model.layers} <= {"float32"}:
+            _assert_right_in_use(model, data, folder / "m.onnx")
+
+
+def _assert_right_in_use(model, data, path):
+    """`verify_with` runs a file with all integers as outputs and without ONNX Runtime's optimizer, and users do not.
+
+    The optimizer may change the last bit of a float, and so a few integers, but not more.
+    """
+    expected = model.predict(data, verbose=0)
+    names = [output.name for output in onnx.load(path).graph.output]
+    outputs = [expected[name] for name in names] if isinstance(expected, dict) else keras.tree.flatten(expected)
+    for y, actual in zip(outputs, run(path, [data]), strict=True):
+        signal, noise = np.square(y - y.mean(axis=0)).sum(), np.square(y - actual).sum()
+        assert noise <= 1e-3 * signal + 1e-8, f"{10 * np.log10(signal / noise):.1f} dB"

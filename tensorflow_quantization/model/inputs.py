@@ -53,7 +53,7 @@ def model_inputs(graph: LayerGraph, x: Any, name: str = "x") -> list[np.ndarray]
     if any(0 in a.shape for a in fitting):
         raise ValueError(f"{name} holds no data: shapes {shapes}. Pass at least one sample.")
     if _batched(graph) and len({len(a) for a in fitting}) > 1:
-        raise ValueError(f"The arrays of {name} have different numbers of samples: shapes {shapes}.")
+        raise ValueError(f"{name} has arrays with different numbers of samples: shapes {shapes}.")
     return fitting
 
 

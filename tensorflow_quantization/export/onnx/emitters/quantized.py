@@ -31,7 +31,12 @@ def quantize_wrapper(e: Emission, wrapper, inputs: Any, **kwargs: Any) -> Any:
     layer = wrapper.layer
     entry = find_emitter(layer)
     if entry is None:
-        raise NotExpressibleError(f"wraps a {type(layer).__name__}, which has no emitter")
+        kind = type(layer).__name__
+        raise NotExpressibleError(
+            f"wraps a {kind}, which has no emitter. Register one, in which `e.weight` is the quantized weight, or "
+            f"quantize the float model with a spec that leaves the layer in float: add({layer.name!r}, "
+            "quantize_input=False, quantize_weight=False)"
+        )
     # Transpose before quantizing: runtimes fuse a DequantizeLinear only if the operator directly follows it.
     (inputs,), kwargs = e.arrange_inputs(entry, layer, (inputs,), kwargs)
     quantizers = iter(wrapper.input_quantizers)
