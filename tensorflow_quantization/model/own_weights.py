@@ -148,7 +148,9 @@ class OwnWeights:
             return value
 
         attributes = vars(self._owner)
-        before = {name: value for name, value in self._attributes() if replaced(value) is not value}
+        before = (
+            {name: value for name, value in self._attributes() if replaced(value) is not value} if self.layers else {}
+        )
         try:
             attributes.update((name, replaced(value)) for name, value in before.items())
             yield

@@ -116,6 +116,27 @@ def test_subclassed_model_with_two_arguments():
     model(np.zeros((2, 4), "float32"), np.zeros((2, 3), "float32"))
     graph = LayerGraph.trace(model)
     assert [tensor.shape for tensor in graph.inputs] == [(None, 4), (None, 3)]
+    assert [tensor.name for tensor in graph.inputs] == ["left", "right"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"), [(("user", "item"), {"user", "item"}), (("dense", "item"), {"input_layer", "item"})]
+)
+def test_subclassed_model_of_a_dict_has_inputs_of_these_names(keys, names):
+    """A key that is the name of a layer cannot be the name of an input."""
+
+    class OfADict(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(2, name="dense")
+
+        def call(self, inputs):
+            return self.dense(inputs[keys[0]]) + self.dense(inputs[keys[1]])
+
+    model = OfADict()
+    model({key: np.zeros((2, 4), "float32") for key in keys})
+    graph = LayerGraph.trace(model)
+    assert {tensor.name for tensor in graph.inputs} == names
 
 
 def test_batch_size_stays_dynamic_for_a_subclassed_model_called_on_data():

@@ -94,6 +94,29 @@ def test_tensorrt_files_have_no_findings(model, tmp_path):
     assert report.ok, str(report)
 
 
+def states(x):
+    x, *_ = layers.LSTM(8, return_sequences=True, return_state=True)(x)
+    return x
+
+
+def two(x):
+    x, y = layers.Lambda(lambda t: (keras.ops.sin(t), keras.ops.cos(t)))(layers.Dense(8)(x))
+    return layers.Dense(8)(x) + layers.Dense(8)(keras.ops.transpose(y, (0, 1, 2)))
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("several", [states, two])
+def test_what_reads_one_of_several_outputs_runs_in_integers(several, target, tmp_path):
+    inputs = keras.Input((20, 8))
+    model = randomize(keras.Model(inputs, layers.Dense(5)(layers.Dense(16, activation="relu")(several(inputs)))))
+    x = np.random.default_rng(0).normal(size=(8, 20, 8)).astype("float32")
+    quantized = calibrate(quantize_model(model, target=target), x, verbose=0)
+    path = export_onnx(quantized, tmp_path / "m.onnx", verify_with=x)
+    assert check_onnx(path, target=target).ok
+    products = [node for node in runtime_report(path, runtime=target).multiplying if node.op_type != "LSTM"]
+    assert {node.ran for node in products} == {"integer"}
+
+
 @pytest.mark.parametrize("target", ["tensorrt", "onnxruntime", "openvino"])
 def test_saved_model_of_a_target_exports_the_same_file(target, tmp_path):
     quantized = calibrate(quantize_model(network(squeeze_and_excitation), target=target), images(), verbose=0)

@@ -204,6 +204,14 @@ def test_the_kernel_of_a_transposed_convolution_in_float_is_not_rounded(tmp_path
     export_litert(quantized(model, quantization_spec=off), tmp_path / "m.tflite", verify_with=data_for(model))
 
 
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+def test_attention_that_returns_its_scores(tmp_path):
+    inputs = keras.Input((6, 8))
+    x, scores = layers.MultiHeadAttention(2, 4)(inputs, inputs, return_attention_scores=True)
+    model = quantized(randomize(keras.Model(inputs, [layers.Dense(3)(x), scores])))
+    export_litert(model, tmp_path / "m.tflite", verify_with=data_for(model))
+
+
 class _OwnDense(layers.Layer):
     def build(self, input_shape):
         self.kernel = self.add_weight(name="kernel", shape=(input_shape[-1], 8))
