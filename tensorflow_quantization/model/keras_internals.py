@@ -161,7 +161,15 @@ def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
     Why: a layer without its own weights can be replaced by its sublayers. The public `Layer.weights` includes theirs; a
     public `Layer.own_weights` would do.
     """
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
+    return [*own_parameters(layer), *layer._non_trainable_variables]
+
+
+def own_parameters(layer: keras.layers.Layer) -> list[keras.Variable]:
+    """Returns those of `own_variables` that were made to be trained, also if they are frozen.
+
+    Why: the public `Layer.trainable_variables` lacks frozen ones.
+    """
+    return layer._trainable_variables
 
 
 def is_autocast(variable: keras.Variable) -> bool:

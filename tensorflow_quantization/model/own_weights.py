@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tensorflow_quantization.model.keras_internals import is_autocast, own_variables, sublayers
+from tensorflow_quantization.model.keras_internals import is_autocast, own_parameters, own_variables, sublayers
 from tensorflow_quantization.text.warn import converting
 
 
@@ -28,6 +28,7 @@ class OwnWeight(keras.layers.Layer):
 
     Args:
         shape: tuple of ints, the shape of the weight.
+        trains: bool, whether the weight is made to be trained; default `True`.
         regularizer, constraint: of the weight, as `add_weight` takes them; default none.
         **kwargs: of a `keras.layers.Layer`.
     """
@@ -35,12 +36,14 @@ class OwnWeight(keras.layers.Layer):
     def __init__(
         self,
         shape: Sequence[int],
+        trains: bool = True,
         regularizer: Any = None,
         constraint: Any = None,
         **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
         self.shape = tuple(shape)
+        self.trains = trains
         self.regularizer = keras.regularizers.get(regularizer)
         self.constraint = keras.constraints.get(constraint)
         self.supports_masking = True  # the mask of the input says nothing about the weight
@@ -51,6 +54,7 @@ class OwnWeight(keras.layers.Layer):
             shape=self.shape,
             initializer="zeros",
             dtype=self.variable_dtype,
+            trainable=self.trains,
             regularizer=self.regularizer,
             constraint=self.constraint,
         )
@@ -68,6 +72,7 @@ class OwnWeight(keras.layers.Layer):
         return {
             **super().get_config(),
             "shape": self.shape,
+            "trains": self.trains,
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "constraint": keras.constraints.serialize(self.constraint),
         }
@@ -110,17 +115,18 @@ class OwnWeights:
         self._taken.add(name)
         dtype = keras.backend.standardize_dtype(value.dtype)
         if array is not None:
-            layer = OwnWeight(array.shape, name=name, dtype=dtype, trainable=False)
+            layer = OwnWeight(array.shape, trains=False, name=name, dtype=dtype)
             layer.build(None)
             layer.value.assign(array)
         else:
             casts = is_autocast(value) and self._owner.autocast and dtype == self._owner.variable_dtype
+            trains = any(value is x for x in own_parameters(self._owner))
             layer = OwnWeight(
                 value.shape,
-                *(value.regularizer, value.constraint),
+                *(trains, value.regularizer, value.constraint),
                 name=name,
                 dtype=self._owner.dtype_policy if casts else dtype,
-                trainable=value.trainable,
+                trainable=value.trainable or not trains,
             )
             layer.value = value
         layer.built = True

@@ -54,6 +54,8 @@ def test_weights_train_with_their_regularizer_and_constants_do_not():
     assert len(quantized.trainable_variables) == len(model.trainable_variables)
     own = {w.name: w for w in quantized._flatten_layers() if isinstance(w, OwnWeight)}
     before = {name: np.array(layer.value.numpy()) for name, layer in own.items()}
+    quantized.trainable = False
+    quantized.trainable = True
     quantized.compile("sgd", "mse")
     quantized.fit(IMAGES, np.ones((len(IMAGES), 5), "float32"), epochs=1, verbose=0)
     changed = {name for name, layer in own.items() if not np.array_equal(before[name], layer.value.numpy())}

@@ -99,8 +99,13 @@ def states(x):
     return x
 
 
+class SineAndCosine(layers.Layer):
+    def call(self, inputs):
+        return keras.ops.sin(inputs), keras.ops.cos(inputs)
+
+
 def two(x):
-    x, y = layers.Lambda(lambda t: (keras.ops.sin(t), keras.ops.cos(t)))(layers.Dense(8)(x))
+    x, y = SineAndCosine()(layers.Dense(8)(x))
     return layers.Dense(8)(x) + layers.Dense(8)(keras.ops.transpose(y, (0, 1, 2)))
 
 
