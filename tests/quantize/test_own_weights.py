@@ -77,6 +77,7 @@ def test_a_factor_goes_into_the_weights_and_is_not_quantized(tmp_path):
     assert op_counts(onnx.load(tmp_path / "m.onnx"))["Mul"] == 1  # the one that multiplies no product
 
 
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="Keras computes the first block in float32 there")
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_in_mixed_precision(tmp_path, policy):
     keras.config.set_dtype_policy(policy)
