@@ -16,10 +16,11 @@ StructureRule = Callable[[LayerGraph, Call], list[int]]
 
 
 def residual_inputs(graph: LayerGraph, call: Call) -> list[int]:
-    """The inputs of an Add, except the output of the convolution that fuses the Add."""
-    if Trait.ADDS not in traits(call):
+    """The inputs of an Add, except the output of the convolution that fuses an Add of two; of an Average of more."""
+    many = len(call.operands) > 2
+    if Trait.ADDS not in traits(call) and not (many and is_one_of(call, ("Average",))):
         return []
-    fused = fused_sum_operand(graph, call)
+    fused = None if many else fused_sum_operand(graph, call)
     return [index for index, tensor in enumerate(call.operands) if tensor is not fused]
 
 

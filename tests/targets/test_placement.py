@@ -60,7 +60,12 @@ def separable(x):
     return layers.Add()([x, y])
 
 
-BLOCKS = [residual, strided_residual, squeeze_and_excitation, inception, inverted_bottleneck, separable]
+def sums_of_three(x):
+    x = layers.Add()([convolution(x, 8, activation=None) for _ in range(3)])
+    return layers.Average()([convolution(layers.ReLU()(x), 8) for _ in range(3)])
+
+
+BLOCKS = [sums_of_three, residual, strided_residual, squeeze_and_excitation, inception, inverted_bottleneck, separable]
 
 
 def network(block):
@@ -87,10 +92,11 @@ def test_all_multiplications_run_in_integers(model, target, tmp_path):
     assert report.integer_share == 1.0, str(report)
 
 
-def test_tensorrt_files_have_no_findings(model, tmp_path):
-    quantized = calibrate(quantize_model(model, target="tensorrt"), images(), verbose=0)
+@pytest.mark.parametrize("target", ["tensorrt", "onnxruntime", "openvino"])
+def test_files_have_no_findings(model, target, tmp_path):
+    quantized = calibrate(quantize_model(model, target=target), images(), verbose=0)
     path = export_onnx(quantized, tmp_path / "m.onnx", verify_with=images(2))
-    report = check_onnx(path, target="tensorrt")
+    report = check_onnx(path, target=target)
     assert report.ok, str(report)
 
 

@@ -29,6 +29,9 @@ _INTEGER = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "Leak
 
 _WEIGHTED = frozenset({"Conv", "Gemm", "MatMul"})
 
+#: Operators whose integer kernel reads integers only.
+_MERGING = ("Add", "Concat", "Mul")
+
 RULES = (
     Rule(
         "scale",
@@ -302,7 +305,16 @@ RULES = (
         "All inputs of an Add, Mul or Concat are quantized.",
         "Add Q/DQ to the other input, too.",
         _MEASURED,
-        placement.partly_quantized(("Add", "Concat", "Mul")),
+        placement.partly_quantized(_MERGING, within=False),
+        keeps_float=True,
+    ),
+    Rule(
+        "float-operand",
+        "info",
+        "An Add, Mul or Concat of integers and a constant, or of a float of its own layer, runs in float.",
+        "To run it in integers, make each of its operators a layer.",
+        _MEASURED,
+        placement.partly_quantized(_MERGING, within=True),
         keeps_float=True,
     ),
     Rule(

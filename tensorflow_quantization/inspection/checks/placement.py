@@ -17,6 +17,7 @@ from tensorflow_quantization.onnx_graph.queries import (
     is_constant,
     is_dequantize,
     is_quantize,
+    layer_of,
     name_of,
     operand,
     producer,
@@ -207,8 +208,14 @@ def _activations(graph: QdqGraph, node: ir.Node) -> list[Source]:
     return [source for source in sources if not source.is_weight]
 
 
-def partly_quantized(names: Collection[str]) -> Predicate:
-    """Operators of these types with a quantized output, a quantized input, and an input or constant in float."""
+def partly_quantized(names: Collection[str], within: bool) -> Predicate:
+    """Operators of these types with a quantized output, a quantized input, and an input or constant in float.
+
+    Args:
+        names: the types of operators.
+        within: find those whose float input is a constant or is computed within the same layer, where no quantizer can
+            be; otherwise all others.
+    """
 
     def find(graph: QdqGraph) -> Iterator[Violation]:
         for node in graph.nodes:
@@ -217,8 +224,11 @@ def partly_quantized(names: Collection[str]) -> Predicate:
             chain = graph.follow(node.outputs[0], ("Relu", "Clip"))
             sources = [graph.source(node, index) for index in range(len(node.inputs))]
             without = [index for index, source in enumerate(sources) if source.dequantize is None]
-            if without and len(without) < len(sources) and is_quantize(chain.end):
-                rest = ": it is a constant" if sources[without[0]].is_weight else _origin(node, without[0])
+            if not without or len(without) == len(sources) or not is_quantize(chain.end):
+                continue
+            is_constant, before = sources[without[0]].is_weight, producer(operand(node, without[0]))
+            if within == (is_constant or (before is not None and layer_of(before) == layer_of(node))):
+                rest = ": it is a constant" if is_constant else _origin(node, without[0])
                 yield Violation((node,), f"input {without[0]} is not quantized{rest}")
 
     return find

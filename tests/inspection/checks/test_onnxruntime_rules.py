@@ -60,7 +60,7 @@ BROKEN = [
     ("shared-int8", v.one_int8_quantizer_two_convs, "float"),
     ("shared-int8", v.int8_output_two_convs, "float"),
     ("partly-quantized", v.one_sided_add, "float"),
-    ("partly-quantized", v.add_constant, "float"),
+    ("float-operand", v.add_constant, "float"),
     ("one-sided", v.pooling_unquantized, "float"),
     *(("float-operator", v.quantized(name), "float") for name in ("Tanh", "HardSwish", "Elu", "GlobalMaxPool", "Relu")),
     ("float-operator", v.quantized("ReduceMean", axes=[2, 3]), "float"),
