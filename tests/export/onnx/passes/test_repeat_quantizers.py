@@ -39,3 +39,13 @@ def test_shared_quantizer_of_a_concatenation_is_that_of_its_parts(tmp_path, shar
     counts = g.check(tmp_path, [g.conv(g.quantized(joined, shared=shared), 4, 3)], repeat_quantizers)
     assert counts["QuantizeLinear"] == (3 if shared else 1)
     assert ("is for one reader only" in g.log) != shared
+
+
+@pytest.mark.parametrize(("target", "pairs"), [("onnxruntime", 3), ("openvino", 4)])
+def test_parts_that_have_integers_of_another_scale(tmp_path, target, pairs):
+    """ONNX Runtime joins them as they are: of two pairs in a row, it would make one of a third scale."""
+    g = Graph(2, 4, 4)
+    g.builder.target = target
+    joined = g.op("Concat", g.quantized(g.x, scale=0.03), g.op("Sigmoid", g.x), axis=1)
+    counts = g.check(tmp_path, [g.conv(g.quantized(joined, shared=True), 4, 3)], repeat_quantizers)
+    assert counts["QuantizeLinear"] == pairs

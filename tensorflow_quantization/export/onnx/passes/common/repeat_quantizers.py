@@ -79,10 +79,12 @@ def _repeat_before(builder: Builder, node: ir.Node) -> int:
     if not quantize.outputs[0].meta.get(SHARED):
         logger.debug("no quantizers before %s: %s is for one reader only", name_of(node), name_of(quantize))
         return 0
+    # ONNX Runtime joins integers of several scales. Of two pairs in a row, it would make one with another scale.
+    any_scale = builder.target == "onnxruntime"
     inserted = 0
     for index, value in enumerate(node.inputs):
         dequantize = producer(value, "DequantizeLinear")
-        if value is None or (dequantize is not None and same_parameters(dequantize, quantize)):
+        if value is None or (dequantize is not None and (any_scale or same_parameters(dequantize, quantize))):
             continue
         integers, floats = insert_pair(builder, value, quantize.inputs[1:], before=node)
         integers.meta[SHARED] = True
