@@ -28,12 +28,14 @@ def skip_unless_computable(model, arrays=None):
         pytest.skip(f"Keras on {keras.backend.backend()}: {error}")
 
 
-def run(path, inputs, optimize=True):
-    """The outputs of a file for a list of arrays."""
+def run(path, inputs, optimize=True, exact=False):
+    """The outputs of a file for a list of arrays; `exact`: integers do not saturate on a processor without VNNI."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 2  # warnings and errors
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if exact:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feeds = {i.name: x for i, x in zip(session.get_inputs(), inputs, strict=True)}
     return session.run(None, feeds)
