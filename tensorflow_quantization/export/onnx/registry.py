@@ -12,6 +12,8 @@ from tensorflow_quantization.export.onnx.values import Order, Value, channels_fi
 from tensorflow_quantization.model.keras_classes import computes_differently, stands_for
 
 _REGISTRY: dict[Any, Emitter] = {}
+#: Activation functions that are the same in TensorFlow as in Keras, without further arguments.
+_EQUAL = frozenset({"elu", "relu", "relu6", "selu", "sigmoid", "softmax", "softplus", "softsign", "tanh"})
 
 #: From the layer and its input values to the order of axes that each input needs; `None` if any order will do.
 LayoutRule = Callable[[Any, Sequence[Value]], list[Order] | None]
@@ -104,13 +106,19 @@ def is_registered(cls: type) -> bool:
 def find_emitter(operation: Any) -> Emitter | None:
     """The emitter of a layer, operation or activation function; `None` if there is none."""
     if not isinstance(operation, type) and operation.__class__.__name__ in ("function", "builtin_function_or_method"):
-        return _REGISTRY.get(operation)
+        return _REGISTRY.get(operation) or _REGISTRY.get(_in_keras(operation))
     cls = type(operation)
     for base in cls.__mro__:
         entry = _REGISTRY.get(base) or _by_name(base)
         if entry is not None:
             return entry if entry.structural or not computes_differently(cls, base) else None
     return None
+
+
+def _in_keras(function: Any) -> Any:
+    """The activation function of Keras that computes what `tf.nn.relu`, for example, does; `None` for any other."""
+    of_tensorflow = str(function.__module__).partition(".")[0] == "tensorflow"
+    return getattr(keras.activations, function.__name__) if of_tensorflow and function.__name__ in _EQUAL else None
 
 
 def _by_name(cls: type) -> Emitter | None:

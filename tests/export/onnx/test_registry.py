@@ -1,6 +1,7 @@
 import keras
 import pytest
 from keras import layers
+from onnx_models import assert_agrees
 
 from tensorflow_quantization.export import emitter
 from tensorflow_quantization.export.onnx import registry
@@ -91,3 +92,14 @@ def test_layers_and_operations_of_the_same_name_are_told_apart():
     operation = origin(x + x).operation
     assert type(operation).__name__ == type(layers.Add()).__name__ == "Add"
     assert find_emitter(operation) is not find_emitter(layers.Add())
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="they are functions of TensorFlow")
+@pytest.mark.parametrize("name", ["elu", "relu", "relu6", "selu", "sigmoid", "softmax", "softplus", "softsign", "tanh"])
+def test_activation_functions_of_tensorflow(tmp_path, name):
+    import tensorflow as tf
+
+    function = {"softplus": tf.math.softplus}.get(name) or getattr(tf.nn, name)
+    inputs = keras.Input((6, 6, 3))
+    model = keras.Model(inputs, keras.layers.Conv2D(4, 3, activation=function)(inputs))
+    assert_agrees(model, tmp_path / "m.onnx")
