@@ -113,7 +113,10 @@ class Call:
 
         Masks, sizes, and weights that are an operand of an elementwise operation are none: these are like constants.
         """
-        bound = inspect.signature(self.operation.call).bind(*self.args, **self.kwargs)
+        signature = inspect.signature(self.operation.call)
+        # Keras takes `training` for any layer, and drops it for a layer without this parameter.
+        kwargs = {name: x for name, x in self.kwargs.items() if name != "training" or name in signature.parameters}
+        bound = signature.bind(*self.args, **kwargs)
         given = bound.arguments
         for parameter in bound.signature.parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:

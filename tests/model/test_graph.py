@@ -107,6 +107,12 @@ def test_subclassed_model_reads_like_a_functional_one():
     assert graph.find("conv")[0].operation is model.conv
 
 
+def test_training_is_no_argument_of_a_layer_without_this_parameter():
+    inputs = keras.Input((4,))
+    (call,) = LayerGraph.trace(keras.Model(inputs, layers.Dense(2)(inputs, training=False))).calls
+    assert [tensor.shape for tensor in call.operands] == [(None, 4)]
+
+
 def test_subclassed_model_with_two_arguments():
     class TwoArguments(WithoutShapes):
         def build(self, left_shape, right_shape):
