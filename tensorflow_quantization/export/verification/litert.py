@@ -216,9 +216,15 @@ def _integers(
     return found
 
 
-def _own_codes(call: Call) -> int:
-    """How many layers of the user's code compute the output of a call in a row, each with LiteRT's own rounding."""
-    if not is_own_code(call):
-        return 0
-    before = [x.producer for x in call.inputs if x.producer is not None and quantizer_of(x) is None]
-    return 1 + max(map(_own_codes, before), default=0)
+def _own_codes(call: Call, known: dict[int, int] | None = None) -> int:
+    """How many layers of the user's code compute the output of a call in a row, each with LiteRT's own rounding.
+
+    Args:
+        call: the call; calls before it count up to the next quantizers.
+        known: the results so far, by the id of a call.
+    """
+    known = {} if known is None else known
+    if id(call) not in known:
+        before = [x.producer for x in call.inputs if x.producer is not None and quantizer_of(x) is None]
+        known[id(call)] = is_own_code(call) + max((_own_codes(one, known) for one in before), default=0)
+    return known[id(call)]

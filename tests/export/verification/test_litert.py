@@ -63,12 +63,15 @@ def test_a_model_whose_batch_is_one(tmp_path):
     export_litert(quantized, tmp_path / "m.tflite", verify_with=x)
 
 
-def test_each_layer_of_own_code_in_a_row_rounds_to_a_scale_of_its_own(tmp_path):
-    """Between the two, nothing is quantized in Keras, but LiteRT rounds to 1/128, many steps of the narrow output."""
+@pytest.mark.parametrize(
+    "then",
+    [lambda x: keras.layers.Lambda(keras.ops.tanh)(x), lambda x: keras.ops.max(x, axis=-1, keepdims=True)],
+    ids=["again", "max"],
+)
+def test_layers_of_own_code_before_a_quantizer_round_to_a_scale_of_their_own(tmp_path, then):
+    """Before the quantizer, LiteRT rounds each tanh to 1/128, many steps of the narrow output."""
     inputs = keras.Input((8,))
-    x = inputs
-    for _ in range(2):
-        x = keras.layers.Lambda(keras.ops.tanh)(x)
+    x = then(keras.layers.Lambda(keras.ops.tanh)(inputs))
     model = small_models.randomize(keras.Model(inputs, keras.layers.Dense(4)(x)))
     data = np.random.default_rng(0).uniform(0.2, 0.4, (2000, 8)).astype("float32")
     export_litert(
