@@ -16,12 +16,18 @@ StructureRule = Callable[[LayerGraph, Call], list[int]]
 
 
 def residual_inputs(graph: LayerGraph, call: Call) -> list[int]:
-    """The inputs of an Add, except the output of the convolution that fuses an Add of two; of an Average of more."""
-    many = len(call.operands) > 2
-    if Trait.ADDS not in traits(call) and not (many and is_one_of(call, ("Average",))):
+    """The inputs of an Add, except the output of the convolution that fuses the Add."""
+    if Trait.ADDS not in traits(call):
         return []
-    fused = None if many else fused_sum_operand(graph, call)
+    fused = fused_sum_operand(graph, call)
     return [index for index, tensor in enumerate(call.operands) if tensor is not fused]
+
+
+def sum_inputs(graph: LayerGraph, call: Call) -> list[int]:
+    """The `residual_inputs`; of a sum or mean of more than two, all inputs, since no convolution fuses it."""
+    if len(call.operands) > 2 and (Trait.ADDS in traits(call) or is_one_of(call, ("Average",))):
+        return list(range(len(call.operands)))
+    return residual_inputs(graph, call)
 
 
 def unfolded_normalization_input(graph: LayerGraph, call: Call) -> list[int]:

@@ -10,7 +10,7 @@ from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.targets.structure import (
     max_pooling_input,
     multiply_inputs,
-    residual_inputs,
+    sum_inputs,
     unfolded_normalization_input,
 )
 from tensorflow_quantization.targets.table import LayerRule
@@ -50,7 +50,7 @@ _FLOAT8 = Target(
     name="tensorrt",
     place=at_inputs(
         table={**{name: LayerRule() for name in _WEIGHTED if not name.endswith("Transpose")}, **_SEPARABLE},
-        structure=(residual_inputs,),
+        structure=(sum_inputs,),
         reason=Reason(ReasonCode.DEFAULT, "runs in FP8"),
     ),
     activations=QuantizationScheme(floating=True),
@@ -67,7 +67,7 @@ TENSORRT = Target(
         },
         # "Quantize the residual input in skip connections"; squeeze-and-excite products; a normalization that is not
         # folded; and max pooling, which commutes with Q/DQ.
-        structure=(residual_inputs, multiply_inputs, unfolded_normalization_input, max_pooling_input),
+        structure=(sum_inputs, multiply_inputs, unfolded_normalization_input, max_pooling_input),
         outputs=_LOCAL_POOLING,
     ),
     # Activations may use -128, where the runtime saturates; weights stay within -127 to 127.
