@@ -109,16 +109,12 @@ class Call:
 
     @property
     def arguments(self) -> dict[str, list[Tensor]]:
-        """The operands by the parameter of `call` that takes them, in the order of the call.
-
-        Masks, sizes, and weights that are an operand of an elementwise operation are none: these are like constants.
-        """
+        """The operands by the parameter of `call` that takes them, in order; no masks, sizes and constants."""
         signature = inspect.signature(self.operation.call)
         # Keras takes `training` for any layer, and drops it for a layer without this parameter.
         kwargs = {name: x for name, x in self.kwargs.items() if name != "training" or name in signature.parameters}
-        bound = signature.bind(*self.args, **kwargs)
-        given = bound.arguments
-        for parameter in bound.signature.parameters.values():
+        given = signature.bind(*self.args, **kwargs).arguments
+        for parameter in signature.parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:
                 given.update(given.pop(parameter.name, {}))
         named = {

@@ -165,11 +165,11 @@ def own_variables(layer: keras.layers.Layer) -> list[keras.Variable]:
 
 
 def own_parameters(layer: keras.layers.Layer) -> list[keras.Variable]:
-    """Returns those of `own_variables` that were made to be trained, also if they are frozen.
+    """Returns the `own_variables` that were made to be trained, frozen or not.
 
     Why: the public `Layer.trainable_variables` lacks frozen ones.
     """
-    return layer._trainable_variables
+    return list(layer._trainable_variables)
 
 
 def is_autocast(variable: keras.Variable) -> bool:

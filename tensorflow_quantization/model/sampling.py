@@ -82,7 +82,7 @@ def trace_with_sizes(
 
 
 def _filled(shapes: Sequence[Sequence[int | None]], sample: Shapes) -> Shapes:
-    """Shapes with the sizes of a sample in the place of unknown sizes."""
+    """Shapes in which the sizes of a sample replace the unknown ones."""
     pairs = zip(shapes, sample, strict=True)
     return [tuple(s if d is None else d for d, s in zip(shape, known, strict=True)) for shape, known in pairs]
 

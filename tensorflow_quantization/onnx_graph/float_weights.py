@@ -28,8 +28,8 @@ _PASSED = SELECTING | {"Clip", "Relu"}
 def float_weights(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
     """Weighted operators between integers that have float weights.
 
-    ONNX Runtime 1.32 quantizes such weights to int8 with one scale for all channels, also those of a ConvTranspose,
-    which has no integer kernel. Measured: 12 to 34 dB with weights of unequal channels, for Conv, ConvTranspose and
+    ONNX Runtime 1.32 quantizes such weights to int8 with one scale for all channels, even of a ConvTranspose, which
+    has no integer kernel. Measured: 12 to 34 dB with weights of unequal channels, for Conv, ConvTranspose and
     Gemm, directly before a QuantizeLinear or before the operators in `_PASSED` and affine ones, and for a MatMul of
     rank 2 with the Add of a vector, directly before a QuantizeLinear; not for other MatMuls, other activations, or a
     float output. A Max with the lowest float before the operator keeps its weights.

@@ -7,6 +7,7 @@ is opened only if a model of its layers trains and computes the same. Any other 
 from __future__ import annotations
 
 import collections
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -150,13 +151,17 @@ def _open(calls: list[Call]) -> tuple[Block, LayerGraph]:
         Exception: whatever the code of the layer raises.
     """
     layer = _checked(calls)
+    weights = OwnWeights(layer)
     try:
-        inner, positions = _traced(calls, OwnWeights(layer))
-    except Exception:  # the code may call a layer on a constant
-        with_constants = OwnWeights(layer, constants=True)
-        if len(with_constants.layers) == len(own_variables(layer)):
+        inner, positions = _traced(calls, weights)
+    except Exception:
+        with_constants, found = OwnWeights(layer, constants=True), None
+        if len(with_constants.layers) > len(weights.layers):  # the code may call a layer on a constant
+            with contextlib.suppress(Exception):  # the first reason is about the code as it is
+                found = _traced(calls, with_constants)
+        if found is None:
             raise
-        inner, positions = _traced(calls, with_constants)
+        inner, positions = found
     inner.model = layer
     if len(inner.inputs) == 1:
         (inner.input_structure,) = inner.inputs

@@ -87,8 +87,11 @@ class Draft:
     def quantize_operand(self, call: Call, index: int) -> bool:
         """Place a quantizer of its own before an operand of a call, if none can stand where it is computed.
 
-        That is so behind a call with several outputs. A concatenation, and what reads the scores of attention, stay as
-        they are.
+        That is so behind a call with several outputs. The inputs of a concatenation and the scores of attention get
+        none.
+
+        Returns:
+            Whether the operand gets a quantizer of its own.
         """
         tensor, source = call.operands[index], origin(call.operands[index])
         if _can_be_quantized(source) or not keras.backend.is_float_dtype(tensor.dtype):

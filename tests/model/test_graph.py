@@ -108,9 +108,9 @@ def test_subclassed_model_reads_like_a_functional_one():
 
 
 def test_training_is_no_argument_of_a_layer_without_this_parameter():
-    inputs = keras.Input((4,))
-    (call,) = LayerGraph.trace(keras.Model(inputs, layers.Dense(2)(inputs, training=False))).calls
-    assert [tensor.shape for tensor in call.operands] == [(None, 4)]
+    inputs = keras.Input((4, 4, 3))
+    (call,) = LayerGraph.trace(keras.Model(inputs, layers.Conv2D(2, 1)(inputs, training=None))).calls
+    assert [tensor.shape for tensor in call.operands] == [(None, 4, 4, 3)]
 
 
 def test_subclassed_model_with_two_arguments():

@@ -291,7 +291,7 @@ def _keeps_floats(call: Call) -> bool:
     """Whether the converter would round the kernels of a layer, which are floats in Keras."""
     inner = inner_call(call)
     multiplies = Trait.MULTIPLIES_BY_WEIGHTS in traits(inner) and Trait.PROJECTS not in traits(inner)
-    if weight_quantizers_in(call.operation) or not (multiplies or is_own_code(call)):
+    if not multiplies or weight_quantizers_in(call.operation):
         return False
     reads_integers = any(map(quantizer_of, call.inputs)) or any(getattr(call.operation, "input_quantizers", []))
     return reads_integers or is_one_of(inner, ("Conv1DTranspose", "Conv2DTranspose"))

@@ -1,7 +1,7 @@
 """Dense layers and convolutions as a single TensorFlow operator, where Keras uses several.
 
 The converter would keep the additional operators between the product and its bias. No quantizer is there, so they
-would compute in float.
+would compute in float. Transposed convolutions get a bias, without which an activation after them would.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from tensorflow_quantization.export.onnx.values import Order, Value, channels_fi
 from tensorflow_quantization.model.keras_classes import computes_differently, stands_for
 
 _REGISTRY: dict[Any, Emitter] = {}
-#: Activation functions that are the same in TensorFlow as in Keras, without further arguments.
-_EQUAL = frozenset({"elu", "relu", "relu6", "selu", "sigmoid", "softmax", "softplus", "softsign", "tanh"})
+#: Activation functions of TensorFlow by their names, with those of Keras that compute the same.
+_EQUAL = {name: name for name in ("elu", "relu", "relu6", "selu", "sigmoid", "softplus", "softsign", "tanh")}
+_EQUAL["softmax_v2"] = "softmax"  # the name of `tf.nn.softmax`
 
 #: From the layer and its input values to the order of axes that each input needs; `None` if any order will do.
 LayoutRule = Callable[[Any, Sequence[Value]], list[Order] | None]
@@ -118,7 +119,8 @@ def find_emitter(operation: Any) -> Emitter | None:
 def _in_keras(function: Any) -> Any:
     """The activation function of Keras that computes what `tf.nn.relu`, for example, does; `None` for any other."""
     of_tensorflow = str(function.__module__).partition(".")[0] == "tensorflow"
-    return getattr(keras.activations, function.__name__) if of_tensorflow and function.__name__ in _EQUAL else None
+    name = _EQUAL.get(function.__name__) if of_tensorflow else None
+    return None if name is None else getattr(keras.activations, name)
 
 
 def _by_name(cls: type) -> Emitter | None:

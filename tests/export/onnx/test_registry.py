@@ -3,6 +3,7 @@ import pytest
 from keras import layers
 from onnx_models import assert_agrees
 
+from tensorflow_quantization import quantize_model
 from tensorflow_quantization.export import emitter
 from tensorflow_quantization.export.onnx import registry
 from tensorflow_quantization.export.onnx.registry import find_emitter
@@ -101,5 +102,5 @@ def test_activation_functions_of_tensorflow(tmp_path, name):
 
     function = {"softplus": tf.math.softplus}.get(name) or getattr(tf.nn, name)
     inputs = keras.Input((6, 6, 3))
-    model = keras.Model(inputs, keras.layers.Conv2D(4, 3, activation=function)(inputs))
+    model = quantize_model(keras.Model(inputs, keras.layers.Conv2D(4, 3, activation=function)(inputs)))
     assert_agrees(model, tmp_path / "m.onnx")

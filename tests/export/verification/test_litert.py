@@ -63,20 +63,31 @@ def test_a_model_whose_batch_is_one(tmp_path):
     export_litert(quantized, tmp_path / "m.tflite", verify_with=x)
 
 
-@pytest.mark.parametrize(
-    "then",
-    [lambda x: keras.layers.Lambda(keras.ops.tanh)(x), lambda x: keras.ops.max(x, axis=-1, keepdims=True)],
-    ids=["again", "max"],
-)
-def test_layers_of_own_code_before_a_quantizer_round_to_a_scale_of_their_own(tmp_path, then):
-    """Before the quantizer, LiteRT rounds each tanh to 1/128, many steps of the narrow output."""
+def _tanh(x):
+    return keras.layers.Lambda(keras.ops.tanh)(x)
+
+
+def _twice():
     inputs = keras.Input((8,))
-    x = then(keras.layers.Lambda(keras.ops.tanh)(inputs))
+    model = small_models.randomize(keras.Model(inputs, keras.layers.Dense(4)(_tanh(_tanh(inputs)))))
+    return model, np.random.default_rng(0).uniform(0.2, 0.4, (2000, 8)).astype("float32")
+
+
+def _before_a_maximum():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(3, 1, use_bias=False, name="scaled")(inputs)
+    x = keras.ops.max(_tanh(x), axis=(1, 2))
     model = small_models.randomize(keras.Model(inputs, keras.layers.Dense(4)(x)))
-    data = np.random.default_rng(0).uniform(0.2, 0.4, (2000, 8)).astype("float32")
-    export_litert(
-        calibrate(quantize_model(model, target="litert"), data, verbose=0), tmp_path / "m.tflite", verify_with=data
-    )
+    model.get_layer("scaled").kernel.assign(0.4 * np.eye(3).reshape(1, 1, 3, 3))
+    return model, np.random.default_rng(0).normal(size=(64, 8, 8, 3)).astype("float32")
+
+
+@pytest.mark.parametrize("build", [_twice, _before_a_maximum])
+def test_layers_of_own_code_before_a_quantizer_round_to_a_scale_of_their_own(tmp_path, build):
+    """Before the quantizer, LiteRT rounds each tanh to 1/128, many steps of the narrow output."""
+    model, data = build()
+    quantized = calibrate(quantize_model(model, target="litert"), data, verbose=0)
+    export_litert(quantized, tmp_path / "m.tflite", verify_with=data)
 
 
 def test_litert_that_is_not_installed_is_named_before_any_work(tmp_path, quantized, monkeypatch):

@@ -7,7 +7,8 @@
 
 A runtime runs an operator in integers if it lies between DequantizeLinear and QuantizeLinear. The repeated pairs change
 nothing: a MaxPool or Reshape of dequantized integers returns values of the same integers, and quantizing the output of
-a Concat is the same as quantizing its inputs.
+a Concat is the same as quantizing its inputs. For ONNX Runtime, an input of a Concat that is dequantized keeps its
+scale: the runtime joins integers of several scales, and of two pairs in a row it would make one with another scale.
 """
 
 from __future__ import annotations
@@ -79,7 +80,6 @@ def _repeat_before(builder: Builder, node: ir.Node) -> int:
     if not quantize.outputs[0].meta.get(SHARED):
         logger.debug("no quantizers before %s: %s is for one reader only", name_of(node), name_of(quantize))
         return 0
-    # ONNX Runtime joins integers of several scales. Of two pairs in a row, it would make one with another scale.
     any_scale = builder.target == "onnxruntime"
     inserted = 0
     for index, value in enumerate(node.inputs):
