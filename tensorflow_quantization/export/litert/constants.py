@@ -155,7 +155,10 @@ def scaled_channels(affine: Affine) -> Step:
 
         image = x if len(x.shape) == 4 else tf.reshape(x, (-1, 1, 1, channels))
         y = tf.nn.depthwise_conv2d(image, kernel, (1, 1, 1, 1), "VALID") + bias
-        return keeping_mask(x, y if image is x else tf.reshape(y, [-1 if d is None else d for d in x.shape]))
+        if image is not x:
+            known = x.shape[1:].is_fully_defined()  # TensorFlow takes one unknown size in a constant shape
+            y = tf.reshape(y, (-1, *x.shape[1:]) if known else tf.shape(x))
+        return keeping_mask(x, y)
 
     return step
 

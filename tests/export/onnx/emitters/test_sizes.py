@@ -54,7 +54,6 @@ def test_layers_in_blocks_that_read_sizes_are_quantized_and_saved(tmp_path, netw
     assert all(np.array_equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="export_litert needs TensorFlow")
 @pytest.mark.parametrize("network", [networks.fpn, networks.vit])
 def test_networks_of_any_size_in_litert(tmp_path, network):
