@@ -97,14 +97,22 @@ def constant_layer(
     return step
 
 
+def plus_zero(value: Any, x: Any) -> Any:
+    """A value plus a zero, computed from the size of a tensor, that the converter does not know.
+
+    So the converter neither takes the value for a constant nor gives it a scale.
+    """
+    import tensorflow as tf
+
+    return value + tf.minimum(tf.cast(tf.shape(x)[0], value.dtype), 0)
+
+
 def _not_constant(value: Any, args: Any) -> Any:
-    """A kernel plus a zero that the converter does not know; any other value unchanged."""
     import tensorflow as tf
 
     if not isinstance(value, tf.Variable):
         return value
-    x = next(x for x in tree.flatten(args) if tf.is_tensor(x))
-    return value + tf.minimum(tf.cast(tf.shape(x)[0], value.dtype), 0)
+    return plus_zero(value, next(x for x in tree.flatten(args) if tf.is_tensor(x)))
 
 
 def folded_layer(wrapper: BaseQuantizeWrapper, affine: Affine, inner: Step) -> Step:

@@ -15,11 +15,11 @@ from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.file import float_operators
 from tensorflow_quantization.export.litert.function import make_function
 from tensorflow_quantization.export.litert.ranges import check_ranges
+from tensorflow_quantization.export.litert.recurrence import check_recurrence
 from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify
 from tensorflow_quantization.export.verification.litert import require_installed, verify_litert
 from tensorflow_quantization.model.graph import LayerGraph
-from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.targets import DEFAULT, TARGETS
 from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.text.arguments import suggests_arguments
@@ -61,9 +61,9 @@ def export_litert(
         TypeError, ValueError: `model` is not a Keras model, is not built, or cannot be traced.
         OSError: `path` cannot be written.
         ExportError: Keras runs on another backend; the model is not quantized for LiteRT, computes in half precision,
-            has quantizers with other than 8 bits, quantizes the inside of attention layers, has recurrent layers that
-            are not unrolled, has weights or ranges that are not finite, or has ranges that LiteRT cannot compute
-            with; or the converter rejects the model.
+            has quantizers with other than 8 bits, quantizes the inside of attention layers, has recurrent layers
+            with an unknown number of steps, has weights or ranges that are not finite, or has ranges that LiteRT cannot
+            compute with; or the converter rejects the model.
         VerificationError: the file disagrees with the Keras model. After this error, and after each error above, an
             existing file is unchanged.
         ImportError: TensorFlow is not installed, or `verify_with` is given and `ai-edge-litert` is not installed.
@@ -85,7 +85,7 @@ def export_litert(
     validation.check_exportable(graph)
     _check_quantized(graph)
     _check_attention(graph)
-    _check_loops(graph)
+    check_recurrence(graph)
     _check_bits(graph)
     _check_weights(graph)
     _check_precision(graph)
@@ -139,17 +139,6 @@ def _check_attention(graph: LayerGraph) -> None:
                 f"Layer {call.path!r} is quantized inside, and attention is exported to LiteRT in floats only. Leave "
                 "its entry out of the QuantizationSpec."
             )
-
-
-def _check_loops(graph: LayerGraph) -> None:
-    for call in graph.calls:
-        for layer in (call.operation, *sublayers(call.operation)) if call.is_layer else ():
-            if isinstance(layer, keras.layers.RNN) and not layer.unroll:
-                raise ExportError(
-                    f"Layer {call.path!r} computes {layer.name!r} ({type(layer).__name__}) in a loop, which "
-                    "TensorFlow's converter rejects. Build the layer with unroll=True, for a known number of steps, "
-                    "and load the weights into it."
-                )
 
 
 def _check_bits(graph: LayerGraph) -> None:

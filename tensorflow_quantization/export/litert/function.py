@@ -39,6 +39,7 @@ from tensorflow_quantization.export.litert.constants import (
     scaled,
 )
 from tensorflow_quantization.export.litert.own_code import is_own_code
+from tensorflow_quantization.export.litert.recurrence import is_recurrent, unrolled
 from tensorflow_quantization.export.litert.rewriting import rewritten
 from tensorflow_quantization.export.names import names_in_signature
 from tensorflow_quantization.export.onnx.emission import plain_name
@@ -47,7 +48,6 @@ from tensorflow_quantization.model.interpreter import Interpreter
 from tensorflow_quantization.model.keras_internals import hand_on_masks, keras_mask
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
-from tensorflow_quantization.targets.kernel_rules import RECURRENT
 from tensorflow_quantization.text.messages import what_is_wrong
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, activation_quantizers
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
@@ -120,7 +120,8 @@ def make_function(graph: LayerGraph, io_dtype: str = "float32", expose: bool = F
         return results
 
     signature = [tf.TensorSpec(t.shape, t.dtype, plain_name(t.name)) for t in graph.inputs]
-    concrete = tf.function(run, autograph=False).get_concrete_function(*signature)
+    with unrolled(graph):
+        concrete = tf.function(run, autograph=False).get_concrete_function(*signature)
     paths = {_scope(call): call.path for call in graph.calls}
     return Function(concrete, quantized, paths, list(concrete.variables))
 
@@ -207,7 +208,7 @@ class _Steps:
             # Without this quantizer, the converter may use the scale of the reader for the moved tensor.
             quantize = fake_quantize(moved)
             return lambda *args, **kwargs: tree.map_structure(quantize, step(*args, **kwargs))
-        if is_one_of(inner_call(call), RECURRENT):
+        if is_recurrent(call):
             # Without the copies, the converter would give the selections by a mask, and so the states of each step, the
             # scale of the output.
             copies = [rescaled(tensor) for tensor in call.outputs]

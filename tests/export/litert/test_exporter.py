@@ -349,23 +349,6 @@ def test_unsuitable_models_are_refused(tmp_path, make, message):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("layer", [layers.LSTM(4, name="r"), layers.Bidirectional(layers.GRU(4), name="r")])
-def test_loops_are_refused(tmp_path, layer):
-    model = quantized(functional(layers.Reshape((8, 24)), layer, layers.Dense(2)))
-    with pytest.raises(ExportError, match=r"'quant_r' computes '.*' \((LSTM|GRU)\) in a loop.*unroll=True"):
-        export_litert(model, tmp_path / "m.tflite")
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
-@pytest.mark.parametrize("kind", ["SimpleRNN", "GRU", "LSTM"])
-def test_an_unrolled_recurrent_layer(tmp_path, kind):
-    layer = getattr(layers, kind)(4, unroll=True)
-    model = quantized(functional(layers.Reshape((8, 24)), layer, layers.Dense(2)))
-    export_litert(model, tmp_path / "m.tflite", verify_with=small_models.data_for(model))
-
-
 def test_half_precision_is_refused(tmp_path):
     model = functional(layers.Conv2D(4, 3, dtype="mixed_float16", name="conv"))
     with pytest.raises(ExportError, match=r"conv.*float16"):

@@ -8,8 +8,6 @@ from small_models import data_for, randomize
 
 from tensorflow_quantization import QuantizationSpec
 from tensorflow_quantization.export.litert import export_litert
-from tensorflow_quantization.export.verification.litert import run_file
-from tensorflow_quantization.model.graph import LayerGraph
 
 
 def _conv(x, filters=4, **kwargs):
@@ -270,28 +268,6 @@ def _unequal_halves(move, second):
 def test_parts_that_code_of_the_user_moves_have_scales_of_their_own(tmp_path, move, second):
     model = quantized(_unequal_halves(MOVES[move], second))
     export_litert(model, tmp_path / "m.tflite", verify_with=data_for(model))
-
-
-RECURRENT = {
-    "lstm": lambda: layers.LSTM(4, unroll=True),
-    "backwards": lambda: layers.GRU(4, unroll=True, go_backwards=True, return_sequences=True),
-    "both ways": lambda: layers.Bidirectional(layers.LSTM(4, unroll=True)),
-}
-
-
-@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("name", RECURRENT)
-def test_states_of_recurrent_layers_have_no_scale(tmp_path, name, masked):
-    inputs = x = keras.Input((5, 3))
-    x = RECURRENT[name]()(layers.Masking()(x) if masked else x)
-    model = randomize(keras.Model(inputs, layers.Dense(3)(x)))
-    data = np.random.default_rng(0).normal(size=(8, 5, 3)).astype("float32")
-    data[::2, 1:3] = 0
-    model = quantized(model, data)
-    path = export_litert(model, tmp_path / "m.tflite", verify_with=data)
-    found = run_file(path.read_bytes(), LayerGraph.trace(model), [data])["output_0"]
-    np.testing.assert_allclose(found, model.predict(data, verbose=0), atol=1e-5)
 
 
 @pytest.mark.parametrize("model", [detector, transformer])

@@ -1,0 +1,103 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from litert_files import quantized
+from recurrent_layers import LAYERS
+from small_models import randomize
+
+from tensorflow_quantization.export import ExportError
+from tensorflow_quantization.export.litert import export_litert
+from tensorflow_quantization.export.verification.litert import run_file
+from tensorflow_quantization.model.graph import LayerGraph
+
+ARGUMENTS = {
+    "alone": {},
+    "backwards": {"go_backwards": True, "return_sequences": True},
+    "unrolled": {"unroll": True, "return_sequences": True},
+}
+
+
+def _sequences(steps=5):
+    data = np.random.default_rng(0).normal(size=(8, steps, 3)).astype("float32")
+    data[::2, 1:3] = 0  # masked
+    return data
+
+
+def _model(layer, shape=(5, 3), masked=False):
+    inputs = x = keras.Input(shape)
+    x = layer(layers.Masking()(x) if masked else x)
+    x = layers.Concatenate()(x) if isinstance(x, list | tuple) else x
+    return randomize(keras.Model(inputs, layers.Dense(3)(x)))
+
+
+def _assert_computes_as_keras(path, model, data):
+    """The file verifies, and its states have no scale: else the outputs would be nearer to a step than to Keras."""
+    export_litert(model, path, verify_with=data)
+    found = run_file(path.read_bytes(), LayerGraph.trace(model), [data])["output_0"]
+    np.testing.assert_allclose(found, model.predict(data, verbose=0), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    # Keras wants the first layer of Bidirectional to run forwards.
+    [(name, a) for name in LAYERS for a in ARGUMENTS if (name, a) != ("Bidirectional", "backwards")],
+)
+def test_recurrent_layers(tmp_path, name, arguments, masked):
+    model = quantized(_model(LAYERS[name](**ARGUMENTS[arguments]), masked=masked), _sequences())
+    _assert_computes_as_keras(tmp_path / "m.tflite", model, _sequences())
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize("name", ["LSTM", "SimpleRNN"])
+def test_states_as_outputs(tmp_path, name):
+    model = quantized(_model(LAYERS[name](return_state=True)), _sequences())
+    _assert_computes_as_keras(tmp_path / "m.tflite", model, _sequences())
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (layers.TimeDistributed(layers.LSTM(4)), (2, 5, 3)),
+        (keras.Sequential([layers.ConvLSTM1D(4, 3), layers.Flatten()]), (3, 8, 2)),
+    ],
+    ids=["TimeDistributed", "ConvLSTM1D"],
+)
+def test_what_computes_recurrent_layers(tmp_path, layer, shape):
+    data = np.random.default_rng(0).normal(size=(4, *shape)).astype("float32")
+    model = quantized(_model(layer, shape), data)
+    export_litert(model, tmp_path / "m.tflite", verify_with=data)
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+def test_the_model_is_as_before(tmp_path):
+    model = quantized(_model(layers.Bidirectional(layers.SimpleRNN(4))), _sequences())
+    recurrent = [layer for layer in model._flatten_layers() if isinstance(layer, layers.RNN)]
+    before = [(layer.unroll, layer.cell.activation) for layer in recurrent]
+    export_litert(model, tmp_path / "m.tflite")
+    assert [(layer.unroll, layer.cell.activation) for layer in recurrent] == before
+    assert before == [(False, keras.activations.tanh)] * 2
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize("layer", [layers.LSTM(4, name="r"), layers.Bidirectional(layers.GRU(4), name="r")])
+def test_the_number_of_steps_has_to_be_known(tmp_path, layer):
+    model = quantized(_model(layer, (None, 3)), _sequences())
+    with pytest.raises(ExportError, match=r"'quant_r' reads sequences with an unknown number of steps"):
+        export_litert(model, tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
+    x = keras.Input((5, 3))  # as the message says
+    _assert_computes_as_keras(tmp_path / "m.tflite", keras.Model(x, model(x)), _sequences())
+
+
+def test_states_between_runs_are_refused(tmp_path):
+    inputs = keras.Input(batch_shape=(8, 5, 3))
+    model = quantized(
+        keras.Model(inputs, layers.Dense(3)(layers.LSTM(4, stateful=True, name="r")(inputs))), _sequences()
+    )
+    with pytest.raises(ExportError, match="'quant_r' has stateful=True"):
+        export_litert(model, tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
