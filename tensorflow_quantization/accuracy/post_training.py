@@ -24,6 +24,8 @@ from tensorflow_quantization.model.inputs import first_batches
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
 from tensorflow_quantization.quantize.pipeline import plan_model
+from tensorflow_quantization.quantizers.activation import check_ranges
+from tensorflow_quantization.quantizers.weight import check_weight_ranges
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of
 
@@ -47,6 +49,8 @@ def post_training_quantize(
     block_size: int | None = None,
     dtype: str | None = None,
     quantization_spec: QuantizationSpec | None = None,
+    ranges: str = "ema",
+    weight_ranges: str = "minmax",
     effort: str = "fast",
     method: str = "mse",
     verbose: int = 1,
@@ -74,6 +78,7 @@ def post_training_quantize(
         dtype: "float8_e4m3fn": numbers of FP8, for `target="tensorrt"`, as in `quantize_model`; default `None`:
             integers.
         quantization_spec: `QuantizationSpec` of single layers, as in `quantize_model`; default `None`.
+        ranges, weight_ranges: how ranges follow a later training, as in `quantize_model`; default "ema" and "minmax".
         effort: "fast" (default); or "best", which also trains the roundings block by block, for minutes, and pays at
             4 bits.
         method: how ranges are estimated, as in `calibrate`; default "mse".
@@ -100,6 +105,7 @@ def post_training_quantize(
         "dtype": dtype,
     }
     plan_model(model, **arguments)  # raises what `quantize_model` would raise, before any work
+    arguments |= {"ranges": check_ranges(ranges), "weight_ranges": check_weight_ranges(weight_ranges)}
     learned_from, judges = _split(batches)
     stages = _Stages(model, judges, verbose)
     reference, quantized = model, quantize_model(model, **arguments)

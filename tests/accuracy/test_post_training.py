@@ -14,8 +14,9 @@ from accuracy_networks import (
     smooth_images,
 )
 
-from tensorflow_quantization import export_onnx
+from tensorflow_quantization import export_onnx, fine_tune
 from tensorflow_quantization.accuracy import equalize, post_training_quantize
+from tensorflow_quantization.wrappers.queries import weight_quantizers_in
 
 
 @pytest.mark.parametrize(("build", "bits", "gain"), [(branches, 8, 1), (depthwise, 4, 3)])
@@ -26,6 +27,27 @@ def test_it_is_better_than_rounding_to_nearest_and_the_file_agrees(build, bits, 
     better = post_training_quantize(model, images(), target="onnxruntime", weight_bits=bits, verbose=0)
     assert decibels(expected, outputs(better, x)) > decibels(expected, outputs(plain, x)) + gain
     export_onnx(better, tmp_path / "model.onnx", verify_with=images(4))
+
+
+def test_training_goes_on_from_what_was_chosen(tmp_path):
+    model, x = depthwise(), images(seed=5)
+    expected = outputs(model, x)
+    learned = {"weight_bits": 4, "ranges": "learned", "weight_ranges": "learned"}
+    plain = quantized(model, target="onnxruntime", **learned)
+    better = post_training_quantize(model, images(), target="onnxruntime", **learned, verbose=0)
+    assert all(q.learns for q in weight_quantizers_in(better.get_layer("quant_stem")))
+    assert decibels(expected, outputs(better, x)) > decibels(expected, outputs(plain, x)) + 3
+    before = better.get_weights()
+    fine_tune(better, images(), teacher=model, epochs=2, learning_rate=1e-4, reestimate=False, verbose=0)
+    assert not all(map(np.array_equal, before, better.get_weights()))
+    assert decibels(expected, outputs(better, x)) > decibels(expected, outputs(plain, x)) + 3
+    export_onnx(better, tmp_path / "model.onnx", verify_with=images(4))
+
+
+@pytest.mark.parametrize("argument", ["ranges", "weight_ranges"])
+def test_unknown_ranges_are_an_error(argument):
+    with pytest.raises(ValueError, match=f"^{argument} must be one of .*, got 'lerned'"):
+        post_training_quantize(small(), images(), **{argument: "lerned"})
 
 
 def test_numbers_of_fp8_are_chosen_too(tmp_path):

@@ -186,6 +186,17 @@ def test_bits_of_an_entry_win(cnn):
     assert bits == {"conv": (7, 4), "gap": (7, 5), "dense": (6, 5)}
 
 
+def test_weight_bits_of_a_layer_without_quantized_weights_are_an_error(cnn):
+    for name, flags in (("relu", {}), ("conv", {"quantize_weight": False})):
+        spec = QuantizationSpec()
+        spec.add(name, weight_bits=4, **flags)
+        with pytest.raises(ValueError, match=f"entry '{name}' has weight_bits=4, but no weights of layer '{name}'"):
+            plan_model(cnn, quantization_spec=spec)
+    spec = QuantizationSpec()
+    spec.add("*", weight_bits=4)  # of the layers that have some
+    assert plan_model(cnn, quantization_spec=spec)["conv"].weight_scheme.bits == 4
+
+
 def test_output_is_quantized_on_request(cnn):
     plan = plan_of(cnn, {"name": "dense", "quantize_output": True})
     assert [layer.path for layer in plan if layer.output] == ["dense"]
