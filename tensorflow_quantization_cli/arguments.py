@@ -84,12 +84,13 @@ def add_input_shape(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_bits(parser: argparse._ActionsContainer, of_what: str, several: bool = False) -> None:
+def add_bits(parser: argparse._ActionsContainer, of_what: str, several: bool = False, wide: str = "") -> None:
     parser.add_argument(
         f"--{of_what}-bits",
-        type=several_bits if several else bits,
+        type=several_bits if several else wide_bits if wide else bits,
         metavar="BITS",
-        help=f"bits of each {of_what}, 2 to 8" + (", or several, separated by commas" if several else "; default: 8"),
+        help=f"bits of each {of_what}, 2 to 8{wide}"
+        + (", or several, separated by commas" if several else "; default: 8"),
     )
 
 
@@ -233,6 +234,11 @@ def bits(given: str) -> int:
     if not given.isdigit() or not 2 <= int(given) <= 8:
         raise argparse.ArgumentTypeError(f"Bits are a whole number from 2 to 8, got {given}.")
     return int(given)
+
+
+def wide_bits(given: str) -> int:
+    """The bits of an integer of 2 to 8, or 16."""
+    return 16 if given == "16" else bits(given)
 
 
 def several_bits(given: str) -> list[int]:

@@ -60,7 +60,8 @@ class ClipQuantizer(quantization.quantizers.Quantizer):
         return {"limit": layer.add_weight(name + "_limit", initializer=start, trainable=False)}
 
     def __call__(self, inputs, training, weights, **kwargs):
-        return keras.ops.clip(inputs, -weights["limit"], weights["limit"])
+        limit = keras.ops.convert_to_tensor(weights["limit"])  # as JAX needs it
+        return keras.ops.clip(inputs, -limit, limit)
 
     def get_config(self):
         return {}

@@ -36,6 +36,8 @@ class Entropy(Histogram):
     """
 
     def range(self, scheme):
+        if self.is_coarser_than(scheme):
+            return self.low, self.high
         magnitudes = self.counts[BINS:] + self.counts[:BINS][::-1]
         counts = magnitudes.reshape(_BINS, -1).sum(axis=1).astype(np.float64)
         counts[0] = counts[1]

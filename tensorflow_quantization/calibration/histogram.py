@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from tensorflow_quantization.calibration.estimator import MergeableEstimator
+from tensorflow_quantization.quantizers import QuantizationScheme
 
 #: Bins on each side of zero. The limit is at most twice the greatest magnitude, so one side uses at least half of its
 #: bins.
@@ -71,6 +72,10 @@ class Histogram(MergeableEstimator):
 
     def merged(self):
         return {**super().merged(), "exponent": np.array([self.exponent]), "counts": self.counts[None]}
+
+    def is_coarser_than(self, scheme: QuantizationScheme) -> bool:
+        """Whether the steps of a scheme are finer than the bins, which then do not tell what clipping would gain."""
+        return 2**scheme.bits > 2 * BINS
 
     @property
     def limit(self) -> float:

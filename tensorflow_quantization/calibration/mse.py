@@ -17,7 +17,8 @@ class MSE(Histogram):
     """Estimates the range with the least mean of (quantized - x)**2 over all values.
 
     A narrower range clips more values and has a finer step. 91 fractions of the min/max range are compared, from 0.1
-    to 1. For asymmetric schemes, the upper end and then the lower end are also compared alone.
+    to 1. For asymmetric schemes, the upper end and then the lower end are also compared alone. With 16 bits, the
+    range is from the least to the greatest value.
 
     Examples:
         >>> estimator = MSE()
@@ -28,6 +29,8 @@ class MSE(Histogram):
     """
 
     def range(self, scheme):
+        if self.is_coarser_than(scheme):
+            return self.low, self.high
         lows, highs = np.outer([self.low, self.high], _FRACTIONS)
         low, high = self._best(lows, highs, scheme)
         if not scheme.symmetric:

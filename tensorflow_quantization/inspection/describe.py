@@ -68,7 +68,9 @@ class QuantizerDescription:
     block_size: int | None = None
 
     def __str__(self) -> str:
-        text = f"{self.what} {self.dtype if 'float' in self.dtype else self.dtype.rstrip('8') + str(self.bits)}"
+        text = (
+            f"{self.what} {self.dtype if 'float' in self.dtype else self.dtype.rstrip('0123456789') + str(self.bits)}"
+        )
         marks = ", learned" if self.learned else ""
         if self.axis is not None:
             blocks = f" in blocks of {self.block_size}" if self.block_size else ""

@@ -113,7 +113,7 @@ class Interpreter:
 
     >>> largest = {}
     >>> def watch(computed):
-    ...     largest[computed.call.name] = max(float(keras.ops.max(y)) for y in computed.outputs)
+    ...     largest[computed.call.name] = max(keras.ops.convert_to_numpy(y).max() for y in computed.outputs)
     >>> interpreter.run_batches([np.ones((3, 4)), np.zeros((3, 4))], watch=watch)
     >>> list(largest)
     ['dense', 'relu']

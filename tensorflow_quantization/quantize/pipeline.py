@@ -23,9 +23,9 @@ from tensorflow_quantization.quantize.time_distributed import open_time_distribu
 from tensorflow_quantization.quantize.weight_blocks import WeightBlocks, rule_of
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
-from tensorflow_quantization.quantizers.scheme import check_bits
+from tensorflow_quantization.quantizers.scheme import WIDE_BITS, check_bits
 from tensorflow_quantization.quantizers.weight import check_weight_ranges
-from tensorflow_quantization.targets import TARGETS, Target, find_target, in_dtype
+from tensorflow_quantization.targets import TARGETS, Target, find_target, in_dtype, with_wide_activations
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import did_you_mean, other_name
@@ -83,7 +83,8 @@ def quantize_model(
         weight_ranges: how the ranges of weights follow training: "minmax" (default; from the least to the greatest
             value of each channel) or "learned" (trained step sizes, LSQ, from the least squared error on).
         weight_bits: bits of all weights, 2 to 8; `None` (default): as the target says. Entries of the spec win.
-        activation_bits: bits of all activations, 2 to 8; `None` (default): as the target says. Entries of the spec win.
+        activation_bits: bits of all activations, 2 to 8; or 16 with `target="litert"`, for the whole model, which loses
+            almost nothing and is slower than 8; `None` (default): as the target says. Entries of the spec win.
         input_bits: an older name of `activation_bits`.
         dtype: "float8_e4m3fn": weights and activations are numbers of FP8, which `target="tensorrt"` multiplies on GPUs
             of compute capability 8.9 and newer. `None` (default): integers.
@@ -206,6 +207,8 @@ def decide(
     """The graph of a model and the plan for it; the blocks in which a layer is quantized are open."""
     cases = _check_arguments(mode, spec, custom_qdq_cases)
     target = in_dtype(find_target(target), dtype)
+    if activation_bits == WIDE_BITS:
+        target, activation_bits = with_wide_activations(target), None
     weight_blocks = WeightBlocks(target, weight_bits, block_size, mode == PARTIAL)
     # With a block size, the bits of weights are for the layers with blocks.
     schemes = _schemes(target, weight_bits if block_size is None else None, activation_bits)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.quantizers.scheme import MAX_BITS
 from tensorflow_quantization.targets import MatmulOperand, Placement
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.tables import html_summary
@@ -109,8 +110,8 @@ class LayerPlan:
 
 
 def _fixed(scheme: QuantizationScheme, parameters: tuple[float, int] | None) -> QuantizationScheme:
-    # The runtime's demand holds for its 8-bit integers; with fewer bits the range decides.
-    return replace(scheme, fixed=parameters) if scheme.bits == 8 else scheme
+    # The runtime's demand holds for its own integers; with fewer bits the range decides.
+    return replace(scheme, fixed=parameters) if scheme.bits >= MAX_BITS else scheme
 
 
 @dataclass(frozen=True)

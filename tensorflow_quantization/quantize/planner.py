@@ -20,6 +20,7 @@ from tensorflow_quantization.quantize.spec import LayerConfig, QuantizationSpec,
 from tensorflow_quantization.quantize.unknown_names import warn_of_unknown_names
 from tensorflow_quantization.quantize.weight_blocks import WeightBlocks
 from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.quantizers.scheme import WIDE_BITS
 from tensorflow_quantization.targets import Placement, Target
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.warn import warn_user
@@ -374,6 +375,11 @@ def _with_bits(layer: LayerPlan, entry: LayerConfig, blocks: WeightBlocks) -> La
             "the bits out, or leave dtype out for integers."
         )
     if entry.activation_bits is not None:
+        if layer.activation_scheme.bits == WIDE_BITS:
+            raise ValueError(
+                f"The entry {entry.name!r} has activation_bits={entry.activation_bits} for layer {layer.path!r}, and "
+                f"{WIDE_BITS} bits are for all activations of a model. Leave one of both out."
+            )
         activations = replace(layer.activation_scheme, bits=entry.activation_bits)
         factors = replace(layer.factor_scheme, bits=entry.activation_bits)
         layer = replace(layer, activation_scheme=activations, factor_scheme=factors)

@@ -9,7 +9,7 @@ from numbers import Integral
 from typing import Any
 
 from tensorflow_quantization.model.keras_classes import resolve_alias
-from tensorflow_quantization.quantizers.scheme import check_bits, check_block_size
+from tensorflow_quantization.quantizers.scheme import WIDE_BITS, check_bits, check_block_size
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.text.tables import text_table
@@ -21,14 +21,14 @@ def same_bits(activation_bits: int | None, input_bits: int | None, of: str = "")
     """The value of `activation_bits`, given by this name or by its older name `input_bits`.
 
     Args:
-        activation_bits, input_bits: 2 to 8; `None`: not given.
-        of: the owner of the argument as the error message names it, " of 'conv'" for example.
+        activation_bits, input_bits: 2 to 8, or 16 for a whole model; `None`: not given.
+        of: the owner of the argument as the error message names it, " of 'conv'" for example; "" for a whole model.
 
     Raises:
         ValueError: one is out of range, or both are given and differ.
     """
     for bits, argument in ((activation_bits, "activation_bits"), (input_bits, "input_bits")):
-        if bits is not None:
+        if bits is not None and (of or bits != WIDE_BITS):
             check_bits(bits, f"{argument}{of}")
     if None not in (activation_bits, input_bits) and activation_bits != input_bits:
         raise ValueError(

@@ -9,6 +9,8 @@ import ml_dtypes
 import numpy as np
 
 MIN_BITS, MAX_BITS = 2, 8
+#: The bits of activations that are almost floats, beside weights of 8 bits.
+WIDE_BITS = 16
 #: The bits of weights in blocks, and the least size of a block: what the runtimes have kernels for.
 BLOCK_BITS, MIN_BLOCK = (4, 8), 16
 #: FP8: a sign, 4 bits of exponent and 3 of fraction, without infinities (arXiv:2209.05433, table 1).
@@ -59,9 +61,9 @@ class QuantizationScheme:
         (0, 15, 'uint8')
 
     Attributes:
-        bits: int, 2 to 8; default 8.
-        signed: bool; `True` (default): the lowest integer is -2**(bits-1), and files store int8. `False`: the lowest
-            integer is 0, and files store uint8.
+        bits: int, 2 to 8, or 16; default 8.
+        signed: bool; `True` (default): the lowest integer is -2**(bits-1), and files store int8, or int16. `False`: the
+            lowest integer is 0, and files store uint8, or uint16.
         symmetric: bool; `True` (default): the zero point is 0 for signed integers, and `qmin` for unsigned integers,
             which then suit only values that are never negative. `False` (asymmetric): the zero point follows the range.
         narrow_range: bool; `True` (default) leaves out the lowest integer: 8-bit signed integers are -127 to 127.
@@ -76,8 +78,8 @@ class QuantizationScheme:
             inputs share it.
 
     Raises:
-        ValueError: `bits` is no integer from 2 to 8, `floating` and not 8 bits, signed and symmetric, or blocks of a
-            wrong size or of other integers.
+        ValueError: `bits` is no integer from 2 to 8 and not 16, `floating` and not 8 bits, signed and symmetric, or
+            blocks of a wrong size or of other integers.
     """
 
     bits: int = 8
@@ -90,7 +92,8 @@ class QuantizationScheme:
     block_size: int | None = None
 
     def __post_init__(self):
-        check_bits(self.bits, "bits")
+        if self.bits != WIDE_BITS:
+            check_bits(self.bits, "bits")
         if self.floating and not (self.bits == MAX_BITS and self.signed and self.symmetric and self.fixed is None):
             raise ValueError(
                 f"The numbers of {FLOAT8} have {MAX_BITS} bits, are signed and symmetric and have no fixed scale: with "
@@ -136,15 +139,15 @@ class QuantizationScheme:
 
     @property
     def dtype(self) -> str:
-        """The dtype in a file: "int8", "uint8" or "float8_e4m3fn"."""
+        """The dtype in a file: "int8", "uint8", "int16", "uint16" or "float8_e4m3fn"."""
         if self.floating:
             return FLOAT8
-        return "int8" if self.signed else "uint8"
+        return f"{'int' if self.signed else 'uint'}{max(self.bits, MAX_BITS)}"
 
     @property
     def saturates(self) -> bool:
         """Whether `qmin` and `qmax` are the limits of `dtype`, so that saturating to `dtype` clips correctly."""
-        return self.floating or (self.bits == 8 and not self.narrow_range)
+        return self.floating or (self.bits >= MAX_BITS and not self.narrow_range)
 
     @property
     def levels(self) -> np.ndarray:
@@ -157,7 +160,7 @@ class QuantizationScheme:
     @property
     def name(self) -> str:
         """The integers in words: "int8", "uint4", or "float8_e4m3fn"."""
-        return self.dtype if self.floating else f"{self.dtype.rstrip('8')}{self.bits}"
+        return self.dtype if self.floating else f"{self.dtype.rstrip('0123456789')}{self.bits}"
 
     def get_config(self) -> dict:
         """Returns the attributes as a dict that JSON can hold; `from_config` is the inverse."""

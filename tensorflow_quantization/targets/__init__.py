@@ -1,6 +1,6 @@
 """Targets, one file for each runtime: where the quantizers go, and which integers they use."""
 
-from tensorflow_quantization.quantizers.scheme import FLOAT8
+from tensorflow_quantization.quantizers.scheme import FLOAT8, MAX_BITS, MIN_BITS, WIDE_BITS
 from tensorflow_quantization.targets.default import DEFAULT
 from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.targets.onnxruntime import ONNXRUNTIME
@@ -52,6 +52,26 @@ def find_target(target: str | Target | None) -> Target:
     if not isinstance(target, str) or target not in TARGETS:
         raise ValueError(must_be_one_of("target", TARGETS, target, besides="a Target"))
     return TARGETS[target]
+
+
+def with_wide_activations(target: Target) -> Target:
+    """Return the target that computes with activations of 16 bits.
+
+    Examples:
+        >>> with_wide_activations(find_target("litert")).activations.dtype
+        'int16'
+
+    Raises:
+        ValueError: the runtime does not compute with them.
+    """
+    if target.wide is None:
+        able = ", ".join(repr(name) for name, known in TARGETS.items() if known.wide is not None)
+        given = "no target" if target is DEFAULT else f"target {target.name!r}"
+        raise ValueError(
+            f"activation_bits={WIDE_BITS} needs a runtime with integer kernels for them: target={able}, got {given}. "
+            f"Pass {MIN_BITS} to {MAX_BITS}, or leave activation_bits out."
+        )
+    return target.wide
 
 
 def in_dtype(target: Target, dtype: str | None) -> Target:

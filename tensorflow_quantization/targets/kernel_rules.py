@@ -35,6 +35,7 @@ class KernelRules:
         activations: activations that have a separate integer kernel where no kernel before fuses them.
         constant_operands: sums and products with a constant, and quotients by a constant, have an integer kernel.
         pairs: classes in `unweighted` whose kernel takes two inputs: with more inputs they stay in float.
+        equal_shapes: classes in `unweighted` whose kernel does not broadcast: inputs of other shapes stay in float.
         float_only: by class name, why the runtime computes a layer or operation in float, a clause.
         fixed_ranges: the scale and zero point that the runtime demands for the output of an activation.
         same_scale: classes whose input and output need the same scale and zero point.
@@ -58,6 +59,7 @@ class KernelRules:
     activations: frozenset[Activation] = frozenset()
     constant_operands: bool = False
     pairs: frozenset[str] = frozenset()
+    equal_shapes: frozenset[str] = frozenset()
     float_only: Mapping[str, str] = field(default_factory=dict)
     fixed_ranges: Mapping[Activation, tuple[float, int]] = field(default_factory=dict)
     same_scale: frozenset[str] = frozenset()
@@ -80,6 +82,8 @@ class KernelRules:
         if Trait.DIVIDES in traits(call):
             return self.constant_operands and len(call.operands) == 1 and call.args[0] is call.operands[0]
         if len(call.operands) > 2 and is_one_of(call, self.pairs):
+            return False
+        if len({tensor.shape for tensor in call.operands}) > 1 and is_one_of(call, self.equal_shapes):
             return False
         if not call.is_layer and Trait.MERGES in traits(call) and len(call.operands) < 2:
             return self.constant_operands

@@ -4,9 +4,12 @@ Source: its 8-bit quantization specification (ai.google.dev/edge/litert/conversi
 quantization_spec). An operator runs in integers only if all its inputs and its output are integers.
 """
 
+from dataclasses import replace
+
 from tensorflow_quantization.model.activations import Activation
 from tensorflow_quantization.model.fusion import KernelFusion
 from tensorflow_quantization.quantizers import QuantizationScheme
+from tensorflow_quantization.quantizers.scheme import WIDE_BITS
 from tensorflow_quantization.targets.at_tensors import at_tensors, why_not
 from tensorflow_quantization.targets.kernel_rules import KernelRules
 from tensorflow_quantization.targets.target import Target
@@ -103,6 +106,29 @@ RULES = KernelRules(
     quantized_outputs=True,
 )
 
+#: Activations of 16 bits: fewer operators have a kernel, and the scales of three are others. Source: "Full integer
+#: quantization of weights and int16 activations" (ai.google.dev/edge/litert/conversion/tensorflow/quantization) and the
+#: kernels of ai-edge-litert.
+WIDE_RULES = replace(
+    RULES,
+    unweighted=RULES.unweighted
+    - {"AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D", "Average", "Resizing", "Where"},
+    gated=frozenset(),
+    activations=frozenset({Activation.LEAKY_RELU, Activation.RELU, Activation.RELU6}),
+    equal_shapes=frozenset({"Add", "Subtract"}),
+    fixed_ranges={},
+)
+
+_WIDE = Target(
+    name="litert",
+    place=at_tensors(WIDE_RULES),
+    activations=QuantizationScheme(bits=WIDE_BITS, narrow_range=False),
+    weights=QuantizationScheme(),
+    why_not=why_not(WIDE_RULES),
+    joins_with_one_scale=True,
+    bits=frozenset({8, WIDE_BITS}),
+)
+
 LITERT = Target(
     name="litert",
     place=at_tensors(RULES),
@@ -111,4 +137,5 @@ LITERT = Target(
     why_not=why_not(RULES),
     joins_with_one_scale=True,
     bits=frozenset({8}),
+    wide=_WIDE,
 )

@@ -115,6 +115,8 @@ class Target:
         joins_with_one_scale: if a spec names a concatenation, its output is quantized, and so all its inputs have one
             scale; `False` (default): each input has a quantizer.
         bits: the numbers of bits that the runtime computes with; `None` (default): 2 to 8.
+        wide: the same runtime with activations of 16 bits: a target with its own placement and schemes, which
+            `quantize_model(activation_bits=16)` takes. `None` (default): it does not compute with them.
         float8: the same runtime in FP8, E4M3: a target with its own placement and schemes with `floating=True`, which
             `quantize_model(dtype="float8_e4m3fn")` takes. `None` (default): it does not compute in FP8.
         blocks: the weights in blocks that the runtime takes, which `quantize_model(block_size=...)` asks for; `None`
@@ -135,4 +137,5 @@ class Target:
     bits: frozenset[int] | None = None
     recurrent_weights: bool = False
     float8: Target | None = None
+    wide: Target | None = None
     blocks: BlockRule | None = None

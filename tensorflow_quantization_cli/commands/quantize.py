@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group, "--effort", EFFORTS, "best also trains roundings, for minutes; default: %(default)s", "fast"
     )
     arguments.add_bits(group, "weight")
-    arguments.add_bits(group, "activation")
+    arguments.add_bits(group, "activation", wide=", or 16 for LiteRT")
     group.add_argument(
         "--block-size",
         type=arguments.positive,
@@ -103,9 +103,12 @@ def check_arguments(options: argparse.Namespace) -> None:
     arguments.check_preprocessing(options)
     if options.samples > MOST_SAMPLES:
         raise argparse.ArgumentTypeError(f"--samples is at most {MOST_SAMPLES}: more do not change the ranges")
-    for name in ("weight_bits", "activation_bits"):
-        if options.target == "litert" and getattr(options, name) not in (None, 8):
-            raise argparse.ArgumentTypeError(f"LiteRT computes in 8 bits: leave --{name.replace('_', '-')} out")
+    for name, able in (("weight_bits", (8,)), ("activation_bits", (8, 16))):
+        if options.target == "litert" and getattr(options, name) not in (None, *able):
+            bits = " or ".join(map(str, able))
+            raise argparse.ArgumentTypeError(f"LiteRT computes in {bits} bits: leave --{name.replace('_', '-')} out")
+    if options.target != "litert" and options.activation_bits == 16:
+        raise argparse.ArgumentTypeError("--activation-bits 16 is for --target litert")
     if options.target == "litert" and options.block_size is not None:
         raise argparse.ArgumentTypeError("LiteRT has no weights in blocks: leave --block-size out")
     if options.dtype is not None:

@@ -276,6 +276,8 @@ def test_a_quantized_model_and_a_file_of_another_kind_are_named(folder, capsys):
         (["-o", "old.onnx"], "old.onnx exists already. Pass --force"),
         (["-o", "nowhere/model.onnx"], "The directory nowhere does not exist"),
         (["-o", "model.tflite", "--weight-bits", "4"], "LiteRT computes in 8 bits"),
+        (["-o", "model.tflite", "--activation-bits", "4"], "LiteRT computes in 8 or 16 bits"),
+        (["-o", "model.onnx", "--activation-bits", "16"], "--activation-bits 16 is for --target litert"),
         (["--weight-bits", "16"], "from 2 to 8, got 16"),
         (["--samples", "1000"], "at most 256"),
         (["--size", "8y8"], "224x224, got 8y8"),

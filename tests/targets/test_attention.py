@@ -322,6 +322,7 @@ def test_attention_is_exported_to_litert_in_floats(tmp_path, attention):
         assert reasons.get("MultiHeadAttention", reasons.get("GroupedQueryAttention"))
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="export_litert needs TensorFlow")
 def test_attention_that_a_spec_quantizes_inside_is_refused_by_litert(tmp_path):
     spec = QuantizationSpec()
     spec.add("MultiHeadAttention", is_keras_class=True)

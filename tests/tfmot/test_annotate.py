@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from small_models import assert_same_arrays
 from tfmot_configs import CLASSES, DenseConfig, DenseOfMine, dense_model, quantization, samples
 
 from tensorflow_quantization.tfmot.quantization.keras.annotate import QuantizeAnnotate
@@ -26,7 +27,7 @@ def test_annotated_layer_computes_the_same():
     x, _ = samples()
     layer = keras.layers.Dense(4)
     expected = layer(x)
-    np.testing.assert_array_equal(annotate_layer(layer)(x), expected)
+    assert_same_arrays(annotate_layer(layer)(x), expected)
 
 
 def test_annotation_keeps_layer_and_config():

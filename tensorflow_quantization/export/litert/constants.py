@@ -31,7 +31,7 @@ Step = Callable[..., Any]
 
 def fake_quantize(quantizer: ActivationQuantizer) -> Callable[[Any], Any]:
     """The fake-quantization operator from which the converter reads scale and zero point of a tensor."""
-    return fake_quantize_range(*limits_of(quantizer))
+    return fake_quantize_range(*limits_of(quantizer), np.iinfo(quantizer.scheme.dtype).bits)
 
 
 def limits_of(quantizer: ActivationQuantizer) -> tuple[float, float]:
@@ -41,13 +41,13 @@ def limits_of(quantizer: ActivationQuantizer) -> tuple[float, float]:
     return (limits.min - zero_point) * scale, (limits.max - zero_point) * scale
 
 
-def fake_quantize_range(low: float, high: float) -> Callable[[Any], Any]:
+def fake_quantize_range(low: float, high: float, bits: int = 8) -> Callable[[Any], Any]:
     """The fake-quantization operator whose least and greatest integer stand for `low` and `high`."""
 
     def quantize(x):
         import tensorflow as tf
 
-        return keeping_mask(x, tf.quantization.fake_quant_with_min_max_args(x, min=low, max=high, num_bits=8))
+        return keeping_mask(x, tf.quantization.fake_quant_with_min_max_args(x, min=low, max=high, num_bits=bits))
 
     return quantize
 

@@ -8,6 +8,7 @@ import re
 import warnings
 
 from tensorflow_quantization.export.errors import ExportError
+from tensorflow_quantization.export.litert.file import with_long_biases
 from tensorflow_quantization.export.litert.function import Function
 from tensorflow_quantization.text.messages import what_is_wrong
 from tensorflow_quantization.text.warn import muted
@@ -27,16 +28,22 @@ def convert(function: Function, io_dtype: str = "float32") -> bytes:
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function.concrete], owner)
     # No calibration set: the function has the ranges.
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if io_dtype == "int8":
-        converter.inference_input_type = converter.inference_output_type = tf.int8
+    if function.wide:
+        converter.target_spec.supported_ops = [
+            tf.lite.OpsSet.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8,
+            tf.lite.OpsSet.TFLITE_BUILTINS,
+        ]
+    if io_dtype != "float32":
+        converter.inference_input_type = converter.inference_output_type = tf.as_dtype(io_dtype)
     try:
         # The converter logs the same messages for every model.
         with warnings.catch_warnings(), muted("absl", logging.ERROR):
             warnings.filterwarnings("ignore", module="tensorflow")
-            return converter.convert()
+            data = converter.convert()
     except Exception as error:
         reason = _without_operator(function, error) or what_is_wrong(error)
         raise ExportError(f"TensorFlow's converter cannot convert the model: {reason}") from error
+    return with_long_biases(data) if function.wide else data
 
 
 def _without_operator(function: Function, error: Exception) -> str | None:

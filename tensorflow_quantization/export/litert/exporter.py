@@ -20,6 +20,7 @@ from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify
 from tensorflow_quantization.export.verification.litert import require_installed, verify_litert
 from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.quantizers.scheme import WIDE_BITS
 from tensorflow_quantization.targets import DEFAULT, TARGETS
 from tensorflow_quantization.targets.litert import LITERT
 from tensorflow_quantization.text.arguments import suggests_arguments
@@ -29,7 +30,7 @@ from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import activation_quantizers
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 
-IO_DTYPES = ("float32", "int8")
+IO_DTYPES = ("float32", "int8", "int16")
 _ADVICE = 'Quantize the float model with quantize_model(model, target="litert") and train or calibrate it.'
 
 
@@ -49,7 +50,8 @@ def export_litert(
         model: a model that `quantize_model(..., target="litert")` returned, trained or calibrated.
         path: path of the file. An existing file is replaced when the new file is complete and verified.
         io_dtype: "float32" (default): inputs and outputs are float32, and the file quantizes and dequantizes them.
-            "int8": inputs and outputs are int8, and the file stores their scale and zero point.
+            "int8": inputs and outputs are int8, and the file stores their scale and zero point. "int16": the same for a
+            model with `activation_bits=16`.
         verify_with: input of the model: arrays as `model.predict` takes them, or data that yields batches, of which
             the first 8 are used, see `calibrate`. The file runs on this input in LiteRT and is compared with the Keras
             model, see `tensorflow_quantization.export.verification.litert`. Default: `None`, no comparison.
@@ -61,9 +63,9 @@ def export_litert(
         TypeError, ValueError: `model` is not a Keras model, is not built, or cannot be traced.
         OSError: `path` cannot be written.
         ExportError: Keras runs on another backend; the model is not quantized for LiteRT, computes in half precision,
-            has quantizers with other than 8 bits, quantizes the inside of attention layers, has recurrent layers
-            with an unknown number of steps, has weights or ranges that are not finite, or has ranges that LiteRT cannot
-            compute with; or the converter rejects the model.
+            has quantizers with other than 8 bits, or 16 of all activations, quantizes the inside of attention layers,
+            has recurrent layers with an unknown number of steps, has weights or ranges that are not finite, or has
+            ranges that LiteRT cannot compute with; or the converter rejects the model.
         VerificationError: the file disagrees with the Keras model. After this error, and after each error above, an
             existing file is unchanged.
         ImportError: TensorFlow is not installed, or `verify_with` is given and `ai-edge-litert` is not installed.
@@ -86,7 +88,7 @@ def export_litert(
     _check_quantized(graph)
     _check_attention(graph)
     check_recurrence(graph)
-    _check_bits(graph)
+    _check_bits(graph, io_dtype)
     _check_weights(graph)
     _check_precision(graph)
     validation.check_finite(graph)
@@ -141,21 +143,24 @@ def _check_attention(graph: LayerGraph) -> None:
             )
 
 
-def _check_bits(graph: LayerGraph) -> None:
+def _check_bits(graph: LayerGraph, io_dtype: str) -> None:
+    """Raise: ExportError: weights have not 8 bits, or activations neither 8 nor 16 as all others and `io_dtype`."""
+    activations = {f"int{q.scheme.bits}" for call in graph.calls for q in activation_quantizers(call.operation)}
+    wide = activations == {f"int{WIDE_BITS}"}
     others = {}
     for call in graph.calls:
-        quantizers = [
-            *activation_quantizers(call.operation),
-            *getattr(call.operation, "weight_quantizers", {}).values(),
-        ]
-        bits = {q.scheme.name if q.scheme.floating else f"{q.scheme.bits} bits" for q in quantizers} - {"8 bits"}
+        weights = getattr(call.operation, "weight_quantizers", {}).values()
+        bits = {f"{q.scheme.name}" for q in weights} - {"int8"}
+        bits |= {q.scheme.name for q in activation_quantizers(call.operation)} - ({"int16"} if wide else {"int8"})
         if bits:
             others[call.path] = f"  {call.path}: {', '.join(sorted(bits))}"
     if others:
         raise ExportError(
-            "LiteRT computes in integers of 8 bits, but these layers have quantizers with others:\n"
-            + "\n".join(others.values())
+            "LiteRT computes in integers of 8 bits, or of 16 for all activations of a model, but these layers have "
+            "quantizers with others:\n" + "\n".join(others.values())
         )
+    if io_dtype not in ("float32", *activations):
+        raise ExportError(f"io_dtype={io_dtype!r}, but the model has activations of {min(activations)}. Pass that.")
 
 
 def _check_weights(graph: LayerGraph) -> None:

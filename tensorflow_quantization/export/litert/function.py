@@ -37,10 +37,12 @@ from tensorflow_quantization.export.litert.constants import (
     identity,
     rescaled,
     scaled,
+    scaled_channels,
 )
 from tensorflow_quantization.export.litert.own_code import is_own_code
 from tensorflow_quantization.export.litert.recurrence import is_recurrent, unrolled
 from tensorflow_quantization.export.litert.rewriting import rewritten
+from tensorflow_quantization.export.litert.wide import concatenated, in_floats, is_float, is_wide
 from tensorflow_quantization.export.names import names_in_signature
 from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
@@ -65,12 +67,14 @@ class Function:
         quantized: the call and the quantizer of each quantized tensor, in the order of `quantized_0`, ....
         paths: the path of each call by its name scope in `concrete`.
         variables: the kernels. `concrete` does not keep them alive.
+        wide: whether activations have 16 bits.
     """
 
     concrete: Any
     quantized: list[tuple[Call, ActivationQuantizer]]
     paths: dict[str, str]
     variables: list[Any]
+    wide: bool
 
 
 def make_function(graph: LayerGraph, io_dtype: str = "float32", expose: bool = False) -> Function:
@@ -123,7 +127,7 @@ def make_function(graph: LayerGraph, io_dtype: str = "float32", expose: bool = F
     with unrolled(graph):
         concrete = tf.function(run, autograph=False).get_concrete_function(*signature)
     paths = {_scope(call): call.path for call in graph.calls}
-    return Function(concrete, quantized, paths, list(concrete.variables))
+    return Function(concrete, quantized, paths, list(concrete.variables), is_wide(graph))
 
 
 def _scope(call: Call) -> str:
@@ -143,6 +147,7 @@ class _Steps:
         self.quantized: list[tuple[Call, ActivationQuantizer, Any]] = []
         self._graph = graph
         self._folded, self._taken_up = folded_layers(graph)
+        self._wide = is_wide(graph)
         self._begun: dict[int, Affine] = {}
         self._steps = {id(call): self._step(call) for call in graph.calls}
 
@@ -189,8 +194,8 @@ class _Steps:
             if self._is_continued(call):
                 self._begun[id(call)] = affine
                 return _argument(call, identity)
-            return _argument(call, scaled(affine))
-        if (other := rewritten(inner_call(call), output_quantizer_of(self._graph, call))) is not None:
+            return _argument(call, scaled_channels(affine) if self._wide else scaled(affine))
+        if (other := rewritten(inner_call(call), output_quantizer_of(self._graph, call), self._wide)) is not None:
             step: Step = other
         elif _is_plain_reshape(call):
             step = _reshape(call.outputs[0].shape)
@@ -200,6 +205,12 @@ class _Steps:
                 if call.is_layer
                 else operation
             )
+        if self._wide and (sum_of_parts := concatenated(self._graph, call)):
+            return sum_of_parts
+        if self._wide and is_float(call):
+            step = in_floats(step)
+            if not is_moving(call):
+                return step
         if is_joining(call) and (shared := shared_quantizer(self._graph, call)) is not None:
             # LiteRT concatenates integers without rescaling, so the parts need the scale of the output.
             quantize = fake_quantize(shared)

@@ -39,7 +39,7 @@ def check_ranges(graph: LayerGraph) -> None:
 
 
 def _narrow(call: Call, quantizer: ActivationQuantizer) -> str:
-    width = 255 * float(quantizer.parameters()[0])
+    width = (2**quantizer.scheme.bits - 1) * float(quantizer.parameters()[0])
     if width >= NARROWEST:
         return ""
     return f"{call.path}: a range of width {width:.3g}, less than {NARROWEST:g}"

@@ -19,6 +19,8 @@ MIN_OPSET = 13
 AUTOMATIC_OPSET = 17
 #: The first opset with numbers of 8 bits in QuantizeLinear and DequantizeLinear.
 _FLOAT8_OPSET = 19
+#: The first opset with integers of 16 bits there.
+_WIDE_OPSET = 21
 
 DTYPES = {
     "float32": ir.DataType.FLOAT,
@@ -89,6 +91,8 @@ class Builder:
         """
         if dtype == FLOAT8:
             self.require(_FLOAT8_OPSET, "FP8")
+        elif dtype in ("int16", "uint16"):
+            self.require(_WIDE_OPSET, "A tensor of 16 bits")
 
     def unique(self, name: str) -> str:
         """`name`, with a number appended if the name is in use."""

@@ -31,12 +31,19 @@ from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.export.verification.keras_with_integers import advice, inputs_to_verify, run_with_integers
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
+from tensorflow_quantization.quantizers.scheme import WIDE_BITS
 from tensorflow_quantization.text.warn import without_note
 
 #: Largest distance of an integer from the value in Keras, in steps: one step, and a margin for float rounding.
 ONE_QUANTUM = 1.01
+#: The same of 16 bits: their kernels rescale by a factor of 16 bits, which is off by up to half a step of the greatest
+#: integer.
+ONE_WIDE_QUANTUM = 1.51
 #: The longest of LiteRT's own steps: of tanh and of an L2 normalization. Those of sigmoid and softmax are half as long.
 _OWN_STEP = 1 / 128
+
+#: Of the inputs and outputs of a file without floats.
+_INTEGERS = (np.int8, np.int16)
 
 #: LiteRT writes this to stderr once in a process, whatever its options and the log levels are.
 _DELEGATE_NOTE = "INFO: Created TensorFlow Lite XNNPACK delegate"
@@ -184,14 +191,16 @@ def run_file(data: bytes, graph: LayerGraph, inputs: list[np.ndarray]) -> dict[s
 
 
 def _quantized(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    if detail["dtype"] != np.int8:
+    if detail["dtype"] not in _INTEGERS:
         return array
     scale, zero_point = detail["quantization"]
-    return np.clip(np.round(array / np.float32(scale)) + zero_point, -128, 127).astype(np.int8)
+    limits = np.iinfo(detail["dtype"])
+    integers = np.round(array / np.float32(scale)) + zero_point
+    return np.clip(integers, limits.min, limits.max).astype(detail["dtype"])
 
 
 def _dequantized(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    if array.dtype != np.int8:
+    if array.dtype not in _INTEGERS:
         return array
     scale, zero_point = detail["quantization"]
     return numerics.dequantize(array.astype(np.float32), np.float32(scale), np.float32(zero_point))
@@ -212,7 +221,8 @@ def _integers(
     distance = float(np.abs(found - wanted).max(initial=0.0))
     unequal = float(np.mean(found != np.round(wanted))) if exact.size else 0.0
     own = 0.5 * _OWN_STEP / float(np.min(scale)) * _own_codes(call)
-    agreement.tensors.append(Compared(call.path, distance, unequal, ONE_QUANTUM + own))
+    quantum = ONE_WIDE_QUANTUM if quantizer.scheme.bits == WIDE_BITS else ONE_QUANTUM
+    agreement.tensors.append(Compared(call.path, distance, unequal, quantum + own))
     return found
 
 

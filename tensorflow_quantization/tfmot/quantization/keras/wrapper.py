@@ -200,7 +200,8 @@ def _named(pairs: Any, layer: keras.layers.Layer) -> Iterator[tuple[str, Any]]:
 
 
 def _names(layer: keras.layers.Layer, prefix: str) -> Iterator[tuple[int, str]]:
-    for attribute, value in vars(layer).items():
+    attributes = vars(layer)
+    for attribute, value in {**attributes, **attributes.get("_modules", {})}.items():  # where PyTorch has sublayers
         public = attribute.lstrip("_")
         if isinstance(value, keras.Variable):
             yield id(value), f"{prefix}{public if getattr(layer, public, None) is value else attribute}"
