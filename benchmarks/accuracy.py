@@ -56,18 +56,19 @@ def our_files(network: TrainedNetwork, target: str, quick: bool) -> dict[str, Wr
         quantized = quantize_model(network.model, target=target, weight_bits=weight_bits)
         export(calibrate(quantized, network.calibration, method=method, verbose=0), path)
 
-    def post_training(path: pathlib.Path, weight_bits: int, effort: str = "fast") -> None:
-        arguments = {"target": target, "weight_bits": weight_bits, "effort": effort, "verbose": 0}
-        export(post_training_quantize(network.model, network.calibration, **arguments), path)
+    def post_training(path: pathlib.Path, **arguments: Any) -> None:
+        export(post_training_quantize(network.model, network.calibration, target=target, verbose=0, **arguments), path)
 
     files: dict[str, Write] = {}
-    titles = {8: "ours"} if quick or target == "litert" else {8: "ours", 4: "ours W4"}  # LiteRT has 8 bits only
+    titles = {8: "ours"} if quick or target == "litert" else {8: "ours", 4: "ours W4"}  # not in LiteRT
     for bits, title in titles.items():
         for method in ("minmax", "mse"):
             files[f"{title}, {method}"] = functools.partial(calibrated, method=method, weight_bits=bits)
         files[f"{title}, post_training_quantize"] = functools.partial(post_training, weight_bits=bits)
     if target == "onnxruntime" and 4 in titles:  # it takes minutes: in one runtime
         files["ours W4, best effort"] = functools.partial(post_training, weight_bits=4, effort="best")
+    if target == "litert" and not quick:
+        files["ours A16, post_training_quantize"] = functools.partial(post_training, activation_bits=16)
     return files
 
 

@@ -71,11 +71,11 @@ was measured with such weights."""
 
 _ALL = """## All files
 
-"minmax", "mse": `quantize_model` and `calibrate` with this method. W4: 4-bit weights. "best effort":
-`post_training_quantize(effort="best")`. Seconds: what making the file took, on a machine that may have been busy.
-Agreement: the share of samples with the same greatest output as in float. Accuracy of `silero`: the share of steps
-where the package's own ONNX file hears speech or none, too; AUC: the area under the ROC curve, with these answers as
-the truth. PSNR: to the images that the upscaler should have made. Where a network is trained several times, figures
+"minmax", "mse": `quantize_model` and `calibrate` with this method. W4: 4-bit weights. A16: activations of 16 bits.
+"best effort": `post_training_quantize(effort="best")`. Seconds: what making the file took, on a machine that may have
+been busy. Agreement: the share of samples with the same greatest output as in float. Accuracy of `silero`: the share of
+steps where the package's own ONNX file hears speech or none, too; AUC: the area under the ROC curve, with these answers
+as the truth. PSNR: to the images that the upscaler should have made. Where a network is trained several times, figures
 are means."""
 
 _SUMMARY = (
