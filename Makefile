@@ -15,8 +15,12 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wo
 # What rests on Keras' inner workings most.
 CORE_TESTS := tests/model tests/quantize tests/quantizers tests/wrappers tests/calibration/test_observation.py tests/inspection/test_describe.py
 
+# Of test-backends: all, unless there is less time.
+BACKENDS ?= jax torch
+BACKEND_TESTS ?= tests
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-exhaustive test-keras-oldest test-keras-nightly lint types docs release-check benchmark benchmark-export accuracy training latency tensorrt scale data clean
+.PHONY: help demo test test-slow test-backends test-exhaustive test-keras-oldest test-keras-nightly lint types docs release-check benchmark benchmark-export accuracy training latency tensorrt scale data clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -29,6 +33,11 @@ test: $(VENV)/installed data lint types ## Linters, types and the tests that are
 
 test-slow: $(VENV)/installed data ## The slow tests: documentation, examples, backends, networks
 	$(PYTEST) -m "slow and not exhaustive" $$(grep -rl 'mark.slow' tests --include='test_*.py')
+
+test-backends: $(VENV)/installed data ## The tests that are not slow, on JAX and on PyTorch
+	for backend in $(BACKENDS); do \
+		KERAS_BACKEND=$$backend $(PYTEST) -m "not slow and not exhaustive" $(BACKEND_TESTS) || exit 1; \
+	done
 
 test-exhaustive: $(VENV)/installed data ## All other networks of keras.applications, for hours and in 16 GB
 	$(PYTEST) -m exhaustive
