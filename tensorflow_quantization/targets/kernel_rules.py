@@ -35,6 +35,7 @@ class KernelRules:
         activations: activations that have a separate integer kernel where no kernel before fuses them.
         constant_operands: sums and products with a constant, and quotients by a constant, have an integer kernel.
         pairs: classes in `unweighted` whose kernel takes two inputs: with more inputs they stay in float.
+        binary: the same, but what is around them is in integers: more inputs are combined in float between integers.
         equal_shapes: classes in `unweighted` whose kernel does not broadcast: inputs of other shapes stay in float.
         float_only: by class name, why the runtime computes a layer or operation in float, a clause.
         fixed_ranges: the scale and zero point that the runtime demands for the output of an activation.
@@ -59,6 +60,7 @@ class KernelRules:
     activations: frozenset[Activation] = frozenset()
     constant_operands: bool = False
     pairs: frozenset[str] = frozenset()
+    binary: frozenset[str] = frozenset()
     equal_shapes: frozenset[str] = frozenset()
     float_only: Mapping[str, str] = field(default_factory=dict)
     fixed_ranges: Mapping[Activation, tuple[float, int]] = field(default_factory=dict)
@@ -103,6 +105,8 @@ class KernelRules:
 
     def why_float(self, call: Call) -> str | None:
         """Why the runtime computes a call in float, a clause; `None` if it is not known."""
+        if len(call.operands) > 2 and is_one_of(call, self.binary):
+            return "computed in float: its kernel takes two inputs"
         if self.stores(call):
             return "computed in float: only its weights are integers, in the file"
         if is_one_of(call, self.stored):

@@ -87,6 +87,7 @@ RULES = KernelRules(
     ),
     constant_operands=True,
     pairs=frozenset({"Average"}),
+    binary=frozenset({"Add", "Multiply"}),
     float_only={
         **dict.fromkeys(
             ("GroupNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization"),

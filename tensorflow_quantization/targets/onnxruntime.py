@@ -31,6 +31,7 @@ _RULES = KernelRules(
     stored=RECURRENT,
     # QLinearAdd, QLinearAveragePool, QLinearConcat, QLinearGlobalAveragePool and QLinearMul.
     unweighted=frozenset({"Add", "AveragePooling2D", "Concatenate", "GlobalAveragePooling2D", "Multiply"}),
+    binary=frozenset({"Add", "Multiply"}),
     matmuls=Trait.ATTENDS | Trait.MULTIPLIES_TENSORS,
     # The optimizer removes a Relu or Clip before QuantizeLinear if the zero point is the lowest integer.
     fusion=KernelFusion(activations=frozenset({Activation.RELU, Activation.RELU6})),

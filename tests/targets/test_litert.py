@@ -226,6 +226,21 @@ def test_average_of_three_stays_float():
     assert "mean" not in outputs(keras.Model(inputs, layers.Average(name="mean")(parts)))
 
 
+@pytest.mark.parametrize("target", ["litert", "onnxruntime"])
+@pytest.mark.parametrize("layer", [layers.Add, layers.Multiply])
+def test_more_than_two_inputs_are_added_and_multiplied_in_float_and_the_plan_says_so(target, layer):
+    inputs = keras.Input((8, 8, 3), name="image")
+    parts = [layers.Conv2D(4, 3, name=f"conv_{i}")(inputs) for i in range(3)]
+    reasons = {}
+    for count in (2, 3):
+        model = keras.Model(inputs, layers.Conv2D(3, 3)(layer(name="joined")(parts[:count])))
+        plan = plan_model(model, target=target)
+        assert all(plan[f"conv_{i}"].output for i in range(count))  # integers before and after
+        reasons[count] = plan["joined"].reason
+    assert [reason.code for reason in reasons.values()] == ["written_in_integers", "float_read_in_integers"]
+    assert str(reasons[3]).endswith("the layer itself is computed in float: its kernel takes two inputs")
+
+
 def test_quotient_by_a_constant_is_computed_in_integers():
     model = functional(lambda x: x / 127.5, lambda x: x - 1.0)
     assert outputs(model) == ["image", "true_divide", "subtract"]
