@@ -11,7 +11,7 @@ from tensorflow_quantization.model.fusion import KernelFusion
 from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.scheme import WIDE_BITS
 from tensorflow_quantization.targets.at_tensors import at_tensors, why_not
-from tensorflow_quantization.targets.kernel_rules import KernelRules
+from tensorflow_quantization.targets.kernel_rules import RECURRENT, KernelRules
 from tensorflow_quantization.targets.target import Target
 
 #: Specification: "Input and outputs must all have same scale/zero_point".
@@ -68,6 +68,8 @@ RULES = KernelRules(
             "Rescaling",
         }
     ),
+    # Computed in float, step by step.
+    stored=RECURRENT,
     fusion=FUSION,
     gated=frozenset({Activation.SILU}),
     # Not fused, each of these is a separate operator with an integer kernel.
@@ -127,6 +129,7 @@ _WIDE = Target(
     weights=QuantizationScheme(),
     why_not=why_not(WIDE_RULES),
     joins_with_one_scale=True,
+    recurrent_weights=True,
     bits=frozenset({8, WIDE_BITS}),
 )
 
@@ -137,6 +140,7 @@ LITERT = Target(
     weights=QuantizationScheme(),
     why_not=why_not(RULES),
     joins_with_one_scale=True,
+    recurrent_weights=True,
     bits=frozenset({8}),
     wide=_WIDE,
 )

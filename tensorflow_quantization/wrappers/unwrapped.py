@@ -37,7 +37,8 @@ def unwrapped(graph: LayerGraph) -> tuple[LayerGraph, dict[int, Call]]:
         wrapper = call.operation if isinstance(call.operation, BaseQuantizeWrapper) else None
         read = {id(t): tensors[id(t)] for t in call.inputs}
         if wrapper is not None:
-            for t, quantizer in zip(call.operands, wrapper.input_quantizers, strict=True):
+            # Not strict: the states of a recurrent layer have no quantizers.
+            for t, quantizer in zip(call.operands, wrapper.input_quantizers, strict=False):
                 read[id(t)] = quantized(tensors[id(t)], quantizer, call.path)
         args, kwargs, inputs = (substitute(x, partial(_at, read)) for x in (call.args, call.kwargs, call.inputs))
         layer = Call(inner_layer(call.operation), call.path, args, kwargs, inputs, [])

@@ -8,8 +8,8 @@ import re
 import warnings
 
 from tensorflow_quantization.export.errors import ExportError
-from tensorflow_quantization.export.litert.file import with_long_biases
 from tensorflow_quantization.export.litert.function import Function
+from tensorflow_quantization.export.litert.patches import with_long_biases, with_stored_kernels
 from tensorflow_quantization.text.messages import what_is_wrong
 from tensorflow_quantization.text.warn import muted
 
@@ -43,7 +43,8 @@ def convert(function: Function, io_dtype: str = "float32") -> bytes:
     except Exception as error:
         reason = _without_operator(function, error) or what_is_wrong(error)
         raise ExportError(f"TensorFlow's converter cannot convert the model: {reason}") from error
-    return with_long_biases(data) if function.wide else data
+    data = with_long_biases(data) if function.wide else data
+    return with_stored_kernels(data, function.stored) if function.stored else data
 
 
 def _without_operator(function: Function, error: Exception) -> str | None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-
 #: Operators between floats and integers.
 _CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
@@ -25,36 +23,6 @@ def float_operators(data: bytes, layers: Iterable[str]) -> list[str]:
             layer = next((path for path in paths if f"{name}/".startswith((f"{path}/", f"{path}_"))), name)
             rows.append(f"{kind} in {layer!r}")
     return rows
-
-
-def with_long_biases(data: bytes) -> bytes:
-    """The file with biases of int64 where activations are int16.
-
-    The kernels of LiteRT read such biases, and the converter writes int32 unless it calibrates itself. A kernel does
-    not look at the type, so that it would compute with other numbers.
-
-    Args:
-        data: the bytes of the file.
-    """
-    import flatbuffers
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
-    for graph in model.subgraphs:
-        tensors = [[graph.tensors[i] for i in operator.inputs if i >= 0] for operator in graph.operators]
-        for inputs in tensors:
-            if not any(tensor.type == schema.TensorType.INT16 for tensor in inputs):
-                continue
-            for bias in inputs:
-                if bias.type == schema.TensorType.INT32 and bias.quantization and bias.quantization.scale is not None:
-                    buffer = model.buffers[bias.buffer]
-                    values = np.frombuffer(bytes(buffer.data), np.int32).astype(np.int64)
-                    model.buffers.append(schema.BufferT())
-                    model.buffers[-1].data = np.frombuffer(values.tobytes(), np.uint8)
-                    bias.buffer, bias.type = len(model.buffers) - 1, schema.TensorType.INT64
-    builder = flatbuffers.Builder(len(data))
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
 
 
 def is_integer(data: bytes) -> bool:

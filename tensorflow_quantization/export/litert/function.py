@@ -40,7 +40,7 @@ from tensorflow_quantization.export.litert.constants import (
     scaled_channels,
 )
 from tensorflow_quantization.export.litert.own_code import is_own_code
-from tensorflow_quantization.export.litert.recurrence import is_recurrent, unrolled
+from tensorflow_quantization.export.litert.recurrence import StoredKernel, is_recurrent, stored_kernels, unrolled
 from tensorflow_quantization.export.litert.rewriting import rewritten
 from tensorflow_quantization.export.litert.wide import concatenated, in_floats, is_float, is_wide
 from tensorflow_quantization.export.names import names_in_signature
@@ -68,6 +68,7 @@ class Function:
         paths: the path of each call by its name scope in `concrete`.
         variables: the kernels. `concrete` does not keep them alive.
         wide: whether activations have 16 bits.
+        stored: the kernels that the file stores as integers, and LiteRT multiplies as floats.
     """
 
     concrete: Any
@@ -75,6 +76,7 @@ class Function:
     paths: dict[str, str]
     variables: list[Any]
     wide: bool
+    stored: list[StoredKernel]
 
 
 def make_function(graph: LayerGraph, io_dtype: str = "float32", expose: bool = False) -> Function:
@@ -127,7 +129,7 @@ def make_function(graph: LayerGraph, io_dtype: str = "float32", expose: bool = F
     with unrolled(graph):
         concrete = tf.function(run, autograph=False).get_concrete_function(*signature)
     paths = {_scope(call): call.path for call in graph.calls}
-    return Function(concrete, quantized, paths, list(concrete.variables), is_wide(graph))
+    return Function(concrete, quantized, paths, list(concrete.variables), is_wide(graph), stored_kernels(graph))
 
 
 def _scope(call: Call) -> str:
@@ -165,17 +167,17 @@ class _Steps:
             others = [identity] * (len(call.outputs) - 1)  # the scores, if the layer returns them
             attend = self._inner_step(call)
             return lambda *args, **kwargs: _each([output, *others], attend(*args, **kwargs))
-        inputs = [
+        inputs = [  # the states of a recurrent layer have no quantizers
             self._requantize(call, tensor, quantizer)
-            for tensor, quantizer in zip(call.operands, operation.input_quantizers, strict=True)
+            for tensor, quantizer in zip(call.operands, operation.input_quantizers, strict=False)
         ]
         inner = self._inner_step(call)
         moved = quantizer_of(call.inputs[0]) if is_moving(call) else None
         output = self._quantize_after(moved, call, call.outputs[0], operation.output_quantizer)
 
-        def step(x, **kwargs):
+        def step(x, *args, **kwargs):
             flat = [quantize(value) for quantize, value in zip(inputs, tree.flatten(x), strict=True)]
-            return output(inner(tree.pack_sequence_as(x, flat), **kwargs))
+            return output(inner(tree.pack_sequence_as(x, flat), *args, **kwargs))
 
         return step
 

@@ -8,14 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.constants import plus_zero
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.keras_internals import sublayers
+from tensorflow_quantization.model.weights import merged_array
+from tensorflow_quantization.wrappers.recurrent import RecurrentBaseQuantizeWrapper
+
+
+class StoredKernel(NamedTuple):
+    """A kernel of a recurrent cell as a file stores it: the real value is integer * scale of the column.
+
+    Attributes:
+        integers: int8, in the shape of the kernel.
+        scales: float32, one for each column.
+    """
+
+    integers: np.ndarray
+    scales: np.ndarray
+
+
+def stored_kernels(graph: LayerGraph) -> list[StoredKernel]:
+    """The quantized kernels of the recurrent layers of a graph."""
+    found = []
+    for call in graph.calls:
+        if isinstance(call.operation, RecurrentBaseQuantizeWrapper):
+            for name, quantizer in call.operation.weight_quantizers.items():
+                kernel = merged_array(call.operation.layer, name)
+                found.append(StoredKernel(quantizer.integers(kernel), quantizer.scales(kernel)))
+    return found
 
 
 def is_recurrent(call: Call) -> bool:
@@ -50,6 +76,8 @@ def unrolled(graph: LayerGraph) -> Iterator[None]:
     )
     before = [layer.unroll for layer in looping], [cell.activation for cell in cells]
     for layer in looping:
+        if layer.zero_output_for_mask and layer.go_backwards and not layer.unroll:
+            layer.inner_loop = _with_zeros(layer)
         layer.unroll = True
     for cell in cells:
         cell.activation = _in_floats(cell.activation)
@@ -58,8 +86,32 @@ def unrolled(graph: LayerGraph) -> Iterator[None]:
     finally:
         for layer, unroll in zip(looping, before[0], strict=True):
             layer.unroll = unroll
+            vars(layer).pop("inner_loop", None)
         for cell, activation in zip(cells, before[1], strict=True):
             cell.activation = activation
+
+
+def _with_zeros(layer: keras.layers.RNN) -> Callable[..., Any]:
+    """The steps of a layer that runs backwards and has zeros where a mask is.
+
+    Unrolled, Keras 3.15 puts the zeros where the mask of the sequence that is not turned has them. A layer that the
+    user has built with `unroll=True` computes this in Keras, too, and is left alone.
+    """
+
+    def inner_loop(sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
+        layer.zero_output_for_mask = False
+        try:
+            last, outputs, states = type(layer).inner_loop(layer, sequences, initial_state, mask, training)
+        finally:
+            layer.zero_output_for_mask = True
+        if mask is not None:
+            turned = keras.ops.flip(mask, axis=1)
+            turned = keras.ops.reshape(turned, (-1, turned.shape[1], *[1] * (len(outputs.shape) - 2)))
+            outputs = outputs * keras.ops.cast(turned, outputs.dtype)
+            last = last * keras.ops.cast(turned[:, -1], last.dtype)
+        return last, outputs, states
+
+    return inner_loop
 
 
 def _in_floats(activation: Callable[[Any], Any]) -> Callable[[Any], Any]:

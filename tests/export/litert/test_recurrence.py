@@ -6,6 +6,7 @@ from litert_files import quantized
 from recurrent_layers import LAYERS
 from small_models import randomize
 
+from tensorflow_quantization import QuantizationSpec
 from tensorflow_quantization.export import ExportError
 from tensorflow_quantization.export.litert import export_litert
 from tensorflow_quantization.export.verification.litert import run_file
@@ -13,6 +14,7 @@ from tensorflow_quantization.model.graph import LayerGraph
 
 ARGUMENTS = {
     "alone": {},
+    "sequences": {"return_sequences": True},
     "backwards": {"go_backwards": True, "return_sequences": True},
     "unrolled": {"unroll": True, "return_sequences": True},
 }
@@ -101,3 +103,29 @@ def test_states_between_runs_are_refused(tmp_path):
     with pytest.raises(ExportError, match="'quant_r' has stateful=True"):
         export_litert(model, tmp_path / "m.tflite")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "SimpleRNN", "Bidirectional"])
+def test_kernels_are_integers_in_the_file(tmp_path, name):
+    x, data = keras.Input((5, 64)), np.random.default_rng(0).normal(size=(4, 5, 64)).astype("float32")
+    layer = {"Bidirectional": layers.Bidirectional(layers.LSTM(64))}.get(name) or getattr(layers, name)(64)
+    model = randomize(keras.Model(x, layers.Dense(3)(layer(x))))
+    spec = QuantizationSpec()
+    spec.add(layer.name, quantize_weight=False, quantize_input=False)
+    in_float, in_integers = (
+        export_litert(quantized(model, data, quantization_spec=s), tmp_path / "m.tflite", verify_with=data)
+        .stat()
+        .st_size
+        for s in (spec, None)
+    )
+    weights = sum(w.shape[0] * w.shape[1] for w in layer.weights if len(w.shape) > 1)
+    assert in_float - in_integers > 2.5 * weights  # of three bytes less for each; scales and operators take some
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+def test_states_that_are_given(tmp_path):
+    x = keras.Input((5, 3))
+    states = [layers.Dense(4)(x[:, step]) for step in range(2)]
+    model = quantized(randomize(keras.Model(x, layers.Dense(3)(layers.LSTM(4)(x, initial_state=states)))), _sequences())
+    _assert_computes_as_keras(tmp_path / "m.tflite", model, _sequences())
