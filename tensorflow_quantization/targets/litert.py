@@ -122,17 +122,6 @@ WIDE_RULES = replace(
     fixed_ranges={},
 )
 
-_WIDE = Target(
-    name="litert",
-    place=at_tensors(WIDE_RULES),
-    activations=QuantizationScheme(bits=WIDE_BITS, narrow_range=False),
-    weights=QuantizationScheme(),
-    why_not=why_not(WIDE_RULES),
-    joins_with_one_scale=True,
-    recurrent_weights=True,
-    bits=frozenset({8, WIDE_BITS}),
-)
-
 LITERT = Target(
     name="litert",
     place=at_tensors(RULES),
@@ -142,5 +131,12 @@ LITERT = Target(
     joins_with_one_scale=True,
     recurrent_weights=True,
     bits=frozenset({8}),
-    wide=_WIDE,
 )
+_WIDE = replace(
+    LITERT,
+    place=at_tensors(WIDE_RULES),
+    activations=QuantizationScheme(bits=WIDE_BITS, narrow_range=False),
+    why_not=why_not(WIDE_RULES),
+    bits=frozenset({8, WIDE_BITS}),
+)
+LITERT = replace(LITERT, wide=_WIDE)

@@ -145,13 +145,12 @@ def _check_attention(graph: LayerGraph) -> None:
 
 def _check_bits(graph: LayerGraph, io_dtype: str) -> None:
     """Raise: ExportError: weights have not 8 bits, or activations neither 8 nor 16 as all others and `io_dtype`."""
-    activations = {f"int{q.scheme.bits}" for call in graph.calls for q in activation_quantizers(call.operation)}
-    wide = activations == {f"int{WIDE_BITS}"}
+    activations = {_bits(q) for call in graph.calls for q in activation_quantizers(call.operation)}
+    wide = activations == {f"{WIDE_BITS} bits"}
     others = {}
     for call in graph.calls:
-        weights = getattr(call.operation, "weight_quantizers", {}).values()
-        bits = {f"{q.scheme.name}" for q in weights} - {"int8"}
-        bits |= {q.scheme.name for q in activation_quantizers(call.operation)} - ({"int16"} if wide else {"int8"})
+        bits = {_bits(q) for q in getattr(call.operation, "weight_quantizers", {}).values()} - {"8 bits"}
+        bits |= {_bits(q) for q in activation_quantizers(call.operation)} - ({"16 bits"} if wide else {"8 bits"})
         if bits:
             others[call.path] = f"  {call.path}: {', '.join(sorted(bits))}"
     if others:
@@ -159,8 +158,14 @@ def _check_bits(graph: LayerGraph, io_dtype: str) -> None:
             "LiteRT computes in integers of 8 bits, or of 16 for all activations of a model, but these layers have "
             "quantizers with others:\n" + "\n".join(others.values())
         )
-    if io_dtype not in ("float32", *activations):
-        raise ExportError(f"io_dtype={io_dtype!r}, but the model has activations of {min(activations)}. Pass that.")
+    dtype = "int16" if wide else "int8"
+    if io_dtype not in ("float32", dtype):
+        raise ExportError(f"io_dtype={io_dtype!r}, but the model has activations of {dtype}. Pass that.")
+
+
+def _bits(quantizer: Any) -> str:
+    scheme = quantizer.scheme
+    return scheme.name if scheme.floating else f"{scheme.bits} bits"
 
 
 def _check_weights(graph: LayerGraph) -> None:

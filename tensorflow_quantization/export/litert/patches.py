@@ -56,7 +56,7 @@ def with_stored_kernels(data: bytes, kernels: Sequence[StoredKernel]) -> bytes:
         found[values.tobytes()] = (integers, scales, 1)
         found[np.ascontiguousarray(values.T).tobytes()] = (np.ascontiguousarray(integers.T), scales, 0)
     model = _unpacked(data)
-    code = len(model.operatorCodes)
+    code, before = len(model.operatorCodes), len(model.buffers)
     for graph in model.subgraphs:
         dequantized = []
         for index, tensor in enumerate(list(graph.tensors)):
@@ -77,6 +77,8 @@ def with_stored_kernels(data: bytes, kernels: Sequence[StoredKernel]) -> bytes:
             operator.opcodeIndex, operator.inputs, operator.outputs = code, [len(graph.tensors) - 1], [index]
             dequantized.append(operator)
         graph.operators[:0] = dequantized
+    if len(model.buffers) == before:
+        return data
     model.operatorCodes.append(schema.OperatorCodeT())
     model.operatorCodes[code].builtinCode = schema.BuiltinOperator.DEQUANTIZE
     model.operatorCodes[code].deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE

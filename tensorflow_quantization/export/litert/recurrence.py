@@ -75,13 +75,13 @@ def unrolled(graph: LayerGraph) -> Iterator[None]:
         for kind in (keras.layers.RNN, keras.layers.SimpleRNNCell)
     )
     before = [layer.unroll for layer in looping], [cell.activation for cell in cells]
-    for layer in looping:
-        if layer.zero_output_for_mask and layer.go_backwards and not layer.unroll:
-            layer.inner_loop = _with_zeros(layer)
-        layer.unroll = True
-    for cell in cells:
-        cell.activation = _in_floats(cell.activation)
     try:
+        for layer in looping:
+            if layer.zero_output_for_mask and layer.go_backwards and not layer.unroll:
+                layer.inner_loop = _with_zeros(layer)
+            layer.unroll = True
+        for cell in cells:
+            cell.activation = _in_floats(cell.activation)
         yield
     finally:
         for layer, unroll in zip(looping, before[0], strict=True):

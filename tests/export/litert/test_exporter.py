@@ -339,8 +339,8 @@ def test_ranges_without_data_are_named(tmp_path, cnn):
         (lambda: small_models.cnn(), 'no activation quantizers.*target="litert"'),
         (lambda: quantize_model(small_models.cnn()), "quantized for target 'default'"),
         (lambda: quantize_model(small_models.cnn(), target="openvino"), "quantized for target 'openvino'"),
-        (lambda: quantize_model(small_models.cnn(), target=ANY_BITS, weight_bits=4), "conv: int4"),
-        (lambda: quantize_model(small_models.cnn(), target=ANY_BITS, input_bits=6), "quant_relu: int6"),
+        (lambda: quantize_model(small_models.cnn(), target=ANY_BITS, weight_bits=4), "conv: 4 bits"),
+        (lambda: quantize_model(small_models.cnn(), target=ANY_BITS, input_bits=6), "quant_relu: 6 bits"),
     ],
 )
 def test_unsuitable_models_are_refused(tmp_path, make, message):
