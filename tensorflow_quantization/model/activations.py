@@ -95,8 +95,11 @@ def _of_class(cls: Any) -> Activation | None:
 
 
 def own_activation(operation: keras.Operation) -> Activation:
-    """Returns the `activation` argument of a layer; linear if it has none, or is an activation itself."""
-    if activation_of(operation) is not None:
+    """Returns the `activation` argument of a layer; linear if it has none, or is an activation itself.
+
+    That of a recurrent layer is of a part of each step, not of its outputs.
+    """
+    if activation_of(operation) is not None or isinstance(operation, keras.layers.RNN):
         return Activation.LINEAR
     return _read(getattr(operation, "activation", None))
 

@@ -17,6 +17,10 @@ from tensorflow_quantization.text.tables import text_table
 _GLOB = frozenset("*?[")
 
 
+def _is_wide(bits: Any) -> bool:
+    return isinstance(bits, int) and bits == WIDE_BITS
+
+
 def same_bits(activation_bits: int | None, input_bits: int | None, of: str = "") -> int | None:
     """The value of `activation_bits`, given by this name or by its older name `input_bits`.
 
@@ -28,8 +32,8 @@ def same_bits(activation_bits: int | None, input_bits: int | None, of: str = "")
         ValueError: one is out of range, or both are given and differ.
     """
     for bits, argument in ((activation_bits, "activation_bits"), (input_bits, "input_bits")):
-        if bits is not None and (of or bits != WIDE_BITS):
-            check_bits(bits, f"{argument}{of}")
+        if bits is not None and (of or not _is_wide(bits)):
+            check_bits(bits, f"{argument}{of}", "" if of else f", or {WIDE_BITS} with target='litert'")
     if None not in (activation_bits, input_bits) and activation_bits != input_bits:
         raise ValueError(
             f"activation_bits{of} is {activation_bits}, but input_bits, its older name, is {input_bits}. "

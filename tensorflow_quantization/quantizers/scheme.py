@@ -19,18 +19,19 @@ FLOAT8 = "float8_e4m3fn"
 FLOAT8_MAX = 448
 
 
-def check_bits(bits: int, what: str) -> int:
+def check_bits(bits: int, what: str, others: str = "") -> int:
     """Returns `bits` unchanged.
 
     Args:
         bits: int, 2 to 8.
         what: the name of the argument, for the error message.
+        others: what else the argument may be, as the message says it; default "".
 
     Raises:
         ValueError: `bits` is no integer from 2 to 8.
     """
     if isinstance(bits, bool) or not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
-        raise ValueError(f"{what} must be an integer from {MIN_BITS} to {MAX_BITS}, got {bits!r}.")
+        raise ValueError(f"{what} must be an integer from {MIN_BITS} to {MAX_BITS}{others}, got {bits!r}.")
     return bits
 
 

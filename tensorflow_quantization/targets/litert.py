@@ -109,13 +109,15 @@ RULES = KernelRules(
     quantized_outputs=True,
 )
 
-#: Activations of 16 bits: fewer operators have a kernel, and the scales of three are others. Source: "Full integer
+#: Activations of 16 bits: fewer operators have a kernel, or one that is exact. Source: "Full integer
 #: quantization of weights and int16 activations" (ai.google.dev/edge/litert/conversion/tensorflow/quantization) and the
 #: kernels of ai-edge-litert.
+_EXACT_IN_8_BITS = frozenset(
+    {"AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D", "Average", "Resizing", "UpSampling2D", "Where"}
+)
 WIDE_RULES = replace(
     RULES,
-    unweighted=RULES.unweighted
-    - {"AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D", "Average", "Resizing", "Where"},
+    unweighted=RULES.unweighted - _EXACT_IN_8_BITS,
     gated=frozenset(),
     activations=frozenset({Activation.LEAKY_RELU, Activation.RELU, Activation.RELU6}),
     equal_shapes=frozenset({"Add", "Subtract"}),
@@ -130,6 +132,7 @@ LITERT = Target(
     why_not=why_not(RULES),
     joins_with_one_scale=True,
     recurrent_weights=True,
+    learned_weights=False,
     bits=frozenset({8}),
 )
 _WIDE = replace(

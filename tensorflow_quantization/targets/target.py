@@ -119,6 +119,7 @@ class Target:
             `quantize_model(activation_bits=16)` takes. `None` (default): it does not compute with them.
         float8: the same runtime in FP8, E4M3: a target with its own placement and schemes with `floating=True`, which
             `quantize_model(dtype="float8_e4m3fn")` takes. `None` (default): it does not compute in FP8.
+        learned_weights: whether weights may have learned steps; `True` by default.
         blocks: the weights in blocks that the runtime takes, which `quantize_model(block_size=...)` asks for; `None`
             (default): none.
         recurrent_weights: the runtime loads recurrent layers whose weights are integers; `False` (default): a spec that
@@ -138,4 +139,5 @@ class Target:
     recurrent_weights: bool = False
     float8: Target | None = None
     wide: Target | None = None
+    learned_weights: bool = True
     blocks: BlockRule | None = None

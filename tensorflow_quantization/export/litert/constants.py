@@ -57,40 +57,43 @@ def identity(x, **kwargs):
     return x
 
 
-def constant_values(operation: Any) -> dict[str, np.ndarray]:
-    """The variables of a layer or of the layer in a wrapper, by path; kernels and bias after fake quantization."""
+def constant_values(operation: Any) -> dict[int, np.ndarray]:
+    """The variables of a layer or of the layer in a wrapper; kernels and bias after fake quantization.
+
+    By their `id`: the cells of both directions of a `Bidirectional` layer may have the same paths.
+    """
     layer, quantizers = inner_layer(operation), getattr(operation, "weight_quantizers", {})
-    values = {v.path: to_numpy(v, v.dtype) for v in layer.variables}
+    values = {id(v): to_numpy(v, v.dtype) for v in layer.variables}
     for name in dict.fromkeys([*quantizers, *merged_weights(layer)]):
         weight = merged_array(layer, name)
         if name in quantizers:
             weight = quantizers[name].dequantized(weight)
-        values.update((v.path, to_numpy(value, v.dtype)) for v, value in substitutes(layer, name, weight))
+        values.update((id(v), to_numpy(value, v.dtype)) for v, value in substitutes(layer, name, weight))
     if quantizers and getattr(layer, "bias", None) is not None:
         bias = integer_bias(operation, np)
-        values[layer.bias.path] = _bias(values[layer.bias.path] if bias is None else bias)
+        values[id(layer.bias)] = _bias(values[id(layer.bias)] if bias is None else bias)
     return values
 
 
 def constant_layer(
-    layer: keras.layers.Layer, values: dict[str, np.ndarray], inner: Step, keeps_floats: bool = False
+    layer: keras.layers.Layer, values: dict[int, np.ndarray], inner: Step, keeps_floats: bool = False
 ) -> Step:
     """A function that computes the layer with `values` instead of its variables.
 
     Args:
         layer: a layer without a wrapper.
-        values: the arrays by path of the variable.
+        values: the arrays by the `id` of the variable.
         inner: see `product_of`.
         keeps_floats: keep the converter from rounding the kernels to 8 bits, which it does between integers, and in any
             transposed convolution.
     """
-    held, product = {path: _held(array) for path, array in values.items()}, product_of(layer, inner)
+    held, product = {key: _held(array) for key, array in values.items()}, product_of(layer, inner)
 
     def step(*args, **kwargs):
-        used = {path: _not_constant(x, args) for path, x in held.items()} if keeps_floats else held
+        used = {key: _not_constant(x, args) for key, x in held.items()} if keeps_floats else held
         if product is not None:
             return product(layer, used, *args, **kwargs)
-        mapping = [(v, keras.ops.convert_to_tensor(used[v.path], v.dtype)) for v in layer.variables]
+        mapping = [(v, keras.ops.convert_to_tensor(used[id(v)], v.dtype)) for v in layer.variables]
         with keras.StatelessScope(mapping, initialize_variables=False):
             return infer(layer, *args, **kwargs)
 
@@ -118,13 +121,13 @@ def _not_constant(value: Any, args: Any) -> Any:
 def folded_layer(wrapper: BaseQuantizeWrapper, affine: Affine, inner: Step) -> Step:
     """A function that computes the layer in a wrapper, with `affine` folded into its last kernel and its bias."""
     layer, values, name = wrapper.layer, constant_values(wrapper), wrapper.kernels[-1]
-    path = variable_of(layer, name).path
-    shape = [1] * values[path].ndim
+    key = id(variable_of(layer, name))
+    shape = [1] * values[key].ndim
     for axis in output_channel_axis(layer, name):
-        shape[axis] = values[path].shape[axis]
-    values[path] = _float32(values[path] * affine.factor.reshape(shape))
+        shape[axis] = values[key].shape[axis]
+    values[key] = _float32(values[key] * affine.factor.reshape(shape))
     if layer.use_bias:
-        values[layer.bias.path] = _bias(values[layer.bias.path] * affine.factor + affine.shift)
+        values[id(layer.bias)] = _bias(values[id(layer.bias)] * affine.factor + affine.shift)
         return constant_layer(layer, values, inner)
     own = integer_bias(wrapper, np)
     shift = _bias(affine.shift if own is None else affine.shift + own * affine.factor)

@@ -12,7 +12,7 @@ import keras
 from tensorflow_quantization.export import validation
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.convert import convert
-from tensorflow_quantization.export.litert.file import float_operators
+from tensorflow_quantization.export.litert.file import float_ends, float_operators, is_whole
 from tensorflow_quantization.export.litert.function import make_function
 from tensorflow_quantization.export.litert.ranges import check_ranges
 from tensorflow_quantization.export.litert.recurrence import check_recurrence
@@ -65,7 +65,8 @@ def export_litert(
         ExportError: Keras runs on another backend; the model is not quantized for LiteRT, computes in half precision,
             has quantizers with other than 8 bits, or 16 of all activations, quantizes the inside of attention layers,
             has recurrent layers with an unknown number of steps, has weights or ranges that are not finite, or has
-            ranges that LiteRT cannot compute with; or the converter rejects the model.
+            ranges that LiteRT cannot compute with; a layer in float reads an output with another `io_dtype`; or the
+            converter rejects the model.
         VerificationError: the file disagrees with the Keras model. After this error, and after each error above, an
             existing file is unchanged.
         ImportError: TensorFlow is not installed, or `verify_with` is given and `ai-edge-litert` is not installed.
@@ -95,6 +96,8 @@ def export_litert(
     check_ranges(graph)
     validation.warn_unseen(graph)
     data = convert(make_function(graph, io_dtype), io_dtype)
+    if io_dtype != "float32":
+        _check_ends(data, graph, io_dtype)
     _warn_floats(float_operators(data, [plain_name(call.path) for call in graph.calls]))
     with replacing(path) as temporary:
         temporary.write_bytes(data)
@@ -174,13 +177,25 @@ def _check_weights(graph: LayerGraph) -> None:
     for call in graph.calls:
         for name, quantizer in getattr(call.operation, "weight_quantizers", {}).items():
             scheme = quantizer.scheme
-            if scheme.axis is None or not scheme.symmetric or scheme.block_size is not None:
-                how = "per tensor" if scheme.axis is None else "in blocks" if scheme.block_size else "with a zero point"
+            how = (
+                "per tensor"
+                if scheme.axis is None
+                else "in blocks"
+                if scheme.block_size
+                else "with a zero point"
+                if not scheme.symmetric
+                else "with a learned step"
+                if getattr(quantizer, "learns", False)
+                else None
+            )
+            if how:
                 others[call.path] = f"  {call.path}: {name} {how}"
     if others:
         raise ExportError(
-            "LiteRT's files have weights with one scale per output channel and no zero point, but these layers have "
-            "others:\n" + "\n".join(others.values()) + "\nQuantize without block_size. In a QuantizeConfig, pass "
+            "LiteRT's files have weights with one scale per output channel, from its greatest weight, and no zero "
+            "point, but these layers have others:\n"
+            + "\n".join(others.values())
+            + "\nQuantize without block_size and weight_ranges. In a QuantizeConfig, pass "
             "per_axis=True and symmetric=True to the quantizer of the weights."
         )
 
@@ -201,10 +216,25 @@ def _check_precision(graph: LayerGraph) -> None:
             )
 
 
-def _warn_floats(operators: list[str]) -> None:
-    if operators:
-        more = f" and {len(operators) - 5} more" if len(operators) > 5 else ""
+def _check_ends(data: bytes, graph: LayerGraph, io_dtype: str) -> None:
+    """Raise: ExportError: the converter removed what other operators read. Warn of inputs and outputs in float."""
+    if not is_whole(data):
+        raise ExportError(
+            f"An output of model {graph.model.name!r} is also read by a layer that computes in float, and TensorFlow's "
+            f"converter writes no such file with io_dtype={io_dtype!r}. Leave io_dtype out."
+        )
+    if floats := float_ends(data):
         warn_user(
-            f"{len(operators)} operators of the file compute in floats, because LiteRT has no integer kernel for them "
-            f"or the model does not quantize their inputs or outputs: {', '.join(operators[:5])}{more}."
+            f"{floats} of the inputs and outputs stay float32 in spite of io_dtype={io_dtype!r}: the layers next to "
+            "them compute in float."
+        )
+
+
+def _warn_floats(found: dict[str, list[str]]) -> None:
+    if found:
+        rows = [f"{', '.join(dict.fromkeys(kinds))} in {layer!r}" for layer, kinds in found.items()]
+        more = f" and {len(rows) - 5} more layers" if len(rows) > 5 else ""
+        warn_user(
+            f"{sum(map(len, found.values()))} operators of the file compute in floats, because LiteRT has no integer "
+            f"kernel for them or the model does not quantize their inputs or outputs: {'; '.join(rows[:5])}{more}."
         )

@@ -9,20 +9,55 @@ from typing import Any
 _CONVERSIONS = frozenset({"QUANTIZE", "DEQUANTIZE"})
 
 
-def float_operators(data: bytes, layers: Iterable[str]) -> list[str]:
-    """The operators that compute in float, as texts with operator type and layer: "SOFTMAX in 'scores'".
+def float_operators(data: bytes, layers: Iterable[str]) -> dict[str, list[str]]:
+    """The types of the operators that compute in float, such as "SOFTMAX", by layer.
 
     Args:
         data: the bytes of the file.
         layers: the paths of the model's layers. The converter's names start with these paths.
     """
     paths = sorted(layers, key=len, reverse=True)
-    rows = []
+    found: dict[str, list[str]] = {}
     for kind, name, floats in operators(data):
         if floats:
             layer = next((path for path in paths if f"{name}/".startswith((f"{path}/", f"{path}_"))), name)
-            rows.append(f"{kind} in {layer!r}")
-    return rows
+            found.setdefault(layer, []).append(kind)
+    return found
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether each operator has all tensors that it reads.
+
+    The converter removes the conversion of an output to float for `io_dtype`, also if another operator reads it. LiteRT
+    may end the process then.
+
+    Args:
+        data: the bytes of the file.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+    for graph in model.subgraphs:
+        given = {*graph.inputs, *(i for operator in graph.operators for i in operator.outputs)}
+        for operator in graph.operators:
+            # A missing tensor has the index -1; of a product, the third one is the bias, which may be missing.
+            inputs = [i for position, i in enumerate(operator.inputs) if i >= 0 or position != 2]
+            for i in inputs:
+                if i < 0 or (i not in given and model.buffers[graph.tensors[i].buffer].data is None):
+                    return False
+    return True
+
+
+def float_ends(data: bytes) -> int:
+    """How many inputs and outputs of a file are floats.
+
+    Args:
+        data: the bytes of the file.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data)).subgraphs[0]
+    return sum(graph.tensors[i].type == schema.TensorType.FLOAT32 for i in (*graph.inputs, *graph.outputs))
 
 
 def is_integer(data: bytes) -> bool:

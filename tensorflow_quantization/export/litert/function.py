@@ -304,6 +304,8 @@ class _Steps:
 def _keeps_floats(call: Call) -> bool:
     """Whether the converter would round the kernels of a layer, which are floats in Keras."""
     inner = inner_call(call)
+    if is_one_of(inner, ("Conv1DTranspose",)) and None in call.inputs[0].shape[1:]:
+        return True  # its integers would be multiplied by floats, without their scales
     multiplies = Trait.MULTIPLIES_BY_WEIGHTS in traits(inner) and Trait.PROJECTS not in traits(inner)
     if not multiplies or weight_quantizers_in(call.operation):
         return False

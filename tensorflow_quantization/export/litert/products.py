@@ -16,7 +16,7 @@ import numpy as np
 from tensorflow_quantization.model.weights import variable_of
 from tensorflow_quantization.wrappers.layers import SeparableBaseQuantizeWrapper
 
-#: Computes a layer from the layer, the arrays that replace its variables by path, and the input.
+#: Computes a layer from the layer, the arrays that replace its variables by `id`, and the input.
 Product = Callable[..., Any]
 
 #: A bias that is zero as an integer of any scale that the converter has.
@@ -43,24 +43,24 @@ def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any]) -> Produc
     return _dilated_depthwise if type(layer) in (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D) else None
 
 
-def _dense(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
+def _dense(layer: Any, values: dict[int, Any], x: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
-    return _finish(layer, values, tf.matmul(x, values[variable_of(layer, "kernel").path]))
+    return _finish(layer, values, tf.matmul(x, values[id(variable_of(layer, "kernel"))]))
 
 
-def _transposed(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
+def _transposed(layer: Any, values: dict[int, Any], x: Any, **kwargs: Any) -> Any:
     """With a bias that is not zero. The converter fuses an activation after it only with such a bias."""
     y = keras.ops.conv_transpose(
         x,
-        values[variable_of(layer, "kernel").path],
+        values[id(variable_of(layer, "kernel"))],
         layer.strides,
         layer.padding,
         layer.output_padding,
         layer.data_format,
         layer.dilation_rate,
     )
-    bias = values[layer.bias.path] if layer.use_bias else np.zeros(layer.filters, np.float32)
+    bias = values[id(layer.bias)] if layer.use_bias else np.zeros(layer.filters, np.float32)
     if not np.any(bias):
         bias = _ROUNDED_TO_ZERO * np.arange(1, layer.filters + 1, dtype=np.float32)  # equal ones would get one scale
     if layer.data_format == "channels_first":
@@ -69,14 +69,14 @@ def _transposed(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> An
     return y if layer.activation is None else layer.activation(y)
 
 
-def _dilated(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
+def _dilated(layer: Any, values: dict[int, Any], x: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
     padding = layer.padding.upper()
     if padding == "CAUSAL":
         x = tf.pad(x, [(0, 0), (layer.dilation_rate[0] * (layer.kernel_size[0] - 1), 0), (0, 0)])
         padding = "VALID"
-    image, kernel = _image(layer, x), _image_kernel(values[variable_of(layer, "kernel").path])
+    image, kernel = _image(layer, x), _image_kernel(values[id(variable_of(layer, "kernel"))])
     # The function that Keras calls would rearrange the image for a dilation.
     y = tf.raw_ops.Conv2D(
         input=image,
@@ -88,8 +88,8 @@ def _dilated(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
     return _without_row(layer, _finish(layer, values, y))
 
 
-def _dilated_depthwise(layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
-    kernel = _image_kernel(values[variable_of(layer, "kernel").path])
+def _dilated_depthwise(layer: Any, values: dict[int, Any], x: Any, **kwargs: Any) -> Any:
+    kernel = _image_kernel(values[id(variable_of(layer, "kernel"))])
     return _without_row(layer, _finish(layer, values, _depthwise(layer, _image(layer, x), kernel)))
 
 
@@ -117,7 +117,7 @@ def _dilations(layer: Any) -> list[int]:
     return [1, 1 if layer.rank == 1 else layer.dilation_rate[0], layer.dilation_rate[-1], 1]
 
 
-def _separable(inner: Callable[[Any], Any], layer: Any, values: dict[str, Any], x: Any, **kwargs: Any) -> Any:
+def _separable(inner: Callable[[Any], Any], layer: Any, values: dict[int, Any], x: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
     def from_keras(x: Any) -> Any:
@@ -126,7 +126,7 @@ def _separable(inner: Callable[[Any], Any], layer: Any, values: dict[str, Any], 
     def to_keras(x: Any) -> Any:
         return x if layer.data_format == "channels_last" else keras.ops.moveaxis(x, -1, 1)
 
-    depthwise, pointwise = values[layer.depthwise_kernel.path], values[layer.pointwise_kernel.path]
+    depthwise, pointwise = values[id(layer.depthwise_kernel)], values[id(layer.pointwise_kernel)]
     image = _image(layer, from_keras(x))
     y = _depthwise(layer, image, tf.reshape(depthwise, (-1, *depthwise.shape[-3:])))
     y = from_keras(inner(to_keras(y)))
@@ -148,8 +148,8 @@ def _depthwise(layer: Any, image: Any, kernel: np.ndarray) -> Any:
     )
 
 
-def _finish(layer: Any, values: dict[str, Any], y: Any) -> Any:
+def _finish(layer: Any, values: dict[int, Any], y: Any) -> Any:
     """Bias and activation."""
     if layer.use_bias:
-        y = y + values[layer.bias.path]
+        y = y + values[id(layer.bias)]
     return y if layer.activation is None else layer.activation(y)

@@ -70,25 +70,30 @@ def check_recurrence(graph: LayerGraph) -> None:
 @contextmanager
 def unrolled(graph: LayerGraph) -> Iterator[None]:
     """Within this context, the recurrent layers of a graph compute step by step, as the converter needs them."""
-    looping, cells = (
-        {id(layer): layer for call in graph.calls for layer in _sublayers(call, kind)}.values()
-        for kind in (keras.layers.RNN, keras.layers.SimpleRNNCell)
-    )
-    before = [layer.unroll for layer in looping], [cell.activation for cell in cells]
+    looping = {id(layer): layer for call in graph.calls for layer in _sublayers(call, keras.layers.RNN)}.values()
+    cells = [cell for layer in looping for cell in _cells_with_rounded_outputs(layer)]
+    before = [layer.unroll for layer in looping]
     try:
         for layer in looping:
             if layer.zero_output_for_mask and layer.go_backwards and not layer.unroll:
                 layer.inner_loop = _with_zeros(layer)
             layer.unroll = True
         for cell in cells:
-            cell.activation = _in_floats(cell.activation)
+            cell.call = _in_floats(cell)
         yield
     finally:
-        for layer, unroll in zip(looping, before[0], strict=True):
+        for layer, unroll in zip(looping, before, strict=True):
             layer.unroll = unroll
             vars(layer).pop("inner_loop", None)
-        for cell, activation in zip(cells, before[1], strict=True):
-            cell.activation = activation
+        for cell in cells:
+            vars(cell).pop("call", None)
+
+
+def _cells_with_rounded_outputs(layer: keras.layers.RNN) -> list[Any]:
+    """The cells whose output may be a tanh or the like, which the converter rounds to LiteRT's own scale of it."""
+    cell = getattr(layer, "cell", None)
+    known = (keras.layers.GRUCell, keras.layers.LSTMCell)
+    return [one for one in getattr(cell, "cells", [cell]) if one is not None and type(one) not in known]
 
 
 def _with_zeros(layer: keras.layers.RNN) -> Callable[..., Any]:
@@ -114,14 +119,13 @@ def _with_zeros(layer: keras.layers.RNN) -> Callable[..., Any]:
     return inner_loop
 
 
-def _in_floats(activation: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """An activation that the converter does not round to LiteRT's own scale of it, as it rounds a tanh."""
+def _in_floats(cell: Any) -> Callable[..., Any]:
+    """The call of a cell, whose output and states the converter gives no scale."""
 
-    def computed(x: Any) -> Any:
-        y = activation(x)
-        return plus_zero(y, y)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return keras.tree.map_structure(lambda y: plus_zero(y, y), type(cell).call(cell, *args, **kwargs))
 
-    return computed
+    return call
 
 
 def _sublayers(call: Call, kind: type) -> list[Any]:

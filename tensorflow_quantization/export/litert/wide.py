@@ -9,6 +9,7 @@ from keras import tree
 
 from tensorflow_quantization.export.litert.calls import inner_call, is_moving, quantizer_of, shared_quantizer
 from tensorflow_quantization.export.litert.constants import Step, fake_quantize, plus_zero
+from tensorflow_quantization.model.fusion import is_identity
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers.scheme import WIDE_BITS
@@ -18,7 +19,7 @@ from tensorflow_quantization.wrappers import activation_quantizers
 #: Operations that have a kernel if quantizers are around them.
 _REDUCTIONS = ("Mean",)
 #: Moves that have no kernel.
-_REPETITIONS = ("Repeat", "Tile")
+_REPETITIONS = ("Repeat", "RepeatVector", "Tile")
 
 
 def is_wide(graph: LayerGraph) -> bool:
@@ -31,6 +32,8 @@ def is_float(call: Call) -> bool:
     """Whether a call has no kernel for integers of 16 bits, or no quantizer, and has to be kept in floats."""
     inner = inner_call(call)
     integer = Trait.JOINS in traits(inner) or is_one_of(inner, _REDUCTIONS) or WIDE_RULES.is_integer(inner)
+    integer |= is_identity(inner)
+    integer &= not getattr(inner.operation, "threshold", None)  # of a ReLU, which is two operators then
     return is_one_of(inner, _REPETITIONS) if is_moving(call) else not integer
 
 

@@ -57,12 +57,11 @@ IN_INTEGERS = {
     "mean": lambda x: ops.mean(conv(x), axis=1, keepdims=True),
     "relu6": lambda x: layers.ReLU(6.0)(layers.DepthwiseConv2D(3)(x)),
     "leaky relu": lambda x: layers.LeakyReLU()(conv(x)),
-    "upsampling": lambda x: layers.UpSampling2D((2, 3))(conv(x)),
-    "bilinear upsampling": lambda x: layers.UpSampling2D(2, interpolation="bilinear")(conv(x)),
     "transposed": lambda x: layers.Conv2DTranspose(4, 3, strides=2)(x),
     "dilated": lambda x: layers.Conv2D(4, 3, dilation_rate=2)(x),
     "separable": lambda x: layers.SeparableConv2D(4, 3)(x),
     "moves": lambda x: ops.flip(layers.ZeroPadding2D()(layers.Permute((2, 1, 3))(conv(x))), 1),
+    "linear": lambda x: layers.Activation("linear")(conv(x)),
     "halves": lambda x: ops.split(conv(x), 2, axis=-1)[0],
     "concatenation": of_two(lambda a, b: layers.Concatenate()([a, b, a])),
     "concatenation of rows": of_two(lambda a, b: layers.Concatenate(axis=1)([a, b])),
@@ -77,6 +76,9 @@ IN_FLOATS = {
     "average": of_two(lambda a, b: layers.Average()([a, b])),
     "broadcast sum": lambda x: layers.Add()([conv(x), pooled(x)]),
     "selection": of_two(lambda a, b: ops.where(a > 0, a, b)),
+    "upsampling": lambda x: layers.UpSampling2D((2, 3))(conv(x)),
+    "bilinear upsampling": lambda x: layers.UpSampling2D(3, interpolation="bilinear")(conv(x)),
+    "threshold": lambda x: layers.ReLU(threshold=0.5)(conv(x)),
     "resized": lambda x: layers.Resizing(12, 12)(conv(x)),
     "repeated": lambda x: ops.repeat(ops.tile(conv(x), (1, 2, 1, 1)), 2, axis=2),
     "layer normalization": lambda x: layers.LayerNormalization()(conv(x)),
@@ -139,7 +141,13 @@ def test_every_method_of_calibration(cnn, method):
     assert decibels(cnn.predict(x, verbose=0), model.predict(x, verbose=0)) > 40
 
 
-@pytest.mark.parametrize("ranges", ["ema", "last", "learned"])
+def test_vectors_are_repeated(tmp_path):
+    model = wide(functional(layers.Dense(4), layers.RepeatVector(3), layers.Dense(3), shape=(6,)))
+    with pytest.warns(UserWarning, match="TILE in 'quant_repeat_vector'|TILE in 'repeat_vector'"):
+        export_litert(model, tmp_path / "m.tflite", verify_with=small_models.data_for(model))
+
+
+@pytest.mark.parametrize("ranges", ["ema", "last"])
 def test_it_trains_saves_and_loads(tmp_path, cnn, ranges):
     model, x = wide(cnn, ranges=ranges), small_models.data_for(cnn)
     model.compile("adam", "mse")
@@ -168,6 +176,14 @@ def test_onnx_files_need_opset_21(tmp_path, cnn):
 def test_other_targets_do_not_compute_with_16_bits(cnn, target):
     with pytest.raises(ValueError, match=r"activation_bits=16 needs a runtime .*target='litert', got"):
         quantize_model(cnn, target=target, activation_bits=16)
+
+
+def test_steps_of_16_bits_are_not_learned(cnn):
+    with pytest.raises(ValueError, match='ranges="learned" trains the steps of few bits'):
+        quantize_model(cnn, target="litert", activation_bits=16, ranges="learned")
+    for bits in (12, 16.0):
+        with pytest.raises(ValueError, match="2 to 8, or 16 with target='litert', got 1"):
+            quantize_model(cnn, target="litert", activation_bits=bits)
 
 
 def test_16_bits_are_for_a_whole_model(cnn):
