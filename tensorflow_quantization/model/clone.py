@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -223,6 +224,12 @@ def _copy_operation(call: Call) -> keras.Operation:
         arguments = _arguments(operation) if call.is_layer else None
         if arguments is None:
             kind = "Layer" if call.is_layer else "Operation"
+            unknown = re.search(r"Could not locate class '(\w+)'", str(error))  # of a layer in it, a cell for example
+            if unknown:
+                raise ValueError(
+                    f"{kind} {call.path!r} ({call.class_name}) holds a {unknown[1]}, which Keras does not find by its "
+                    "name. Write @keras.saving.register_keras_serializable() above the class."
+                ) from error
             raise ValueError(
                 f"{kind} {call.path!r} ({call.class_name}) cannot be copied from its config: {error}\n"
                 "Give the class a get_config() that returns all arguments of its __init__."

@@ -5,6 +5,7 @@ import small_models
 from keras import layers, ops
 from small_models import BUILDERS, assert_same_arrays, data_for, randomize, values
 
+from tensorflow_quantization import quantize_model
 from tensorflow_quantization.model.clone import rewrite
 from tensorflow_quantization.model.graph import LayerGraph
 
@@ -399,3 +400,22 @@ def test_low_rank_factors_are_copied_with_their_alpha():
     randomize(model)
     x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
     assert_same_arrays(copy_of(model)(x), model(x))
+
+
+class UnregisteredCell(layers.Layer):
+    """A cell whose class Keras does not find from the config of the layer around it."""
+
+    state_size = 4
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4))
+
+    def call(self, inputs, states):
+        return ops.matmul(inputs, self.kernel), states
+
+
+def test_an_unregistered_class_within_a_layer_is_named():
+    model = keras.Sequential([keras.Input((5, 3)), layers.RNN(UnregisteredCell()), layers.Dense(2)])
+    message = r"\(RNN\) holds a UnregisteredCell, which Keras does not find.*register_keras_serializable"
+    with pytest.raises(ValueError, match=message):
+        quantize_model(model)
