@@ -24,8 +24,6 @@ from tensorflow_quantization.model.inputs import first_batches
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
 from tensorflow_quantization.quantize.pipeline import plan_model
-from tensorflow_quantization.quantizers.activation import check_ranges
-from tensorflow_quantization.quantizers.weight import check_weight_ranges
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of
 
@@ -105,7 +103,7 @@ def post_training_quantize(
         "dtype": dtype,
     }
     plan_model(model, **arguments)  # raises what `quantize_model` would raise, before any work
-    arguments |= {"ranges": check_ranges(ranges), "weight_ranges": check_weight_ranges(weight_ranges)}
+    arguments |= {"ranges": ranges, "weight_ranges": weight_ranges}  # which the next call checks
     learned_from, judges = _split(batches)
     stages = _Stages(model, judges, verbose)
     reference, quantized = model, quantize_model(model, **arguments)

@@ -25,7 +25,7 @@ from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.activation import check_ranges
 from tensorflow_quantization.quantizers.scheme import WIDE_BITS, check_bits
 from tensorflow_quantization.quantizers.weight import check_weight_ranges
-from tensorflow_quantization.targets import TARGETS, Target, find_target, in_dtype, with_wide_activations
+from tensorflow_quantization.targets import TARGETS, Target, check_learned, find_target, in_dtype, with_wide_activations
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import did_you_mean, other_name
@@ -110,7 +110,7 @@ def quantize_model(
     """
     check_ranges(ranges)
     check_weight_ranges(weight_ranges)
-    _check_learned(find_target(target), ranges, weight_ranges, activation_bits)
+    check_learned(find_target(target), ranges, weight_ranges, activation_bits)
     graph, plan = decide(
         model,
         quantization_mode,
@@ -256,20 +256,6 @@ def decide(
             "partial mode quantizes nothing else."
         )
     return graph, plan_bias_rounding(graph, plan)
-
-
-def _check_learned(target: Target, ranges: str, weight_ranges: str, activation_bits: int | None) -> None:
-    """Raises: ValueError: the runtime does not take learned steps, or they have too many bits to be learned."""
-    if weight_ranges == "learned" and not target.learned_weights:
-        raise ValueError(
-            f"Target {target.name!r} has no learned steps of weights: TensorFlow's converter computes the step of a "
-            "channel from its greatest weight. Leave weight_ranges out."
-        )
-    if ranges == "learned" and activation_bits == WIDE_BITS:
-        raise ValueError(
-            f'ranges="learned" trains the steps of few bits, and a step of {WIDE_BITS} bits is less than an update of '
-            'it. Pass "ema" or "last", or leave activation_bits out.'
-        )
 
 
 def _check_quantizes(model: keras.Model, plan: QuantizationPlan, mode: str) -> None:

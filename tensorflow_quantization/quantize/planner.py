@@ -208,7 +208,7 @@ def _decide(
         if entry.weight_bits is not None and not wished.weights and entry.name in (call.name, call.path):
             raise ValueError(
                 f"The entry {entry.name!r} has weight_bits={entry.weight_bits}, but no weights of layer {call.path!r} "
-                f"({call.class_name}) are quantized. Leave it out; activation_bits are those of what the layer reads."
+                f"({call.class_name}) are quantized. Leave it out; activation_bits is for what the layer reads."
             )
         layer = _with_bits(layer, entry, wishes.blocks)
         return replace(layer, placement=wished, reason=reason, wrapper=named if wished else None)

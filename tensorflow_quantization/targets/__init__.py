@@ -74,6 +74,20 @@ def with_wide_activations(target: Target) -> Target:
     return target.wide
 
 
+def check_learned(target: Target, ranges: str, weight_ranges: str, activation_bits: int | None) -> None:
+    """Raise: ValueError: the runtime does not take learned steps, or they have too many bits to be learned."""
+    if weight_ranges == "learned" and not target.learned_weights:
+        raise ValueError(
+            f"Target {target.name!r} has no learned steps of weights: TensorFlow's converter computes the step of a "
+            "channel from its greatest weight. Leave weight_ranges out."
+        )
+    if ranges == "learned" and activation_bits == WIDE_BITS:
+        raise ValueError(
+            f'ranges="learned" trains the steps of few bits, and one of {WIDE_BITS} bits is less than an update of it. '
+            'Pass "ema" or "last", or leave activation_bits out.'
+        )
+
+
 def in_dtype(target: Target, dtype: str | None) -> Target:
     """Return the target that computes in a dtype.
 

@@ -109,12 +109,12 @@ RULES = KernelRules(
     quantized_outputs=True,
 )
 
-#: Activations of 16 bits: fewer operators have a kernel, or one that is exact. Source: "Full integer
-#: quantization of weights and int16 activations" (ai.google.dev/edge/litert/conversion/tensorflow/quantization) and the
-#: kernels of ai-edge-litert.
+#: Classes whose kernel for activations of 16 bits is missing, or not exact.
 _EXACT_IN_8_BITS = frozenset(
     {"AdaptiveAveragePooling1D", "AdaptiveAveragePooling2D", "Average", "Resizing", "UpSampling2D", "Where"}
 )
+#: With activations of 16 bits. Source: "Full integer quantization of weights and int16 activations"
+#: (ai.google.dev/edge/litert/conversion/tensorflow/quantization) and the kernels of ai-edge-litert.
 WIDE_RULES = replace(
     RULES,
     unweighted=RULES.unweighted - _EXACT_IN_8_BITS,
@@ -124,7 +124,7 @@ WIDE_RULES = replace(
     fixed_ranges={},
 )
 
-LITERT = Target(
+_EIGHT_BITS = Target(
     name="litert",
     place=at_tensors(RULES),
     activations=QuantizationScheme(symmetric=False, narrow_range=False),
@@ -136,10 +136,10 @@ LITERT = Target(
     bits=frozenset({8}),
 )
 _WIDE = replace(
-    LITERT,
+    _EIGHT_BITS,
     place=at_tensors(WIDE_RULES),
     activations=QuantizationScheme(bits=WIDE_BITS, narrow_range=False),
     why_not=why_not(WIDE_RULES),
     bits=frozenset({8, WIDE_BITS}),
 )
-LITERT = replace(LITERT, wide=_WIDE)
+LITERT = replace(_EIGHT_BITS, wide=_WIDE)

@@ -172,23 +172,11 @@ def _bits(quantizer: Any) -> str:
 
 
 def _check_weights(graph: LayerGraph) -> None:
-    """Raises: ExportError: weights have one scale, blocks or a zero point; the converter gives each channel a scale."""
+    """Raise: ExportError: weights have other scales than the converter gives each channel."""
     others = {}
     for call in graph.calls:
         for name, quantizer in getattr(call.operation, "weight_quantizers", {}).items():
-            scheme = quantizer.scheme
-            how = (
-                "per tensor"
-                if scheme.axis is None
-                else "in blocks"
-                if scheme.block_size
-                else "with a zero point"
-                if not scheme.symmetric
-                else "with a learned step"
-                if getattr(quantizer, "learns", False)
-                else None
-            )
-            if how:
+            if how := _unlike_litert(quantizer):
                 others[call.path] = f"  {call.path}: {name} {how}"
     if others:
         raise ExportError(
@@ -198,6 +186,17 @@ def _check_weights(graph: LayerGraph) -> None:
             + "\nQuantize without block_size and weight_ranges. In a QuantizeConfig, pass "
             "per_axis=True and symmetric=True to the quantizer of the weights."
         )
+
+
+def _unlike_litert(quantizer: Any) -> str | None:
+    """How a quantizer of weights differs from what the converter writes; `None` if it does not."""
+    if quantizer.scheme.axis is None:
+        return "per tensor"
+    if quantizer.scheme.block_size is not None:
+        return "in blocks"
+    if not quantizer.scheme.symmetric:
+        return "with a zero point"
+    return "with a learned step" if getattr(quantizer, "learns", False) else None
 
 
 def _check_precision(graph: LayerGraph) -> None:

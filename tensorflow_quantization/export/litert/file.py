@@ -34,9 +34,7 @@ def is_whole(data: bytes) -> bool:
     Args:
         data: the bytes of the file.
     """
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+    model = unpacked(data)
     for graph in model.subgraphs:
         given = {*graph.inputs, *(i for operator in graph.operators for i in operator.outputs)}
         for operator in graph.operators:
@@ -56,8 +54,19 @@ def float_ends(data: bytes) -> int:
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
-    graph = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data)).subgraphs[0]
+    graph = unpacked(data).subgraphs[0]
     return sum(graph.tensors[i].type == schema.TensorType.FLOAT32 for i in (*graph.inputs, *graph.outputs))
+
+
+def unpacked(data: bytes) -> Any:
+    """A file as the objects of TensorFlow's schema, a `ModelT`.
+
+    Args:
+        data: the bytes of the file.
+    """
+    from tensorflow.lite.python import schema_py_generated as schema
+
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
 
 
 def is_integer(data: bytes) -> bool:
@@ -78,7 +87,7 @@ def operators(data: bytes) -> list[tuple[str, str, bool]]:
     from tensorflow.lite.python import schema_py_generated as schema
 
     types = {value: name for name, value in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
+    model = unpacked(data)
     found = []
     for graph in model.subgraphs:
         for operator in graph.operators:

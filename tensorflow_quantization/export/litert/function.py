@@ -197,7 +197,7 @@ class _Steps:
                 self._begun[id(call)] = affine
                 return _argument(call, identity)
             return _argument(call, scaled_channels(affine) if self._wide else scaled(affine))
-        if (other := rewritten(inner_call(call), output_quantizer_of(self._graph, call), self._wide)) is not None:
+        if (other := rewritten(inner_call(call), output_quantizer_of(self._graph, call))) is not None:
             step: Step = other
         elif _is_plain_reshape(call):
             step = _reshape(call.outputs[0].shape)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tensorflow_quantization.export.litert.file import unpacked
 from tensorflow_quantization.export.litert.recurrence import StoredKernel
 
 #: Bytes in a file for a tensor and an operator, and for the scale and zero point of a channel.
@@ -26,7 +27,7 @@ def with_long_biases(data: bytes) -> bytes:
     """
     from tensorflow.lite.python import schema_py_generated as schema
 
-    model = _unpacked(data)
+    model = unpacked(data)
     for graph in model.subgraphs:
         for operator in graph.operators:
             inputs = [graph.tensors[i] for i in operator.inputs if i >= 0]
@@ -55,7 +56,7 @@ def with_stored_kernels(data: bytes, kernels: Sequence[StoredKernel]) -> bytes:
             continue
         found[values.tobytes()] = (integers, scales, 1)
         found[np.ascontiguousarray(values.T).tobytes()] = (np.ascontiguousarray(integers.T), scales, 0)
-    model = _unpacked(data)
+    model = unpacked(data)
     code, before = len(model.operatorCodes), len(model.buffers)
     for graph in model.subgraphs:
         dequantized = []
@@ -84,12 +85,6 @@ def with_stored_kernels(data: bytes, kernels: Sequence[StoredKernel]) -> bytes:
     model.operatorCodes[code].deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
     model.operatorCodes[code].version = _PER_CHANNEL
     return _packed(model)
-
-
-def _unpacked(data: bytes) -> Any:
-    from tensorflow.lite.python import schema_py_generated as schema
-
-    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
 
 
 def _packed(model: Any) -> bytes:

@@ -46,20 +46,19 @@ def stored_kernels(graph: LayerGraph) -> list[StoredKernel]:
 
 def is_recurrent(call: Call) -> bool:
     """Whether a call computes a recurrent layer, alone or within a layer such as `TimeDistributed`."""
-    return bool(_sublayers(call, keras.layers.RNN))
+    return bool(_recurrent_layers(call))
 
 
 def check_recurrence(graph: LayerGraph) -> None:
     """Raise: ExportError: a recurrent layer keeps its states between runs, or its number of steps is unknown."""
     for call in graph.calls:
-        if not is_recurrent(call):
-            continue
-        if any(layer.stateful for layer in _sublayers(call, keras.layers.RNN)):
+        layers = _recurrent_layers(call)
+        if any(layer.stateful for layer in layers):
             raise ExportError(
                 f"Layer {call.path!r} has stateful=True, and a file stores no state between runs. Pass the state as an "
                 "input (initial_state), and make it an output (return_state=True)."
             )
-        if None in call.inputs[0].shape[1:2]:
+        if layers and None in call.inputs[0].shape[1:2]:
             raise ExportError(
                 f"Layer {call.path!r} reads sequences with an unknown number of steps, and TensorFlow's converter "
                 "rejects loops. Give the model an input with a known number of steps, here 100, before or after it "
@@ -70,7 +69,7 @@ def check_recurrence(graph: LayerGraph) -> None:
 @contextmanager
 def unrolled(graph: LayerGraph) -> Iterator[None]:
     """Within this context, the recurrent layers of a graph compute step by step, as the converter needs them."""
-    looping = {id(layer): layer for call in graph.calls for layer in _sublayers(call, keras.layers.RNN)}.values()
+    looping = {id(layer): layer for call in graph.calls for layer in _recurrent_layers(call)}.values()
     cells = [cell for layer in looping for cell in _cells_with_rounded_outputs(layer)]
     before = [layer.unroll for layer in looping]
     try:
@@ -128,6 +127,6 @@ def _in_floats(cell: Any) -> Callable[..., Any]:
     return call
 
 
-def _sublayers(call: Call, kind: type) -> list[Any]:
+def _recurrent_layers(call: Call) -> list[Any]:
     layers = [call.operation, *sublayers(call.operation)] if call.is_layer else []
-    return [layer for layer in layers if isinstance(layer, kind)]
+    return [layer for layer in layers if isinstance(layer, keras.layers.RNN)]

@@ -19,23 +19,22 @@ from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
 
 
-def rewritten(call: Call, output: ActivationQuantizer | None, wide: bool = False) -> Step | None:
+def rewritten(call: Call, output: ActivationQuantizer | None) -> Step | None:
     """A function that computes `call` with operators that suit LiteRT; `None` if Keras' operators do.
 
     Args:
         call: the call of a layer without wrapper, or of an operation.
         output: the quantizer of its output.
-        wide: whether activations have 16 bits, for which LiteRT has other kernels; `False` by default.
     """
     if activation_of(call.operation) is Activation.HARD_SIGMOID and output is not None and output.scheme.fixed:
         return _hard_sigmoid
-    if is_one_of(call, ("Average",)) and len(call.inputs) == 2 and output is not None and not wide:
+    if is_one_of(call, ("Average",)) and len(call.inputs) == 2 and output is not None and output.scheme.bits == 8:
         return _average(output)
     if Trait.DIVIDES in traits(call):
         return _divide(call.outputs[0].dtype)
     if is_one_of(call, ("OneHot", "CategoryEncoding")) and len(call.inputs) == 1:
         return _encode(call)
-    if is_one_of(call, ("UpSampling2D",)) and (wide or None in call.inputs[0].shape[1:]):
+    if is_one_of(call, ("UpSampling2D",)) and None in call.inputs[0].shape[1:]:
         return _upsample(call)
     return None
 
