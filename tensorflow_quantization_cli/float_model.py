@@ -16,8 +16,10 @@ from keras import tree
 
 from tensorflow_quantization import export_onnx
 from tensorflow_quantization.calibration.input_scale import judges_scale, scale_mismatch
+from tensorflow_quantization.export.litert.recurrence import unrolled
 from tensorflow_quantization.export.verification.onnx_runtimes import DEFAULT_RUNTIME, RUNTIMES
 from tensorflow_quantization.export.verification.processor import saturates
+from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from tensorflow_quantization.text.messages import what_is_wrong
@@ -109,7 +111,8 @@ def export_float(model: keras.Model, path: Path) -> Path:
     if path.suffix == ".onnx":
         return export_onnx(model, path)
     try:
-        with warnings.catch_warnings(), muted("absl", logging.ERROR):
+        graph = LayerGraph.trace(model).flatten().live()
+        with warnings.catch_warnings(), muted("absl", logging.ERROR), unrolled(graph):
             warnings.filterwarnings("ignore", module="tensorflow")
             model.export(path, format="litert", verbose=False)
     except Exception as error:  # TensorFlow's converter raises errors of many classes

@@ -93,6 +93,20 @@ def test_the_ending_chooses_litert(folder, capsys):
     assert said["snr"] > 25 and said["integer_share"] == 1.0
 
 
+@pytest.mark.slow
+@ON_TENSORFLOW
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+def test_recurrent_layers_are_measured_in_litert(folder, capsys):
+    """The float file that the quantized one is compared with has no loops either: LiteRT would not run it."""
+    pytest.importorskip("ai_edge_litert")
+    inputs = keras.Input((5, 6))
+    keras.Model(inputs, layers.Dense(3)(layers.LSTM(8)(inputs))).save("lstm.keras")
+    np.save("sequences.npy", np.random.default_rng(0).uniform(-1, 1, (40, 5, 6)).astype("float32"))
+    arguments = ["--data", "sequences.npy", "--output", "lstm.tflite", "--json"]
+    assert main(["quantize", "lstm.keras", *arguments]) == 0
+    assert json.loads(capsys.readouterr().out)["snr"] > 20
+
+
 def test_several_inputs_come_from_an_archive(folder, capsys):
     pytest.importorskip("openvino")
     left, right = keras.Input((6,), name="left"), keras.Input((4,), name="right")
