@@ -38,6 +38,7 @@ class Rescaling:
         tensor: what the readers read.
         axis: int, the channel axis of `tensor`.
         index: for each channel of `tensor`, the channel of `source`; a Flatten repeats channels.
+        between: the calls from `source` to `tensor`.
         readers: the calls that can multiply by the factors.
     """
 
@@ -45,6 +46,7 @@ class Rescaling:
     tensor: Tensor
     axis: int
     index: np.ndarray
+    between: list[Call]
     readers: list[Call]
 
 
@@ -106,13 +108,13 @@ def _follow(graph: LayerGraph, source: Call, axis: int) -> Rescaling | None:
     tensor = source.outputs[0]
     channels = tensor.shape[axis]
     assert channels is not None  # else the call is no source
-    index = np.arange(channels)
+    index, between = np.arange(channels), []
     while True:
         readers = graph.consumers(tensor)
         if graph.is_output(tensor) or not readers:
             return None
         if all(_can_multiply(call, tensor, axis) for call in readers):
-            return Rescaling(source, tensor, axis, index, readers)
+            return Rescaling(source, tensor, axis, index, between, readers)
         if len(readers) != 1:
             return None
         (call,) = readers
@@ -129,6 +131,7 @@ def _follow(graph: LayerGraph, source: Call, axis: int) -> Rescaling | None:
             axis = axis if same_rank else 1  # a global pooling leaves (batch, channels)
         else:
             return None
+        between.append(call)
         tensor = call.outputs[0]
 
 
