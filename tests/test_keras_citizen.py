@@ -15,7 +15,7 @@ from small_models import assert_same_arrays, randomize, values
 from tensorflow_quantization import QuantizationSpec, calibrate, quantize_model
 from tensorflow_quantization.model.keras_internals import sublayers
 
-RANGES = ["ema", "last", "learned"]
+RANGES = ["ema", "last", "learned", "learned_offset"]
 ROOT = pathlib.Path(__file__).parents[1]
 
 

@@ -22,6 +22,7 @@ from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.keras_internals import data_adapter, sublayers
 from tensorflow_quantization.model.weights import mode_of_keras
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
+from tensorflow_quantization.quantizers.activation import are_learned
 from tensorflow_quantization.quantizers.observing import observing, unquantized
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of, plain_errors
@@ -140,7 +141,7 @@ def calibrate(
         # The choice of "auto" depends on more than the statistics: they would not merge to the choice for all data.
         one.quantizer.estimator = None if method == AUTO else one.estimator
     for quantizer in quantizers:
-        quantizer.frozen = quantizer.ranges != "learned"
+        quantizer.frozen = not are_learned(quantizer.ranges)
     model.train_function = None  # one that was compiled before moves the ranges
     return model
 

@@ -17,6 +17,7 @@ from tensorflow_quantization.calibration.estimator import MergeableEstimator
 from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, WeightQuantizer
+from tensorflow_quantization.quantizers.activation import are_learned
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import did_you_mean, is_path, must_be_path
 from tensorflow_quantization.text.replacing import replacing
@@ -95,7 +96,7 @@ def load_calibration(model: keras.Model, path: Path) -> keras.Model:
         quantizer.set_range(entries[name]["low"], entries[name]["high"])
         quantizer.estimator = estimators[name]
     for quantizer in activation_quantizers(model):
-        quantizer.frozen = quantizer.ranges != "learned"
+        quantizer.frozen = not are_learned(quantizer.ranges)
     model.train_function = None  # one that was compiled before moves the ranges
     return model
 
@@ -185,11 +186,11 @@ def _by_path(model: keras.Model) -> dict[str, ActivationQuantizer]:
 def _entry_of(name: str, quantizer: ActivationQuantizer) -> Entry:
     if not quantizer.seen:
         raise ValueError(f"{name!r} has no range from data. Call calibrate first.")
+    if quantizer.is_moved:
+        return _entry(None, quantizer.scheme, quantizer.limits())
     estimator, range_ = quantizer.estimator, float32_array(quantizer.range)
-    if estimator is not None:
-        moved = quantizer.learns and float(float32_array(quantizer.step_change)) != 0
-        if moved or (np.float32(estimator.range(quantizer.scheme)) != range_).any():  # trained since
-            estimator = None
+    if estimator is not None and (np.float32(estimator.range(quantizer.scheme)) != range_).any():  # trained since
+        estimator = None
     return _entry(estimator, quantizer.scheme, range_)
 
 

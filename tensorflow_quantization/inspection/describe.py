@@ -19,7 +19,6 @@ from tensorflow_quantization.targets import DEFAULT
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.text.layers import ByLayer
 from tensorflow_quantization.text.tables import html_summary, markdown_table, text_table
-from tensorflow_quantization.text.warn import converting
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_path
 
 Quantizer = ActivationQuantizer | WeightQuantizer
@@ -279,16 +278,11 @@ def _describe_quantizer(what: str, quantizer: Quantizer, weight: np.ndarray | No
 
 def _describe_activation(what: str, quantizer: ActivationQuantizer) -> QuantizerDescription:
     scale, zero_point = quantizer.parameters()
-    with converting():
-        low, high = (float(v) for v in quantizer.range.numpy())
-    scheme = quantizer.scheme
-    if quantizer.learns or scheme.fixed is not None:  # then `range` is at most the start of the scale
-        low, high = (float(scale) * (q - int(zero_point)) for q in (scheme.qmin, scheme.qmax))
     return QuantizerDescription(
         what,
-        scheme.bits,
-        scheme.dtype,
-        range=(low, high),
+        quantizer.scheme.bits,
+        quantizer.scheme.dtype,
+        range=quantizer.limits(),
         scale=float(scale),
         zero_point=int(zero_point),
         seen=quantizer.seen,

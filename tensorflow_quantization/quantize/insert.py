@@ -25,7 +25,7 @@ def apply_plan(
         plan: the decision on `operation`.
         operation: a layer or a `keras.ops` operation, which becomes part of the result and may be changed.
         inputs: how many tensors `operation` reads.
-        ranges: how activation ranges follow training: "ema", "last" or "learned".
+        ranges: how activation ranges follow training: "ema", "last", "learned" or "learned_offset".
         weight_ranges: how the ranges of weights do: "minmax" or "learned".
     """
     placement = plan.placement
@@ -50,7 +50,7 @@ def quantize_input(plan: QuantizationPlan, name: str, is_first: bool, ranges: st
         plan: the plan for the whole model.
         name: the name of the model input.
         is_first: whether this is the first input of the model.
-        ranges: how activation ranges follow training: "ema", "last" or "learned".
+        ranges: how activation ranges follow training: "ema", "last", "learned" or "learned_offset".
     """
     if not plan.quantizes:
         return [ReasonsOfFloat(name=f"reasons_of_{name}")] if is_first else []

@@ -78,8 +78,9 @@ def quantize_model(
         target: the runtime that will run the model: "tensorrt", "onnxruntime", "openvino", "litert", or a custom
             `Target`. It sets which layers are quantized by default, where the quantizers are, and the integers. Spec
             and cases win over it. `None` (default): the table of NVIDIA's toolkit.
-        ranges: how activation ranges follow training: "ema" (default; moving average), "last" (the last batch) or
-            "learned" (trained step sizes, LSQ, arXiv:1902.08153).
+        ranges: how activation ranges follow training: "ema" (default; moving average), "last" (the last batch),
+            "learned" (trained step sizes, LSQ, arXiv:1902.08153) or "learned_offset" (trained zero points, too, LSQ+,
+            arXiv:2004.09576).
         weight_ranges: how the ranges of weights follow training: "minmax" (default; from the least to the greatest
             value of each channel) or "learned" (trained step sizes, LSQ, from the least squared error on).
         weight_bits: bits of all weights, 2 to 8; `None` (default): as the target says. Entries of the spec win.

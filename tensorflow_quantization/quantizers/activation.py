@@ -17,7 +17,9 @@ from tensorflow_quantization.quantizers.scheme import QuantizationScheme
 from tensorflow_quantization.text.messages import must_be_one_of
 from tensorflow_quantization.text.warn import converting
 
-RANGES = (*OBSERVERS, "learned")
+#: The step is a trained weight; the zero point, too.
+LEARNED, LEARNED_OFFSET = "learned", "learned_offset"
+RANGES = (*OBSERVERS, LEARNED, LEARNED_OFFSET)
 #: A quantizer that never saw data has the range from minus this to plus this.
 UNSEEN_RANGE = 6.0
 
@@ -44,6 +46,8 @@ class ActivationQuantizer(keras.layers.Layer):
             - "last": the range of the last batch.
             - "learned": the step, which is the scale, is a trained weight (LSQ, arXiv:1902.08153). It starts from
               calibration, or from the first batch at 2 * mean(abs(x)) / sqrt(qmax) (LSQ, section 2.1).
+            - "learned_offset": the zero point of an asymmetric scheme is trained, too (LSQ+, arXiv:2004.09576). The
+              trained number is the shift of the range, and rounded to a whole zero point, so that zero stays a level.
         frozen: bool, default `False`; `True`: training does not update the range. A learned step is still trained;
             `trainable=False` stops that.
         same_as: another `ActivationQuantizer`, or `None` (default). Both share its range, which only the other
@@ -59,7 +63,8 @@ class ActivationQuantizer(keras.layers.Layer):
 
     range: keras.Variable  # (low, high)
     batches: keras.Variable  # the number of batches that `range` comes from
-    step_change: keras.Variable  # of a learned step, see `_add_range`
+    step_change: keras.Variable  # of a learned step, a fraction of its start, see `_add_range`
+    offset: keras.Variable  # of a learned zero point: what the range has moved by, in steps at their start
 
     def __init__(
         self,
@@ -98,6 +103,8 @@ class ActivationQuantizer(keras.layers.Layer):
             self.range, self.batches = same_as.range, same_as.batches
             if self.learns:
                 self.step_change = same_as.step_change
+            if self.learns_offset:
+                self.offset = same_as.offset
         self.built = True
 
     def _add_range(self):
@@ -110,6 +117,8 @@ class ActivationQuantizer(keras.layers.Layer):
             # assigned in the first training step, and a backend may forbid to assign to a trained weight there. The
             # gradient is the same.
             self.step_change = self.add_weight(name="step_change", initializer="zeros", autocast=False)
+        if self.learns_offset:
+            self.offset = self.add_weight(name="offset", initializer="zeros", autocast=False)
 
     def call(self, x, training=None):
         if self.observer is not None:
@@ -119,9 +128,11 @@ class ActivationQuantizer(keras.layers.Layer):
             self._follow(ops.stop_gradient(x32))
         scale, zero_point = self._scale_and_zero_point()
         if self.learns:
+            start, _ = self._start()
             elements = math.prod(d for d in x.shape[1:] if d is not None)
-            gradient_scale = 1.0 / math.sqrt(max(elements, 1) * self.scheme.qmax)
-            y = fake_quantize_learned(x32, scale, zero_point, self.scheme, gradient_scale)
+            gradient_scale = numerics.lsq_gradient_scale(elements, start, self.scheme)
+            offset = self.offset * start if self.learns_offset else None
+            y = fake_quantize_learned(x32, scale, zero_point, self.scheme, gradient_scale, offset)
         else:
             y = fake_quantize(x32, scale, zero_point, self.scheme)
         return ops.cast(y, x.dtype)
@@ -146,10 +157,16 @@ class ActivationQuantizer(keras.layers.Layer):
         scale, _ = numerics.scale_from_range(batch_range[0], batch_range[1], self.scheme)
         return batch_range * (step / scale)
 
+    def _start(self):
+        return numerics.scale_from_range(self.range[0], self.range[1], self.scheme)
+
     def _scale_and_zero_point(self):
-        scale, zero_point = numerics.scale_from_range(self.range[0], self.range[1], self.scheme)
-        if self.learns:
-            scale = _learned_scale(scale, self.step_change, ops)
+        start, zero_point = self._start()
+        if not self.learns:
+            return start, zero_point
+        scale = numerics.learned_scale(start, self.step_change)
+        if self.learns_offset:
+            zero_point = _learned_zero_point(zero_point, self.offset * start / scale, self.scheme, ops)
         return scale, zero_point
 
     def scale(self):
@@ -162,8 +179,13 @@ class ActivationQuantizer(keras.layers.Layer):
 
     @property
     def learns(self) -> bool:
-        """Whether the step is a trained weight: `ranges="learned"` and the scheme fixes no scale."""
-        return self.ranges == "learned" and self.scheme.fixed is None
+        """Whether the step is a trained weight: `ranges` says so and the scheme fixes no scale."""
+        return are_learned(self.ranges) and self.scheme.fixed is None
+
+    @property
+    def learns_offset(self) -> bool:
+        """Whether the zero point is trained: `ranges="learned_offset"` and the scheme fixes none."""
+        return self.ranges == LEARNED_OFFSET and self.scheme.zero_point is None
 
     @property
     def seen(self) -> bool:
@@ -181,6 +203,26 @@ class ActivationQuantizer(keras.layers.Layer):
         self.batches.assign(1.0)
         if self.learns:
             self.step_change.assign(0.0)
+        if self.learns_offset:
+            self.offset.assign(0.0)
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether training has changed a learned step or zero point."""
+        learned = [self.step_change] if self.learns else []
+        learned += [self.offset] if self.learns_offset else []
+        with converting():
+            return any(float(change.numpy()) != 0 for change in learned)
+
+    def limits(self) -> tuple[float, float]:
+        """Returns the range from data; of a learned or fixed step, the numbers that the integers cover."""
+        if self.learns or self.scheme.fixed is not None:  # then `range` is at most the start of the scale
+            scale, zero_point = self.parameters()
+            low, high = (float(scale) * (q - int(zero_point)) for q in (self.scheme.qmin, self.scheme.qmax))
+            return low, high
+        with converting():
+            low, high = (float(v) for v in self.range.numpy())
+        return low, high
 
     def parameters(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the scale and the zero point, as the export writes them.
@@ -191,9 +233,12 @@ class ActivationQuantizer(keras.layers.Layer):
         with converting():
             low, high = self.range.numpy()
             change = self.step_change.numpy() if self.learns else None
+            offset = self.offset.numpy() if self.learns_offset else None
         scale, zero_point = numerics.scale_from_range(low, high, self.scheme, np)
         if self.learns:
-            scale = _learned_scale(scale, change, np)
+            start, scale = scale, numerics.learned_scale(scale, change, np)
+        if self.learns_offset:
+            zero_point = _learned_zero_point(zero_point, offset * start / scale, self.scheme, np)
         return np.asarray(scale, np.float32), np.asarray(zero_point).astype(self.scheme.dtype)
 
     def compute_output_shape(self, input_shape):
@@ -221,8 +266,14 @@ def check_ranges(ranges: str) -> str:
     return ranges
 
 
-def _learned_scale(start, change, xp):
-    return xp.maximum(start + change, start * 1e-3)  # a step must stay positive
+def are_learned(ranges: str) -> bool:
+    """Returns whether these `ranges` are trained weights."""
+    return ranges in (LEARNED, LEARNED_OFFSET)
+
+
+def _learned_zero_point(start, steps, scheme, xp):
+    """Returns the whole zero point of a range that has moved up by so many steps."""
+    return xp.clip(xp.round(start - steps), scheme.qmin, scheme.qmax)
 
 
 def _initial_range(shape, dtype=None):

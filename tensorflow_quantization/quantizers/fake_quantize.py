@@ -26,20 +26,25 @@ def fake_quantize(x, scale, zero_point, scheme: QuantizationScheme):
     return _fake_quantize(x, ops.stop_gradient(scale), zero_point, scheme, None)
 
 
-def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, gradient_scale):
+def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, gradient_scale, offset=None):
     """Returns what `fake_quantize` returns; `scale` gets the LSQ gradient (arXiv:1902.08153, equation 3).
 
     Args:
         x: float32 tensor of any shape.
         scale, zero_point: float32, broadcastable to `x`.
         scheme: its `qmin` and `qmax` clip.
-        gradient_scale: float, or a tensor broadcastable to `scale`: multiplies the gradient with respect to `scale`;
-            1 / sqrt(elements * qmax) in LSQ, section 2.2.
+        gradient_scale: float, or a tensor broadcastable to `scale`: multiplies the gradients with respect to `scale`
+            and `offset`; 1 / sqrt(elements * qmax) in LSQ, section 2.2.
+        offset: float32 in the shape of `scale`, what the trained zero point has shifted the range by, in the unit of
+            `x`. It gets the gradient of LSQ+ (arXiv:2004.09576, equation 6): 1 where `x` is clipped. Default `None`:
+            the zero point is not trained.
 
     Returns:
         A float32 tensor in the shape of `x`.
     """
-    return _fake_quantize(x, scale, zero_point, scheme, gradient_scale)
+    if offset is None:
+        return _fake_quantize(x, scale, zero_point, scheme, gradient_scale)
+    return _fake_quantize_with_offset(x, scale, offset, zero_point, scheme, gradient_scale)
 
 
 def _fake_quantize(x, scale, zero_point, scheme, gradient_scale):
@@ -70,6 +75,27 @@ def _fake_quantize(x, scale, zero_point, scheme, gradient_scale):
         return y, gradient
 
     return straight_through(x, scale)
+
+
+def _fake_quantize_with_offset(x, scale, offset, zero_point, scheme, gradient_scale):
+    lowest, highest = _limits(zero_point, scheme)
+
+    @ops.custom_gradient
+    def straight_through(x, scale, offset):
+        y = ops.clip(ops.round(x / scale), lowest, highest) * scale
+
+        def gradient(*args, upstream=None):
+            upstream = args[0] if upstream is None else upstream
+            inside = ops.logical_and(x >= lowest * scale, x <= highest * scale)
+            to_x = upstream * ops.cast(inside, upstream.dtype)
+            # Where `x` is clipped, y is a multiple of the scale plus the offset.
+            to_scale = _sum_to(upstream * (y - ops.where(inside, x, offset)), scale) / scale
+            to_offset = _sum_to(upstream - to_x, offset)
+            return to_x, to_scale * gradient_scale, to_offset * gradient_scale
+
+        return y, gradient
+
+    return straight_through(x, scale, offset)
 
 
 def _limits(zero_point, scheme):

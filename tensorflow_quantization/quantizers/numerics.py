@@ -6,6 +6,7 @@ divide in float32, so the model and the file agree on every integer, and on ever
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -70,6 +71,23 @@ def scale_from_range(low: Array, high: Array, scheme: QuantizationScheme, xp=ker
     high = xp.maximum(high, xp.zeros_like(high))
     scale = _positive((high - low) / levels, xp)
     return scale, xp.clip(xp.round(scheme.qmin - low / scale), scheme.qmin, scheme.qmax)
+
+
+def learned_scale(start: Array, change: Array, xp=keras.ops) -> Array:
+    """Returns the scale of a learned step: its start, plus the trained change as a fraction of the start.
+
+    A fraction, because Adam changes all weights by the same amount in a step, and steps differ by orders of magnitude.
+    """
+    return start * xp.maximum(1.0 + change, 1e-3)  # a step must stay positive
+
+
+def lsq_gradient_scale(elements: float, start: Array, scheme: QuantizationScheme) -> Array:
+    """Returns what multiplies the gradient of a learned step, for the elements that share it (LSQ, section 2.2).
+
+    It is divided by the start twice: once for the derivative of `learned_scale`, and once so that gradient descent on
+    the change moves the step as in LSQ.
+    """
+    return 1.0 / (math.sqrt(max(elements, 1) * scheme.qmax) * start**2)
 
 
 def least_squares_limit(weight: Array, scheme: QuantizationScheme) -> Array:

@@ -92,11 +92,9 @@ class WeightQuantizer(keras.layers.Layer):
             scale, zero_point = (self._spread(p, weight) for p in numerics.scale_from_range(low, high, self.scheme))
             return fake_quantize(weight, scale, zero_point, self.scheme)
         start = self._start(ops.stop_gradient(weight))
-        scale = _learned(start, self.step_change)
-        # The gradient of LSQ, section 2.2, for the elements that share a step. It is divided by the start twice: once
-        # for the derivative of the scale, and once so that gradient descent on the change moves the step as in LSQ.
+        scale = numerics.learned_scale(start, self.step_change)
         elements = math.prod(weight.shape) / math.prod(scale.shape)
-        gradient_scale = 1.0 / (math.sqrt(elements * self.scheme.qmax) * start**2)
+        gradient_scale = numerics.lsq_gradient_scale(elements, start, self.scheme)
         scale, gradient_scale = self._spread(scale, weight), self._spread(gradient_scale, weight)
         return fake_quantize_learned(weight, scale, ops.zeros_like(scale), self.scheme, gradient_scale)
 
@@ -138,7 +136,7 @@ class WeightQuantizer(keras.layers.Layer):
             shape of `weight`.
         """
         start = self._start(float32(weight))
-        return self._spread(_learned(start, self.step_change) if self.learns else start, weight)
+        return self._spread(numerics.learned_scale(start, self.step_change) if self.learns else start, weight)
 
     def scales(self, weight: np.ndarray) -> np.ndarray:
         """Returns each scale of a weight once.
@@ -173,7 +171,7 @@ class WeightQuantizer(keras.layers.Layer):
     def _compact_parameters(self, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns each scale and zero point once."""
         if self.learns:
-            scale = _learned(self._start(weight, np), self._array(self.step_change), np)
+            scale = numerics.learned_scale(self._start(weight, np), self._array(self.step_change), np)
             return scale, np.zeros(scale.shape, self.scheme.dtype)
         low, high = numerics.weight_range(weight, self.scheme, np)
         scale, zero_point = numerics.scale_from_range(low, high, self.scheme, np)
@@ -220,8 +218,3 @@ def check_weight_ranges(ranges: str) -> str:
     if ranges not in WEIGHT_RANGES:
         raise ValueError(must_be_one_of("weight_ranges", WEIGHT_RANGES, ranges))
     return ranges
-
-
-def _learned(start, change, xp=ops):
-    # At least a thousandth of the start: a step must stay positive.
-    return start * xp.maximum(1.0 + change, 1e-3)

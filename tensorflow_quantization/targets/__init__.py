@@ -1,5 +1,6 @@
 """Targets, one file for each runtime: where the quantizers go, and which integers they use."""
 
+from tensorflow_quantization.quantizers.activation import are_learned
 from tensorflow_quantization.quantizers.scheme import FLOAT8, MAX_BITS, MIN_BITS, WIDE_BITS
 from tensorflow_quantization.targets.default import DEFAULT
 from tensorflow_quantization.targets.litert import LITERT
@@ -81,9 +82,9 @@ def check_learned(target: Target, ranges: str, weight_ranges: str, activation_bi
             f"Target {target.name!r} has no learned steps of weights: TensorFlow's converter computes the step of a "
             "channel from its greatest weight. Leave weight_ranges out."
         )
-    if ranges == "learned" and activation_bits == WIDE_BITS:
+    if are_learned(ranges) and activation_bits == WIDE_BITS:
         raise ValueError(
-            f'ranges="learned" trains the steps of few bits, and one of {WIDE_BITS} bits is less than an update of it. '
+            f"ranges={ranges!r} trains steps of few bits, and one of {WIDE_BITS} bits is less than an update of it. "
             'Pass "ema" or "last", or leave activation_bits out.'
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keras
 
 from tensorflow_quantization.calibration.calibrate import activation_quantizers
+from tensorflow_quantization.quantizers.activation import are_learned
 from tensorflow_quantization.training.student import retrace, student_of
 
 
@@ -29,7 +30,8 @@ class FreezeRanges(keras.callbacks.Callback):
         self.epoch = epoch
 
     def on_epoch_begin(self, epoch, logs=None):
-        moving = [q for q in activation_quantizers(student_of(self.model)) if not q.frozen and q.ranges != "learned"]
+        found = activation_quantizers(student_of(self.model))
+        moving = [quantizer for quantizer in found if not quantizer.frozen and not are_learned(quantizer.ranges)]
         if epoch < self.epoch or not moving:
             return
         for quantizer in moving:

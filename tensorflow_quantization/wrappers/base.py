@@ -81,8 +81,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         output_scheme: `QuantizationScheme` of the output, or its config. `None` (default): the output stays float.
         one_scale: bool; quantize the output with the range of the only input, for runtimes whose kernel cannot
             requantize. It overrides `output_scheme`. Default `False`.
-        ranges: how activation ranges follow training batches: "ema" (default), "last" or "learned", see
-            `ActivationQuantizer`.
+        ranges: how activation ranges follow training batches: "ema" (default), "last", "learned" or "learned_offset",
+            see `ActivationQuantizer`.
         weight_ranges: how the ranges of the kernels follow training: "minmax" (default) or "learned", see
             `WeightQuantizer`.
         frozen: bool; training does not update activation ranges. Default `False`.

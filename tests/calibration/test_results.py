@@ -104,6 +104,19 @@ def test_ranges_that_were_trained_are_saved_without_statistics(path):
     np.testing.assert_array_equal(ops.convert_to_numpy(quantizers_of(other)[0].range), [-1, 1])
 
 
+@pytest.mark.parametrize("target", [None, "onnxruntime"])
+def test_learned_ranges_are_saved_as_training_left_them(target, path):
+    model = calibrate(make(ranges="learned_offset", target=target), X, verbose=0)
+    for quantizer in quantizers_of(model):
+        for weight in quantizer.trainable_weights:
+            weight.assign(0.25)
+    save_calibration(model, path)
+    other = load_calibration(make(ranges="learned_offset", target=target), path)
+    for one, two in zip(quantizers_of(model), quantizers_of(other), strict=True):
+        for expected, got in zip(one.parameters(), two.parameters(), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

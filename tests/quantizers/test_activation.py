@@ -3,13 +3,17 @@ import math
 import keras
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from keras import ops
+from small_models import gradients
 
 from tensorflow_quantization.model.keras_internals import keras_mask
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme, numerics
-from tensorflow_quantization.quantizers.activation import RANGES
+from tensorflow_quantization.quantizers.activation import LEARNED, LEARNED_OFFSET, RANGES
 
 INT8 = QuantizationScheme()
+AFFINE = QuantizationScheme(8, signed=False, symmetric=False, narrow_range=False)
 
 
 def batch(low, high):
@@ -112,6 +116,64 @@ def test_learned_step_is_the_only_trained_weight():
     assert ActivationQuantizer(INT8, "ema").trainable_weights == []
 
 
+def test_learned_zero_point_is_trained_where_the_scheme_has_one():
+    names = [w.name for w in ActivationQuantizer(AFFINE, "learned_offset").trainable_weights]
+    assert names == ["step_change", "offset"]
+    assert [w.name for w in ActivationQuantizer(INT8, "learned_offset").trainable_weights] == ["step_change"]
+    assert [w.name for w in ActivationQuantizer(AFFINE, "learned").trainable_weights] == ["step_change"]
+
+
+@pytest.mark.parametrize("largest", [1e-3, 1.0, 100.0])
+@pytest.mark.parametrize("ranges", [LEARNED, LEARNED_OFFSET])
+def test_descent_moves_a_learned_step_as_in_lsq(ranges, largest):
+    quantizer = ActivationQuantizer(AFFINE, ranges)
+    quantizer.set_range(-largest, 2 * largest)
+    rng = np.random.default_rng(0)
+    x, upstream = rng.normal(0, 3 * largest, (4, 8)), rng.normal(size=(4, 8))
+    scale, zero_point = (float(p) for p in quantizer.parameters())
+    ratio = x / scale + zero_point
+    to_step = np.where(
+        ratio <= AFFINE.qmin, -zero_point, np.where(ratio >= 255, 255 - zero_point, np.round(ratio) - ratio)
+    )
+    expected = np.sum(upstream * to_step) / np.sqrt(8 * 255)  # of the step itself, in LSQ
+
+    def loss(*changes):
+        with keras.StatelessScope(list(zip(quantizer.trainable_weights, changes, strict=True))):
+            return ops.sum(quantizer(ops.cast(x, "float32")) * ops.cast(upstream, "float32"))
+
+    found = gradients(loss, *[np.float32(0)] * len(quantizer.trainable_weights))
+    np.testing.assert_allclose(scale * found[0], expected, rtol=1e-3)
+    if ranges == LEARNED_OFFSET:
+        clipped = np.sum(upstream * ((ratio < AFFINE.qmin) | (ratio > AFFINE.qmax)))
+        np.testing.assert_allclose(scale * found[1], clipped / np.sqrt(8 * 255), rtol=1e-3)
+
+
+@given(steps=st.floats(-300, 300, width=32))
+def test_learned_zero_point_moves_the_range_and_keeps_zero_a_level(steps):
+    quantizer = ActivationQuantizer(AFFINE, "learned_offset")
+    quantizer.set_range(-2, 8)
+    quantizer.offset.assign(steps)
+    scale, zero_point = quantizer.parameters()
+    low, high = quantizer.limits()
+    assert abs(low - np.clip(-2 + steps * scale, -10, 0)) <= 0.51 * scale
+    assert abs(high - low - 10) < 1e-4
+    assert AFFINE.qmin <= zero_point <= AFFINE.qmax
+    assert not ops.convert_to_numpy(quantizer(ops.zeros((3,)))).any()
+
+
+def test_learned_zero_point_follows_what_is_clipped():
+    quantizer = ActivationQuantizer(AFFINE, "learned_offset")
+    quantizer.set_range(-1, 1)
+    x = ops.full((4, 8), 1.5)  # beyond the range
+
+    def loss(offset):
+        with keras.StatelessScope([(quantizer.offset, offset)]):
+            return ops.sum((quantizer(x) - x) ** 2)
+
+    (to_offset,) = gradients(loss, np.float32(0))
+    assert to_offset < 0  # the range should move up
+
+
 def test_learned_step_stays_positive_whatever_training_does():
     quantizer = ActivationQuantizer(INT8, "learned")
     quantizer.set_range(-1, 1)
@@ -124,8 +186,8 @@ def test_learned_step_stays_positive_whatever_training_does():
 @pytest.mark.parametrize("ranges", RANGES)
 def test_set_range_counts_as_data(ranges):
     quantizer = ActivationQuantizer(INT8, ranges)
-    if ranges == "learned":
-        quantizer.step_change.assign(5.0)
+    for weight in quantizer.trainable_weights:
+        weight.assign(5.0)
     quantizer.set_range(-2, 4)
     assert quantizer.seen
     assert range_of(quantizer) == [-2, 4]
@@ -148,8 +210,10 @@ def test_learning_goes_on_from_a_calibrated_range():
 def test_output_is_that_of_the_parameters_it_reports(ranges, scheme):
     quantizer = ActivationQuantizer(scheme, ranges)
     quantizer.set_range(-0.7, 1.3)
-    if ranges == "learned":
+    if ranges in (LEARNED, LEARNED_OFFSET):
         quantizer.step_change.assign(0.001)
+    if quantizer.learns_offset:
+        quantizer.offset.assign(-2.6)
     scale, zero_point = quantizer.parameters()
     assert scale.dtype == np.float32
     assert zero_point.dtype == scheme.dtype
@@ -190,7 +254,7 @@ def test_survives_its_config(ranges):
 
 @pytest.mark.parametrize("ranges", ["EMA", "max", None, 1])
 def test_unknown_ranges_are_refused(ranges):
-    with pytest.raises(ValueError, match=f"ranges must be one of 'ema', 'last', 'learned', got {ranges!r}"):
+    with pytest.raises(ValueError, match=f"one of 'ema', 'last', 'learned', 'learned_offset', got {ranges!r}"):
         ActivationQuantizer(INT8, ranges)
 
 

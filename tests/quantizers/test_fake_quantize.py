@@ -110,6 +110,33 @@ def test_learned_step_has_the_gradient_of_lsq(x, scale, name, gradient_scale):
     )
 
 
+@given(
+    x=hnp.arrays(np.float32, st.integers(1, 20), elements=st.floats(-40, 40, width=32)),
+    scale=st.floats(0.0625, 2, width=32),
+    zero_point=st.integers(0, 255),
+    offset=st.floats(-8, 8, width=32),
+)
+def test_learned_offset_has_the_gradient_of_lsq_plus(x, scale, zero_point, offset):
+    scheme, scale, offset = SCHEMES["affine"], np.float32(scale), np.float32(offset)
+    ratio = x / scale + zero_point
+    below, above = ratio <= scheme.qmin, ratio >= scheme.qmax
+    at_the_edge = np.isclose(ratio, scheme.qmin, atol=1e-3) | np.isclose(ratio, scheme.qmax, atol=1e-3)
+    upstream = np.where(at_the_edge, 0, upstream_gradient(x))
+    # Equations 5 and 6 of arXiv:2004.09576, with the limits of the integers less what the zero point was at first.
+    start = zero_point + offset / scale
+    inside = numerics.nearest(ratio, scheme, np) - ratio
+    to_step = np.where(below, scheme.qmin - start, np.where(above, scheme.qmax - start, inside))
+    zeros, weights = tensors(zero_point, upstream)
+
+    def loss(x, scale, offset):
+        return ops.sum(fake_quantize_learned(x, scale, zeros, scheme, 0.5, offset) * weights)
+
+    to_x, to_scale, to_offset = gradients(loss, x, scale, offset)
+    np.testing.assert_allclose(to_x, np.where(below | above, 0, upstream), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(to_scale, 0.5 * np.sum(upstream * to_step), rtol=1e-3, atol=2e-2)
+    np.testing.assert_allclose(to_offset, 0.5 * np.sum(upstream * (below | above)), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", SCHEMES)
 def test_learned_step_has_the_same_values_as_a_fixed_one(name):
     scheme = SCHEMES[name]
