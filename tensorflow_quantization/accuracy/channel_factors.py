@@ -108,7 +108,8 @@ def _follow(graph: LayerGraph, source: Call, axis: int) -> Rescaling | None:
     tensor = source.outputs[0]
     channels = tensor.shape[axis]
     assert channels is not None  # else the call is no source
-    index, between = np.arange(channels), []
+    index = np.arange(channels)
+    between: list[Call] = []
     while True:
         readers = graph.consumers(tensor)
         if graph.is_output(tensor) or not readers:

@@ -308,7 +308,12 @@ def not_built():
             ValueError,
             r"activation_bits is 4, but input_bits, its older name, is 8\. Pass activation_bits only\.",
         ),
-        (small_models.cnn, {"ranges": "minmax"}, ValueError, "must be one of 'ema', 'last', 'learned', got 'minmax'"),
+        (
+            small_models.cnn,
+            {"ranges": "minmax"},
+            ValueError,
+            "one of 'ema', 'last', 'learned', 'learned_offset', got 'minmax'",
+        ),
         (small_models.cnn, {"target": "tensorr"}, ValueError, "target must be one of .*Did you mean 'tensorrt'"),
         (lambda: quantize_model(small_models.cnn()), {}, ValueError, "is quantized already: 'quant_conv'"),
         (lambda: quantize_model(small_models.nested()), {}, ValueError, "is quantized already: 'backbone/quant_conv'"),
