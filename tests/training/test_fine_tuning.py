@@ -50,6 +50,20 @@ def test_a_teacher_brings_the_outputs_nearer(images):
     assert_same_arrays(values(model), untouched)
 
 
+@pytest.mark.parametrize("ranges", ["learned", "learned_offset"])
+def test_learned_steps_of_small_activations_stay_small(ranges):
+    rng = np.random.default_rng(0)
+    x = 1e-3 * rng.normal(size=(256, 16)).astype("float32")  # a step is 3e-5, and the learning rate a thousandth
+    inputs = keras.Input((16,))
+    model = keras.Model(inputs, layers.Dense(8, use_bias=False, kernel_initializer="random_normal")(inputs))
+    model.layers[-1].kernel.assign(2e4 * model.layers[-1].kernel)
+    arguments = {"target": "onnxruntime", "weight_bits": 4, "weight_ranges": "learned", "ranges": ranges}
+    quantized = calibrate(quantize_model(model, **arguments), x, verbose=0)
+    before = noise(model, quantized, x)
+    fine_tune(quantized, x, teacher=model, epochs=2, verbose=0)
+    assert noise(model, quantized, x) < 1.5 * before
+
+
 @pytest.mark.slow
 def test_labels_with_the_loss_that_the_model_is_compiled_with(images):
     model = small_models.cnn()
