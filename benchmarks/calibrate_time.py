@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small network, one round: does it run, not how fast")
     arguments = parser.parse_args()
 
-    images, rounds, count = (32, 1, 8) if arguments.quick else (64, 3, 20)
+    images, rounds, count = (32, 1, 8) if arguments.quick else (256, 3, 20)
     model = chain(5) if arguments.quick else mobilenet()
     quantized = quantize_model(model, target="onnxruntime")
     data = np.random.default_rng(0).random((images, *model.input_shape[1:]), "float32")

@@ -81,7 +81,7 @@ class MergeableEstimator(RangeEstimator):
         """Returns the statistics of one batch.
 
         Args:
-            x: float32 tensor of any shape with at least one value.
+            x: float32 tensor of any shape with at least one value; in a compiled model, its sizes are unknown.
             xp: `keras.ops` (default) or `numpy`.
 
         Returns:

@@ -23,7 +23,7 @@ _DENSITIES = np.ldexp(np.float32(BINS), [-exponent for exponent in _EXPONENTS])
 
 
 class Histogram(MergeableEstimator):
-    """Base class of estimators that count values in 8192 equal bins over [-limit, limit).
+    """Base class of estimators that count values in 8192 equal bins over (-limit, limit).
 
     The limit is the least power of two above all magnitudes. If a value exceeds the limit, the limit doubles as often
     as needed, and neighbouring bins merge in pairs. So the counts depend on the values alone, neither on their order
@@ -56,10 +56,10 @@ class Histogram(MergeableEstimator):
         found = MergeableEstimator.statistics(x, xp)
         greatest = xp.maximum(-found["low"], found["high"])
         index = xp.sum(_int32(xp.greater_equal(greatest, _POWERS), xp))
-        bins = xp.floor(x * xp.take(_DENSITIES, index))
-        bins = xp.where(x < 0, xp.minimum(bins, -1.0), bins)  # the product of a tiny negative value underflows to -0
+        # Towards zero, and one bin lower below it: then a tiny negative value, whose product underflows, is not zero.
+        bins = _int32(x * xp.take(_DENSITIES, index), xp) + xp.where(x < 0, BINS - 1, BINS)
         # No finite value is clipped. NaN and infinity, which are errors, would be no index.
-        bins = xp.clip(_int32(bins, xp) + BINS, 0, 2 * BINS - 1)
+        bins = xp.clip(bins, 0, 2 * BINS - 1)
         counts = _bincount(xp.reshape(bins, (-1,)), xp)
         return {**found, "exponent": xp.reshape(index, (1,)) + _EXPONENTS[0], "counts": xp.reshape(counts, (1, -1))}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ class Observation:
 
         def observe(tensor):
             if 0 not in tensor.shape:
-                self._collected.setdefault(index, []).append(estimator.statistics(float32(tensor)))
+                self._collected.setdefault(index, []).append(_statistics(type(estimator), float32(tensor)))
                 self._order[index] = None
             return tensor
 
@@ -130,6 +131,23 @@ class Observation:
         self._model.run_eagerly = True
         self._model.predict_function = None
         return self._model.predict_on_batch(x)
+
+
+def _statistics(kind: type[MergeableEstimator], x: Any) -> dict[str, Any]:
+    """Returns the statistics of a tensor; on TensorFlow from a function that is traced once for all tensors of a rank.
+
+    Else tracing a hundred histograms takes longer than computing them for some batches.
+    """
+    if keras.backend.backend() != "tensorflow" or len(x.shape) == 0:
+        return kind.statistics(x)
+    return _traced(kind, len(x.shape))(x)
+
+
+@functools.cache
+def _traced(kind: type[MergeableEstimator], rank: int) -> Any:
+    import tensorflow
+
+    return tensorflow.function(kind.statistics, input_signature=[tensorflow.TensorSpec([None] * rank, "float32")])
 
 
 @contextlib.contextmanager
