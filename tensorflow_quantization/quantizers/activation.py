@@ -158,6 +158,7 @@ class ActivationQuantizer(keras.layers.Layer):
         return batch_range * (step / scale)
 
     def _start(self):
+        """Returns the scale and the zero point of the range, where training starts from."""
         return numerics.scale_from_range(self.range[0], self.range[1], self.scheme)
 
     def _scale_and_zero_point(self):
