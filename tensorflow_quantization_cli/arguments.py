@@ -184,6 +184,18 @@ def check_output(path: str, suffix: str, force: bool, why: str = "") -> None:
         raise argparse.ArgumentTypeError(f"{path} exists already. Pass --force to replace it, or another name.")
 
 
+def check_folder(path: str, force: bool) -> None:
+    """Raises: argparse.ArgumentTypeError: no files can be written into the folder, or it is there."""
+    given = Path(path)
+    there = next(folder for folder in (given, *given.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{there} is a file. Pass the name of a folder to --keep.")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"The directory {there} cannot be written to: no permission.")
+    if given.exists() and not force:
+        raise argparse.ArgumentTypeError(f"{path} exists already. Pass --force to write into it.")
+
+
 def name_in(allowed: Sequence[str]) -> Callable[[str], str]:
     """The check of an option that takes one of some names."""
 

@@ -33,6 +33,8 @@ EFFORTS = ("fast", "best")
 DTYPES = ("float8_e4m3fn",)
 #: As many samples as `post_training_quantize` uses.
 MOST_SAMPLES = 256
+#: The files of `--keep`.
+_KEPT = ("quantized.keras", "float.keras", "samples.npz")
 #: Samples that a file is verified on; each is compared layer by layer.
 _VERIFIED = 16
 
@@ -123,10 +125,8 @@ def check_arguments(options: argparse.Namespace) -> None:
             raise argparse.ArgumentTypeError(
                 "--effort best trains the roundings of integers: leave it out with --dtype"
             )
-    if options.keep is not None and Path(options.keep).is_file():
-        raise argparse.ArgumentTypeError(f"{options.keep} is a file. Pass the name of a folder to --keep.")
-    if options.keep is not None and Path(options.keep).exists() and not options.force:
-        raise argparse.ArgumentTypeError(f"{options.keep} exists already. Pass --force to write into it.")
+    if options.keep is not None:
+        arguments.check_folder(options.keep, options.force)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -148,7 +148,7 @@ def _quantize(options: argparse.Namespace) -> Any:
     import keras
 
     from tensorflow_quantization.accuracy.equalized_models import equalized_model
-    from tensorflow_quantization.text.replacing import replacing
+    from tensorflow_quantization.text.replacing import replacing_all
     from tensorflow_quantization_cli.files import require
     from tensorflow_quantization_cli.float_model import (
         check_float,
@@ -199,7 +199,10 @@ def _quantize(options: argparse.Namespace) -> Any:
             package.fine_tune(quantized, batches, teacher=model, epochs=1, steps_per_epoch=options.steps)
         print(f"Write and verify {output}")
         verified = samples.read((held_out if len(held_out) else chosen)[: samples.whole(_VERIFIED) or samples.batch])
-        with replacing(output) as written:  # the file is in its place when it is measured, too
+        places = _places(options)
+        with replacing_all(list(places.values())) as temporary:  # all results are moved to their places at once
+            files = dict(zip(places, temporary, strict=True))
+            written = files["output"]
             if options.target == "litert":
                 package.export_litert(quantized, written, verify_with=verified)
             else:
@@ -207,11 +210,11 @@ def _quantize(options: argparse.Namespace) -> Any:
             print("Measure")
             figures = measure(model, quantized, (float_file, written), options.target, runtime, measured)
             if options.keep is not None:
-                _keep(Path(options.keep), quantized, float_twin, measured)
+                _keep(files, quantized, float_twin, measured)
             if options.html is not None:
                 print("Write the HTML report")
                 package.html_report(
-                    options.html,
+                    files["html"],
                     quantized,
                     float_model=model,
                     data=measured,
@@ -234,13 +237,23 @@ def _metrics(figures: dict[str, Any]) -> dict[str, tuple[str | None, str]]:
     return found
 
 
-def _keep(folder: Path, quantized: Any, float_model: Any, samples: Any) -> None:
+def _places(options: argparse.Namespace) -> dict[str, Path]:
+    """Returns the paths of the files that the command writes, by what they are."""
+    places = {"output": Path(options.output)}
+    if options.html is not None:
+        places["html"] = Path(options.html)
+    if options.keep is not None:
+        places |= {name: Path(options.keep) / name for name in _KEPT}
+    return places
+
+
+def _keep(files: dict[str, Path], quantized: Any, float_model: Any, samples: Any) -> None:
     import numpy as np
     from keras import tree
 
-    folder.mkdir(parents=True, exist_ok=True)
-    quantized.save(folder / "quantized.keras")
-    float_model.save(folder / "float.keras")
     if not isinstance(samples, dict):
         samples = {tensor.name: x for tensor, x in zip(quantized.inputs, tree.flatten(samples), strict=True)}
-    np.savez(folder / "samples.npz", **samples)
+    of_quantized, of_float, of_samples = (files[name] for name in _KEPT)
+    quantized.save(of_quantized)
+    float_model.save(of_float)
+    np.savez(of_samples, **samples)

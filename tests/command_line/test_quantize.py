@@ -1,8 +1,12 @@
 """`quantize`: from a `.keras` file and a folder of images to a verified file."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 
 import keras
 import numpy as np
@@ -281,6 +285,7 @@ def test_a_quantized_model_and_a_file_of_another_kind_are_named(folder, capsys):
         (["--data", "data.tfrecord-00000-of-00010"], "decode some hundred, and save them with np.savez"),
         (["--data", "records"], "decode some hundred"),
         (["-o", "empty.onnx", "--force"], "empty.onnx is a directory. Pass the name of a file."),
+        (["--keep", "old.onnx/kept"], "old.onnx is a file. Pass the name of a folder to --keep."),
         (["--html", "page"], "page does not end in .html, which a browser opens. Pass page.html."),
         (["--html", "old.html"], "old.html exists already. Pass --force"),
         (["--html", "nowhere/page.html"], "The directory nowhere does not exist"),
@@ -322,14 +327,25 @@ def test_wrong_arguments_are_said_before_the_package_is_imported(folder, monkeyp
     [
         "tensorflow_quantization.export.onnx.exporter.verify_where_possible",
         "tensorflow_quantization_cli.summary.measure",
+        "tensorflow_quantization.html_report",
     ],
 )
-def test_an_interrupt_leaves_no_file(folder, monkeypatch, capsys, where):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["interrupt", "terminate"])
+def test_a_signal_leaves_all_files_as_they_were(folder, monkeypatch, capsys, where, sent):
     def interrupt(*arguments, **options):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), sent)
+        time.sleep(60)
 
+    (folder / "kept").mkdir()
+    for name in ("model.onnx", "page.html", "kept/quantized.keras"):
+        (folder / name).write_text("old")
     monkeypatch.setattr(where, interrupt)
-    before = sorted(folder.rglob("*"))
-    assert quantized() == 130
-    assert "interrupted" in capsys.readouterr().err
-    assert sorted(folder.rglob("*")) == before
+    # Where a temporary file would stay.
+    (folder / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
+    before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+    status, said = (130, "interrupted") if sent == signal.SIGINT else (143, "terminated")
+    assert quantized("--html", "page.html", "--keep", "kept", "--force") == status
+    assert f"tensorflow-quantization: {said}." in capsys.readouterr().err
+    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
