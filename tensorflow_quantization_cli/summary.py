@@ -22,11 +22,11 @@ from tensorflow_quantization.inspection.runtime import runtime_report
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches, model_inputs
 from tensorflow_quantization.text.tables import decibels_text, text_table
-from tensorflow_quantization_cli.files import LoadedFile, latencies, load_file
+from tensorflow_quantization_cli.files import LoadedFile, interval_text, latencies, load_file
 
 #: Runs of each file that count.
 _ROUNDS = 30
-_NO_LATENCY = {"milliseconds": None, "latency_ratio": None}
+_NO_LATENCY = {"milliseconds": None, "latency_ratio": None, "latency_ratio_interval": None}
 
 _Run = Callable[[list[np.ndarray]], list[np.ndarray]]
 
@@ -43,6 +43,7 @@ class Summary:
         bytes: of the float file and of the quantized file.
         milliseconds: the latency of one sample, or of the model's fixed batch, of both.
         latency_ratio: that of the quantized file in units of that of the float file.
+        latency_ratio_interval: holds the ratio at 95 %; see `ratio_interval`.
         integer_share: of the multiply-accumulates, or, for LiteRT, of the operators.
         snr: the signal-to-noise ratio of the outputs against the float model, in decibels.
         same_class: the share of samples with the same greatest output; `None` if no output has the shape of classes.
@@ -56,6 +57,7 @@ class Summary:
     bytes: tuple[int, int]
     milliseconds: tuple[float, float] | None
     latency_ratio: float | None
+    latency_ratio_interval: tuple[float, float] | None
     integer_share: float | None
     snr: float
     same_class: float | None
@@ -71,7 +73,8 @@ class Summary:
         sizes = [f"{count / 1e6:.3g} MB" for count in self.bytes]
         rows = [["size", *sizes, f"{self.bytes[1] / self.bytes[0]:.2f} x"]]
         if self.milliseconds is not None:
-            rows.append(["latency", *(f"{ms:.3g} ms" for ms in self.milliseconds), f"{self.latency_ratio:.2f} x"])
+            ratio = f"{self.latency_ratio:.2f} x ({interval_text(self.latency_ratio_interval)})"
+            rows.append(["latency", *(f"{ms:.3g} ms" for ms in self.milliseconds), ratio])
         lines = [f"{self.output} for {self.target}, verified against Keras; figures of {self.runtime}", ""]
         lines += [text_table(("", "float", "quantized", "ratio"), rows), ""]
         if self.integer_share is not None:
@@ -133,7 +136,8 @@ def _latency(files: tuple[Path, Path], graph: LayerGraph, runtime: str, single: 
         calls[name] = partial(loaded.run, _feeds(loaded, graph, single))
     of_float, of_quantized = latencies(calls, _ROUNDS)
     pair = (of_float.milliseconds, of_quantized.milliseconds)
-    return {"milliseconds": pair, "latency_ratio": of_quantized.ratio}
+    ratio = {"latency_ratio": of_quantized.ratio, "latency_ratio_interval": of_quantized.interval}
+    return {"milliseconds": pair, **ratio}
 
 
 def _runner(path: Path, graph: LayerGraph, runtime: str) -> _Run:
