@@ -133,6 +133,8 @@ def run(options: argparse.Namespace) -> int:
     with results.progress_on_stderr():
         summary = _quantize(options)
     results.show(summary, options.json, options.html)
+    if summary.overfits:
+        results.warn(_overfit_text(summary, options))
     snr = results.below("The signal-to-noise ratio", summary.snr, options.min_snr, "dB")
     if snr:
         results.note(
@@ -143,9 +145,22 @@ def run(options: argparse.Namespace) -> int:
     return int(snr or integers)
 
 
+def _overfit_text(summary: Any, options: argparse.Namespace) -> str:
+    text = (
+        f"The signal-to-noise ratio is {summary.calibration_snr:.1f} dB on samples of the calibration, and "
+        f"{summary.snr:.1f} dB on others: {summary.calibrated} samples are too few for this model."
+    )
+    if summary.calibrated < options.samples:
+        return f"{text} Pass more as --data: up to {MOST_SAMPLES} are used."
+    if options.samples < MOST_SAMPLES:
+        return f"{text} Pass a larger --samples, up to {MOST_SAMPLES}."
+    return f"{text} More are not used: try --method minmax, or --steps 500, which trains on all."
+
+
 def _quantize(options: argparse.Namespace) -> Any:
     package = start.package()
     import keras
+    from keras import tree
 
     from tensorflow_quantization.accuracy.equalized_models import equalized_model
     from tensorflow_quantization.text.replacing import replacing_all
@@ -154,10 +169,9 @@ def _quantize(options: argparse.Namespace) -> Any:
         check_float,
         export_float,
         runtime_here,
-        warn_of_inputs,
         warn_of_saturation,
-        without_scale_warning,
     )
+    from tensorflow_quantization_cli.input_values import warn_of_inputs, without_scale_warning
     from tensorflow_quantization_cli.samples import open_samples
     from tensorflow_quantization_cli.summary import Summary, measure
 
@@ -172,7 +186,7 @@ def _quantize(options: argparse.Namespace) -> Any:
     # All are read before any work, so that a damaged image is found at once.
     data = samples.batches(chosen, options.batch_size)
     measured = samples.read(held_out if len(held_out) else chosen)
-    warn_of_inputs(model, data[0], options)
+    warn_of_inputs(model, data, options)
     warn_of_saturation(runtime, options.weight_bits)
     keras.utils.set_random_seed(options.seed)
     output = Path(options.output)
@@ -208,7 +222,9 @@ def _quantize(options: argparse.Namespace) -> Any:
             else:
                 package.export_onnx(quantized, written, target=options.target, verify_with=verified)
             print("Measure")
-            figures = measure(model, quantized, (float_file, written), options.target, runtime, measured)
+            calibrated = data[: -(-len(held_out) // len(tree.flatten(data[0])[0]))]
+            both = (float_file, written)
+            figures = measure(model, quantized, both, options.target, runtime, measured, calibrated)
             if options.keep is not None:
                 _keep(files, quantized, float_twin, measured)
             if options.html is not None:
@@ -223,7 +239,9 @@ def _quantize(options: argparse.Namespace) -> Any:
                     metrics=_metrics(figures),
                     latency=False,  # it is among the figures
                 )
-    return Summary(options.output, options.target, runtime, held_out=bool(len(held_out)), **figures)
+    return Summary(
+        options.output, options.target, runtime, held_out=bool(len(held_out)), calibrated=len(chosen), **figures
+    )
 
 
 def _metrics(figures: dict[str, Any]) -> dict[str, tuple[str | None, str]]:

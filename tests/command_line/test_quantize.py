@@ -88,6 +88,30 @@ def test_a_figure_below_its_limit_is_an_exit_status(folder, capsys):
     assert (folder / "model.onnx").exists()
 
 
+def test_a_file_that_is_near_on_samples_of_the_calibration_only_is_named(folder, capsys):
+    """The samples that are kept apart are ten times as large, so that the ranges are too narrow for them."""
+    small_model(rescaling=False).save("model.keras")
+    x = np.random.default_rng(1).random((20, 8, 8, 3)).astype("float32")
+    np.save("data.npy", x)
+    assert quantized(data="data.npy") == 0
+    assert "too few" not in capsys.readouterr().err
+    x[np.random.default_rng(0).permutation(20)[:4]] *= 10
+    np.save("data.npy", x)
+    for arguments, hint in (
+        ([], "16 samples are too few for this model. Pass more as --data: up to 256 are used."),
+        (["--samples", "12"], "12 samples are too few for this model. Pass a larger --samples, up to 256."),
+    ):
+        assert quantized("--force", "--json", *arguments, data="data.npy") == 0
+        captured = capsys.readouterr()
+        found = json.loads(captured.out)
+        assert found["calibration_snr"] > 35 and found["snr"] < 20
+        assert f"{found['snr']:.1f} dB on others: {hint}" in captured.err
+    assert found["calibrated"] == 12
+    np.save("data.npy", x[:3])  # too few to spare some
+    assert quantized("--force", "--json", data="data.npy") == 0
+    assert json.loads(capsys.readouterr().out)["calibration_snr"] is None
+
+
 @pytest.mark.slow
 @ON_TENSORFLOW
 def test_the_ending_chooses_litert(folder, capsys):
@@ -159,7 +183,8 @@ def test_images_of_another_scale_get_the_option_that_helps(folder, capsys):
     assert "the model has no layer that scales them" in capsys.readouterr().err
     small_model().save("model.keras")
     assert quantized("--scale", "1/255", "--force") == 0
-    assert "Layer 'rescaling' of the model scales its inputs" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "layer 'rescaling' of the model multiplies them by 0.00392: they seem to be scaled twice" in said
     inputs = keras.Input((8, 8, 3))
     normalization = layers.BatchNormalization()
     model = keras.Model(inputs, layers.Conv2D(4, 3)(normalization(inputs)))
