@@ -100,6 +100,10 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_min_share(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--min-integer-share", type=share, metavar="SHARE", help="from 0 to 1")
+
+
 def add_min_snr(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--min-snr", type=number, metavar="DB", help="signal-to-noise ratio in decibels")
 
@@ -133,6 +137,14 @@ def file(given: str) -> str:
     """A file that exists."""
     if not Path(given).exists():
         raise argparse.ArgumentTypeError(f"There is no file {given}.")
+    return given
+
+
+def model(given: str) -> str:
+    """A file that exists, with the ending of a saved Keras model."""
+    file(given)
+    if why := start.messages()["not_a_model"](given):
+        raise argparse.ArgumentTypeError(why)
     return given
 
 
@@ -226,6 +238,15 @@ def number(given: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"Not a number or a fraction, such as 1/255: {given}.")
+    return value
+
+
+def share(given: str) -> float:
+    """A number from 0 to 1."""
+    value = number(given)
+    if not 0 <= value <= 1:
+        hint = f" Pass {value / 100:g} for {value:g} %." if 1 < value <= 100 else ""
+        raise argparse.ArgumentTypeError(f"A share is from 0 to 1, got {given}.{hint}")
     return value
 
 

@@ -12,15 +12,7 @@ import zipfile
 import keras
 
 from tensorflow_quantization.model import hdf5_check
-from tensorflow_quantization.text.messages import error_in_one_line
-
-SUFFIXES = (".keras", ".h5", ".hdf5")
-
-#: What to do with files of other kinds.
-_OTHER_FILES = {
-    ".onnx": " An .onnx file is read by check_onnx and runtime_report, or the commands `check` and `report`.",
-    ".tflite": " A .tflite file is written from a Keras model, and cannot be read back.",
-}
+from tensorflow_quantization.text.messages import ONLY_WEIGHTS, error_in_one_line, not_a_model
 
 #: A longer reason holds a config.
 _LONGEST = 300
@@ -47,13 +39,10 @@ def load_model(path: str | os.PathLike, *, trusted: bool = False) -> keras.Model
             code and is not trusted.
     """
     path = pathlib.Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory; pass the path of a .keras, .h5 or .hdf5 file.")
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
-    if path.suffix not in SUFFIXES:
-        hint = _OTHER_FILES.get(path.suffix.lower(), "")
-        raise ValueError(f"{path} is not a saved Keras model: expected a .keras, .h5 or .hdf5 file.{hint}")
+    if why := not_a_model(path):
+        raise ValueError(why)
     if path.suffix == ".keras":
         _check_archive(path)
     else:
@@ -67,6 +56,8 @@ def load_model(path: str | os.PathLike, *, trusted: bool = False) -> keras.Model
                 "not run. If you trust the origin of the file, load it with keras.saving.load_model(path, "
                 "safe_mode=False), or pass --trust on the command line."
             ) from error
+        if "No model config found" in str(error):
+            raise ValueError(f"{path} {ONLY_WEIGHTS}") from error
         missing = _MISSING.search(str(error))
         if missing:
             raise ValueError(

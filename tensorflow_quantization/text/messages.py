@@ -22,6 +22,34 @@ _OTHER_NAMES = {
 _BOLD = re.compile(r"\x1b\[1m(.+?)\x1b\[0m", re.DOTALL)
 
 
+#: Endings of saved Keras models.
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
+#: What to do with files of other kinds.
+_OTHER_FILES = {
+    ".onnx": " An .onnx file is read by check_onnx and runtime_report, or the commands `check` and `report`.",
+    ".tflite": " A .tflite file is written from a Keras model, and cannot be read back.",
+}
+#: What to do with weights alone.
+ONLY_WEIGHTS = (
+    "holds weights only, without the layers of the model. Build the model in Python, model.load_weights(path), and "
+    'model.save("model.keras").'
+)
+
+
+def not_a_model(path: str | os.PathLike) -> str | None:
+    """Returns why a path is not the path of a saved Keras model; `None` if its name is."""
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        return f"{path} is a directory; pass the path of a .keras, .h5 or .hdf5 file."
+    if path.endswith(".weights.h5"):
+        return f"{path} {ONLY_WEIGHTS}"
+    suffix = os.path.splitext(path)[1]
+    if suffix in MODEL_SUFFIXES:
+        return None
+    hint = _OTHER_FILES.get(suffix.lower(), "")
+    return f"{path} is not a saved Keras model: expected a .keras, .h5 or .hdf5 file.{hint}"
+
+
 def did_you_mean(name: str, existing: list[str]) -> str:
     """Returns " Did you mean 'a' or 'b'?" with the existing names closest to `name`; an empty string if none is."""
     close = difflib.get_close_matches(name, list(dict.fromkeys(existing)), n=3, cutoff=0.5)

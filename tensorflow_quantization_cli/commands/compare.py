@@ -22,9 +22,9 @@ RUNTIMES = ("onnxruntime", "openvino")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="FLOAT", type=arguments.file, help=f"the float model, {arguments.MODEL_FILE}")
+    parser.add_argument("path", metavar="FLOAT", type=arguments.model, help=f"the float model, {arguments.MODEL_FILE}")
     parser.add_argument(
-        "quantized", metavar="QUANTIZED", type=arguments.file, help=f"its quantized model, {arguments.MODEL_FILE}"
+        "quantized", metavar="QUANTIZED", type=arguments.model, help=f"its quantized model, {arguments.MODEL_FILE}"
     )
     parser.add_argument("data", metavar="DATA", type=arguments.data, help="samples")
     arguments.add_preprocessing(parser)

@@ -40,7 +40,7 @@ _VERIFIED = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", type=arguments.file, help=f"the float model, {arguments.MODEL_FILE}")
+    parser.add_argument("model", metavar="MODEL", type=arguments.model, help=f"the float model, {arguments.MODEL_FILE}")
     parser.add_argument("--data", metavar="DATA", required=True, type=arguments.data, help="samples, without labels")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the .onnx or .tflite file to write")
     arguments.add_choice(parser, "--target", arguments.TARGETS, "default: litert for a .tflite file, else onnxruntime")
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples and of training")
     limits = parser.add_argument_group("limits", "below a limit the exit status is 1")
     arguments.add_min_snr(limits)
-    limits.add_argument("--min-integer-share", type=arguments.number, metavar="SHARE", help="from 0 to 1")
+    arguments.add_min_share(limits)
     parser.add_argument(
         "--keep",
         metavar="FOLDER",
@@ -137,12 +137,19 @@ def run(options: argparse.Namespace) -> int:
         results.warn(_overfit_text(summary, options))
     snr = results.below("The signal-to-noise ratio", summary.snr, options.min_snr, "dB")
     if snr:
-        results.note(
-            "--effort best and --steps 500 may help; with --keep FOLDER, `compare` names the layer that loses most."
-        )
+        results.note(_help_text(options))
     share = summary.integer_share
     integers = share is not None and results.below("The share in integers", share, options.min_integer_share, "")
     return int(snr or integers)
+
+
+def _help_text(options: argparse.Namespace) -> str:
+    """What may raise the signal-to-noise ratio, besides what was passed."""
+    best = options.effort != "best" and options.dtype is None
+    untried = [*(["--effort best"] if best else []), *([] if options.steps else ["--steps 500"])]
+    kept = f"{options.keep}/..." if options.keep else "the files of --keep FOLDER"
+    named = f"`compare` names the layer that loses most, from {kept}."
+    return f"{' and '.join(untried)} may help; {named}" if untried else named
 
 
 def _overfit_text(summary: Any, options: argparse.Namespace) -> str:
@@ -205,12 +212,14 @@ def _quantize(options: argparse.Namespace) -> Any:
                 dtype=options.dtype,
                 effort=options.effort,
                 method=options.method,
+                verbose=results.verbosity(),
             )
         float_twin = equalized_model(quantized, model)
         if options.steps:
             print(f"Train for {options.steps} steps")
             batches = samples.training(held_out, options.batch_size, options.steps, options.seed)
-            package.fine_tune(quantized, batches, teacher=model, epochs=1, steps_per_epoch=options.steps)
+            steps, verbose = options.steps, results.verbosity()
+            package.fine_tune(quantized, batches, teacher=model, epochs=1, steps_per_epoch=steps, verbose=verbose)
         print(f"Write and verify {output}")
         verified = samples.read((held_out if len(held_out) else chosen)[: samples.whole(_VERIFIED) or samples.batch])
         places = _places(options)

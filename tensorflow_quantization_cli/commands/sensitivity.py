@@ -17,7 +17,7 @@ FINDINGS = "a layer, alone, is below --min-snr"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="MODEL", type=arguments.file, help=f"the float model, {arguments.MODEL_FILE}")
+    parser.add_argument("path", metavar="MODEL", type=arguments.model, help=f"the float model, {arguments.MODEL_FILE}")
     parser.add_argument("--data", metavar="DATA", required=True, type=arguments.data, help="samples, without labels")
     arguments.add_choice(parser, "--target", arguments.TARGETS, "default: onnxruntime", "onnxruntime")
     arguments.add_preprocessing(parser)
