@@ -61,7 +61,7 @@ def _sigterm_interrupts() -> Iterator[None]:
     """A context in which SIGTERM raises `_Terminated`, unless a program that calls `main` handles it."""
 
     def interrupt(*of_signal: object) -> None:
-        raise _Terminated
+        raise _Terminated("The process got SIGTERM.")
 
     # Python handles signals in its main thread only.
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

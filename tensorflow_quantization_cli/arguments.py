@@ -143,8 +143,10 @@ def file(given: str) -> str:
 def model(given: str) -> str:
     """A file that exists, with the ending of a saved Keras model."""
     file(given)
-    if why := start.messages()["not_a_model"](given):
-        raise argparse.ArgumentTypeError(why)
+    try:
+        start.messages()["check_is_model_path"](given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return given
 
 

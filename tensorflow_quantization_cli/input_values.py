@@ -67,6 +67,11 @@ def warn_of_inputs(model: keras.Model, batches: Sequence[Any], options: argparse
         results.warn(f"{mismatch.text} The samples seem to have another scale than the training data. {hint}")
     if narrow is not None:
         results.warn(f"{narrow} {_scaled_twice(given, scaling)}")
+    if _statistics_of_unit_images(options, values):
+        results.warn(
+            "--mean and --std are at most 1, as of images from 0 to 1, and the samples are not scaled to that: images "
+            "are 0 to 255. Pass --scale 1/255, too, unless the training did without."
+        )
     if given and scaling is not None and not narrow and not (mismatch and mismatch.small):
         results.warn(
             f"Layer {scaling.name!r} of the model scales its inputs, and --scale, --mean, --std or --preprocess scale "
@@ -124,6 +129,15 @@ def _narrow(values: list[_Values], scaling: keras.layers.Layer | None) -> str | 
         if v.is_image and (v.high - v.low) * factor <= _NARROW:
             return f"The images are only from {v.low:.3g} to {v.high:.3g}{by}: they seem to be scaled twice."
     return None
+
+
+def _statistics_of_unit_images(options: argparse.Namespace, values: list[_Values]) -> bool:
+    """Whether images of 0 to 255 are shifted or divided by the mean and deviation of images from 0 to 1."""
+    mean, std = options.mean or [0.0], options.std or [1.0]
+    if options.scale is not None or (not any(mean) and options.std is None):
+        return False
+    small = max(map(abs, mean)) <= 1 and max(map(abs, std)) <= 1
+    return small and any(v.is_image and max(abs(v.low), abs(v.high)) > 127 for v in values)
 
 
 def _are_bytes(values: list[_Values]) -> bool:

@@ -105,6 +105,7 @@ def open_samples(model: keras.Model, options: argparse.Namespace) -> Samples:
     graph = LayerGraph.trace(model)
     path = Path(options.data)
     count, read = _images(path, graph, options) if path.is_dir() else _arrays(path, graph, options)
+    embeddings = _embeddings(graph)
 
     def checked(indices: Indices) -> Any:
         arrays = model_inputs(graph, read(indices), str(path))
@@ -114,9 +115,28 @@ def open_samples(model: keras.Model, options: argparse.Namespace) -> Samples:
                 raise ValueError(
                     f"{path} holds NaN or infinite values for input {tensor.name!r}, first in sample {first}."
                 )
+            layer = embeddings.get(tensor.name)
+            if layer is not None and array.size and not 0 <= array.min() <= array.max() < layer.input_dim:
+                where = np.argwhere((array < 0) | (array >= layer.input_dim))[0]
+                raise ValueError(
+                    f"{path} holds {array[tuple(where)]:g} for input {tensor.name!r}, first in sample "
+                    f"{indices[int(where[0])]}, and layer {layer.name!r} takes indices from 0 to {layer.input_dim - 1}."
+                )
         return tree.pack_sequence_as(graph.input_structure, arrays)
 
     return Samples(count, checked, graph.inputs[0].shape[0] or 1)
+
+
+def _embeddings(graph: LayerGraph) -> dict[str, keras.layers.Embedding]:
+    """Returns the layer that takes an input for indices, by the name of the input."""
+    flat = graph.flatten()
+    readers = {tensor.name: flat.consumers(tensor) for tensor in flat.inputs}
+    return {
+        name: call.operation
+        for name, calls in readers.items()
+        for call in calls
+        if isinstance(call.operation, keras.layers.Embedding)
+    }
 
 
 def _images(

@@ -77,6 +77,12 @@ def quiet_backend() -> Iterator[None]:
     if "keras" in sys.modules:
         yield
         return
+    with _without_stderr():
+        yield
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
     # The libraries write some notes before they read the level, and not through Python's sys.stderr.
     sys.stderr.flush()
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -87,6 +93,14 @@ def quiet_backend() -> Iterator[None]:
         os.dup2(stderr, 2)
         os.close(stderr)
         os.close(nowhere)
+
+
+def seed(number: int) -> None:
+    """Seed Python, NumPy and the backend. Keras imports TensorFlow for it on any backend, which writes notes."""
+    import keras
+
+    with _without_stderr() if "tensorflow" not in sys.modules else contextlib.nullcontext():
+        keras.utils.set_random_seed(number)
 
 
 def _is_no_note_on_tracing(record: logging.LogRecord) -> bool:

@@ -51,6 +51,7 @@ class Summary:
         latency_ratio: that of the quantized file in units of that of the float file.
         latency_ratio_interval: holds the ratio at 95 %; see `ratio_interval`.
         integer_share: of the multiply-accumulates, or, for LiteRT, of the operators.
+        dtype: of the numbers, if they are no integers.
         snr: the signal-to-noise ratio of the outputs against the float model, in decibels.
         calibration_snr: the same on samples of the calibration; `None` if `snr` is of these.
         same_class: the share of samples with the same greatest output; `None` if no output has the shape of classes.
@@ -67,6 +68,7 @@ class Summary:
     latency_ratio: float | None
     latency_ratio_interval: tuple[float, float] | None
     integer_share: float | None
+    dtype: str | None
     snr: float
     calibration_snr: float | None
     same_class: float | None
@@ -91,7 +93,11 @@ class Summary:
             rows.append(["latency", *(f"{ms:.3g} ms" for ms in self.milliseconds), ratio])
         lines = [f"{self.output} for {self.target}, verified against Keras; figures of {self.runtime}", ""]
         lines += [text_table(("", "float", "quantized", "ratio"), rows), ""]
-        if self.integer_share is not None:
+        if self.dtype is not None:
+            lines.append(
+                f"in integers      no: the numbers are {self.dtype}; the command `report` lists what runs in them"
+            )
+        elif self.integer_share is not None:
             counted = "operators" if self.target == "litert" else "multiply-accumulates"
             lines.append(f"in integers      {100 * self.integer_share:.1f} % of {counted}")
         else:

@@ -12,7 +12,7 @@ import zipfile
 import keras
 
 from tensorflow_quantization.model import hdf5_check
-from tensorflow_quantization.text.messages import ONLY_WEIGHTS, error_in_one_line, not_a_model
+from tensorflow_quantization.text.messages import check_is_model_path, error_in_one_line
 
 #: A longer reason holds a config.
 _LONGEST = 300
@@ -41,8 +41,7 @@ def load_model(path: str | os.PathLike, *, trusted: bool = False) -> keras.Model
     path = pathlib.Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
-    if why := not_a_model(path):
-        raise ValueError(why)
+    check_is_model_path(path)
     if path.suffix == ".keras":
         _check_archive(path)
     else:
@@ -57,7 +56,10 @@ def load_model(path: str | os.PathLike, *, trusted: bool = False) -> keras.Model
                 "safe_mode=False), or pass --trust on the command line."
             ) from error
         if "No model config found" in str(error):
-            raise ValueError(f"{path} {ONLY_WEIGHTS}") from error
+            raise ValueError(
+                f"{path} holds no config of a model: it seems to hold weights only. Build the model in Python, "
+                'model.load_weights(path), and model.save("model.keras").'
+            ) from error
         missing = _MISSING.search(str(error))
         if missing:
             raise ValueError(

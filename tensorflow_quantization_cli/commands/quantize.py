@@ -116,7 +116,7 @@ def check_arguments(options: argparse.Namespace) -> None:
     if options.dtype is not None:
         if options.target != "tensorrt":
             raise argparse.ArgumentTypeError(f"--dtype {options.dtype} is for --target tensorrt")
-        for name in ("weight_bits", "activation_bits", "block_size"):
+        for name in ("weight_bits", "activation_bits", "block_size", "min_integer_share"):
             if getattr(options, name) is not None:
                 raise argparse.ArgumentTypeError(
                     f"--{name.replace('_', '-')} is for integers: leave it out with --dtype"
@@ -166,7 +166,6 @@ def _overfit_text(summary: Any, options: argparse.Namespace) -> str:
 
 def _quantize(options: argparse.Namespace) -> Any:
     package = start.package()
-    import keras
     from keras import tree
 
     from tensorflow_quantization.accuracy.equalized_models import equalized_model
@@ -195,7 +194,7 @@ def _quantize(options: argparse.Namespace) -> Any:
     measured = samples.read(held_out if len(held_out) else chosen)
     warn_of_inputs(model, data, options)
     warn_of_saturation(runtime, options.weight_bits)
-    keras.utils.set_random_seed(options.seed)
+    start.seed(options.seed)
     output = Path(options.output)
     with tempfile.TemporaryDirectory() as folder:
         # First, because a layer that cannot be written is found here.
@@ -249,7 +248,13 @@ def _quantize(options: argparse.Namespace) -> Any:
                     latency=False,  # it is among the figures
                 )
     return Summary(
-        options.output, options.target, runtime, held_out=bool(len(held_out)), calibrated=len(chosen), **figures
+        options.output,
+        options.target,
+        runtime,
+        held_out=bool(len(held_out)),
+        calibrated=len(chosen),
+        dtype=options.dtype,
+        **figures,
     )
 
 

@@ -54,6 +54,14 @@ def test_images_that_a_trained_normalization_finds_small(capsys):
     assert said(capsys, convolution(layer), BYTES) == ""
 
 
+def test_a_mean_of_images_from_0_to_1_without_their_scale(capsys):
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    x = (BYTES - np.float32(mean)) / np.float32(std)
+    assert "Pass --scale 1/255, too" in said(capsys, convolution(), x, mean=mean, std=std)
+    assert said(capsys, convolution(), (BYTES / 255 - 0.5) / 0.2, scale=1 / 255, mean=[0.5], std=[0.2]) == ""
+    assert said(capsys, convolution(), (BYTES - 127.5) / 127.5, mean=[127.5], std=[127.5]) == ""
+
+
 def test_samples_without_information(capsys):
     zeros = np.zeros((4, 8, 8, 3), "float32")
     assert "data: the samples hold the value 0 and no other." in said(capsys, convolution(), zeros, zeros)

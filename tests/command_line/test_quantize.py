@@ -231,6 +231,7 @@ def test_images_of_another_scale_get_the_option_that_helps(folder, capsys):
     [
         (["--size", "9x8"], "--size 9x8 does not fit input 'image' of the model, which is 8x8."),
         (["--mean", "1,2"], "--mean has 2 numbers, and there are 3 channels."),
+        (["--mean", "-1,.5"], "--mean has 2 numbers, and there are 3 channels."),
     ],
 )
 def test_what_does_not_fit_the_model_is_said_before_any_work(folder, capsys, arguments, message):
@@ -256,6 +257,7 @@ def test_weights_in_blocks(folder, capsys):
 def test_numbers_of_fp8(folder, capsys):
     fp8 = ("--dtype", "float8_e4m3fn")
     assert quantized(*fp8, "--target", "tensorrt") == 0
+    assert "in integers      no: the numbers are float8_e4m3fn" in capsys.readouterr().out
     file = onnx.load("model.onnx")
     assert any(i.data_type == onnx.TensorProto.FLOAT8E4M3FN for i in file.graph.initializer)
     capsys.readouterr()
@@ -263,6 +265,8 @@ def test_numbers_of_fp8(folder, capsys):
         (["--target", "openvino"], "is for --target tensorrt"),
         (["--target", "tensorrt", "--weight-bits", "4"], "--weight-bits is for integers"),
         (["--target", "tensorrt", "--effort", "best"], "leave it out with --dtype"),
+        (["--target", "tensorrt", "--min-integer-share", "0.5"], "--min-integer-share is for integers"),
+        (["--target", "tensorrt", "--dtype", "fp8"], "Did you mean 'float8_e4m3fn'?"),
     ):
         with pytest.raises(SystemExit, match="2"):
             quantized(*fp8, *arguments, "--force")

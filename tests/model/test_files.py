@@ -79,7 +79,7 @@ def test_weights_alone_are_named(tmp_path):
     with pytest.raises(ValueError, match=r"weights\.h5 holds weights only, without the layers of the model\. Build"):
         load_model(path)
     path.rename(tmp_path / "m.h5")
-    with pytest.raises(ValueError, match=r"m\.h5 holds weights only"):
+    with pytest.raises(ValueError, match=r"m\.h5 holds no config of a model: it seems to hold weights only"):
         load_model(tmp_path / "m.h5")
 
 
