@@ -155,7 +155,7 @@ def _help_text(options: argparse.Namespace) -> str:
 def _overfit_text(summary: Any, options: argparse.Namespace) -> str:
     text = (
         f"The signal-to-noise ratio is {summary.calibration_snr:.1f} dB on samples of the calibration, and "
-        f"{summary.snr:.1f} dB on others: {summary.calibrated} samples are too few for this model."
+        f"{summary.snr:.1f} dB on others: the calibration had too few samples for this model, {summary.calibrated}."
     )
     if summary.calibrated < options.samples:
         return f"{text} Pass more as --data: up to {MOST_SAMPLES} are used."

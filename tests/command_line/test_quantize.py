@@ -98,8 +98,11 @@ def test_a_file_that_is_near_on_samples_of_the_calibration_only_is_named(folder,
     x[np.random.default_rng(0).permutation(20)[:4]] *= 10
     np.save("data.npy", x)
     for arguments, hint in (
-        ([], "16 samples are too few for this model. Pass more as --data: up to 256 are used."),
-        (["--samples", "12"], "12 samples are too few for this model. Pass a larger --samples, up to 256."),
+        ([], "the calibration had too few samples for this model, 16. Pass more as --data: up to 256 are used."),
+        (
+            ["--samples", "12"],
+            "the calibration had too few samples for this model, 12. Pass a larger --samples, up to 256.",
+        ),
     ):
         assert quantized("--force", "--json", *arguments, data="data.npy") == 0
         captured = capsys.readouterr()
