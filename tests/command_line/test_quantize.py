@@ -1,51 +1,20 @@
 """`quantize`: from a `.keras` file and a folder of images to a verified file."""
 
 import json
-import logging
-import signal
 import subprocess
 import sys
-import tempfile
 
 import keras
 import numpy as np
 import onnx
 import pytest
 from keras import layers
-from PIL import Image
-from small_models import randomize
+from quantize_jobs import quantized, small_model
 
 from tensorflow_quantization import runtime_report
 from tensorflow_quantization_cli import main
-from tensorflow_quantization_cli.start import plain_warnings
 
 ON_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="LiteRT needs TensorFlow")
-
-
-def small_model(*, rescaling=True):
-    inputs = keras.Input((8, 8, 3), name="image")
-    x = layers.Rescaling(1 / 255, name="rescaling")(inputs) if rescaling else inputs
-    x = layers.Conv2D(4, 3, name="conv", activation="relu")(x)
-    return randomize(keras.Model(inputs, layers.Dense(5, name="scores")(layers.Flatten(name="flatten")(x))))
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """The current folder, with `model.keras` and 20 images of several sizes and kinds in `images/`, in two folders."""
-    monkeypatch.chdir(tmp_path)
-    small_model().save("model.keras")
-    rng = np.random.default_rng(0)
-    for index in range(20):
-        inner = tmp_path / "images" / ("cats" if index % 2 else "dogs")
-        inner.mkdir(parents=True, exist_ok=True)
-        colours = rng.integers(0, 256, (6, 6, 3), "uint8").repeat(2 + index % 3, axis=0)
-        Image.fromarray(colours).save(inner / f"{index}.{('jpg', 'png', 'JPEG')[index % 3]}")
-    (tmp_path / "images" / "notes.txt").write_text("no image")
-    return tmp_path
-
-
-def quantized(*arguments, data="images", output="model.onnx"):
-    return main(["quantize", "model.keras", "--data", data, "-o", output, *arguments])
 
 
 def test_a_folder_of_images_becomes_a_verified_file(folder, capsys):
@@ -121,28 +90,6 @@ def test_help_for_a_low_figure_names_what_was_not_passed(folder, capsys):
     assert "--effort best" not in said
     assert "--steps 500 may help; `compare` names the layer that loses most, from kept/..." in said
     assert "\x1b" not in said and "\r" not in said  # no terminal: progress is plain lines
-
-
-def test_notes_on_tracing_are_not_shown(folder, capsys):
-    notes = []
-
-    class Handler(logging.Handler):
-        def emit(self, record):
-            notes.append(record.getMessage())
-
-    logger, handler = logging.getLogger("tensorflow"), Handler()
-    before = logger.level
-    logger.setLevel(logging.WARNING)  # tests mute it
-    logger.addHandler(handler)
-    try:
-        with plain_warnings():
-            logger.warning("5 out of the last 15 calls to f triggered tf.function retracing.")
-            logger.warning("another")
-        logger.warning("a later tf.function retracing")
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
-    assert notes == ["another", "a later tf.function retracing"]
 
 
 @pytest.mark.slow
@@ -351,82 +298,3 @@ def test_a_quantized_model_and_a_file_of_another_kind_are_named(folder, capsys):
         assert main(["quantize", model, "--data", "images", "-o", "new.onnx"]) == 2
         assert message in capsys.readouterr().err
     assert not (folder / "new.onnx").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--data", "nowhere"], "There is no folder or file nowhere. Pass a folder of images"),
-        (["--data", "empty"], "The folder empty holds no images"),
-        (["--data", "model.keras"], "Data is a folder of images, or an .npy or .npz file, got the file model.keras."),
-        (["--data", "images/dogs/0.jpg"], "Pass its folder, images/dogs."),
-        (["--data", "data.tfrecord-00000-of-00010"], "decode some hundred, and save them with np.savez"),
-        (["--data", "records"], "decode some hundred"),
-        (["-o", "empty.onnx", "--force"], "empty.onnx is a directory. Pass the name of a file."),
-        (["--keep", "old.onnx/kept"], "old.onnx is a file. Pass the name of a folder to --keep."),
-        (["--html", "page"], "page does not end in .html, which a browser opens. Pass page.html."),
-        (["--html", "old.html"], "old.html exists already. Pass --force"),
-        (["--html", "nowhere/page.html"], "The directory nowhere does not exist"),
-        (["-o", "model.tflite", "--target", "openvino"], "model.tflite does not end in .onnx, which openvino reads."),
-        (["-o", "model.onnx", "--target", "litert"], "Pass model.tflite."),
-        (["-o", "model.txt"], "Pass model.onnx."),
-        (["-o", "old.onnx"], "old.onnx exists already. Pass --force"),
-        (["-o", "nowhere/model.onnx"], "The directory nowhere does not exist"),
-        (["-o", "model.tflite", "--weight-bits", "4"], "LiteRT computes in 8 bits"),
-        (["-o", "model.tflite", "--activation-bits", "4"], "LiteRT computes in 8 or 16 bits"),
-        (["-o", "model.onnx", "--activation-bits", "16"], "--activation-bits 16 is for --target litert"),
-        (["--weight-bits", "16"], "from 2 to 8, got 16"),
-        (["--samples", "1000"], "at most 256"),
-        (["--min-integer-share", "2"], "A share is from 0 to 1, got 2. Pass 0.02 for 2 %."),
-        (["--min-integer-share", "-0.5"], "A share is from 0 to 1, got -0.5."),
-        (["--size", "8y8"], "224x224, got 8y8"),
-        (["--scale", "1/0"], "such as 1/255: 1/0"),
-        (["--std", "1,0,1"], "it cannot be 0"),
-        (["--preprocess", "tf", "--scale", "2"], "leave out --scale"),
-        (["--target", "tflite"], "Did you mean 'litert'?"),
-        (["--wieght-bits", "4"], "Did you mean '--weight-bits'"),
-    ],
-)
-def test_wrong_arguments_are_said_before_the_package_is_imported(folder, monkeypatch, capsys, arguments, message):
-    (folder / "old.onnx").touch()
-    for name in ("old.html", "data.tfrecord-00000-of-00010"):
-        (folder / name).touch()
-    for name in ("empty", "empty.onnx", "records"):
-        (folder / name).mkdir()
-    (folder / "records" / "data.tfrecord").touch()
-    before = sorted(folder.rglob("*"))
-    monkeypatch.setattr("tensorflow_quantization_cli.start.package", lambda: pytest.fail("the package was imported"))
-    with pytest.raises(SystemExit, match="2"):
-        main(["quantize", "model.keras", "--data", "images", "-o", "model.onnx", *arguments])
-    assert message in capsys.readouterr().err
-    assert sorted(folder.rglob("*")) == before
-
-
-@pytest.mark.parametrize(
-    "where",
-    [
-        "tensorflow_quantization.export.onnx.exporter.verify_where_possible",
-        "tensorflow_quantization_cli.summary.measure",
-        "tensorflow_quantization.html_report",
-    ],
-)
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["interrupt", "terminate"])
-def test_a_signal_leaves_all_files_as_they_were(folder, monkeypatch, capsys, where, sent):
-    def interrupt(*arguments, **options):
-        # Not os.kill: with AMX, OpenVINO enlarges the frame of a signal, which then overflows the stack that pytest's
-        # faulthandler sets for signals.
-        signal.getsignal(sent)(sent, None)
-
-    (folder / "kept").mkdir()
-    for name in ("model.onnx", "page.html", "kept/quantized.keras"):
-        (folder / name).write_text("old")
-    monkeypatch.setattr(where, interrupt)
-    # Where a temporary file would stay.
-    (folder / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
-    before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
-    status, said = (130, "interrupted") if sent == signal.SIGINT else (143, "terminated")
-    assert quantized("--html", "page.html", "--keep", "kept", "--force") == status
-    assert f"tensorflow-quantization: {said}." in capsys.readouterr().err
-    assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
