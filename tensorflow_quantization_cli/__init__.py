@@ -7,16 +7,23 @@ runs.
 
 from __future__ import annotations
 
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 
 from tensorflow_quantization_cli.parser import parse
 from tensorflow_quantization_cli.start import plain_warnings, quiet_backend
 
 __all__ = ["main", "quiet_backend", "started_with_the_package"]
 
-#: As a shell reports a process that an interrupt ended.
-_INTERRUPTED = 130
+#: As a shell reports a process that SIGINT or SIGTERM ended.
+_INTERRUPTED, _TERMINATED = 130, 143
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as an interrupt does: temporary files are removed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,25 +34,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status of the process: 0 for success; 1 for findings, or a figure beyond its limit; 2 if a command
-        fails, with the reason on stderr; 130 after an interrupt.
+        fails, with the reason on stderr; 130 after an interrupt; 143 after SIGTERM.
 
     Raises:
         SystemExit: after `--help`, `--version` and a wrong argument, before the package is imported.
     """
     options = parse(arguments)
     try:
-        with plain_warnings():
+        with _sigterm_interrupts(), plain_warnings():
             return options.run(options)
     except (OSError, TypeError, ValueError, ImportError) as error:
         print(f"tensorflow-quantization: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return _interrupted()
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(interrupt)
 
 
-def _interrupted() -> int:
-    print("tensorflow-quantization: interrupted.", file=sys.stderr)
-    return _INTERRUPTED
+def _interrupted(interrupt: KeyboardInterrupt) -> int:
+    terminated = isinstance(interrupt, _Terminated)
+    print(f"tensorflow-quantization: {'terminated' if terminated else 'interrupted'}.", file=sys.stderr)
+    return _TERMINATED if terminated else _INTERRUPTED
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """A context in which SIGTERM raises `_Terminated`, unless a program that calls `main` handles it."""
+
+    def interrupt(*of_signal: object) -> None:
+        raise _Terminated("The process got SIGTERM.")
+
+    # Python handles signals in its main thread only.
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def started_with_the_package() -> None:
@@ -58,5 +84,5 @@ def started_with_the_package() -> None:
     try:
         with quiet_backend():
             import keras  # noqa: F401
-    except KeyboardInterrupt:
-        sys.exit(_interrupted())
+    except KeyboardInterrupt as interrupt:
+        sys.exit(_interrupted(interrupt))

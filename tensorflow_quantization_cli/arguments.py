@@ -100,6 +100,10 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_min_share(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--min-integer-share", type=share, metavar="SHARE", help="from 0 to 1")
+
+
 def add_min_snr(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--min-snr", type=number, metavar="DB", help="signal-to-noise ratio in decibels")
 
@@ -133,6 +137,16 @@ def file(given: str) -> str:
     """A file that exists."""
     if not Path(given).exists():
         raise argparse.ArgumentTypeError(f"There is no file {given}.")
+    return given
+
+
+def model(given: str) -> str:
+    """A file that exists, with the ending of a saved Keras model."""
+    file(given)
+    try:
+        start.messages()["check_is_model_path"](given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return given
 
 
@@ -184,6 +198,18 @@ def check_output(path: str, suffix: str, force: bool, why: str = "") -> None:
         raise argparse.ArgumentTypeError(f"{path} exists already. Pass --force to replace it, or another name.")
 
 
+def check_folder(path: str, force: bool) -> None:
+    """Raises: argparse.ArgumentTypeError: no files can be written into the folder, or it is there."""
+    given = Path(path)
+    there = next(folder for folder in (given, *given.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{there} is a file. Pass the name of a folder to --keep.")
+    if not os.access(there, os.W_OK):
+        raise argparse.ArgumentTypeError(f"The directory {there} cannot be written to: no permission.")
+    if given.exists() and not force:
+        raise argparse.ArgumentTypeError(f"{path} exists already. Pass --force to write into it.")
+
+
 def name_in(allowed: Sequence[str]) -> Callable[[str], str]:
     """The check of an option that takes one of some names."""
 
@@ -214,6 +240,15 @@ def number(given: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"Not a number or a fraction, such as 1/255: {given}.")
+    return value
+
+
+def share(given: str) -> float:
+    """A number from 0 to 1."""
+    value = number(given)
+    if not 0 <= value <= 1:
+        hint = f" Pass {value / 100:g} for {value:g} %." if 1 < value <= 100 else ""
+        raise argparse.ArgumentTypeError(f"A share is from 0 to 1, got {given}.{hint}")
     return value
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from tensorflow_quantization.export.verification.onnx_runtimes import DEFAULT_RUNTIME, RUNTIMES, is_installed
-from tensorflow_quantization.export.verification.timing import interleaved, summary
+from tensorflow_quantization.export.verification.timing import interleaved, ratio_interval, summary
 from tensorflow_quantization.onnx_graph.files import read_onnx, to_ir
 from tensorflow_quantization.onnx_graph.metadata import target_of
 from tensorflow_quantization.text.warn import without_note
@@ -23,11 +23,19 @@ _MODULES = {"tensorrt": "tensorrt_rtx", "litert": "ai_edge_litert"}
 
 
 class Latency(NamedTuple):
-    """The median time of a call in milliseconds, and the median of its ratios to the first call of the same round."""
+    """The latency of one of several calls that take turns.
+
+    Attributes:
+        name: of the call.
+        milliseconds: the median time.
+        ratio: the median of the ratios to the first call of the same round.
+        interval: holds the ratio at 95 %; `None` for the first call, and for less than 6 rounds. See `ratio_interval`.
+    """
 
     name: str
     milliseconds: float
     ratio: float
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,18 @@ def latencies(calls: Mapping[str, Callable[[], object]], rounds: int) -> list[La
     with without_note(_DELEGATE_NOTE):  # LiteRT writes it at the first run
         for call in calls.values():
             call()
-    return [Latency(*row) for row in summary(interleaved(calls, rounds, lead=1))]
+    seconds = interleaved(calls, rounds, lead=1)
+    base = next(iter(seconds.values()))
+    intervals = [None if s is base else ratio_interval(s, base) for s in seconds.values()]
+    return [Latency(*row, interval) for row, interval in zip(summary(seconds), intervals, strict=True)]
+
+
+def interval_text(interval: tuple[float, float] | None) -> str:
+    """Returns an interval of a ratio in words, and whether it leaves open which is faster."""
+    if interval is None:
+        return "unknown: less than 6 rounds"
+    low, high = interval
+    return f"{low:.2f} to {high:.2f}" + (", no difference measurable" if low <= 1.0 <= high else "")
 
 
 def _load_onnx(path: Path, runtime: str) -> LoadedFile:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
-import numpy as np
-from keras import tree
 
 from tensorflow_quantization import export_onnx
-from tensorflow_quantization.calibration.input_scale import judges_scale, scale_mismatch
 from tensorflow_quantization.export.litert.recurrence import unrolled
 from tensorflow_quantization.export.verification.onnx_runtimes import DEFAULT_RUNTIME, RUNTIMES
 from tensorflow_quantization.export.verification.processor import saturates
@@ -26,9 +19,6 @@ from tensorflow_quantization.text.messages import what_is_wrong
 from tensorflow_quantization.text.warn import muted
 from tensorflow_quantization_cli import results
 from tensorflow_quantization_cli.files import require
-
-#: Layers that bring images to the scale of the training.
-_SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
 
 
 def runtime_here(target: str) -> str:
@@ -57,34 +47,6 @@ def check_float(model: keras.Model, path: str) -> None:
         )
 
 
-def warn_of_inputs(model: keras.Model, batch: Any, options: argparse.Namespace) -> None:
-    """Warns if inputs seem to have another scale than in training, and names the options that help."""
-    mismatch = scale_mismatch(model, batch)
-    if mismatch is not None:
-        results.warn(
-            f"{mismatch} The samples seem to have another scale than the training data. For a model that was "
-            "trained on 0 to 1, pass --scale 1/255; else --scale, --mean and --std, or --preprocess, as in training."
-        )
-    given = bool(options.preprocess) or (options.scale, options.mean, options.std) != (None, None, None)
-    scaling = next((layer for layer in sublayers(model) if isinstance(layer, _SCALING)), None)
-    if given and scaling is not None:
-        results.warn(
-            f"Layer {scaling.name!r} of the model scales its inputs, and --scale, --mean, --std or --preprocess scale "
-            "them before. Leave these options out, unless the training did both."
-        )
-    if not given and scaling is None and mismatch is None and not judges_scale(model) and _are_bytes(batch):
-        results.warn(
-            "The samples are 0 to 255, and the model has no layer that scales them. If it was trained on 0 to 1, pass "
-            "--scale 1/255."
-        )
-
-
-def _are_bytes(batch: Any) -> bool:
-    """Whether samples look like images that nothing scaled: from 0 to 255."""
-    images = [array for array in map(np.asarray, tree.flatten(batch)) if array.ndim == 4]
-    return any(image.min() >= 0 and 127 < image.max() <= 255 for image in images)
-
-
 def warn_of_saturation(runtime: str, weight_bits: int | None) -> None:
     """Warns if the runtime saturates on this processor, so that the figures here are worse than on others."""
     if runtime in RUNTIMES and saturates(runtime, weight_bits or 8):
@@ -92,14 +54,6 @@ def warn_of_saturation(runtime: str, weight_bits: int | None) -> None:
             f"This processor has no VNNI: {runtime} saturates sums of 8-bit products on it, so the file computes less "
             "exactly here than elsewhere. If it is for processors like this one, pass --weight-bits 7."
         )
-
-
-@contextlib.contextmanager
-def without_scale_warning() -> Iterator[None]:
-    """A context in which `calibrate` does not repeat what `warn_of_inputs` said."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*calibration data seems to have another scale", UserWarning)
-        yield
 
 
 def export_float(model: keras.Model, path: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -104,6 +105,8 @@ class _Parser(argparse.ArgumentParser):
 
     def __init__(self, prog: str | None = None, **kwargs: Any):
         super().__init__(prog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+        # argparse takes "-1" for a value and "-1,0,1" for an option.
+        self._negative_number_matcher = re.compile(r"^-\.?\d[-\d.,/e]*$")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         namespace, unknown = super().parse_known_args(args, namespace)

@@ -16,6 +16,11 @@ def progress_on_stderr() -> Iterator[None]:
         yield
 
 
+def verbosity() -> int:
+    """Returns what Keras takes as `verbose`: 1, a bar that moves, on a terminal; 2, plain lines, in a log."""
+    return 1 if sys.stderr.isatty() else 2
+
+
 def show(result: Any, as_json: bool, html: str | None = None) -> None:
     """Prints a result: its text and the name of its HTML report, if there is one, or its `to_dict()` as JSON."""
     from tensorflow_quantization.text.tables import finite

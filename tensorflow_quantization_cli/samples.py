@@ -16,6 +16,7 @@ from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import model_inputs
 from tensorflow_quantization_cli import results
 from tensorflow_quantization_cli.arguments import images_in
+from tensorflow_quantization_cli.arrays import read_arrays
 
 #: Channels of an image, and what Keras calls such images.
 _COLORS = {1: "grayscale", 3: "rgb", 4: "rgba"}
@@ -65,7 +66,7 @@ class Samples:
     def batches(self, indices: np.ndarray, size: int) -> list[Any]:
         """Reads these samples in batches of `size`, or of as many as the model takes, with a progress bar."""
         size = self.whole(size) or self.batch
-        progress = keras.utils.Progbar(len(indices), unit_name="sample")
+        progress = keras.utils.Progbar(len(indices), verbose=results.verbosity(), unit_name="sample")
         found = []
         for start in range(0, len(indices), size):
             found.append(self.read(indices[start : start + size]))
@@ -104,6 +105,7 @@ def open_samples(model: keras.Model, options: argparse.Namespace) -> Samples:
     graph = LayerGraph.trace(model)
     path = Path(options.data)
     count, read = _images(path, graph, options) if path.is_dir() else _arrays(path, graph, options)
+    embeddings = _embeddings(graph)
 
     def checked(indices: Indices) -> Any:
         arrays = model_inputs(graph, read(indices), str(path))
@@ -113,9 +115,28 @@ def open_samples(model: keras.Model, options: argparse.Namespace) -> Samples:
                 raise ValueError(
                     f"{path} holds NaN or infinite values for input {tensor.name!r}, first in sample {first}."
                 )
+            layer = embeddings.get(tensor.name)
+            if layer is not None and array.size and not 0 <= array.min() <= array.max() < layer.input_dim:
+                where = np.argwhere((array < 0) | (array >= layer.input_dim))[0]
+                raise ValueError(
+                    f"{path} holds {array[tuple(where)]:g} for input {tensor.name!r}, first in sample "
+                    f"{indices[int(where[0])]}, and layer {layer.name!r} takes indices from 0 to {layer.input_dim - 1}."
+                )
         return tree.pack_sequence_as(graph.input_structure, arrays)
 
     return Samples(count, checked, graph.inputs[0].shape[0] or 1)
+
+
+def _embeddings(graph: LayerGraph) -> dict[str, keras.layers.Embedding]:
+    """Returns the layer that takes an input for indices, by the name of the input."""
+    flat = graph.flatten()
+    readers = {tensor.name: flat.consumers(tensor) for tensor in flat.inputs}
+    return {
+        name: call.operation
+        for name, calls in readers.items()
+        for call in calls
+        if isinstance(call.operation, keras.layers.Embedding)
+    }
 
 
 def _images(
@@ -209,14 +230,7 @@ def _size(fixed: tuple[int | None, ...], name: str, given: tuple[int, int] | Non
 
 
 def _arrays(path: Path, graph: LayerGraph, options: argparse.Namespace) -> tuple[int, Callable[[Indices], Any]]:
-    try:
-        # Large files stay on the disk, and only the samples in use are read.
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        arrays = dict(loaded) if path.suffix == ".npz" else {"": loaded}
-    except Exception as error:  # NumPy and zipfile raise errors of many classes for damaged files
-        raise ValueError(
-            f"{path} cannot be read: {error}. Write it with np.save or np.savez from arrays of numbers."
-        ) from error
+    arrays = read_arrays(path)
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise ValueError(f"{path} must hold samples along the first axis, as many in each array, got {lengths}.")

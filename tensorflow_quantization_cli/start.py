@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import logging
 import os
 import runpy
 import sys
@@ -75,6 +77,12 @@ def quiet_backend() -> Iterator[None]:
     if "keras" in sys.modules:
         yield
         return
+    with _without_stderr():
+        yield
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
     # The libraries write some notes before they read the level, and not through Python's sys.stderr.
     sys.stderr.flush()
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -87,10 +95,29 @@ def quiet_backend() -> Iterator[None]:
         os.close(nowhere)
 
 
+def seed(number: int) -> None:
+    """Seed Python, NumPy and the backend. Keras imports TensorFlow for it on any backend, which writes notes."""
+    import keras
+
+    with _without_stderr() if "tensorflow" not in sys.modules else contextlib.nullcontext():
+        keras.utils.set_random_seed(number)
+
+
+def _is_no_note_on_tracing(record: logging.LogRecord) -> bool:
+    return "tf.function retracing" not in record.getMessage()
+
+
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """A context in which a warning for the user is one line on stderr, without a place in the source code."""
-    with warnings.catch_warnings():
+    """A context in which a warning for the user is one line on stderr, without a place in the source code.
+
+    TensorFlow's note that functions are traced again is left out: the command has a model for each stage.
+    """
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(_is_no_note_on_tracing)
+    with contextlib.ExitStack() as stack:
+        stack.callback(logger.removeFilter, _is_no_note_on_tracing)
+        stack.enter_context(warnings.catch_warnings())
         shown = warnings.showwarning
 
         def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:

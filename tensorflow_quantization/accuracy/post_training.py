@@ -81,7 +81,7 @@ def post_training_quantize(
             4 bits.
         method: how ranges are estimated, as in `calibrate`; default "mse".
         verbose: 1 (default) prints the signal-to-noise ratio of the outputs after each stage, and a progress bar of
-            blocks; 0 nothing.
+            blocks; 2 the same in plain lines, for a log; 0 nothing.
 
     Returns:
         The quantized model, calibrated. It trains, saves and exports as the result of `quantize_model` does.

@@ -236,6 +236,8 @@ def _bits(evidence: Evidence, twin: FloatTwin) -> _Description:
     else:
         bits, argument = part.quantizer.scheme.bits, "activation_bits"
     remedy = f"spec.add({part.path!r}, {argument}=8), with a QuantizationSpec for quantize_model."
+    if twin.trained:
+        remedy += " The new model keeps the training with new.set_weights(quantized.get_weights())."
     return part.path, Kind.BITS, (), f"{bits} bits are too few here.", remedy
 
 
@@ -244,6 +246,8 @@ def _scaled_channels(evidence: Evidence, twin: FloatTwin) -> _Description:
     tensor = part.call.inputs[0] if part.quantizer is None else quantized_tensor(part)
     layer = written_by(tensor)
     remedy = "tensorflow_quantization.accuracy.equalize(model, data) before quantize_model."
+    if twin.trained:
+        remedy += " The new model has to be trained again."
     magnitude = (evidence.inputs if evidence.usage is None else evidence.usage.values).magnitude
     largest = _apart(magnitude)
     others = np.delete(magnitude, largest)
@@ -259,7 +263,11 @@ def _scaled_channels(evidence: Evidence, twin: FloatTwin) -> _Description:
 
 def _weights(evidence: Evidence, twin: FloatTwin) -> _Description:
     part, difference = evidence.part, evidence.difference
-    remedy = "quantize_model(float_model) again; after training, this is no fault but what training changed."
+    remedy = (
+        "If you trained the quantized model, this is no fault but what training changed: judge the model by its "
+        "accuracy on labels, or bring it nearer with fine_tune(quantized, data, teacher=float_model), which keeps the "
+        "training. If not, quantize_model(float_model) again."
+    )
     dead = difference.other.constant & ~difference.exact.constant
     noise = difference.noise
     if noise[dead].sum() * 2 > noise.sum():

@@ -60,6 +60,7 @@ class FloatTwin:
     """
 
     def __init__(self, graph: LayerGraph, reference: LayerGraph):
+        self._calls = graph.calls
         originals = {call.path: call.operation for call in reference.calls}
         #: By the id of an operation: pairs of its variable and the variable of the float model, if their values differ.
         self._changed: dict[int, list[tuple[keras.Variable, keras.Variable]]] = {}
@@ -129,6 +130,13 @@ class FloatTwin:
         ]
         with keras.StatelessScope(values) if values else contextlib.nullcontext():
             yield
+
+    @property
+    def trained(self) -> bool:
+        """Whether half or more of the operations with quantized weights have others than the float model."""
+        held = [call.operation for call in self._calls if weight_quantizers_in(call.operation)]
+        others = [operation for operation in held if any(own.name != "bias" for own, _ in self.changed(operation))]
+        return len(others) * 2 >= len(held) > 0
 
     def changed(self, operation: Any) -> list[tuple[keras.Variable, keras.Variable]]:
         """Returns pairs of a variable of an operation and the variable of the float model, if their values differ.

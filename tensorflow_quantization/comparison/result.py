@@ -10,7 +10,14 @@ from typing import Any
 
 from tensorflow_quantization.comparison.findings import Finding, Kind
 from tensorflow_quantization.text.layers import ByLayer, plot_by_layer
-from tensorflow_quantization.text.tables import decibels_text, finite, html_summary, markdown_table, text_table
+from tensorflow_quantization.text.tables import (
+    decibels_text,
+    finite,
+    html_summary,
+    markdown_table,
+    more_text,
+    text_table,
+)
 from tensorflow_quantization.wrappers import float_path
 
 #: So many layers, and so many findings, are printed.
@@ -143,11 +150,11 @@ class Comparison(ByLayer[LayerComparison]):
         ranked = self.ranked()
         parts = [f"{self._head()}\n\n{text_table(*self._table(ranked[:_SHOWN]))}"]
         if len(ranked) > _SHOWN:
-            parts[0] += f"\nand {len(ranked) - _SHOWN} more, in .layers"
+            parts[0] += f"\n{more_text(len(ranked) - _SHOWN, 'layers')}"
         if self.worst:
             parts.append("\n".join(self._sentence(i, f) for i, f in enumerate(self.worst[:_SHOWN], 1)))
         if len(self.worst) > _SHOWN:
-            parts.append(f"and {len(self.worst) - _SHOWN} more, in .worst")
+            parts.append(more_text(len(self.worst) - _SHOWN, "worst"))
         return "\n\n".join(parts)
 
     __repr__ = __str__

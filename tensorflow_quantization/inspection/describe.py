@@ -122,13 +122,15 @@ class ModelDescription(ByLayer[LayerDescription]):
     Attributes:
         name: the name of the model.
         layers: a list of `LayerDescription`, in the order of the calls.
+        is_float: whether the model has no quantizers, and `quantize_model` did not make it.
     """
 
     titles = ("layer", "class", "quantized", "why")
 
-    def __init__(self, name: str, layers: list[LayerDescription]):
+    def __init__(self, name: str, layers: list[LayerDescription], is_float: bool = False):
         self.name = name
         self.layers = layers
+        self.is_float = is_float
 
     def _find(self, name: str) -> LayerDescription | None:
         by_float_path = (layer for layer in self.layers if float_path(layer.name) == float_path(name))
@@ -159,6 +161,9 @@ class ModelDescription(ByLayer[LayerDescription]):
 
     def _head(self) -> str:
         quantized = sum(layer.quantized for layer in self.layers)
+        if self.is_float:
+            what = f"Model {self.name!r} has {len(self.layers)} layers and no quantizers, it is a float model"
+            return f"{what}: quantize_model, or the command `quantize`, adds them"
         return f"Model {self.name!r}: {quantized} of {len(self.layers)} layers quantized"
 
     def _lines(self) -> list[list[str]]:
@@ -201,7 +206,7 @@ def describe(model: keras.Model) -> ModelDescription:
         ValueError: `model` is not built, or cannot be traced.
     """
     graph = LayerGraph.trace(model).flatten()
-    reasons = stored_reasons(graph)
+    reasons = stored = stored_reasons(graph)
     calls = [call for call in graph.calls if not _only_names_an_output(call, reasons)]
     if any(call.path not in reasons for call in calls):
         reasons = _reasons_of_default_table(graph) | reasons
@@ -209,7 +214,8 @@ def describe(model: keras.Model) -> ModelDescription:
     for call in calls:
         if not isinstance(call.operation, ReasonsOfFloat):
             described.setdefault(id(call.operation), _describe_call(call, reasons[call.path]))
-    return ModelDescription(model.name, list(described.values()))
+    is_float = not stored and not any(layer.quantized for layer in described.values())
+    return ModelDescription(model.name, list(described.values()), is_float)
 
 
 def _only_names_an_output(call: Call, stored: dict[str, Reason]) -> bool:
@@ -220,6 +226,8 @@ def _only_names_an_output(call: Call, stored: dict[str, Reason]) -> bool:
 def _reasons_of_default_table(graph: LayerGraph) -> dict[str, Reason]:
     """The reasons for the layers of a model that stores none."""
     plan = make_plan(graph, target=DEFAULT)
+    is_float = not any(True for call in graph.calls for _ in named_quantizers(call.operation))
+    kept = "float; quantize_model quantizes it" if is_float else "left as it is"
 
     def reason(call: Call) -> Reason:
         if isinstance(call.operation, BaseQuantizeWrapper):
@@ -227,7 +235,7 @@ def _reasons_of_default_table(graph: LayerGraph) -> dict[str, Reason]:
         if isinstance(call.operation, ActivationQuantizer):
             return Reason(ReasonCode.UNKNOWN, "quantized")
         if plan[call.path].quantized:
-            return Reason(ReasonCode.UNKNOWN, "left as it is")  # the default table would quantize it
+            return Reason(ReasonCode.UNKNOWN, kept)  # the default table would quantize it
         return plan[call.path].reason
 
     return {call.path: reason(call) for call in graph.calls}

@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 
-from tensorflow_quantization.model.files import SUFFIXES, load_model
+from tensorflow_quantization.model.files import load_model
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.keras_classes import class_names_in_spec, resolve_alias
-from tensorflow_quantization.text.messages import is_path, must_be_path
+from tensorflow_quantization.text.messages import MODEL_SUFFIXES, is_path, must_be_path
 from tensorflow_quantization.text.tables import text_table
 
 __all__ = [
@@ -157,7 +157,7 @@ def convert_saved_model_to_onnx(
 
         convert_saved_model_directory(path, onnx_model_path, opset=opset)
         return
-    if path.suffix not in SUFFIXES:
+    if path.suffix not in MODEL_SUFFIXES:
         raise ValueError(
             f"{os.fspath(saved_model_dir)!r} is not a saved Keras model: expected a .keras, .h5 or .hdf5 file, or "
             "a SavedModel directory, which holds a saved_model.pb."

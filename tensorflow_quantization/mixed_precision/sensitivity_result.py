@@ -10,7 +10,14 @@ from typing import Any
 from tensorflow_quantization.comparison.statistics import decibels
 from tensorflow_quantization.mixed_precision.precision import Precision
 from tensorflow_quantization.text.layers import ByLayer, plot_by_layer
-from tensorflow_quantization.text.tables import decibels_text, finite, html_summary, markdown_table, text_table
+from tensorflow_quantization.text.tables import (
+    decibels_text,
+    finite,
+    html_summary,
+    markdown_table,
+    more_text,
+    text_table,
+)
 
 #: So many layers are printed.
 _SHOWN = 20
@@ -98,7 +105,7 @@ class Sensitivity(ByLayer[LayerSensitivity]):
 
     def __str__(self) -> str:
         ranked = self.ranked()
-        more = f"\nand {len(ranked) - _SHOWN} more, in .layers" if len(ranked) > _SHOWN else ""
+        more = f"\n{more_text(len(ranked) - _SHOWN, 'layers')}" if len(ranked) > _SHOWN else ""
         return f"{self._head()}\n\n{text_table(*self._table(ranked[:_SHOWN]))}{more}"
 
     __repr__ = __str__

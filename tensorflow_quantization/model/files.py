@@ -12,15 +12,7 @@ import zipfile
 import keras
 
 from tensorflow_quantization.model import hdf5_check
-from tensorflow_quantization.text.messages import error_in_one_line
-
-SUFFIXES = (".keras", ".h5", ".hdf5")
-
-#: What to do with files of other kinds.
-_OTHER_FILES = {
-    ".onnx": " An .onnx file is read by check_onnx and runtime_report, or the commands `check` and `report`.",
-    ".tflite": " A .tflite file is written from a Keras model, and cannot be read back.",
-}
+from tensorflow_quantization.text.messages import check_is_model_path, error_in_one_line
 
 #: A longer reason holds a config.
 _LONGEST = 300
@@ -47,13 +39,9 @@ def load_model(path: str | os.PathLike, *, trusted: bool = False) -> keras.Model
             code and is not trusted.
     """
     path = pathlib.Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a directory; pass the path of a .keras, .h5 or .hdf5 file.")
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"There is no file {path}.")
-    if path.suffix not in SUFFIXES:
-        hint = _OTHER_FILES.get(path.suffix.lower(), "")
-        raise ValueError(f"{path} is not a saved Keras model: expected a .keras, .h5 or .hdf5 file.{hint}")
+    check_is_model_path(path)
     if path.suffix == ".keras":
         _check_archive(path)
     else:
@@ -66,6 +54,11 @@ def load_model(path: str | os.PathLike, *, trusted: bool = False) -> keras.Model
                 f"{path} has a Lambda layer with Python code, which would run when the model is loaded or used. It was "
                 "not run. If you trust the origin of the file, load it with keras.saving.load_model(path, "
                 "safe_mode=False), or pass --trust on the command line."
+            ) from error
+        if "No model config found" in str(error):
+            raise ValueError(
+                f"{path} holds no config of a model: it seems to hold weights only. Build the model in Python, "
+                'model.load_weights(path), and model.save("model.keras").'
             ) from error
         missing = _MISSING.search(str(error))
         if missing:

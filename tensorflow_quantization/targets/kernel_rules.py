@@ -40,6 +40,7 @@ class KernelRules:
         float_only: by class name, why the runtime computes a layer or operation in float, a clause.
         fixed_ranges: the scale and zero point that the runtime demands for the output of an activation.
         same_scale: classes whose input and output need the same scale and zero point.
+        joins_known_sizes: parts of unknown size are concatenated in float, between integers.
         quantized_outputs: a kernel runs in integers only if its output, after the fused operations, is quantized too.
         float_matmul_outputs: an exception from `quantized_outputs`: a matrix product writes floats if no integer kernel
             reads its output.
@@ -66,6 +67,7 @@ class KernelRules:
     fixed_ranges: Mapping[Activation, tuple[float, int]] = field(default_factory=dict)
     same_scale: frozenset[str] = frozenset()
     quantized_outputs: bool = False
+    joins_known_sizes: bool = False
     float_matmul_outputs: bool = False
     unrounded_sums: bool = False
     float_residuals: bool = False
@@ -107,6 +109,10 @@ class KernelRules:
         """Why the runtime computes a call in float, a clause; `None` if it is not known."""
         if len(call.operands) > 2 and is_one_of(call, self.binary):
             return "computed in float: its kernel takes two inputs"
+        if self.joins_known_sizes and is_one_of(call, ("Concatenate",)):
+            axis = call.operation.axis
+            if any(tensor.shape[axis] is None for tensor in call.inputs):
+                return "computed in float: the size of a part is unknown"
         if self.stores(call):
             return "computed in float: only its weights are integers, in the file"
         if is_one_of(call, self.stored):

@@ -118,6 +118,12 @@ _EXACT_IN_8_BITS = frozenset(
 WIDE_RULES = replace(
     RULES,
     unweighted=RULES.unweighted - _EXACT_IN_8_BITS,
+    float_only={
+        **RULES.float_only,
+        **dict.fromkeys(_EXACT_IN_8_BITS, "computed in float: LiteRT has no exact kernel for 16 bits"),
+    },
+    same_scale=_SAME_SCALE - _EXACT_IN_8_BITS,  # in float, they read what another kernel writes in integers
+    joins_known_sizes=True,
     gated=frozenset(),
     activations=frozenset({Activation.LEAKY_RELU, Activation.RELU, Activation.RELU6}),
     equal_shapes=frozenset({"Add", "Subtract"}),

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-#: Other names of runtimes, in lower case without spaces and punctuation, to our names.
+#: Other names of runtimes and dtypes, in lower case without spaces and punctuation, to our names.
 _OTHER_NAMES = {
     "ort": "onnxruntime",
     "onnx": "onnxruntime",
@@ -16,10 +16,39 @@ _OTHER_NAMES = {
     "tflite": "litert",
     "tensorflowlite": "litert",
     "ov": "openvino",
+    "fp8": "float8_e4m3fn",
+    "float8": "float8_e4m3fn",
+    "float8e4m3": "float8_e4m3fn",
+    "float8e4m3fn": "float8_e4m3fn",
 }
 
 #: What is wrong, in an error that Keras raises again with the layer and its arguments.
 _BOLD = re.compile(r"\x1b\[1m(.+?)\x1b\[0m", re.DOTALL)
+
+
+#: Endings of saved Keras models.
+MODEL_SUFFIXES = (".keras", ".h5", ".hdf5")
+#: What to do with files of other kinds.
+_OTHER_FILES = {
+    ".onnx": " An .onnx file is read by check_onnx and runtime_report, or the commands `check` and `report`.",
+    ".tflite": " A .tflite file is written from a Keras model, and cannot be read back.",
+}
+
+
+def check_is_model_path(path: str | os.PathLike) -> None:
+    """Raises: ValueError: the path is not that of a saved Keras model: a directory, weights alone or another ending."""
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        raise ValueError(f"{path} is a directory; pass the path of a .keras, .h5 or .hdf5 file.")
+    if path.endswith(".weights.h5"):
+        raise ValueError(
+            f"{path} holds weights only, without the layers of the model. Build the model in Python, "
+            'model.load_weights(path), and model.save("model.keras").'
+        )
+    suffix = os.path.splitext(path)[1]
+    if suffix not in MODEL_SUFFIXES:
+        hint = _OTHER_FILES.get(suffix.lower(), "")
+        raise ValueError(f"{path} is not a saved Keras model: expected a .keras, .h5 or .hdf5 file.{hint}")
 
 
 def did_you_mean(name: str, existing: list[str]) -> str:

@@ -1,11 +1,11 @@
-"""`replacing`: a file is written beside and renamed, so that there is never half a file; `check_writable` before."""
+"""`replacing`: files are written beside and renamed, so that there is never half a file; `check_writable` before."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -33,9 +33,64 @@ def replacing(path: Path) -> Iterator[Path]:
 
     After an error or an interrupt, an existing file is unchanged, and the temporary directory is removed.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as directory:
-        temporary = Path(directory) / path.name
+    with replacing_all([path]) as (temporary,):
         yield temporary
-        # Move the file of weights first: the model file must not exist without it.
-        for written in sorted(Path(directory).iterdir(), key=lambda p: p == temporary):
-            os.replace(written, path.parent / written.name)
+
+
+@contextlib.contextmanager
+def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yields a path in a temporary directory near each of `paths`; at the end the files of all move to their places.
+
+    Directories that are missing are made then. After an error or an interrupt, also while files move, all existing
+    files are unchanged, and nothing new is left.
+    """
+    with contextlib.ExitStack() as stack:
+        written = []
+        for path in paths:
+            # On the same file system, where a move is a renaming.
+            near = next(folder for folder in path.absolute().parents if folder.is_dir())
+            directory = stack.enter_context(tempfile.TemporaryDirectory(dir=near, prefix=f".{path.name}."))
+            written.append(Path(directory) / path.name)
+        yield written
+        moves = []
+        for temporary, path in zip(written, paths, strict=True):
+            # The file of weights first: the model file must not exist without it.
+            files = sorted(temporary.parent.iterdir(), key=lambda file: file == temporary)
+            moves += [(file, path.parent / file.name) for file in files]
+        with _undone_on_failure() as undo:
+            for file, place in moves:
+                for folder in reversed([folder for folder in place.parents if not folder.exists()]):
+                    undo.callback(_remove_folder, folder)
+                    folder.mkdir(exist_ok=True)
+                _move(file, place, undo)
+
+
+@contextlib.contextmanager
+def _undone_on_failure() -> Iterator[contextlib.ExitStack]:
+    """Yields a stack of what to do, the last first, only if the context ends with an error or an interrupt."""
+    with contextlib.ExitStack() as undo:
+        yield undo
+        undo.pop_all()
+
+
+def _move(file: Path, place: Path, undo: contextlib.ExitStack) -> None:
+    before = file.with_name(f"{file.name}.before") if place.exists() else None
+    undo.callback(_put_back, before, place)
+    if before is not None:
+        try:
+            os.link(place, before)  # so that there is a file at `place` at any time
+        except OSError:  # a file system without links
+            os.replace(place, before)
+    os.replace(file, place)
+
+
+def _put_back(before: Path | None, place: Path) -> None:
+    if before is None:
+        place.unlink(missing_ok=True)
+    elif before.exists():  # else nothing was changed yet
+        os.replace(before, place)
+
+
+def _remove_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # another process may have written into it
+        folder.rmdir()

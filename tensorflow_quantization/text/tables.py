@@ -41,6 +41,11 @@ def decibels_text(value: float) -> str:
     return f"{value:.1f} dB" if math.isfinite(value) else ("exact" if value > 0 else "no signal")
 
 
+def more_text(count: int, attribute: str) -> str:
+    """Returns where the rows are that a table leaves out: an attribute of the result, and the output with `--json`."""
+    return f"and {count} more, in .{attribute} or with --json"
+
+
 def count_text(count: int | None, counted: str = "") -> str:
     """Returns a number as a cell, in three digits with a prefix of its unit: "1.23 M"; "?" for `None`."""
     if count is None:

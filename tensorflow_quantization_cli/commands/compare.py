@@ -22,9 +22,9 @@ RUNTIMES = ("onnxruntime", "openvino")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="FLOAT", type=arguments.file, help=f"the float model, {arguments.MODEL_FILE}")
+    parser.add_argument("path", metavar="FLOAT", type=arguments.model, help=f"the float model, {arguments.MODEL_FILE}")
     parser.add_argument(
-        "quantized", metavar="QUANTIZED", type=arguments.file, help=f"its quantized model, {arguments.MODEL_FILE}"
+        "quantized", metavar="QUANTIZED", type=arguments.model, help=f"its quantized model, {arguments.MODEL_FILE}"
     )
     parser.add_argument("data", metavar="DATA", type=arguments.data, help="samples")
     arguments.add_preprocessing(parser)
@@ -48,10 +48,12 @@ def check_arguments(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> int:
     package = start.package()
     float_model, quantized = (start.load(path, options) for path in (options.path, options.quantized))
+    from tensorflow_quantization_cli.input_values import warn_of_inputs
     from tensorflow_quantization_cli.samples import open_samples
 
     samples = open_samples(float_model, options)
     data = samples.read(range(min(samples.count, samples.whole(options.samples) or samples.batch)))
+    warn_of_inputs(float_model, [data], options)
     report = package.compare(float_model, quantized, data, file=options.file, runtime=options.runtime)
     if options.html is not None:
         package.html_report(

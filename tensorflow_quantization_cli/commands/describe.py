@@ -14,7 +14,7 @@ FINDINGS = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="MODEL", type=arguments.file, help=arguments.MODEL_FILE)
+    parser.add_argument("path", metavar="MODEL", type=arguments.model, help=arguments.MODEL_FILE)
     arguments.add_json(parser)
     arguments.add_loading(parser)
 

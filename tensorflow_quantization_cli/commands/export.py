@@ -23,7 +23,7 @@ _OF_ONNX = ("target", "opset", "precision", "input_layout")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="MODEL", type=arguments.file, help=arguments.MODEL_FILE)
+    parser.add_argument("path", metavar="MODEL", type=arguments.model, help=arguments.MODEL_FILE)
     parser.add_argument("output", metavar="FILE", help="the .onnx or .tflite (LiteRT) file to write")
     arguments.add_choice(parser, "--target", TARGETS, "default: the target of quantize_model")
     parser.add_argument("--opset", type=_opset, help="13 or newer; default: the lowest that the model needs")

@@ -33,12 +33,14 @@ EFFORTS = ("fast", "best")
 DTYPES = ("float8_e4m3fn",)
 #: As many samples as `post_training_quantize` uses.
 MOST_SAMPLES = 256
+#: The files of `--keep`.
+_KEPT = ("quantized.keras", "float.keras", "samples.npz")
 #: Samples that a file is verified on; each is compared layer by layer.
 _VERIFIED = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", type=arguments.file, help=f"the float model, {arguments.MODEL_FILE}")
+    parser.add_argument("model", metavar="MODEL", type=arguments.model, help=f"the float model, {arguments.MODEL_FILE}")
     parser.add_argument("--data", metavar="DATA", required=True, type=arguments.data, help="samples, without labels")
     parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the .onnx or .tflite file to write")
     arguments.add_choice(parser, "--target", arguments.TARGETS, "default: litert for a .tflite file, else onnxruntime")
@@ -85,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples and of training")
     limits = parser.add_argument_group("limits", "below a limit the exit status is 1")
     arguments.add_min_snr(limits)
-    limits.add_argument("--min-integer-share", type=arguments.number, metavar="SHARE", help="from 0 to 1")
+    arguments.add_min_share(limits)
     parser.add_argument(
         "--keep",
         metavar="FOLDER",
@@ -114,7 +116,7 @@ def check_arguments(options: argparse.Namespace) -> None:
     if options.dtype is not None:
         if options.target != "tensorrt":
             raise argparse.ArgumentTypeError(f"--dtype {options.dtype} is for --target tensorrt")
-        for name in ("weight_bits", "activation_bits", "block_size"):
+        for name in ("weight_bits", "activation_bits", "block_size", "min_integer_share"):
             if getattr(options, name) is not None:
                 raise argparse.ArgumentTypeError(
                     f"--{name.replace('_', '-')} is for integers: leave it out with --dtype"
@@ -123,41 +125,59 @@ def check_arguments(options: argparse.Namespace) -> None:
             raise argparse.ArgumentTypeError(
                 "--effort best trains the roundings of integers: leave it out with --dtype"
             )
-    if options.keep is not None and Path(options.keep).is_file():
-        raise argparse.ArgumentTypeError(f"{options.keep} is a file. Pass the name of a folder to --keep.")
-    if options.keep is not None and Path(options.keep).exists() and not options.force:
-        raise argparse.ArgumentTypeError(f"{options.keep} exists already. Pass --force to write into it.")
+    if options.keep is not None:
+        arguments.check_folder(options.keep, options.force)
 
 
 def run(options: argparse.Namespace) -> int:
     with results.progress_on_stderr():
         summary = _quantize(options)
     results.show(summary, options.json, options.html)
+    if summary.overfits:
+        results.warn(_overfit_text(summary, options))
     snr = results.below("The signal-to-noise ratio", summary.snr, options.min_snr, "dB")
     if snr:
-        results.note(
-            "--effort best and --steps 500 may help; with --keep FOLDER, `compare` names the layer that loses most."
-        )
+        results.note(_help_text(options))
     share = summary.integer_share
     integers = share is not None and results.below("The share in integers", share, options.min_integer_share, "")
     return int(snr or integers)
 
 
+def _help_text(options: argparse.Namespace) -> str:
+    """What may raise the signal-to-noise ratio, besides what was passed."""
+    best = options.effort != "best" and options.dtype is None
+    untried = [*(["--effort best"] if best else []), *([] if options.steps else ["--steps 500"])]
+    kept = f"{options.keep}/..." if options.keep else "the files of --keep FOLDER"
+    named = f"`compare` names the layer that loses most, from {kept}."
+    return f"{' and '.join(untried)} may help; {named}" if untried else named
+
+
+def _overfit_text(summary: Any, options: argparse.Namespace) -> str:
+    text = (
+        f"The signal-to-noise ratio is {summary.calibration_snr:.1f} dB on samples of the calibration, and "
+        f"{summary.snr:.1f} dB on others: the calibration had too few samples for this model, {summary.calibrated}."
+    )
+    if summary.calibrated < options.samples:
+        return f"{text} Pass more as --data: up to {MOST_SAMPLES} are used."
+    if options.samples < MOST_SAMPLES:
+        return f"{text} Pass a larger --samples, up to {MOST_SAMPLES}."
+    return f"{text} More are not used: try --method minmax, or --steps 500, which trains on all."
+
+
 def _quantize(options: argparse.Namespace) -> Any:
     package = start.package()
-    import keras
+    from keras import tree
 
     from tensorflow_quantization.accuracy.equalized_models import equalized_model
-    from tensorflow_quantization.text.replacing import replacing
+    from tensorflow_quantization.text.replacing import replacing_all
     from tensorflow_quantization_cli.files import require
     from tensorflow_quantization_cli.float_model import (
         check_float,
         export_float,
         runtime_here,
-        warn_of_inputs,
         warn_of_saturation,
-        without_scale_warning,
     )
+    from tensorflow_quantization_cli.input_values import warn_of_inputs, without_scale_warning
     from tensorflow_quantization_cli.samples import open_samples
     from tensorflow_quantization_cli.summary import Summary, measure
 
@@ -172,9 +192,9 @@ def _quantize(options: argparse.Namespace) -> Any:
     # All are read before any work, so that a damaged image is found at once.
     data = samples.batches(chosen, options.batch_size)
     measured = samples.read(held_out if len(held_out) else chosen)
-    warn_of_inputs(model, data[0], options)
+    warn_of_inputs(model, data, options)
     warn_of_saturation(runtime, options.weight_bits)
-    keras.utils.set_random_seed(options.seed)
+    start.seed(options.seed)
     output = Path(options.output)
     with tempfile.TemporaryDirectory() as folder:
         # First, because a layer that cannot be written is found here.
@@ -191,27 +211,34 @@ def _quantize(options: argparse.Namespace) -> Any:
                 dtype=options.dtype,
                 effort=options.effort,
                 method=options.method,
+                verbose=results.verbosity(),
             )
         float_twin = equalized_model(quantized, model)
         if options.steps:
             print(f"Train for {options.steps} steps")
             batches = samples.training(held_out, options.batch_size, options.steps, options.seed)
-            package.fine_tune(quantized, batches, teacher=model, epochs=1, steps_per_epoch=options.steps)
+            steps, verbose = options.steps, results.verbosity()
+            package.fine_tune(quantized, batches, teacher=model, epochs=1, steps_per_epoch=steps, verbose=verbose)
         print(f"Write and verify {output}")
         verified = samples.read((held_out if len(held_out) else chosen)[: samples.whole(_VERIFIED) or samples.batch])
-        with replacing(output) as written:  # the file is in its place when it is measured, too
+        places = _places(options)
+        with replacing_all(list(places.values())) as temporary:  # all results are moved to their places at once
+            files = dict(zip(places, temporary, strict=True))
+            written = files["output"]
             if options.target == "litert":
                 package.export_litert(quantized, written, verify_with=verified)
             else:
                 package.export_onnx(quantized, written, target=options.target, verify_with=verified)
             print("Measure")
-            figures = measure(model, quantized, (float_file, written), options.target, runtime, measured)
+            calibrated = data[: -(-len(held_out) // len(tree.flatten(data[0])[0]))]
+            both = (float_file, written)
+            figures = measure(model, quantized, both, options.target, runtime, measured, calibrated)
             if options.keep is not None:
-                _keep(Path(options.keep), quantized, float_twin, measured)
+                _keep(files, quantized, float_twin, measured)
             if options.html is not None:
                 print("Write the HTML report")
                 package.html_report(
-                    options.html,
+                    files["html"],
                     quantized,
                     float_model=model,
                     data=measured,
@@ -220,7 +247,15 @@ def _quantize(options: argparse.Namespace) -> Any:
                     metrics=_metrics(figures),
                     latency=False,  # it is among the figures
                 )
-    return Summary(options.output, options.target, runtime, held_out=bool(len(held_out)), **figures)
+    return Summary(
+        options.output,
+        options.target,
+        runtime,
+        held_out=bool(len(held_out)),
+        calibrated=len(chosen),
+        dtype=options.dtype,
+        **figures,
+    )
 
 
 def _metrics(figures: dict[str, Any]) -> dict[str, tuple[str | None, str]]:
@@ -234,13 +269,23 @@ def _metrics(figures: dict[str, Any]) -> dict[str, tuple[str | None, str]]:
     return found
 
 
-def _keep(folder: Path, quantized: Any, float_model: Any, samples: Any) -> None:
+def _places(options: argparse.Namespace) -> dict[str, Path]:
+    """Returns the paths of the files that the command writes, by what they are."""
+    places = {"output": Path(options.output)}
+    if options.html is not None:
+        places["html"] = Path(options.html)
+    if options.keep is not None:
+        places |= {name: Path(options.keep) / name for name in _KEPT}
+    return places
+
+
+def _keep(files: dict[str, Path], quantized: Any, float_model: Any, samples: Any) -> None:
     import numpy as np
     from keras import tree
 
-    folder.mkdir(parents=True, exist_ok=True)
-    quantized.save(folder / "quantized.keras")
-    float_model.save(folder / "float.keras")
     if not isinstance(samples, dict):
         samples = {tensor.name: x for tensor, x in zip(quantized.inputs, tree.flatten(samples), strict=True)}
-    np.savez(folder / "samples.npz", **samples)
+    of_quantized, of_float, of_samples = (files[name] for name in _KEPT)
+    quantized.save(of_quantized)
+    float_model.save(of_float)
+    np.savez(of_samples, **samples)

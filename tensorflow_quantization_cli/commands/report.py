@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compute-capability", metavar="X.Y", help="for tensorrt, the GPU to build for, for example 8.6; default: any"
     )
-    parser.add_argument("--min-integer-share", type=arguments.number, metavar="SHARE", help="from 0 to 1")
+    arguments.add_min_share(parser)
     arguments.add_html(parser)
     arguments.add_force(parser)
     arguments.add_json(parser)

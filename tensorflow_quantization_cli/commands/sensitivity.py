@@ -17,7 +17,7 @@ FINDINGS = "a layer, alone, is below --min-snr"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", metavar="MODEL", type=arguments.file, help=f"the float model, {arguments.MODEL_FILE}")
+    parser.add_argument("path", metavar="MODEL", type=arguments.model, help=f"the float model, {arguments.MODEL_FILE}")
     parser.add_argument("--data", metavar="DATA", required=True, type=arguments.data, help="samples, without labels")
     arguments.add_choice(parser, "--target", arguments.TARGETS, "default: onnxruntime", "onnxruntime")
     arguments.add_preprocessing(parser)
@@ -38,7 +38,8 @@ def check_arguments(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> int:
     package = start.package()
     model = start.load(options.path, options)
-    from tensorflow_quantization_cli.float_model import check_float, warn_of_inputs, without_scale_warning
+    from tensorflow_quantization_cli.float_model import check_float
+    from tensorflow_quantization_cli.input_values import warn_of_inputs, without_scale_warning
     from tensorflow_quantization_cli.samples import open_samples
 
     check_float(model, options.path)
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     chosen, _ = samples.split(options.samples, options.seed)
     with results.progress_on_stderr():
         data = samples.read(chosen)
-        warn_of_inputs(model, data, options)
+        warn_of_inputs(model, [data], options)
         with without_scale_warning():
             found = package.sensitivity(
                 model,

@@ -146,7 +146,7 @@ def test_training_goes_on_from_the_same_function(name):
 
 
 def test_equalize_centers_the_channels_behind_a_layer_normalization(monkeypatch):
-    model = network(LINEAR["attention"])
+    model = network(LINEAR["dense"])
     norm = next(layer for layer in model.layers if isinstance(layer, NORM))
     norm.beta.assign(np.linspace(-30, 30, 8))
     x = samples(model, 64)

@@ -61,7 +61,7 @@ def warnings_of(model, data, target=None, **arguments):
 @pytest.mark.parametrize("target", [None, "onnxruntime"])
 def test_images_of_0_to_255_for_0_to_1(make, target):
     (message,) = warnings_of(trained(make, images()), 255 * images(), target)
-    assert "bn' got values around" in message and "its moving statistics say" in message
+    assert "bn' got values around" in message and "its statistics of the training say" in message
 
 
 @pytest.mark.slow
@@ -99,3 +99,35 @@ def test_the_ranges_do_not_depend_on_the_check():
     quantizer = quantized.layers[1] if hasattr(quantized.layers[1], "range") else None
     assert quantizer is not None
     assert 0.98 < float(quantizer.range.numpy()[1]) <= 1.0
+
+
+@pytest.mark.parametrize("make", NETWORKS)
+@pytest.mark.parametrize("factor", [255, 127.5])
+def test_images_that_are_scaled_twice(make, factor):
+    (message,) = warnings_of(trained(make, images()), images() / factor)
+    assert "bn' got values around" in message and "divided by 255 twice" in message
+
+
+@pytest.mark.parametrize("data", [255 * images(), images() / 255])
+def test_a_normalization_layer_knows_the_data_that_it_was_adapted_to(data):
+    inputs = keras.Input((8, 8, 3))
+    layer = layers.Normalization(name="scale")
+    layer.adapt(images())
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(layer(inputs)))
+    (message,) = warnings_of(model, data)
+    assert "Layer 'scale' got values around" in message
+    assert warnings_of(model, images()) == []
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Normalization(),  # never adapted
+        lambda: layers.Normalization(axis=None, mean=0.5, variance=0.08),
+        lambda: layers.Normalization(axis=1, mean=[0.5] * 8, variance=[0.08] * 8),
+        lambda: layers.Normalization(invert=True, mean=[100.0] * 3, variance=[5.0] * 3),
+    ],
+)
+def test_other_normalization_layers_raise_no_alarm(layer):
+    inputs = keras.Input((8, 8, 3))
+    assert warnings_of(keras.Model(inputs, layers.Conv2D(4, 3)(layer()(inputs))), images()) == []

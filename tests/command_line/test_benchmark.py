@@ -3,6 +3,7 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -28,6 +29,7 @@ def test_the_ratio_is_to_the_first_file(files, capsys):
     small, large = json.loads(capsys.readouterr().out)["files"]
     assert small["ratio"] == 1.0 and large["ratio"] > 2.0
     assert small["runtime"] == "onnxruntime"
+    assert small["ratio_interval"] is large["ratio_interval"] is None  # of 3 rounds
     assert main(["benchmark", "small.onnx", "large.onnx", "--rounds", "3", "--max-ratio", "1.5"]) == 1
     captured = capsys.readouterr()
     assert "large.onnx takes" in captured.err and "1.00 x" in captured.out
@@ -35,6 +37,27 @@ def test_the_ratio_is_to_the_first_file(files, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["benchmark", "small.onnx", "--max-ratio", "0.7"])
     assert "pass at least two" in capsys.readouterr().err
+
+
+def test_a_ratio_has_an_interval(files, capsys, monkeypatch):
+    """The calls are real, and their times given: the second takes 0.9 to 1.4 times as long as the first."""
+
+    def seconds(calls, rounds, lead):
+        first, second = calls
+        return {first: np.ones(rounds), second: np.linspace(0.9, 1.4, rounds)}
+
+    monkeypatch.setattr("tensorflow_quantization_cli.files.interleaved", seconds)
+    arguments = ["benchmark", "small.onnx", "large.onnx", "--rounds", "10"]
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"][1]["ratio_interval"] == pytest.approx(
+        [0.9 + 0.5 / 9, 1.4 - 0.5 / 9]
+    )
+    assert main([*arguments, "--max-ratio", "1.1"]) == 1
+    said = capsys.readouterr()
+    assert "0.96 to 1.34, no difference measurable" in said.out
+    assert "The interval holds the limit, too: pass more --rounds" in said.err
+    assert main(["benchmark", "small.onnx", "large.onnx", "--rounds", "5"]) == 0
+    assert "unknown: less than 6 rounds" in capsys.readouterr().out
 
 
 def test_files_run_in_other_runtimes(files, capsys):

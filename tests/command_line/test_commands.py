@@ -76,6 +76,14 @@ def test_describe_names_the_layers(quantized, capsys):
     assert "conv2d" in capsys.readouterr().out
 
 
+def test_describe_says_how_to_quantize_a_float_model(tmp_path, cnn, capsys):
+    cnn.save(tmp_path / "m.keras")
+    assert main(["describe", str(tmp_path / "m.keras")]) == 0
+    said = capsys.readouterr().out
+    assert "no quantizers, it is a float model: quantize_model, or the command `quantize`, adds them" in said
+    assert "float; quantize_model quantizes it" in said
+
+
 def test_compare_names_the_guilty_layer(tmp_path, images, cnn, capsys):
     spec = QuantizationSpec()
     spec.add("conv", weight_bits=2)
@@ -118,6 +126,13 @@ def test_export_takes_options(quantized):
         (["export", "m.keras", "m2.txt"], ".onnx or .tflite"),
         (["export", "m.keras", "m.keras"], ".onnx or .tflite"),
         (["export", "m.keras", "nowhere/m2.onnx"], "The directory nowhere does not exist"),
+        (["describe", "m.onnx"], "expected a .keras, .h5 or .hdf5 file. An .onnx file is read by"),
+        (["describe", "m.tflite"], "A .tflite file is written from a Keras model"),
+        (["export", "m.onnx", "m2.onnx"], "m.onnx is not a saved Keras model"),
+        (["quantize", "m.pb", "--data", "m.npy", "-o", "m2.onnx"], "m.pb is not a saved Keras model"),
+        (["sensitivity", "m.weights.h5", "--data", "m.npy"], "m.weights.h5 holds weights only"),
+        (["compare", "m.keras", "folder", "m.npy"], "folder is a directory; pass the path of a .keras"),
+        (["report", "m.onnx", "--min-integer-share", "90"], "A share is from 0 to 1, got 90. Pass 0.9 for 90 %."),
         (["report", "m.onnx", "--html", "nowhere/page.html"], "The directory nowhere does not exist"),
         (["report", "m.onnx", "--html", "page.txt"], "Pass page.html."),
         (["report", "m.onnx", "--html", "page.html", "--compute-capability", "8.6"], "leave out --input-shape"),
@@ -125,13 +140,15 @@ def test_export_takes_options(quantized):
 )
 def test_a_wrong_argument_is_said_before_the_package_is_imported(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "m.onnx").touch()
-    (tmp_path / "m.keras").touch()
+    names = ["m.keras", "m.npy", "m.onnx", "m.pb", "m.tflite", "m.weights.h5"]
+    for name in names:
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
     monkeypatch.setattr(start, "package", lambda: pytest.fail("the package was imported"))
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert message in capsys.readouterr().err
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.keras", "m.onnx"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", *names]
 
 
 def test_options_of_onnx_do_not_apply_to_tflite(quantized, capsys):
@@ -147,17 +164,12 @@ def test_options_of_onnx_do_not_apply_to_tflite(quantized, capsys):
         ("report", "m.keras", "is a file of Keras"),
         ("check", "zip.onnx", "is a file of Keras"),
         ("check", "lite.onnx", "is a LiteRT file"),
-        ("describe", "m.onnx", "expected a .keras, .h5 or .hdf5 file. An .onnx file is read by"),
-        ("describe", "m.tflite", "A .tflite file is written from a Keras model"),
-        ("export", "m.onnx", "is not a saved Keras model"),
     ],
 )
 def test_a_file_of_another_kind_is_named(quantized, capsys, command, name, message):
-    (quantized / "m.tflite").write_bytes(b"\x1c\0\0\0TFL3")
     (quantized / "lite.onnx").write_bytes(b"\x1c\0\0\0TFL3")
     (quantized / "zip.onnx").write_bytes((quantized / "m.keras").read_bytes())
-    output = [str(quantized / "m2.onnx")] if command == "export" else []
-    assert main([command, str(quantized / name), *output]) == 2
+    assert main([command, str(quantized / name)]) == 2
     assert message in capsys.readouterr().err
 
 

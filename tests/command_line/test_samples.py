@@ -113,6 +113,23 @@ def test_training_sees_all_others_and_begins_again(tmp_path):
     np.testing.assert_array_equal(seen[8:], seen[:4])
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+@pytest.mark.parametrize("wrong", [-1, 10])
+def test_an_index_that_an_embedding_does_not_have_is_named(tmp_path, dtype, wrong):
+    tokens = keras.Input((4,), dtype=dtype, name="tokens")
+    model = keras.Model(tokens, layers.Embedding(10, 3, name="words")(tokens))
+    indices = np.arange(12).reshape(3, 4) % 10
+    np.save(tmp_path / "data.npy", indices)
+    assert only(model, options(tmp_path / "data.npy")).shape == (1, 4)
+    indices[2, 1] = wrong
+    np.save(tmp_path / "data.npy", indices)
+    samples = open_samples(model, options(tmp_path / "data.npy"))
+    with pytest.raises(
+        ValueError, match=f"holds {wrong} for input 'tokens', first in sample 2, and layer 'words' takes"
+    ):
+        samples.read([0, 2])
+
+
 def test_arrays_of_an_archive_have_the_names_of_the_inputs(tmp_path):
     left, right = keras.Input((2,), name="left"), keras.Input((3,), name="right")
     model = keras.Model([left, right], layers.Concatenate()([left, right]))

@@ -157,6 +157,23 @@ def test_what_training_changed_is_a_finding_about_weights(cnn, images):
     change_weight("conv", "kernel", flip_channel)(q_model)
     finding = compare(cnn, q_model, images[0]).worst[0]
     assert (finding.layer, finding.kind, finding.channels) == ("conv", "weights", (3,))
+    assert "fine_tune(quantized, data, teacher=float_model), which keeps the training" in finding.remedy
+
+
+def test_advice_for_a_trained_model_keeps_the_training(cnn, images):
+    spec = QuantizationSpec()
+    spec.add("conv", weight_bits=2)
+    quantized = calibrate(quantize_model(cnn, quantization_spec=spec), images[0], verbose=0)
+    assert "set_weights" not in compare(cnn, quantized, images[0]).worst[0].remedy
+    for wrapper in ("quant_conv", "quant_dense"):
+        kernel = quantized.get_layer(wrapper).layer.kernel
+        kernel.assign(1.05 * kernel)
+    findings = {finding.kind: finding for finding in compare(cnn, quantized, images[0]).worst}
+    assert "keeps the training with new.set_weights(quantized.get_weights())" in findings[Kind.BITS].remedy
+    new = quantize_model(cnn)
+    new.set_weights(quantized.get_weights())
+    kernels = [q_model.get_layer("quant_conv").layer.kernel.numpy() for q_model in (new, quantized)]
+    np.testing.assert_array_equal(*kernels)
 
 
 def test_a_choice_of_rounding_is_no_change_of_weights(cnn, images):

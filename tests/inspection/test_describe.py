@@ -98,7 +98,7 @@ def test_layer_is_found_by_its_name_before_and_after_quantization(name):
 def test_float_model_has_nothing_quantized(cnn):
     description = describe(cnn)
     assert not any(layer.quantized for layer in description)
-    assert description["conv"].reason == "left as it is"
+    assert description["conv"].reason == "float; quantize_model quantizes it"
 
 
 def test_what_names_an_output_is_not_listed():

@@ -73,6 +73,16 @@ def test_a_part_with_a_wrong_checksum_is_named(tmp_path):
         load_model(path)
 
 
+def test_weights_alone_are_named(tmp_path):
+    path = tmp_path / "m.weights.h5"
+    keras.Sequential([keras.Input((3,)), layers.Dense(2)]).save_weights(path)
+    with pytest.raises(ValueError, match=r"weights\.h5 holds weights only, without the layers of the model\. Build"):
+        load_model(path)
+    path.rename(tmp_path / "m.h5")
+    with pytest.raises(ValueError, match=r"m\.h5 holds no config of a model: it seems to hold weights only"):
+        load_model(tmp_path / "m.h5")
+
+
 @pytest.mark.parametrize("name", ["m.keras", "m.h5"])
 def test_code_in_a_file_does_not_run(name, tmp_path):
     path = saved(tmp_path / name, layers.Lambda(lambda x: x * 2))

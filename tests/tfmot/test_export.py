@@ -156,6 +156,17 @@ def test_weights_with_one_scale_are_refused(tmp_path):
         export_litert(calibrate(configured(DenseConfig()), x, verbose=0), tmp_path / "model.tflite")
 
 
+def test_a_training_with_one_scale_goes_on_with_a_scale_for_each_channel(tmp_path):
+    """The way out in docs/tfmot.md."""
+    x, _ = samples()
+    before = calibrate(configured(DenseConfig()), x, verbose=0)
+    before.layers[-1].layer.kernel.assign(2.0 * before.layers[-1].layer.kernel)
+    quantized = configured(PerAxisConfig())
+    quantized.set_weights(before.get_weights())
+    np.testing.assert_allclose(quantized.predict(x, verbose=0), before.predict(x, verbose=0), atol=0.1)
+    export_litert(quantized, tmp_path / "model.tflite", verify_with=x)
+
+
 def test_quantizer_of_the_user_is_refused(tmp_path):
     x, _ = samples()
     with pytest.raises(ExportError, match="quant_dense: has a Quantizer of your own, ClipQuantizer"):

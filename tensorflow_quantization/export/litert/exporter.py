@@ -184,7 +184,8 @@ def _check_weights(graph: LayerGraph) -> None:
             "point, but these layers have others:\n"
             + "\n".join(others.values())
             + "\nQuantize without block_size and weight_ranges. In a QuantizeConfig, pass "
-            "per_axis=True and symmetric=True to the quantizer of the weights."
+            "per_axis=True and symmetric=True to the quantizer of the weights: the new model keeps a training with "
+            "new.set_weights(model.get_weights())."
         )
 
 

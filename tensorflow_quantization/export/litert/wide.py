@@ -57,7 +57,8 @@ def concatenated(graph: LayerGraph, call: Call) -> Step | None:
     """A concatenation as a sum of its parts, each padded with zeros to the whole; `None` for other calls.
 
     The converter does not write concatenations of int16. A sum of integers rescales each part to the scale of the
-    output, as the concatenation of Keras does: the others add zero.
+    output, as the concatenation of Keras does: the others add zero. Parts of unknown size are joined in float: of a
+    padding that is known at run time the converter loses all sizes, and with them the convolution that reads it.
 
     Args:
         graph: the flat graph.
@@ -73,7 +74,12 @@ def concatenated(graph: LayerGraph, call: Call) -> Step | None:
     def step(tensors: Any, **kwargs: Any) -> Any:
         import tensorflow as tf
 
-        sizes = [tf.shape(x)[axis] if x.shape[axis] is None else x.shape[axis] for x in tensors]
+        sizes = [x.shape[axis] for x in tensors]
+        if None in sizes:
+            parts = [
+                _without_scale(quantize(x) if floats else x) for x, floats in zip(tensors, are_floats, strict=True)
+            ]
+            return _without_scale(tf.concat(parts, axis))
         total = None
         for index, x in enumerate(tensors):
             padding: list[list[Any]] = [[0, 0] for _ in x.shape]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tensorflow_quantization.inspection.checks.rule import SEVERITIES, Severity
-from tensorflow_quantization.text.tables import html_summary, markdown_table, text_table
+from tensorflow_quantization.text.tables import html_summary, markdown_table, more_text, text_table
 
 #: A printed report shows so many findings of one rule; `Report.findings` holds all of them.
 _SHOWN = 10
@@ -147,7 +147,7 @@ class Report:
             first = found[0]
             rows = [[finding.where, finding.what] for finding in found[:_SHOWN]]
             table = text_table(("nodes", "what"), rows).replace("\n", "\n  ")
-            more = f"\n  and {len(found) - _SHOWN} more, in .findings" if len(found) > _SHOWN else ""
+            more = f"\n  {more_text(len(found) - _SHOWN, 'findings')}" if len(found) > _SHOWN else ""
             parts.append(
                 f"{first.severity} [{rule}] {first.demands}\n  {table}{more}\n"
                 f"  What to do: {first.fix}\n  Source: {first.source}"

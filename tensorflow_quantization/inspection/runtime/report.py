@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tensorflow_quantization.onnx_graph.operators import MULTIPLYING
 from tensorflow_quantization.text.messages import did_you_mean
-from tensorflow_quantization.text.tables import count_text, html_summary, markdown_table, text_table
+from tensorflow_quantization.text.tables import count_text, html_summary, markdown_table, more_text, text_table
 
 #: A printed report shows so many fallbacks; `RuntimeReport.fallbacks` holds all of them.
 _SHOWN = 20
@@ -235,7 +235,7 @@ class RuntimeReport:
         if self.fallbacks:
             table = text_table(self.titles, [self._row(node) for node in self.fallbacks[:_SHOWN]])
             rest = len(self.fallbacks) - _SHOWN
-            parts.append(f"{table}\nand {rest} more, in .fallbacks" if rest > 0 else table)
+            parts.append(f"{table}\n{more_text(rest, 'fallbacks')}" if rest > 0 else table)
         others = self._floats_that_do_not_multiply()
         if others:
             counts = collections.Counter(node.op_type for node in others)

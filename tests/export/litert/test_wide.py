@@ -107,6 +107,45 @@ def test_what_has_no_kernel_is_computed_in_float(tmp_path, name):
     assert not [floats for kind, _, floats in rows if kind == "CONV_2D"][-1]
 
 
+def upsampled():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="first")(inputs)
+    return keras.Model(inputs, layers.Conv2D(2, 3)(layers.UpSampling2D(name="between")(x)))
+
+
+def resized():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Resizing(12, 12, interpolation="nearest", name="between")(layers.Conv2D(4, 3, name="first")(inputs))
+    return keras.Model(inputs, layers.Conv2D(2, 3)(x))
+
+
+def joined():
+    """A concatenation of two sequences of unknown length."""
+    inputs = keras.Input((None, 3))
+    parts = [layers.Conv1D(4, 3, padding="same", name=name)(inputs) for name in ("first", "second")]
+    return keras.Model(inputs, layers.Conv1D(2, 3)(layers.Concatenate(axis=1, name="between")(parts)))
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize(
+    ("make", "shape", "why"),
+    [
+        (upsampled, (4, 8, 8, 3), "LiteRT has no exact kernel for 16 bits"),
+        (resized, (4, 8, 8, 3), "LiteRT has no exact kernel for 16 bits"),
+        (joined, (4, 10, 3), "the size of a part is unknown"),
+    ],
+)
+def test_convolutions_around_a_layer_in_float_are_integer_and_the_layer_has_a_reason(tmp_path, make, shape, why):
+    x = np.random.default_rng(0).normal(size=shape).astype("float32")
+    model = wide(make(), x)
+    path = export_litert(model, tmp_path / "m.tflite", verify_with=x)
+    rows = operators(path.read_bytes())
+    assert not [kind for kind, _, floats in rows if floats and kind == "CONV_2D"]
+    described = describe(model)
+    assert described["first"].reason == "computed in integers"
+    assert f"the layer itself is computed in float: {why}" in described["between"].reason
+
+
 @pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
 @pytest.mark.parametrize("name", small_models.BUILDERS)
 def test_small_models(tmp_path, name):

@@ -1,0 +1,54 @@
+"""Arguments of `quantize`: what is wrong is said before anything is loaded."""
+
+import pytest
+
+from tensorflow_quantization_cli import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere"], "There is no folder or file nowhere. Pass a folder of images"),
+        (["--data", "empty"], "The folder empty holds no images"),
+        (["--data", "model.keras"], "Data is a folder of images, or an .npy or .npz file, got the file model.keras."),
+        (["--data", "images/dogs/0.jpg"], "Pass its folder, images/dogs."),
+        (["--data", "data.tfrecord-00000-of-00010"], "decode some hundred, and save them with np.savez"),
+        (["--data", "records"], "decode some hundred"),
+        (["-o", "empty.onnx", "--force"], "empty.onnx is a directory. Pass the name of a file."),
+        (["--keep", "old.onnx/kept"], "old.onnx is a file. Pass the name of a folder to --keep."),
+        (["--html", "page"], "page does not end in .html, which a browser opens. Pass page.html."),
+        (["--html", "old.html"], "old.html exists already. Pass --force"),
+        (["--html", "nowhere/page.html"], "The directory nowhere does not exist"),
+        (["-o", "model.tflite", "--target", "openvino"], "model.tflite does not end in .onnx, which openvino reads."),
+        (["-o", "model.onnx", "--target", "litert"], "Pass model.tflite."),
+        (["-o", "model.txt"], "Pass model.onnx."),
+        (["-o", "old.onnx"], "old.onnx exists already. Pass --force"),
+        (["-o", "nowhere/model.onnx"], "The directory nowhere does not exist"),
+        (["-o", "model.tflite", "--weight-bits", "4"], "LiteRT computes in 8 bits"),
+        (["-o", "model.tflite", "--activation-bits", "4"], "LiteRT computes in 8 or 16 bits"),
+        (["-o", "model.onnx", "--activation-bits", "16"], "--activation-bits 16 is for --target litert"),
+        (["--weight-bits", "16"], "from 2 to 8, got 16"),
+        (["--samples", "1000"], "at most 256"),
+        (["--min-integer-share", "2"], "A share is from 0 to 1, got 2. Pass 0.02 for 2 %."),
+        (["--min-integer-share", "-0.5"], "A share is from 0 to 1, got -0.5."),
+        (["--size", "8y8"], "224x224, got 8y8"),
+        (["--scale", "1/0"], "such as 1/255: 1/0"),
+        (["--std", "1,0,1"], "it cannot be 0"),
+        (["--preprocess", "tf", "--scale", "2"], "leave out --scale"),
+        (["--target", "tflite"], "Did you mean 'litert'?"),
+        (["--wieght-bits", "4"], "Did you mean '--weight-bits'"),
+    ],
+)
+def test_wrong_arguments_are_said_before_the_package_is_imported(folder, monkeypatch, capsys, arguments, message):
+    (folder / "old.onnx").touch()
+    for name in ("old.html", "data.tfrecord-00000-of-00010"):
+        (folder / name).touch()
+    for name in ("empty", "empty.onnx", "records"):
+        (folder / name).mkdir()
+    (folder / "records" / "data.tfrecord").touch()
+    before = sorted(folder.rglob("*"))
+    monkeypatch.setattr("tensorflow_quantization_cli.start.package", lambda: pytest.fail("the package was imported"))
+    with pytest.raises(SystemExit, match="2"):
+        main(["quantize", "model.keras", "--data", "images", "-o", "model.onnx", *arguments])
+    assert message in capsys.readouterr().err
+    assert sorted(folder.rglob("*")) == before
