@@ -147,7 +147,8 @@ def _statistics(kind: type[MergeableEstimator], x: Any) -> dict[str, Any]:
 def _traced(kind: type[MergeableEstimator], rank: int) -> Any:
     import tensorflow
 
-    return tensorflow.function(kind.statistics, input_signature=[tensorflow.TensorSpec([None] * rank, "float32")])
+    signature = [tensorflow.TensorSpec([None] * rank, "float32")]
+    return tensorflow.function(kind.statistics, input_signature=signature, autograph=False)
 
 
 @contextlib.contextmanager

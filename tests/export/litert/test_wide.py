@@ -218,7 +218,7 @@ def test_other_targets_do_not_compute_with_16_bits(cnn, target):
 
 
 def test_steps_of_16_bits_are_not_learned(cnn):
-    with pytest.raises(ValueError, match='ranges="learned" trains the steps of few bits'):
+    with pytest.raises(ValueError, match="ranges='learned' trains steps of few bits"):
         quantize_model(cnn, target="litert", activation_bits=16, ranges="learned")
     for bits in (12, 16.0):
         with pytest.raises(ValueError, match="2 to 8, or 16 with target='litert', got 1"):
