@@ -127,6 +127,8 @@ def check_preprocessing(options: argparse.Namespace) -> None:
     """Raises: argparse.ArgumentTypeError: two options contradict each other."""
     if options.preprocess and (options.scale, options.mean, options.std) != (None, None, None):
         raise argparse.ArgumentTypeError("--preprocess scales and shifts by itself: leave out --scale, --mean, --std")
+    if options.scale == 0:
+        raise argparse.ArgumentTypeError("--scale multiplies: with 0, all samples are equal")
     if options.std is not None and 0.0 in options.std:
         raise argparse.ArgumentTypeError("--std divides: it cannot be 0")
     if not os.path.isdir(options.data) and (options.size or options.crop):

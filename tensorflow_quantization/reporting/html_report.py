@@ -70,8 +70,8 @@ def html_report(
 
     Raises:
         TypeError: an argument has a wrong type.
-        ValueError: neither `quantized` nor `file` is given, `runtime` is unknown, a file is not valid, or `compare`
-            raises it: the models or the data do not fit.
+        ValueError: `path` does not end in `.html`, neither `quantized` nor `file` is given, `runtime` is unknown, a
+            file is not valid, or `compare` raises it: the models or the data do not fit.
         OSError: `path` cannot be written, or a file does not exist. An existing report is unchanged after any error.
         ImportError: `runtime` is not installed.
     """
@@ -79,6 +79,8 @@ def html_report(
         hint = " Pass the path first: html_report(path, quantized)." if isinstance(path, keras.Model) else ""
         raise TypeError(must_be_path("path", path, hint))
     path = Path(path)
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"path is the HTML file to write, and {str(path)!r} does not end in .html. Pass such a path.")
     check_writable(path, "report.html")
     for model in (quantized, float_model):
         if model is not None:

@@ -15,6 +15,7 @@ from tensorflow_quantization.calibration.calibrate import check_calibrated
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import BATCH_SIZE, model_inputs
 from tensorflow_quantization.model.keras_internals import compile_arguments, sublayers
+from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
 from tensorflow_quantization.text.warn import converting
@@ -60,7 +61,7 @@ def fine_tune(
     Ranges that still follow the batches are frozen for the last quarter of the epochs. The statistics of
     BatchNormalization are those of the float model. Below 8 bits, where the weights move far, they follow the batches,
     are frozen for the last quarter, too, and are estimated anew at the end, unless the data is a generator. If anything
-    stops the training, an interrupt, an error or a loss that is not finite, the model is as before.
+    stops the training, an interrupt, an error, a loss or a weight that is not finite, the model is as before.
 
     Examples:
         >>> quantized = quantize_model(model, weight_bits=4, weight_ranges="learned")
@@ -98,7 +99,7 @@ def fine_tune(
         TypeError: `quantized` or `teacher` is no `keras.Model`, `optimizer` is no optimizer, or a count is no int.
         ValueError: the model is not calibrated, the data does not fit its inputs, a count or rate is not above 0,
             there is nothing to learn from, the length of the data is unknown, both `optimizer` and `learning_rate` are
-            passed, or the loss becomes NaN or infinite.
+            passed, or the loss or a weight becomes NaN or infinite.
     """
     check_calibrated(quantized)
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("steps_per_epoch", steps_per_epoch)):
@@ -227,7 +228,13 @@ def _as_before_unless_finished(model: keras.Model) -> Iterator[None]:
 def _check_finite(model: keras.Model, history: keras.callbacks.History) -> None:
     losses = history.history.get("loss", [])
     if np.isfinite(losses).all():
-        return
+        broken = next((v.path for v in model.weights if not np.isfinite(float32_array(v)).all()), None)
+        if broken is None:
+            return
+        raise ValueError(
+            f"Weight {broken!r} of model {model.name!r} became NaN or infinite. Check the data, or pass a "
+            "smaller learning_rate. The model is as before."
+        )
     epoch = int(np.argmin(np.isfinite(losses)))
     raise ValueError(
         f"The loss of model {model.name!r} is NaN or infinite in epoch {epoch + 1}. Pass a smaller learning_rate, or "

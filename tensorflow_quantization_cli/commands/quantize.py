@@ -127,6 +127,11 @@ def check_arguments(options: argparse.Namespace) -> None:
             )
     if options.keep is not None:
         arguments.check_folder(options.keep, options.force)
+    for place in _places(options).values():  # not even with --force
+        if place.resolve() in (Path(options.model).resolve(), Path(options.data).resolve()):
+            raise argparse.ArgumentTypeError(
+                f"{place} is read by this command, and would be replaced: pass another path"
+            )
 
 
 def run(options: argparse.Namespace) -> int:

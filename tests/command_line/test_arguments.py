@@ -34,6 +34,7 @@ from tensorflow_quantization_cli import main
         (["--size", "8y8"], "224x224, got 8y8"),
         (["--scale", "1/0"], "such as 1/255: 1/0"),
         (["--std", "1,0,1"], "it cannot be 0"),
+        (["--scale", "0"], "all samples are equal"),
         (["--preprocess", "tf", "--scale", "2"], "leave out --scale"),
         (["--target", "tflite"], "Did you mean 'litert'?"),
         (["--wieght-bits", "4"], "Did you mean '--weight-bits'"),

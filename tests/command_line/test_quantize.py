@@ -139,6 +139,12 @@ def test_what_is_kept_is_what_compare_reads(folder, capsys):
     with pytest.raises(SystemExit, match="2"):
         quantized("--keep", "kept", output="other.onnx")
     assert "kept exists already" in capsys.readouterr().err
+    before = (folder / "kept" / "float.keras").read_bytes()
+    for model, data in (("kept/float.keras", "images"), ("model.keras", "kept/samples.npz")):
+        with pytest.raises(SystemExit, match="2"):
+            main(["quantize", model, "--data", data, "-o", "other.onnx", "--keep", "kept", "--force"])
+        assert "is read by this command, and would be replaced" in capsys.readouterr().err
+    assert (folder / "kept" / "float.keras").read_bytes() == before
 
 
 def test_a_page_shows_the_figures_of_the_summary(folder, capsys):

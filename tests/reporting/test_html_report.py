@@ -59,6 +59,14 @@ def test_errors_leave_an_older_report(quantized, tmp_path):
     assert path.read_text() == "older"
 
 
+def test_only_a_page_is_written(quantized, tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_text("a model")
+    with pytest.raises(ValueError, match=r"does not end in \.html"):
+        html_report(path, quantized[1], file=path)
+    assert path.read_text() == "a model"
+
+
 @pytest.fixture
 def browser(tmp_path):
     webdriver = pytest.importorskip("selenium.webdriver", reason="pip install selenium")

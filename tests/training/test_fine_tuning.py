@@ -112,6 +112,16 @@ def test_a_loss_that_is_not_finite_is_an_error_and_leaves_the_model_as_it_was(im
     assert batches == [0]
 
 
+def test_a_weight_that_is_not_finite_is_an_error_too(images):
+    model, quantized = pair()
+    before = values(quantized)
+    kernel = quantized.get_layer("quant_conv").trainable_weights[0]
+    ruin = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: kernel.assign(np.nan * kernel))
+    with pytest.raises(ValueError, match=r"Weight '.*conv.*' of model .* became NaN or infinite"):
+        fine_tune(quantized, images[0], teacher=model, epochs=1, callbacks=[ruin], verbose=0)
+    assert_same_arrays(values(quantized), before)
+
+
 def test_ranges_of_calibration_stay_and_statistics_are_those_of_the_data(images):
     model, quantized = pair()
     ranges = [ops.convert_to_numpy(q.range).tolist() for q in activation_quantizers(quantized)]
