@@ -124,7 +124,7 @@ def test_learned_offset_has_the_gradient_of_lsq_plus(x, scale, zero_point, offse
     upstream = np.where(at_the_edge, 0, upstream_gradient(x))
     # Equations 5 and 6 of arXiv:2004.09576, with the limits of the integers less what the zero point was at first.
     start = zero_point + offset / scale
-    inside = numerics.nearest(ratio, scheme, np) - ratio
+    inside = numerics.nearest(x / scale, scheme, np) - x / scale
     to_step = np.where(below, scheme.qmin - start, np.where(above, scheme.qmax - start, inside))
     zeros, weights = tensors(zero_point, upstream)
 
