@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -100,7 +99,6 @@ class _BlockByBlock:
         self._graph, float_graph = (LayerGraph.trace(m).flatten() for m in (quantized, model))
         self._partners = Partners.between(float_graph, self._graph)
         self._rounding = WeightRounding()
-        self._called = Counter(id(call.operation) for call in self._graph.calls)
         self._blocks = blocks_of(self._graph, lambda call: len(self._kernels(call)), self._is_known)
         batches = [
             input_tensors(self._graph, x)
@@ -200,7 +198,7 @@ class _BlockByBlock:
                 run.step()
 
     def _is_improvable(self, call: Call) -> bool:
-        return isinstance(call.operation, BaseQuantizeWrapper) and self._called[id(call.operation)] == 1
+        return isinstance(call.operation, BaseQuantizeWrapper) and self._graph.is_only_call(call)
 
     def _kernels(self, call: Call) -> list[Kernel]:
         """Returns the kernels of a call whose rounding is chosen; none if the layer is called several times."""

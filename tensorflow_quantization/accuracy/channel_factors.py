@@ -7,7 +7,6 @@ two keep factors of channels: ReLU and pooling do, ReLU6 and swish do not.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -52,10 +51,9 @@ class Rescaling:
 
 def rescalings(graph: LayerGraph) -> Iterator[Rescaling]:
     """Yields each place of a flattened graph where channels can be rescaled, from the inputs on."""
-    called = Counter(id(call.operation) for call in graph.calls)
 
     def is_once(call: Call) -> bool:
-        return called[id(call.operation)] == 1 and not (call.is_layer and merged_weights(call.operation))
+        return graph.is_only_call(call) and not (call.is_layer and merged_weights(call.operation))
 
     for call in graph.calls:
         axis = _source_axis(call)
@@ -67,9 +65,8 @@ def rescalings(graph: LayerGraph) -> Iterator[Rescaling]:
 
 def inner_products(graph: LayerGraph) -> Iterator[Call]:
     """Yields the separable convolutions that are called once: between their products, channels can have factors."""
-    called = Counter(id(call.operation) for call in graph.calls)
     for call in graph.calls:
-        if Trait.HAS_INNER_PRODUCT in traits(call) and called[id(call.operation)] == 1:
+        if Trait.HAS_INNER_PRODUCT in traits(call) and graph.is_only_call(call):
             yield call
 
 

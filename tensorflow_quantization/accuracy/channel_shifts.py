@@ -7,7 +7,6 @@ padding between the two would have to become -t, and dropout, too: there, nothin
 from __future__ import annotations
 
 import math
-from collections import Counter
 from enum import Enum, auto
 
 import keras
@@ -39,9 +38,8 @@ def possible_shift(graph: LayerGraph, place: Rescaling) -> Shift:
     has_bias = getattr(source, "beta" if Trait.MULTIPLIES_BY_WEIGHTS not in traits(place.source) else "bias", None)
     if has_bias is None or any(_is_changed_by_shifts(call) for call in place.between):
         return Shift.NONE
-    called = Counter(id(call.operation) for call in graph.calls)
     for call in place.readers:
-        if _pads(call) or _holders(graph, call, called) is None:
+        if _pads(call) or _holders(graph, call) is None:
             return Shift.NONE
     if own_activation(source) is Activation.LINEAR and not any(map(is_activation, place.between)):
         return Shift.ANY
@@ -58,12 +56,11 @@ def shift_channels(graph: LayerGraph, place: Rescaling, shift: np.ndarray) -> No
         place: a rescaling with a `possible_shift`; its layers are changed in place.
         shift: (channels of the source,).
     """
-    called = Counter(id(call.operation) for call in graph.calls)
     source = place.source.operation
     bias = source.bias if Trait.MULTIPLIES_BY_WEIGHTS in traits(place.source) else source.beta
     bias.assign(float32_array(bias) - shift.reshape(bias.shape))
     for call in place.readers:
-        holders = _holders(graph, call, called)
+        holders = _holders(graph, call)
         assert holders is not None  # else nothing can be shifted
         kernels = reading_kernels(call, place.tensor)
         for (kernel, axis), (variable, sign) in zip(kernels, holders, strict=True):
@@ -84,10 +81,10 @@ def _pads(call: Call) -> bool:
     return getattr(layer, "padding", "valid") != "valid" and set(getattr(layer, "kernel_size", ())) != {1}
 
 
-def _holders(graph: LayerGraph, call: Call, called: Counter) -> list[tuple[keras.Variable, int]] | None:
+def _holders(graph: LayerGraph, call: Call) -> list[tuple[keras.Variable, int]] | None:
     """Returns for each kernel of a reader what takes a constant, and its sign; `None` if a kernel has no such variable.
 
-    That is the bias, or the moving mean of a BatchNormalization behind the layer, which subtracts it.
+    A bias takes it, or the moving mean of the BatchNormalization behind the layer, which subtracts it.
     """
     layer = call.operation
     if Trait.PROJECTS in traits(call):
@@ -100,13 +97,11 @@ def _holders(graph: LayerGraph, call: Call, called: Counter) -> list[tuple[keras
         return None
     if layer.bias is not None:
         return [(layer.bias, 1)]
-    readers = graph.consumers(call.outputs[0])
-    if len(readers) != 1 or graph.is_output(call.outputs[0]) or own_activation(layer) is not Activation.LINEAR:
+    reader, axis = graph.only_reader(call.outputs[0]), channel_axis(call)
+    if reader is None or axis is None or own_activation(layer) is not Activation.LINEAR:
         return None
-    (reader,) = readers
-    axis = channel_axis(call)
-    normalizes = Trait.NORMALIZES in traits(reader) and called[id(reader.operation)] == 1
-    if not normalizes or axis is None or reader.operation.axis % len(call.outputs[0].shape) != axis:
+    normalizes = Trait.NORMALIZES in traits(reader) and graph.is_only_call(reader)
+    if not normalizes or reader.operation.axis % len(call.outputs[0].shape) != axis:
         return None
     return [(reader.operation.moving_mean, -1)]
 
@@ -117,6 +112,5 @@ def _holder_of_einsum(layer: keras.layers.EinsumDense, rank: int) -> list[tuple[
     in_order = "".join(axis for axis in equation.output if axis in equation.made)
     if layer.bias is None or equation.summed != equation.inputs[-1] or in_order != equation.made:
         return None
-    made = layer.kernel.shape[: equation.kernel.index(equation.summed)]
-    made += layer.kernel.shape[equation.kernel.index(equation.summed) + 1 :]
-    return [(layer.bias, 1)] if math.prod(layer.bias.shape) == math.prod(made) else None
+    made = math.prod(layer.kernel.shape) // layer.kernel.shape[equation.kernel.index(equation.summed)]
+    return [(layer.bias, 1)] if math.prod(layer.bias.shape) == made else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -102,10 +101,9 @@ def layer_by_layer(
     runs = [Interpreter(graph).start(x) for x in batches]
     reference = Reference(float_graph, batches) if float_graph is not None else None
     del arrays, batches
-    called = Counter(id(call.operation) for call in graph.calls)
     with unchanged_on_error(quantized):
         for call in graph.calls:
-            if isinstance(call.operation, BaseQuantizeWrapper) and called[id(call.operation)] == 1:
+            if isinstance(call.operation, BaseQuantizeWrapper) and graph.is_only_call(call):
                 partner = partners.of(call)
                 expected = reference.arguments(partner) if reference is not None and partner is not None else []
                 step = Step(call, [run.arguments() for run in runs], partners, expected)

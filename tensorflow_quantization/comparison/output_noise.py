@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -119,12 +119,11 @@ def before_saturation(graph: LayerGraph) -> Iterator[None]:
 
     A layer that also computes something else keeps its own.
     """
-    called = Counter(id(call.operation) for call in graph.calls)
     with contextlib.ExitStack() as stack:
         for source in map(_before_saturating, graph.outputs):
-            once = source.producer is not None and called[id(source.producer.operation)] == 1
-            if source.producer is not None and once and _saturates_itself(source):
-                stack.enter_context(without_activation(inner_layer(source.producer.operation)))
+            producer = source.producer
+            if producer is not None and graph.is_only_call(producer) and _saturates_itself(source):
+                stack.enter_context(without_activation(inner_layer(producer.operation)))
         yield
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -163,6 +164,7 @@ class LayerGraph:
         self.input_structure = input_structure
         self.output_structure = output_structure
         self.calls: list[Call] = calls
+        self._times_called = Counter(id(call.operation) for call in calls)
         self._consumers: dict[int, list[Call]] = {}
         for call in calls:
             for tensor in call.inputs:
@@ -207,6 +209,10 @@ class LayerGraph:
     def is_output(self, tensor: Tensor) -> bool:
         """Returns whether the model returns `tensor`."""
         return any(tensor is output for output in self.outputs)
+
+    def is_only_call(self, call: Call) -> bool:
+        """Returns whether no other call is of the same layer or operation."""
+        return self._times_called[id(call.operation)] == 1
 
     def predecessors(self, call: Call) -> list[Call]:
         """Returns the calls that produce the inputs of `call`, in the order of the inputs; model inputs have none."""
