@@ -117,3 +117,23 @@ def outputs(model, x):
 
 def decibels(expected, got):
     return 10 * np.log10(np.sum(expected**2) / np.sum((expected - got) ** 2))
+
+
+def rounding_problem(seed, groups=2, size=6, channels=3, heavy=False):
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_t(2, (groups, size, channels)) if heavy else rng.standard_normal((groups, size, channels))
+    scale = np.broadcast_to(np.abs(weight).max(axis=1, keepdims=True) / 7, weight.shape)
+    x = rng.standard_normal((groups, 20, size)) + rng.uniform(0, 2, (groups, 1, size))
+    moment = np.swapaxes(x, 1, 2) @ x / 20
+    return weight, scale, np.zeros(weight.shape, bool), moment
+
+
+def squared_errors(integers, weight, scale, moment):
+    """The mean square of the output's error, for each output channel, one sum after the other."""
+    error = integers * scale - weight
+    return np.array(
+        [
+            [sum(e[i] * m[i, j] * e[j] for i in range(len(e)) for j in range(len(e))) for e in group.T]
+            for group, m in zip(error, moment, strict=True)
+        ]
+    )

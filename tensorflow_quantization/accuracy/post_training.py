@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -13,11 +14,11 @@ from tensorflow_quantization.accuracy.adaptive_rounding import train_rounding
 from tensorflow_quantization.accuracy.bias_correction import BiasCorrection
 from tensorflow_quantization.accuracy.equalization import equalize
 from tensorflow_quantization.accuracy.equalized_models import remember
-from tensorflow_quantization.accuracy.kernels import kernels_of
+from tensorflow_quantization.accuracy.kernels import Kernel, kernels_of
 from tensorflow_quantization.accuracy.layer_by_layer import layer_by_layer
 from tensorflow_quantization.accuracy.rounding import WeightRounding
 from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
-from tensorflow_quantization.accuracy.weight_ranges import clip_weights
+from tensorflow_quantization.accuracy.weight_ranges import clip
 from tensorflow_quantization.calibration import calibrate
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import first_batches
@@ -56,9 +57,9 @@ def post_training_quantize(
     """Quantizes a float model without training and without labels, as accurately as the methods of this package can.
 
     In this order: `quantize_model` and `calibrate`; `equalize` the channels; for one layer after the other,
-    `round_weights`, beside the float model, and `correct_biases`; and below 8 bits the same after `clip_weights`. A
-    stage that brings the outputs no nearer to the float model is undone. With `effort="best"`, `adapt_rounding` is one
-    more stage. Each is also a function of its own.
+    `round_weights`, beside the float model, and `correct_biases`. A stage that brings the outputs no nearer to the
+    float model is undone; below 8 bits, models with and without equalized channels are compared once they are rounded.
+    With `effort="best"`, `adapt_rounding` is one more stage. Each is also a function of its own.
 
     Examples:
         >>> quantized = post_training_quantize(model, images, target="onnxruntime", verbose=0)
@@ -113,23 +114,21 @@ def post_training_quantize(
     # With a block size, the bits are of weights in blocks alone, which need no equalized channels.
     bits = 8 if weight_bits is None or block_size is not None else weight_bits
     equalized = equalize(model, batches, weight_bits=bits, activation_bits=activation_bits or 8)
+    rescaled = None
     if not _same_weights(model, equalized):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they were given for the model as it is
             rescaled = calibrate(quantize_model(equalized, **arguments), batches, method=method, verbose=0)
-        if stages.gains(rescaled, "channels equalized"):
-            reference, quantized = equalized, rescaled
-    start = quantized.get_weights()
-    layer_by_layer(quantized, learned_from, [WeightRounding(), BiasCorrection()], reference)
+    # Nearest integers of few bits leave so much noise that it hides what equalized channels gain: both are rounded.
+    few_bits = any(kernel.quantizer.scheme.bits < 8 for kernel in kernels_of(quantized))
+    if rescaled is not None and not few_bits and stages.gains(rescaled, "channels equalized"):
+        reference, quantized = equalized, rescaled
+    start = _round(quantized, learned_from, reference)
     stages.keep_gain(quantized, start, "weights rounded, biases corrected")
-    if any(kernel.quantizer.scheme.bits < 8 for kernel in kernels_of(quantized)):
-        # Judged after the rest: biases make up for some of what clipping does.
-        best = quantized.get_weights()
-        quantized.set_weights(start)
-        clipped = clip_weights(quantized).get_weights()
-        layer_by_layer(quantized, learned_from, [WeightRounding(), BiasCorrection()], reference)
-        if stages.keep_gain(quantized, best, "the same with clipped weights"):
-            start = clipped
+    if rescaled is not None and few_bits:
+        before = _round(rescaled, learned_from, equalized)
+        if stages.gains(rescaled, "the same with equalized channels"):
+            reference, quantized, start = equalized, rescaled, before
     if effort == "best":
         best = quantized.get_weights()
         quantized.set_weights(start)
@@ -137,6 +136,25 @@ def post_training_quantize(
         stages.keep_gain(quantized, best, f"roundings trained: {nearer} of {trained} blocks are nearer")
     remember(quantized, model, reference)
     return quantized
+
+
+def _round(quantized: keras.Model, batches: list[Any], reference: keras.Model) -> list[Any]:
+    """Rounds weights and corrects biases; returns the weights to start from anew."""
+    for kernel in _of_shared_layers(quantized):
+        if kernel.quantizer.scheme.bits < 8:
+            clip(kernel)
+    before = quantized.get_weights()
+    layer_by_layer(quantized, batches, [WeightRounding(), BiasCorrection()], reference)
+    return before
+
+
+def _of_shared_layers(quantized: keras.Model) -> Iterator[Kernel]:
+    """Yields the kernels of layers that are called several times, which keep the nearest integers."""
+    graph = LayerGraph.trace(quantized).flatten()
+    shared = {id(call.operation): call.operation for call in graph.calls if not graph.is_only_call(call)}
+    for operation in shared.values():
+        if isinstance(operation, keras.layers.Layer):
+            yield from kernels_of(operation)
 
 
 def _split(batches: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -150,9 +168,8 @@ def _split(batches: list[Any]) -> tuple[list[Any], list[Any]]:
 class _Stages:
     """Judges each stage by the outputs of the float model: a stage that brings the outputs no nearer is undone.
 
-    Equalized channels have finer steps, but values that calibration did not see are clipped in all of them; a clipped
-    kernel has less error, but all of it towards zero, which adds up over the layers. Which of both is more depends on
-    the network.
+    Equalized channels have finer steps, but values that calibration did not see are clipped in all of them. Which of
+    both is more depends on the network.
     """
 
     def __init__(self, model: keras.Model, batches: list[Any], verbose: int):

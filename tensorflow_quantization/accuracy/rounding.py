@@ -11,21 +11,19 @@ import numpy as np
 
 from tensorflow_quantization.accuracy.bias_correction import BiasCorrection
 from tensorflow_quantization.accuracy.channel_factors import inner_tensor
+from tensorflow_quantization.accuracy.coordinate_descent import rounded_to_moment
 from tensorflow_quantization.accuracy.kernels import Kernel, check_quantized, kernels_of
 from tensorflow_quantization.accuracy.layer_by_layer import Method, Step, layer_by_layer
+from tensorflow_quantization.accuracy.scale_search import Part, best_scale, refitted_scale
 from tensorflow_quantization.accuracy.second_moment import Regression, SecondMoment
 from tensorflow_quantization.model.weights import float32_array
-from tensorflow_quantization.quantizers import QuantizationScheme, numerics
+from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.quantizers.scale_groups import grouped, ungrouped
 
 #: Positions of each sample that are taken as rows.
 _POSITIONS = 32
 #: Inputs of an output channel that are rounded together: their moment takes the square of it.
 _TOGETHER = 4096
-#: Passes over the inputs; the last ones change next to nothing.
-_PASSES = 4
-#: Inputs whose effect on the others is applied at once.
-_BLOCK = 64
 
 
 def round_weights(quantized: keras.Model, data: Any = None, model: keras.Model | None = None) -> keras.Model:
@@ -34,7 +32,8 @@ def round_weights(quantized: keras.Model, data: Any = None, model: keras.Model |
     Rounding errors of the nearest integers add up: their sum shifts a channel by a constant. Here, an integer is one
     up or down if that makes up for the errors of the others. What counts is the mean square of a product's error,
     dᵀ E[x xᵀ] d for a channel whose weights change by d (arXiv:2004.10568, equation 13), and it is lowered input by
-    input (coordinate descent, arXiv:2309.01885).
+    input (coordinate descent, arXiv:2309.01885). Below 8 bits, each output channel, or block of it, gets the scale for
+    which that is lowest, see `scale_search`.
 
     With the float model, a kernel also makes up for what the layers before it changed, see `Regression`, and its bias
     for the means, as `correct_biases` does it.
@@ -149,24 +148,59 @@ def _float_inputs(kernel: Kernel, step: Step) -> Iterator[np.ndarray]:
 
 
 def _choose(kernel: Kernel, moments: list[np.ndarray]) -> None:
+    """Sets a kernel to integers times scale."""
     weight, scale, pinned = kernel.matrices()
     scheme = kernel.quantizer.scheme
-    rounded = [
-        rounded_to_moment(w, s, p, moment, scheme)
-        for w, s, p, moment in zip(_parts(weight), _parts(scale), _parts(pinned), moments, strict=True)
-    ]
-    kernel.assign(np.where(pinned, weight, np.concatenate(rounded, axis=1) * scale))
+    parts = [Part(*part) for part in zip(_parts(weight), _parts(pinned), moments, strict=True)]
+    searched = _best_scale(kernel, parts, scale)
+    scales = _parts(scale if searched is None else searched)
+    integers = [rounded_to_moment(p.weight, s, p.pinned, p.moment, scheme) for p, s in zip(parts, scales, strict=True)]
+    chosen = np.concatenate(integers, axis=1)
+    if searched is None:
+        kernel.assign(np.where(pinned, weight, chosen * scale))
+        return
+    if scheme.block_size is None:
+        searched = refitted_scale(parts, integers, searched[:, :1])
+    kernel.assign(chosen * searched)
+
+
+def _best_scale(kernel: Kernel, parts: list[Part], scale: np.ndarray) -> np.ndarray | None:
+    """Returns the best scale of each channel or block, (G, K, M); `None` where there is no choice, or 8 bits."""
+    scheme = kernel.quantizer.scheme
+    if scheme.bits >= 8 or not kernel.quantizer.follows_weight:
+        return None
+    if scheme.block_size is not None:
+        return _scale_of_blocks(parts[0], scale, scheme) if len(parts) == 1 else None
+    if not np.any([part.pinned.any(axis=1) for part in parts], axis=0).all():
+        return None  # several channels share a scale
+    return np.broadcast_to(best_scale(parts, scale[:, :1], scheme), scale.shape)
+
+
+def _scale_of_blocks(part: Part, scale: np.ndarray, scheme: QuantizationScheme) -> np.ndarray:
+    """Returns the best scale of each block for its own inputs, (1, K, M)."""
+    weights, scales, pins = _in_blocks(scheme, part.weight, scale, part.pinned)
+    blocks, size, _ = weights.shape
+    missing = blocks * size - part.moment.shape[1]
+    moment = np.pad(part.moment[0], (0, missing)).reshape(blocks, size, blocks, size)
+    within = moment[np.arange(blocks), :, np.arange(blocks)]
+    found = best_scale([Part(weights, pins, within)], scales[:, :1], scheme)
+    by_column = replace(scheme, axis=(-1,))
+    return ungrouped(np.broadcast_to(found, weights.shape), part.weight.shape[1:], by_column, np)[None]
+
+
+def _in_blocks(scheme: QuantizationScheme, weight, scale, pinned) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns matrices (1, K, M) as blocks of their rows, (blocks, block size, M); a shorter last one is filled up."""
+    by_column = replace(scheme, axis=(-1,))
+    weights, scales, pins = (grouped(matrix[0], by_column, np)[0] for matrix in (weight, scale, pinned))
+    return weights, np.where(scales > 0, scales, 1.0), pins
 
 
 def _keeping_sums(scheme: QuantizationScheme, weight, scale, pinned) -> np.ndarray:
     """Returns the integers that keep the sum of each channel, or of each block of it, (G, K, M)."""
     if scheme.block_size is None:
         return rounded_to_sums(weight, scale, pinned, scheme.qmin, scheme.qmax)
-    by_column = replace(scheme, axis=(-1,))
-    weights, scales, pins = (grouped(matrix[0], by_column, np)[0] for matrix in (weight, scale, pinned))
-    scales = np.where(scales > 0, scales, 1.0)  # beyond the end of a shorter last block
-    integers = rounded_to_sums(weights, scales, pins, scheme.qmin, scheme.qmax)
-    return ungrouped(integers, weight.shape[1:], by_column, np)[None]
+    integers = rounded_to_sums(*_in_blocks(scheme, weight, scale, pinned), scheme.qmin, scheme.qmax)
+    return ungrouped(integers, weight.shape[1:], replace(scheme, axis=(-1,)), np)[None]
 
 
 def rounded_to_sums(weight, scale, pinned, qmin: int, qmax: int) -> np.ndarray:
@@ -192,47 +226,3 @@ def rounded_to_sums(weight, scale, pinned, qmin: int, qmax: int) -> np.ndarray:
     rounded_off = np.where(free, (exact - integers) * direction, -np.inf)
     rank = np.argsort(np.argsort(-rounded_off, axis=1, kind="stable"), axis=1, kind="stable")
     return np.where(free & (rank < np.round(np.abs(lacking))), moved, integers)
-
-
-def rounded_to_moment(weight, scale, pinned, moment, scheme: QuantizationScheme) -> np.ndarray:
-    """Returns the integers, or FP8 numbers, of a weight for which dᵀ moment d is low.
-
-    Here, d is their difference from the weight. Coordinate descent from the nearest integers: an input after the other
-    gets the integer that is best for the integers of all others, so that dᵀ moment d never rises.
-
-    Args:
-        weight: float, (G, K, M).
-        scale: float, in the same shape; positive.
-        pinned: bool, in the same shape; these keep the nearest integer.
-        moment: float, (G, K, K); its diagonal is positive.
-        scheme: the integers; symmetric and signed.
-
-    Returns:
-        Whole numbers, or FP8 numbers, float, (G, K, M).
-    """
-    integers = numerics.quantize(weight, scale, 0.0, scheme, np)
-    error = integers * scale - weight
-    gradient = moment @ error
-    curvature = np.maximum(np.diagonal(moment, axis1=1, axis2=2), np.finfo(np.float32).tiny)
-    for _ in range(_PASSES):
-        changed = False
-        for start in range(0, weight.shape[1], _BLOCK):
-            block = slice(start, start + _BLOCK)
-            before = error[:, block].copy()
-            local = gradient[:, block].copy()
-            within = moment[:, block, block]
-            for i, k in enumerate(range(*block.indices(weight.shape[1]))):
-                best = error[:, k] - local[:, i] / curvature[:, k, None]
-                chosen = numerics.quantize(weight[:, k] + best, scale[:, k], 0.0, scheme, np)
-                chosen = np.where(pinned[:, k], integers[:, k], chosen)
-                change = (chosen - integers[:, k]) * scale[:, k]
-                local += within[:, :, i, None] * change[:, None]
-                integers[:, k] = chosen
-                error[:, k] += change
-            change = error[:, block] - before
-            if change.any():
-                gradient += moment[:, :, block] @ change
-                changed = True
-        if not changed:
-            break
-    return integers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import keras
 import numpy as np
 
-from tensorflow_quantization.accuracy.kernels import check_quantized, kernels_of
+from tensorflow_quantization.accuracy.kernels import Kernel, check_quantized, kernels_of
 from tensorflow_quantization.quantizers import numerics
 from tensorflow_quantization.quantizers.scale_groups import spread
 
@@ -32,12 +32,16 @@ def clip_weights(quantized: keras.Model) -> keras.Model:
     """
     check_quantized(quantized, calibrated=False)
     for kernel in kernels_of(quantized):
-        weight = kernel.value
-        if not kernel.quantizer.follows_weight:  # a learned step has this start
-            continue
-        scheme = kernel.quantizer.scheme
-        limit = spread(numerics.least_squares_limit(weight, scheme), weight.shape, scheme, np)
-        clipped = np.clip(weight, -limit, limit)
-        if (clipped != weight).any():
-            kernel.assign(kernel.form.matrix(clipped))
+        clip(kernel)
     return quantized
+
+
+def clip(kernel: Kernel) -> None:
+    """Clips a kernel, see `clip_weights`."""
+    if not kernel.quantizer.follows_weight:  # a learned step has this start
+        return
+    weight, scheme = kernel.value, kernel.quantizer.scheme
+    limit = spread(numerics.least_squares_limit(weight, scheme), weight.shape, scheme, np)
+    clipped = np.clip(weight, -limit, limit)
+    if (clipped != weight).any():
+        kernel.assign(kernel.form.matrix(clipped))

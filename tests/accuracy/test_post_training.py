@@ -79,9 +79,8 @@ def test_it_tells_what_each_stage_gained(capsys):
     stages = [line.partition("dB  ")[2].partition(":")[0] for line in lines]
     assert stages == [
         "quantized, calibrated",
-        "channels equalized",
         "weights rounded, biases corrected",
-        "the same with clipped weights",
+        "the same with equalized channels",
     ]
     best = float(lines[0].split()[0])
     for line in lines[1:]:

@@ -4,84 +4,14 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from accuracy_networks import decibels, depthwise, images, outputs, quantized
+from accuracy_networks import decibels, depthwise, images, outputs, quantized, rounding_problem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tensorflow_quantization import QuantizationSpec, calibrate, export_onnx, quantize_model
 from tensorflow_quantization.accuracy import correct_biases, round_weights
 from tensorflow_quantization.accuracy.kernels import kernels_of
-from tensorflow_quantization.accuracy.rounding import rounded_to_moment, rounded_to_sums
-from tensorflow_quantization.quantizers import QuantizationScheme
-
-INT4 = QuantizationScheme(bits=4)
-
-
-def problem(seed, groups=2, size=6, channels=3, heavy=False):
-    rng = np.random.default_rng(seed)
-    weight = rng.standard_t(2, (groups, size, channels)) if heavy else rng.standard_normal((groups, size, channels))
-    scale = np.broadcast_to(np.abs(weight).max(axis=1, keepdims=True) / 7, weight.shape)
-    x = rng.standard_normal((groups, 20, size)) + rng.uniform(0, 2, (groups, 1, size))
-    moment = np.swapaxes(x, 1, 2) @ x / 20
-    return weight, scale, np.zeros(weight.shape, bool), moment
-
-
-def cost(integers, weight, scale, moment):
-    """The mean square of the output's error, for each output channel, one sum after the other."""
-    error = integers * scale - weight
-    return np.array(
-        [
-            [sum(e[i] * m[i, j] * e[j] for i in range(len(e)) for j in range(len(e))) for e in group.T]
-            for group, m in zip(error, moment, strict=True)
-        ]
-    )
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**16), heavy=st.booleans(), blocks=st.booleans())
-def test_no_other_integer_of_one_weight_is_better(seed, heavy, blocks):
-    weight, scale, pinned, moment = problem(seed, size=70 if blocks else 5, heavy=heavy)
-    chosen = rounded_to_moment(weight, scale, pinned, moment, INT4)
-    nearest = np.clip(np.round(weight / scale), -7, 7)
-    least = np.einsum("gkm,gkl,glm->gm", chosen * scale - weight, moment, chosen * scale - weight)
-    assert (
-        least <= np.einsum("gkm,gkl,glm->gm", nearest * scale - weight, moment, nearest * scale - weight) + 1e-9
-    ).all()
-    assert np.abs(chosen).max() <= 7
-    if blocks:
-        return
-    for k, step in itertools.product(range(weight.shape[1]), (-1, 1)):
-        other = chosen.copy()
-        other[:, k] = np.clip(other[:, k] + step, -7, 7)
-        assert (cost(other, weight, scale, moment) >= cost(chosen, weight, scale, moment) - 1e-9).all()
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**16), heavy=st.booleans())
-def test_no_other_fp8_number_of_one_weight_is_better(seed, heavy):
-    weight, scale, pinned, moment = problem(seed, size=5, heavy=heavy)
-    fp8 = QuantizationScheme(floating=True)
-    scale = scale * 7 / fp8.qmax
-    chosen = rounded_to_moment(weight, scale, pinned, moment, fp8)
-    index = np.searchsorted(fp8.levels, chosen)
-    assert np.array_equal(fp8.levels[index], chosen)
-    for k, step in itertools.product(range(weight.shape[1]), (-1, 1)):
-        other = chosen.copy()
-        other[:, k] = fp8.levels[np.clip(index[:, k] + step, 0, len(fp8.levels) - 1)]
-        assert (cost(other, weight, scale, moment) >= cost(chosen, weight, scale, moment) - 1e-9).all()
-
-
-def test_pinned_weights_keep_the_nearest_integer():
-    weight, scale, _, moment = problem(0)
-    pinned = np.random.default_rng(1).random(weight.shape) < 0.5
-    chosen = rounded_to_moment(weight, scale, pinned, moment, INT4)
-    assert np.array_equal(chosen[pinned], np.round(weight / scale)[pinned])
-
-
-def test_without_correlations_the_nearest_integers_are_best():
-    weight, scale, pinned, _ = problem(0)
-    moment = np.broadcast_to(np.eye(6), (2, 6, 6))
-    assert np.array_equal(rounded_to_moment(weight, scale, pinned, moment, INT4), np.round(weight / scale))
+from tensorflow_quantization.accuracy.rounding import rounded_to_sums
 
 
 def test_without_data_each_channel_keeps_its_sum():
@@ -98,7 +28,7 @@ def test_without_data_each_channel_keeps_its_sum():
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**16), heavy=st.booleans())
 def test_sums_are_kept_at_the_least_squared_error(seed, heavy):
-    weight, scale, pinned, _ = problem(seed, groups=1, size=6, channels=2, heavy=heavy)
+    weight, scale, pinned, _ = rounding_problem(seed, groups=1, size=6, channels=2, heavy=heavy)
     chosen = rounded_to_sums(weight, scale, pinned, -7, 7)
     nearest = np.round(weight / scale)
     for channel in range(2):
