@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from tensorflow_quantization.model.graph import LayerGraph, Tensor
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.op_traits import Trait, attends, is_one_of, multiplies_activations, traits
 from tensorflow_quantization.targets.float_sums import STAYS_IN_FLOATS, find_float_sums
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
@@ -14,6 +14,11 @@ from tensorflow_quantization.targets.table import LayerRule, by_table
 from tensorflow_quantization.targets.target import Placement, PlacementRule, SwitchedOff
 
 _RUNS_IN_INTEGERS = Reason(ReasonCode.DEFAULT, "runs in INT8")
+#: Measured by the engine of TensorRT for RTX 1.7, floats read and written, and the signal-to-noise ratio: of four layers
+#: of BERT, whose sums read a normalization as the matrix products do, from 27.8 to 23.6 MB, and 31 to 27 dB; of a U-Net,
+#: whose concatenations read what is pooled, from 148 to 124 MB, and 16.9 to 16.7 dB.
+_READS_INTEGERS = Reason(ReasonCode.DEFAULT, "stays in float; reads the integers that another layer reads")
+_FLOAT_SUM = Placement(reason=STAYS_IN_FLOATS)
 
 
 def at_inputs(
@@ -25,7 +30,8 @@ def at_inputs(
     """A placement rule from a table of layers and rules on the network's structure.
 
     The rule also quantizes the operands of matrix products of activations. It leaves a sum in float where integers save
-    nothing, see `targets.float_sums`.
+    nothing, see `targets.float_sums`. Such a sum, and a concatenation, read the integers of a tensor that has them for
+    another layer.
 
     Args:
         table: what to quantize of a layer, by class name.
@@ -46,12 +52,39 @@ def at_inputs(
             if inputs and not switched_off(call):
                 placements[call.path] = Placement() if id(call) in float_sums else Placement(tuple(inputs))
         for call in graph.calls:
+            if id(call) in float_sums and call.path in placements:
+                placements[call.path] = _integers_of_others(graph, call, placements) or _FLOAT_SUM
+            elif call.path not in placements and _joins_once(call) and not switched_off(call):
+                placements[call.path] = _integers_of_others(graph, call, placements)
+        for call in graph.calls:
             placement = placements.get(call.path)
             if placement and is_one_of(call, outputs) and not _all_quantize(graph, call.outputs[0], placements):
                 placements[call.path] = replace(placement, output=True)
-        return {path: replace(p, reason=reason if p else STAYS_IN_FLOATS) for path, p in placements.items()}
+        return {path: replace(p, reason=p.reason or reason) for path, p in placements.items() if p or p.reason}
 
     return place
+
+
+def _integers_of_others(graph: LayerGraph, call: Call, placements: Mapping[str, Placement]) -> Placement:
+    """The placement of a layer that computes in float, but reads the integers that are there for another layer."""
+    inputs = tuple(
+        index
+        for index, tensor in enumerate(call.operands)
+        if any(_quantizes(reader, tensor, placements) for reader in graph.consumers(tensor) if reader is not call)
+    )
+    return Placement(inputs, reason=_READS_INTEGERS if inputs else None)
+
+
+def _joins_once(call: Call) -> bool:
+    """Whether a call concatenates no concatenation: a chain of them would round the first tensor again and again."""
+    producers = [tensor.producer for tensor in call.operands if tensor.producer is not None]
+    return Trait.JOINS in traits(call) and not any(Trait.JOINS in traits(producer) for producer in producers)
+
+
+def _quantizes(reader: Call, tensor: Tensor, placements: Mapping[str, Placement]) -> bool:
+    """Whether a layer has a quantizer on a tensor that it reads."""
+    quantized = placements.get(reader.path, Placement()).inputs
+    return any(source is tensor and index in quantized for index, source in enumerate(reader.operands))
 
 
 def _all_quantize(graph: LayerGraph, tensor: Tensor, placements: Mapping[str, Placement]) -> bool:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tensorflow_quantization.model.fusion import folded_into, fused_sum_operand
+from tensorflow_quantization.model.fusion import folded_into, fused_convolution, fused_sum_operand
 from tensorflow_quantization.model.graph import Call, LayerGraph
-from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
+from tensorflow_quantization.model.op_traits import Trait, is_one_of, origin, traits
 
 StructureRule = Callable[[LayerGraph, Call], list[int]]
 
@@ -35,14 +35,21 @@ def unfolded_normalization_input(graph: LayerGraph, call: Call) -> list[int]:
     return [0] if Trait.NORMALIZES in traits(call) and folded_into(graph, call) is None else []
 
 
+def convolved_normalization_input(graph: LayerGraph, call: Call) -> list[int]:
+    """The input of a LayerNormalization that a convolution writes, also after layers that only move data."""
+    if not is_one_of(call, ("LayerNormalization",)):
+        return []
+    return [0] if fused_convolution(graph, origin(call.inputs[0])) is not None else []
+
+
 def max_pooling_input(graph: LayerGraph, call: Call) -> list[int]:
     """The input of a MaxPooling2D."""
     return [0] if is_one_of(call, ("MaxPooling2D",)) else []
 
 
 def multiply_inputs(graph: LayerGraph, call: Call) -> list[int]:
-    """All inputs of a Multiply: in squeeze-and-excitation, the feature map and its gate."""
-    return list(range(len(call.operands))) if is_one_of(call, ("Multiply",)) else []
+    """All inputs of a Multiply of tensors: in squeeze-and-excitation, the feature map and its gate."""
+    return list(range(len(call.operands))) if is_one_of(call, ("Multiply",)) and len(call.operands) > 1 else []
 
 
 def first_of(*rules: StructureRule) -> StructureRule:

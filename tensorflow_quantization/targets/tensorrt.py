@@ -8,6 +8,7 @@ from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.at_inputs import at_inputs
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.targets.structure import (
+    convolved_normalization_input,
     max_pooling_input,
     multiply_inputs,
     sum_inputs,
@@ -67,7 +68,13 @@ TENSORRT = Target(
         },
         # "Quantize the residual input in skip connections"; squeeze-and-excite products; a normalization that is not
         # folded; and max pooling, which commutes with Q/DQ.
-        structure=(sum_inputs, multiply_inputs, unfolded_normalization_input, max_pooling_input),
+        structure=(
+            sum_inputs,
+            multiply_inputs,
+            unfolded_normalization_input,
+            convolved_normalization_input,
+            max_pooling_input,
+        ),
         outputs=_LOCAL_POOLING,
     ),
     # Activations may use -128, where the runtime saturates; weights stay within -127 to 127.
