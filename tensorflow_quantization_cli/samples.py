@@ -14,6 +14,7 @@ from keras import tree
 
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import model_inputs
+from tensorflow_quantization.text.messages import shortened
 from tensorflow_quantization_cli import results
 from tensorflow_quantization_cli.arguments import images_in
 from tensorflow_quantization_cli.arrays import read_arrays
@@ -22,8 +23,6 @@ from tensorflow_quantization_cli.arrays import read_arrays
 _COLORS = {1: "grayscale", 3: "rgb", 4: "rgba"}
 #: The largest part of the samples, and the most of them, on which the result is measured and not calibrated.
 _HELD_OUT_SHARE, _HELD_OUT = 0.2, 64
-#: The most damaged images that an error names.
-_SHOWN = 5
 
 Indices = Sequence[int] | np.ndarray
 
@@ -208,10 +207,9 @@ def _damaged(paths: list[Path], read_one: Callable[[Path], np.ndarray]) -> str:
             read_one(path)
         except Exception:
             damaged.append(str(path))
-    more = f" and {len(damaged) - _SHOWN} more" if len(damaged) > _SHOWN else ""
     return (
         f"{len(damaged)} of {len(paths)} images cannot be read, because they are damaged or no images: "
-        f"{', '.join(damaged[:_SHOWN])}{more}. Repair or remove them."
+        f"{shortened(damaged)}. Repair or remove them."
     )
 
 
