@@ -190,10 +190,11 @@ def check_output(path: str, suffix: str, force: bool, why: str = "") -> None:
     given = Path(path)
     if given.suffix != suffix:
         raise argparse.ArgumentTypeError(f"{path} does not end in {suffix}{why}. Pass {given.with_suffix(suffix)}.")
-    if not given.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"The directory {given.parent} does not exist; create it first.")
-    if not os.access(given.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"The directory {given.parent} cannot be written to: no permission.")
+    folder = Path(os.path.realpath(given)).parent if given.is_symlink() else given.parent
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"The directory {folder} does not exist; create it first.")
+    if not os.access(folder, os.W_OK):
+        raise argparse.ArgumentTypeError(f"The directory {folder} cannot be written to: no permission.")
     if given.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a directory. Pass the name of a file.")
     if given.exists() and not force:
