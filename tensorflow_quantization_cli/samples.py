@@ -13,7 +13,7 @@ import numpy as np
 from keras import tree
 
 from tensorflow_quantization.model.graph import LayerGraph
-from tensorflow_quantization.model.inputs import model_inputs
+from tensorflow_quantization.model.inputs import fitting_arrays, model_inputs
 from tensorflow_quantization.text.messages import shortened
 from tensorflow_quantization_cli import results
 from tensorflow_quantization_cli.arguments import images_in
@@ -107,7 +107,7 @@ def open_samples(model: keras.Model, options: argparse.Namespace) -> Samples:
     embeddings = _embeddings(graph)
 
     def checked(indices: Indices) -> Any:
-        arrays = model_inputs(graph, read(indices), str(path))
+        arrays = model_inputs(graph, read(indices), str(path), indices)
         for array, tensor in zip(arrays, graph.inputs, strict=True):
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 first = indices[int(np.argwhere(~np.isfinite(array))[0][0])]
@@ -230,11 +230,15 @@ def _size(fixed: tuple[int | None, ...], name: str, given: tuple[int, int] | Non
 def _arrays(path: Path, graph: LayerGraph, options: argparse.Namespace) -> tuple[int, Callable[[Indices], Any]]:
     arrays = read_arrays(path)
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
-    if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise ValueError(f"{path} must hold samples along the first axis, as many in each array, got {lengths}.")
+    shapes = ", ".join(f"{name} {array.shape}".strip() for name, array in arrays.items())
+    if 0 in lengths.values():
+        raise ValueError(f"{path} holds no samples, which are along the first axis: shape {shapes}.")
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"{path} must hold as many samples in each array, along the first axis, got shapes {shapes}.")
     wanted = options.preprocess or (options.scale, options.mean, options.std) != (None, None, None)
     if len(graph.inputs) == 1 and len(arrays) == 1:
         (array,) = arrays.values()
+        fitting_arrays(graph, array, str(path))
         channels = array.shape[-1] if wanted and array.ndim > 1 else 1
         preprocess = _preprocessing(options, channels, "channels_last")
 
@@ -250,6 +254,7 @@ def _arrays(path: Path, graph: LayerGraph, options: argparse.Namespace) -> tuple
     if len(graph.inputs) > 1 and "" in arrays:
         names = ", ".join(tensor.name for tensor in graph.inputs)
         raise ValueError(f"{path} holds one array, and the model has the inputs {names}. Pass an .npz file with each.")
+    fitting_arrays(graph, arrays, str(path))
     return next(iter(lengths.values())), lambda indices: {k: v[np.asarray(indices)] for k, v in arrays.items()}
 
 

@@ -265,10 +265,14 @@ def test_all_damaged_images_are_named_at_once(folder, capsys):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((9, 8, 8), "float32"), "must hold one array for each input (image (None, 8, 8, 3)), got shapes"),
+        (
+            np.zeros((9, 8, 8), "float32"),
+            "must hold one array for each input (image (None, 8, 8, 3)), got shapes [(9, 8, 8)].",
+        ),
         (np.zeros((9, 4, 8, 3), "float32"), "must hold one array for each input"),
         (np.full((9, 8, 8, 3), np.nan, "float32"), "holds NaN or infinite values for input 'image', first in sample"),
-        (np.zeros((0, 8, 8, 3)), "must hold samples along the first axis"),
+        (np.zeros((0, 8, 8, 3)), "data.npy holds no samples, which are along the first axis: shape (0, 8, 8, 3)."),
+        (np.zeros(()), "data.npy holds no samples, which are along the first axis: shape ()."),
         (np.zeros((9, 8, 8, 3), complex), "data.npy holds complex numbers, and inputs are real."),
         (np.array([{}]), "holds Python objects, not numbers, as NumPy stores samples of different shapes"),
     ],
@@ -292,6 +296,9 @@ def test_a_file_of_arrays_that_is_empty_or_cut_off_is_named(folder, capsys, name
     np.savez("data.npz")
     assert quantized(data="data.npz") == 2
     assert "data.npz holds no array" in capsys.readouterr().err
+    (folder / name).write_text("1.0, 2.0\n3.0, 4.0\n")
+    assert quantized(data=name) == 2
+    assert f"{name} is not an {name[4:]} file of NumPy" in capsys.readouterr().err
 
 
 def test_a_quantized_model_and_a_file_of_another_kind_are_named(folder, capsys):
