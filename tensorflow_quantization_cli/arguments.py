@@ -267,6 +267,14 @@ def positive(given: str) -> int:
     return int(given)
 
 
+def block_size(given: str) -> int:
+    """As many inputs of a layer as share a scale."""
+    size = int(given) if given.isdigit() else 0
+    if size < 16 or size & (size - 1):
+        raise argparse.ArgumentTypeError(f"A block size is a power of two of at least 16, such as 32, got {given}.")
+    return size
+
+
 def bits(given: str) -> int:
     """The bits of an integer."""
     if not given.isdigit() or not 2 <= int(given) <= 8:

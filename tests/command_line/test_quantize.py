@@ -84,6 +84,38 @@ def test_a_file_that_is_near_on_samples_of_the_calibration_only_is_named(folder,
     assert json.loads(capsys.readouterr().out)["calibration_snr"] is None
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda x: keras.ops.relu(-1 - keras.ops.abs(x)), "the float model returns the same for all 4 samples"),
+        (lambda x: keras.ops.sign(keras.ops.abs(x) + 1), "the float model returns the same for all 4 samples"),
+        (lambda x: keras.ops.sign(x + 1.3), "the outputs are those of the float model, so nothing"),
+    ],
+)
+def test_an_output_that_tells_nothing_is_no_figure(folder, capsys, change, text):
+    """An output that is always zero, always one, or the same numbers before and after."""
+    model = small_model()
+    keras.Model(model.inputs, change(model.outputs[0])).save("model.keras")
+    assert quantized() == 0
+    said = capsys.readouterr()
+    assert f"signal-to-noise  no figure: {text}" in said.out and " dB" not in said.out and "same class" not in said.out
+    assert f"warning: The accuracy is not measured: {text}" in said.err
+
+
+def test_a_link_as_output_stays_and_its_file_is_replaced(folder, capsys):
+    (folder / "store").mkdir()
+    (folder / "model.onnx").symlink_to("store/v1.onnx")
+    assert quantized() == 0
+    assert (folder / "model.onnx").is_symlink() and (folder / "store" / "v1.onnx").is_file()
+    with pytest.raises(SystemExit, match="2"):
+        quantized()
+    assert "model.onnx exists already. Pass --force" in capsys.readouterr().err
+    (folder / "lost.onnx").symlink_to("nowhere/v1.onnx")
+    with pytest.raises(SystemExit, match="2"):
+        quantized(output="lost.onnx")
+    assert "nowhere does not exist; create it first." in capsys.readouterr().err
+
+
 def test_help_for_a_low_figure_names_what_was_not_passed(folder, capsys):
     assert quantized("--min-snr", "1000", "--effort", "best", "--keep", "kept") == 1
     said = capsys.readouterr().err
@@ -202,12 +234,20 @@ def test_weights_in_blocks(folder, capsys):
     (scale,) = (i for i in file.graph.initializer if i.name.endswith("scores/kernel_scale"))
     assert 9 in scale.dims  # of 144 inputs
     assert any(i.data_type == onnx.TensorProto.INT4 for i in file.graph.initializer)
-    capsys.readouterr()
-    assert quantized("--block-size", "24", "--force") == 2
-    assert "block_size" in capsys.readouterr().err
+    assert "`report model.onnx` lists which, and why; --block-size pays where" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         quantized("--block-size", "16", output="model.tflite")
     assert "leave --block-size out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("target", "warned"), [("onnxruntime", True), ("openvino", False)])
+def test_activations_that_run_in_floats_are_named_at_once(folder, capsys, target, warned):
+    pytest.importorskip(target)
+    assert quantized("--activation-bits", "4", "--target", target, "--json") == 0
+    said = capsys.readouterr()
+    assert (json.loads(said.out)["integer_share"] < 0.5) == warned
+    assert ("multiplies floats where activations have less than 8 bits" in said.err.split("Quantize for")[0]) == warned
+    assert "run in floats" not in said.err
 
 
 def test_numbers_of_fp8(folder, capsys):
