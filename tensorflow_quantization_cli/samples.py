@@ -86,7 +86,8 @@ class Samples:
                 return steps
 
             def __getitem__(self, index: int) -> tuple[Any]:
-                return (read(order[index * size : (index + 1) * size]),)
+                x = read(order[index * size : (index + 1) * size])
+                return (tuple(x) if isinstance(x, list) else x,)  # Keras takes no lists from a PyDataset
 
         return _Batches()
 

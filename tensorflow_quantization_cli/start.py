@@ -111,18 +111,20 @@ def _is_no_note_on_tracing(record: logging.LogRecord) -> bool:
 def plain_warnings() -> Iterator[None]:
     """A context in which a warning for the user is one line on stderr, without a place in the source code.
 
-    TensorFlow's note that functions are traced again is left out: the command has a model for each stage.
+    It is given once: Keras repeats what it says of a model for each copy. TensorFlow's note that functions are traced again is left out: the command has a model for each stage.
     """
     logger = logging.getLogger("tensorflow")
     logger.addFilter(_is_no_note_on_tracing)
     with contextlib.ExitStack() as stack:
         stack.callback(logger.removeFilter, _is_no_note_on_tracing)
         stack.enter_context(warnings.catch_warnings())
-        shown = warnings.showwarning
+        shown, given = warnings.showwarning, set()
 
         def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
             if issubclass(category, UserWarning):
-                results.warn(message)
+                if str(message) not in given:
+                    results.warn(message)
+                given.add(str(message))
             else:
                 shown(message, category, *place, **more)
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -248,6 +249,37 @@ def test_activations_that_run_in_floats_are_named_at_once(folder, capsys, target
     assert (json.loads(said.out)["integer_share"] < 0.5) == warned
     assert ("multiplies floats where activations have less than 8 bits" in said.err.split("Quantize for")[0]) == warned
     assert "run in floats" not in said.err
+
+
+def test_several_inputs_are_trained_and_what_keras_says_of_them_is_said_once(folder, capsys):
+    """Keras warns of keys that are not the names of the inputs, for the model and for each copy."""
+    left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
+    outputs = layers.Dense(3)(layers.Add()([layers.Dense(4)(left), layers.Dense(4)(right)]))
+    x = np.random.default_rng(0).normal(size=(2, 20, 4)).astype("float32")
+    np.savez("data.npz", left=x[0], right=x[1], one=x[0], two=x[1])
+    for structure in ([left, right], (left, right), {"one": left, "two": right}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            keras.Model(structure, outputs).save("model.keras")
+        capsys.readouterr()
+        assert quantized("--steps", "2", "--batch-size", "4", "--force", data="data.npz") == 0
+        said = capsys.readouterr().err
+        assert "2/2" in said
+        assert said.count("Received key 'one'") == said.count("Received key 'two'") == isinstance(structure, dict)
+
+
+@ON_TENSORFLOW
+def test_notes_of_tensorflow_on_its_own_functions_are_left_out(folder):
+    pytest.importorskip("tf2onnx")
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Lambda(lambda t: t / 255.0)(inputs)
+    keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x))).save("model.keras")
+    command = ["quantize", "model.keras", "--data", "images", "-o", "model.onnx", "--trust"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tensorflow_quantization_cli", *command], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "Quantize for" in done.stderr
+    assert "deprecated" not in done.stderr and "Instructions for updating" not in done.stderr
 
 
 def test_numbers_of_fp8(folder, capsys):
