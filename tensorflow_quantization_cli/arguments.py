@@ -15,6 +15,8 @@ TARGETS = ("onnxruntime", "openvino", "tensorrt", "litert")
 METHODS = ("minmax", "percentile", "mse", "entropy", "auto")
 #: How `keras.applications` preprocesses images for its networks.
 PREPROCESSING = ("tf", "torch", "caffe")
+#: As many samples as `post_training_quantize` and `sensitivity` use.
+MOST_SAMPLES = 256
 #: The arguments that are paths of files or folders, for the completion.
 PATHS = ("model", "path", "paths", "quantized", "data", "output", "file", "keep", "html")
 #: Endings of images that Pillow reads.
@@ -96,8 +98,14 @@ def add_bits(parser: argparse._ActionsContainer, of_what: str, several: bool = F
 
 def add_samples(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--samples", type=positive, default=256, metavar="N", help="the most samples; default: %(default)s"
+        "--samples", type=positive, default=MOST_SAMPLES, metavar="N", help="the most samples; default: %(default)s"
     )
+
+
+def check_samples(options: argparse.Namespace) -> None:
+    """Raises: argparse.ArgumentTypeError: more samples than are used for calibration."""
+    if options.samples > MOST_SAMPLES:
+        raise argparse.ArgumentTypeError(f"--samples is at most {MOST_SAMPLES}: more do not change the ranges")
 
 
 def add_min_share(parser: argparse._ActionsContainer) -> None:

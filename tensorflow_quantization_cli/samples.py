@@ -48,8 +48,14 @@ class Samples:
         Raises:
             ValueError: there are not enough samples for one batch.
         """
+        return self._split(wanted, seed, self.whole(min(_HELD_OUT, int(_HELD_OUT_SHARE * self.count))))
+
+    def choose(self, wanted: int, seed: int) -> np.ndarray:
+        """Returns the indices to calibrate with, where none are kept apart. It raises what `split` raises."""
+        return self._split(wanted, seed, 0)[0]
+
+    def _split(self, wanted: int, seed: int, held_out: int) -> tuple[np.ndarray, np.ndarray]:
         order = np.random.default_rng(seed).permutation(self.count)
-        held_out = self.whole(min(_HELD_OUT, int(_HELD_OUT_SHARE * self.count)))
         calibration = self.whole(min(wanted, self.count - held_out))
         if not calibration:
             raise ValueError(

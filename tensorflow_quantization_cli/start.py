@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import keras
 
 #: The backends of Keras that train, and those that do not.
-_BACKENDS, _INFERENCE = ("tensorflow", "jax", "torch"), ("numpy", "openvino")
+_BACKENDS, _INFERENCE = ["tensorflow", "jax", "torch"], ["numpy", "openvino"]
 _PACKAGE = Path(__file__).parents[1] / "tensorflow_quantization"
 
 
@@ -91,7 +91,8 @@ def quiet_backend() -> Iterator[None]:
 def _check_backend(name: str | None) -> None:
     """Raises: ValueError: Keras has no such backend."""
     if name and name not in (*_BACKENDS, *_INFERENCE):
-        raise ValueError(messages()["must_be_one_of"]("The environment variable KERAS_BACKEND", _BACKENDS, name))
+        hint = messages()["did_you_mean"](name, _BACKENDS)
+        raise ValueError(f"The environment variable KERAS_BACKEND is {name!r}, not tensorflow, jax or torch.{hint}")
 
 
 @contextlib.contextmanager

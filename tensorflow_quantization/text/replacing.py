@@ -14,6 +14,12 @@ from pathlib import Path
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+class FullDiskError(OSError):
+    """A file is not written, because the disk is full; `errno` is that of the system."""
+
+    errno = errno.ENOSPC
+
+
 def check_writable(path: Path, example: str) -> None:
     """Raises an error if no file can be written at `path`.
 
@@ -51,7 +57,7 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
     an error or an interrupt, also while files move, all existing files are unchanged, and nothing new is left.
 
     Raises:
-        OSError: the disk is full; the message names the file, and how much room there is.
+        FullDiskError: the disk is full; the message names the file, and how much room there is.
     """
     places = [_without_links(path) for path in paths]
     with contextlib.ExitStack() as stack:
@@ -95,12 +101,10 @@ def _full_disk_named(paths: Mapping[Path, Path]) -> Iterator[None]:
         folders = {f.parent for f in paths if f.parent.stat().st_dev == last.parent.stat().st_dev}
         used = sum(file.stat().st_size for folder in folders for file in folder.rglob("*"))
         room = (used + shutil.disk_usage(last.parent).free) / 1e6
-        full = OSError(
+        raise FullDiskError(
             f"{paths[last]} cannot be written: the disk is full, {last.parent.parent} has room for {room:.3g} MB. No "
             "file was written or changed."
-        )
-        full.errno = error.errno
-        raise full from error
+        ) from error
 
 
 @contextlib.contextmanager

@@ -31,8 +31,6 @@ FINDINGS = "the file is written and verified, but a figure is below --min-snr or
 EFFORTS = ("fast", "best")
 #: Besides integers; `quantizers.scheme.FLOAT8`, which takes a second to import.
 DTYPES = ("float8_e4m3fn",)
-#: As many samples as `post_training_quantize` uses.
-MOST_SAMPLES = 256
 #: The files of `--keep`.
 _KEPT = ("quantized.keras", "float.keras", "samples.npz")
 #: Samples that a file is verified on; each is compared layer by layer.
@@ -53,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--samples",
         type=arguments.positive,
-        default=MOST_SAMPLES,
+        default=arguments.MOST_SAMPLES,
         metavar="N",
         help="the most samples for calibration, up to %(default)s, which is the default",
     )
@@ -103,8 +101,7 @@ def check_arguments(options: argparse.Namespace) -> None:
     arguments.check_output(options.output, suffix, options.force, f", which {options.target} reads")
     arguments.check_html(options)
     arguments.check_preprocessing(options)
-    if options.samples > MOST_SAMPLES:
-        raise argparse.ArgumentTypeError(f"--samples is at most {MOST_SAMPLES}: more do not change the ranges")
+    arguments.check_samples(options)
     for name, able in (("weight_bits", (8,)), ("activation_bits", (8, 16))):
         if options.target == "litert" and getattr(options, name) not in (None, *able):
             bits = " or ".join(map(str, able))
@@ -174,9 +171,9 @@ def _overfit_text(summary: Any, options: argparse.Namespace) -> str:
         f"{summary.snr:.1f} dB on others: the calibration had too few samples for this model, {summary.calibrated}."
     )
     if summary.calibrated < options.samples:
-        return f"{text} Pass more as --data: up to {MOST_SAMPLES} are used."
-    if options.samples < MOST_SAMPLES:
-        return f"{text} Pass a larger --samples, up to {MOST_SAMPLES}."
+        return f"{text} Pass more as --data: up to {arguments.MOST_SAMPLES} are used."
+    if options.samples < arguments.MOST_SAMPLES:
+        return f"{text} Pass a larger --samples, up to {arguments.MOST_SAMPLES}."
     return f"{text} More are not used: try --method minmax, or --steps 500, which trains on all."
 
 
