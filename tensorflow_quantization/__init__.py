@@ -15,6 +15,7 @@ from tensorflow_quantization.legacy.utils import (
 )
 from tensorflow_quantization.quantize import LayerConfig, QuantizationSpec, quantize_model
 from tensorflow_quantization.quantize.case import CustomQDQInsertionCase
+from tensorflow_quantization.text.messages import did_you_mean
 from tensorflow_quantization.wrappers import (
     BaseQuantizeWrapper,
     NonWeightedBaseQuantizeWrapper,
@@ -87,7 +88,7 @@ _LAZY = {
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{did_you_mean(name, __all__)}")
     value = globals()[name] = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
     return value
 

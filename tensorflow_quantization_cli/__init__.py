@@ -18,6 +18,9 @@ from tensorflow_quantization_cli.start import plain_warnings, quiet_backend
 
 __all__ = ["main", "quiet_backend", "started_with_the_package"]
 
+#: What ends a command with its message; any other exception is a fault of the package.
+_FAILURES = (OSError, TypeError, ValueError, ImportError)
+_FAILED = 2
 #: As a shell reports a process that SIGINT or SIGTERM ended.
 _INTERRUPTED, _TERMINATED = 130, 143
 
@@ -43,11 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with _sigterm_interrupts(), plain_warnings():
             return options.run(options)
-    except (OSError, TypeError, ValueError, ImportError) as error:
-        print(f"tensorflow-quantization: {error}", file=sys.stderr)
-        return 2
+    except _FAILURES as error:
+        return _failed(error)
     except KeyboardInterrupt as interrupt:
         return _interrupted(interrupt)
+
+
+def _failed(error: Exception) -> int:
+    print(f"tensorflow-quantization: {error}", file=sys.stderr)
+    return _FAILED
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:
@@ -84,5 +91,7 @@ def started_with_the_package() -> None:
     try:
         with quiet_backend():
             import keras  # noqa: F401
+    except _FAILURES as error:
+        sys.exit(_failed(error))
     except KeyboardInterrupt as interrupt:
         sys.exit(_interrupted(interrupt))

@@ -15,6 +15,8 @@ TARGETS = ("onnxruntime", "openvino", "tensorrt", "litert")
 METHODS = ("minmax", "percentile", "mse", "entropy", "auto")
 #: How `keras.applications` preprocesses images for its networks.
 PREPROCESSING = ("tf", "torch", "caffe")
+#: As many samples as `post_training_quantize` and `sensitivity` use.
+MOST_SAMPLES = 256
 #: The arguments that are paths of files or folders, for the completion.
 PATHS = ("model", "path", "paths", "quantized", "data", "output", "file", "keep", "html")
 #: Endings of images that Pillow reads.
@@ -96,8 +98,14 @@ def add_bits(parser: argparse._ActionsContainer, of_what: str, several: bool = F
 
 def add_samples(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--samples", type=positive, default=256, metavar="N", help="the most samples; default: %(default)s"
+        "--samples", type=positive, default=MOST_SAMPLES, metavar="N", help="the most samples; default: %(default)s"
     )
+
+
+def check_samples(options: argparse.Namespace) -> None:
+    """Raises: argparse.ArgumentTypeError: more samples than are used for calibration."""
+    if options.samples > MOST_SAMPLES:
+        raise argparse.ArgumentTypeError(f"--samples is at most {MOST_SAMPLES}: more do not change the ranges")
 
 
 def add_min_share(parser: argparse._ActionsContainer) -> None:
@@ -190,10 +198,11 @@ def check_output(path: str, suffix: str, force: bool, why: str = "") -> None:
     given = Path(path)
     if given.suffix != suffix:
         raise argparse.ArgumentTypeError(f"{path} does not end in {suffix}{why}. Pass {given.with_suffix(suffix)}.")
-    if not given.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"The directory {given.parent} does not exist; create it first.")
-    if not os.access(given.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"The directory {given.parent} cannot be written to: no permission.")
+    folder = Path(os.path.realpath(given)).parent if given.is_symlink() else given.parent
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"The directory {folder} does not exist; create it first.")
+    if not os.access(folder, os.W_OK):
+        raise argparse.ArgumentTypeError(f"The directory {folder} cannot be written to: no permission.")
     if given.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a directory. Pass the name of a file.")
     if given.exists() and not force:
@@ -264,6 +273,14 @@ def positive(given: str) -> int:
     if not given.isdigit() or not int(given):
         raise argparse.ArgumentTypeError(f"Not a whole number above 0: {given}.")
     return int(given)
+
+
+def block_size(given: str) -> int:
+    """As many inputs of a layer as share a scale."""
+    size = int(given) if given.isdigit() else 0
+    if size < 16 or size & (size - 1):
+        raise argparse.ArgumentTypeError(f"A block size is a power of two of at least 16, such as 32, got {given}.")
+    return size
 
 
 def bits(given: str) -> int:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+#: How files begin, by their endings.
+_STARTS = {".npy": b"\x93NUMPY", ".npz": b"PK"}
 #: How NumPy says that a file is shorter than its header tells.
 _CUT_OFF = ("mmap length is greater", "EOF", "No data left", "cannot reshape array")
 
@@ -29,6 +31,13 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 def _read(path: Path) -> dict[str, np.ndarray]:
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty: it has no bytes. Write it again with np.save or np.savez.")
+    with path.open("rb") as file:
+        start = file.read(max(map(len, _STARTS.values())))
+    if not start.startswith(_STARTS[path.suffix][: len(start)]):
+        raise ValueError(
+            f"{path} is not an {path.suffix} file of NumPy: it does not begin as one. Write it with "
+            f"{'np.save' if path.suffix == '.npy' else 'np.savez'} from arrays of numbers."
+        )
     try:
         # Large files stay on the disk, and only the samples in use are read.
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)

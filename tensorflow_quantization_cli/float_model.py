@@ -56,6 +56,15 @@ def warn_of_saturation(runtime: str, weight_bits: int | None) -> None:
         )
 
 
+def warn_of_floats(target: str, activation_bits: int | None) -> None:
+    """Warns if the target multiplies floats instead of integers of so few bits."""
+    if target == "onnxruntime" and (activation_bits or 8) < 8:
+        results.warn(
+            "onnxruntime multiplies floats where activations have less than 8 bits, so the file will not be faster. "
+            "Leave --activation-bits out, or pass --target openvino."
+        )
+
+
 def export_float(model: keras.Model, path: Path) -> Path:
     """Writes the float model, and returns the path of the file.
 

@@ -13,7 +13,8 @@ import numpy as np
 from keras import tree
 
 from tensorflow_quantization.model.graph import LayerGraph
-from tensorflow_quantization.model.inputs import model_inputs
+from tensorflow_quantization.model.inputs import fitting_arrays, model_inputs
+from tensorflow_quantization.text.messages import shortened
 from tensorflow_quantization_cli import results
 from tensorflow_quantization_cli.arguments import images_in
 from tensorflow_quantization_cli.arrays import read_arrays
@@ -22,8 +23,6 @@ from tensorflow_quantization_cli.arrays import read_arrays
 _COLORS = {1: "grayscale", 3: "rgb", 4: "rgba"}
 #: The largest part of the samples, and the most of them, on which the result is measured and not calibrated.
 _HELD_OUT_SHARE, _HELD_OUT = 0.2, 64
-#: The most damaged images that an error names.
-_SHOWN = 5
 
 Indices = Sequence[int] | np.ndarray
 
@@ -49,8 +48,14 @@ class Samples:
         Raises:
             ValueError: there are not enough samples for one batch.
         """
+        return self._split(wanted, seed, self.whole(min(_HELD_OUT, int(_HELD_OUT_SHARE * self.count))))
+
+    def choose(self, wanted: int, seed: int) -> np.ndarray:
+        """Returns the indices to calibrate with, where none are kept apart. It raises what `split` raises."""
+        return self._split(wanted, seed, 0)[0]
+
+    def _split(self, wanted: int, seed: int, held_out: int) -> tuple[np.ndarray, np.ndarray]:
         order = np.random.default_rng(seed).permutation(self.count)
-        held_out = self.whole(min(_HELD_OUT, int(_HELD_OUT_SHARE * self.count)))
         calibration = self.whole(min(wanted, self.count - held_out))
         if not calibration:
             raise ValueError(
@@ -87,7 +92,8 @@ class Samples:
                 return steps
 
             def __getitem__(self, index: int) -> tuple[Any]:
-                return (read(order[index * size : (index + 1) * size]),)
+                x = read(order[index * size : (index + 1) * size])
+                return (tuple(x) if isinstance(x, list) else x,)  # Keras takes no lists from a PyDataset
 
         return _Batches()
 
@@ -108,7 +114,7 @@ def open_samples(model: keras.Model, options: argparse.Namespace) -> Samples:
     embeddings = _embeddings(graph)
 
     def checked(indices: Indices) -> Any:
-        arrays = model_inputs(graph, read(indices), str(path))
+        arrays = model_inputs(graph, read(indices), str(path), indices)
         for array, tensor in zip(arrays, graph.inputs, strict=True):
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 first = indices[int(np.argwhere(~np.isfinite(array))[0][0])]
@@ -208,10 +214,9 @@ def _damaged(paths: list[Path], read_one: Callable[[Path], np.ndarray]) -> str:
             read_one(path)
         except Exception:
             damaged.append(str(path))
-    more = f" and {len(damaged) - _SHOWN} more" if len(damaged) > _SHOWN else ""
     return (
         f"{len(damaged)} of {len(paths)} images cannot be read, because they are damaged or no images: "
-        f"{', '.join(damaged[:_SHOWN])}{more}. Repair or remove them."
+        f"{shortened(damaged)}. Repair or remove them."
     )
 
 
@@ -232,11 +237,15 @@ def _size(fixed: tuple[int | None, ...], name: str, given: tuple[int, int] | Non
 def _arrays(path: Path, graph: LayerGraph, options: argparse.Namespace) -> tuple[int, Callable[[Indices], Any]]:
     arrays = read_arrays(path)
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
-    if len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise ValueError(f"{path} must hold samples along the first axis, as many in each array, got {lengths}.")
+    shapes = ", ".join(f"{name} {array.shape}".strip() for name, array in arrays.items())
+    if 0 in lengths.values():
+        raise ValueError(f"{path} holds no samples, which are along the first axis: shape {shapes}.")
+    if len(set(lengths.values())) != 1:
+        raise ValueError(f"{path} must hold as many samples in each array, along the first axis, got shapes {shapes}.")
     wanted = options.preprocess or (options.scale, options.mean, options.std) != (None, None, None)
     if len(graph.inputs) == 1 and len(arrays) == 1:
         (array,) = arrays.values()
+        fitting_arrays(graph, array, str(path))
         channels = array.shape[-1] if wanted and array.ndim > 1 else 1
         preprocess = _preprocessing(options, channels, "channels_last")
 
@@ -252,6 +261,7 @@ def _arrays(path: Path, graph: LayerGraph, options: argparse.Namespace) -> tuple
     if len(graph.inputs) > 1 and "" in arrays:
         names = ", ".join(tensor.name for tensor in graph.inputs)
         raise ValueError(f"{path} holds one array, and the model has the inputs {names}. Pass an .npz file with each.")
+    fitting_arrays(graph, arrays, str(path))
     return next(iter(lengths.values())), lambda indices: {k: v[np.asarray(indices)] for k, v in arrays.items()}
 
 

@@ -8,7 +8,9 @@ import importlib
 import logging
 import os
 import runpy
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,8 @@ from tensorflow_quantization_cli import results
 if TYPE_CHECKING:
     import keras
 
+#: The backends of Keras that train, and those that do not.
+_BACKENDS, _INFERENCE = ["tensorflow", "jax", "torch"], ["numpy", "openvino"]
 _PACKAGE = Path(__file__).parents[1] / "tensorflow_quantization"
 
 
@@ -71,14 +75,51 @@ def messages() -> dict[str, Any]:
 def quiet_backend() -> Iterator[None]:
     """A context in which TensorFlow's libraries write no notes to stderr when Keras is first imported.
 
-    Errors of the import are raised as usual. A TF_CPP_MIN_LOG_LEVEL that the user set is not changed.
+    Errors of the import are raised as usual, signals take effect after it. A TF_CPP_MIN_LOG_LEVEL that the user set is
+    not changed.
+
+    Raises:
+        ValueError: the environment variable KERAS_BACKEND is not the name of a backend.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if "keras" in sys.modules:
+    if "keras" not in sys.modules:
+        _check_backend(os.environ.get("KERAS_BACKEND"))
+    with signals_after(), contextlib.nullcontext() if "keras" in sys.modules else _without_stderr():
         yield
-        return
-    with _without_stderr():
+
+
+def _check_backend(name: str | None) -> None:
+    """Raises: ValueError: Keras has no such backend."""
+    if name and name not in (*_BACKENDS, *_INFERENCE):
+        hint = messages()["did_you_mean"](name, _BACKENDS)
+        raise ValueError(f"The environment variable KERAS_BACKEND is {name!r}, not tensorflow, jax or torch.{hint}")
+
+
+@contextlib.contextmanager
+def signals_after() -> Iterator[None]:
+    """A context at whose end SIGINT and SIGTERM take effect; a second signal does at once.
+
+    An exception that a signal raises while C++ libraries are imported, or in their garbage collection, may be lost.
+    """
+    received: list[int] = []
+    handled = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Python handles signals in its main thread only; what is ignored, or ends the process, stays so.
+    ours = threading.current_thread() is threading.main_thread()
+    before = {number: handler for number, handler in handled.items() if ours and callable(handler)}
+
+    def receive(number: int, frame: Any) -> None:
+        received.append(number)
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, receive)
+    try:
         yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if received:
+            signal.raise_signal(received[0])
 
 
 @contextlib.contextmanager
@@ -111,18 +152,21 @@ def _is_no_note_on_tracing(record: logging.LogRecord) -> bool:
 def plain_warnings() -> Iterator[None]:
     """A context in which a warning for the user is one line on stderr, without a place in the source code.
 
-    TensorFlow's note that functions are traced again is left out: the command has a model for each stage.
+    It is given once: Keras repeats what it says of a model for each copy. TensorFlow's note that functions are traced
+    again is left out: the command has a model for each stage.
     """
     logger = logging.getLogger("tensorflow")
     logger.addFilter(_is_no_note_on_tracing)
     with contextlib.ExitStack() as stack:
         stack.callback(logger.removeFilter, _is_no_note_on_tracing)
         stack.enter_context(warnings.catch_warnings())
-        shown = warnings.showwarning
+        shown, given = warnings.showwarning, set()
 
         def show(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
             if issubclass(category, UserWarning):
-                results.warn(message)
+                if str(message) not in given:
+                    results.warn(message)
+                given.add(str(message))
             else:
                 shown(message, category, *place, **more)
 

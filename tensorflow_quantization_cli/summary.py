@@ -32,6 +32,10 @@ _NO_LATENCY = {"milliseconds": None, "latency_ratio": None, "latency_ratio_inter
 #: Of a residual network on Fashion-MNIST it exceeds it by 0 to 3 dB with 256 samples for calibration, up to 6 with 64,
 #: 4 to 10 with 16, and 14 to 24 with 4. From 40 dB on, an error of 1 %, it does not matter.
 _GAP, _GOOD = 6.0, 40.0
+#: Above this ratio outputs differ by float rounding only, one part in a million: no tensor in 16 bits is as near.
+_UNCHANGED = 120.0
+#: Outputs that differ by a smaller part of the largest are the same: float rounding depends on the place in the batch.
+_SAME = 1e-5
 
 _Run = Callable[[list[np.ndarray]], list[np.ndarray]]
 
@@ -55,6 +59,7 @@ class Summary:
         snr: the signal-to-noise ratio of the outputs against the float model, in decibels.
         calibration_snr: the same on samples of the calibration; `None` if `snr` is of these.
         same_class: the share of samples with the same greatest output; `None` if no output has the shape of classes.
+        constant_output: whether the float model returns the same for all samples, so that nothing was measured.
         samples: the number of samples that `snr` and `same_class` are measured on.
     """
 
@@ -72,12 +77,28 @@ class Summary:
     snr: float
     calibration_snr: float | None
     same_class: float | None
+    constant_output: bool
     samples: int
 
     @property
     def overfits(self) -> bool:
         """Whether the file is much nearer to the float model on samples of the calibration than on others."""
         return self.calibration_snr is not None and self.calibration_snr - self.snr > _GAP and self.snr < _GOOD
+
+    @property
+    def mostly_floats(self) -> bool:
+        """Whether most multiply-accumulates run in floats. `export_litert` names the operators of a `.tflite` file."""
+        share = self.integer_share
+        return self.target != "litert" and self.dtype is None and share is not None and share < 0.5
+
+    @property
+    def nothing_measured(self) -> str | None:
+        """Why `snr` says nothing of the quantization; `None` if it does."""
+        if self.constant_output:
+            return f"the float model returns the same for all {self.samples} samples"
+        if self.snr > _UNCHANGED:
+            return "the outputs are those of the float model, so nothing that they depend on is quantized"
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures as a dict for JSON; what there are two of is a dict with "float" and "quantized"."""
@@ -105,8 +126,11 @@ class Summary:
         seen = (
             "that calibration did not see" if self.held_out else "of the calibration: there were too few to spare some"
         )
-        lines.append(f"signal-to-noise  {decibels_text(self.snr)} against float, on {self.samples} samples {seen}")
-        if self.same_class is not None:
+        if self.nothing_measured is not None:
+            lines.append(f"signal-to-noise  no figure: {self.nothing_measured}")
+        else:
+            lines.append(f"signal-to-noise  {decibels_text(self.snr)} against float, on {self.samples} samples {seen}")
+        if self.same_class is not None and self.nothing_measured is None:
             lines.append(f"same class       {100 * self.same_class:.1f} % of these samples")
         return "\n".join(lines)
 
@@ -145,17 +169,31 @@ def measure(
 
 def _agreement(model: keras.Model, graph: LayerGraph, run: _Run, batches: Sequence[Any]) -> dict[str, Any]:
     """How near the outputs of a file are to those of the float model."""
-    ratio, equal, seen, classes = SignalToNoise(), 0, 0, False
+    ratio, equal, seen, classes, constant = SignalToNoise(), 0, 0, False, True
+    first: list[np.ndarray] = []
     for arrays in (arrays for batch in batches for arrays in input_batches(graph, batch, BATCH_SIZE)):
         outputs = model.predict_on_batch(tree.pack_sequence_as(graph.input_structure, arrays))
         expected = [np.asarray(y) for y in tree.flatten(outputs)]
         seen += len(arrays[0])
+        first = first or [y[:1] for y in expected]
+        constant &= all(_same(y, one) for y, one in zip(expected, first, strict=True))
         for exact, found in zip(expected, run(arrays), strict=True):
             ratio.update(exact, found)
             if len(expected) == 1 and exact.ndim == 2 and exact.shape[1] > 1:
                 classes = True
                 equal += int((exact.argmax(axis=1) == found.argmax(axis=1)).sum())
-    return {"snr": ratio.decibels, "same_class": equal / seen if classes else None, "samples": seen}
+    return {
+        "snr": ratio.decibels,
+        "same_class": equal / seen if classes else None,
+        "constant_output": constant and seen > 1,
+        "samples": seen,
+    }
+
+
+def _same(outputs: np.ndarray, first: np.ndarray) -> bool:
+    """Whether the outputs for all samples are those for the first, but for float rounding."""
+    outputs, first = outputs.astype(np.float64), first.astype(np.float64)
+    return bool(np.abs(outputs - first).max(initial=0.0) <= _SAME * np.abs(first).max(initial=0.0))
 
 
 def _latency(files: tuple[Path, Path], graph: LayerGraph, runtime: str, single: list[np.ndarray]) -> dict[str, Any]:

@@ -96,7 +96,8 @@ def compare(
     Raises:
         TypeError: a model is no `keras.Model`.
         ValueError: `quantized` was not made from `float_model`, has no quantizers, `data` does not fit its inputs or is
-            empty, values are NaN or infinite (the message names the layer), or the file is of another model.
+            empty, values are NaN or infinite (the message names the layer), or the file was not written from
+            `quantized` as it is now.
         ImportError: the runtime of `file` is not installed.
     """
     for name, model in (("float_model", float_model), ("quantized", quantized)):

@@ -14,6 +14,7 @@ import numpy as np
 from keras import tree
 
 from tensorflow_quantization.comparison.findings import Finding, Kind
+from tensorflow_quantization.comparison.origin import check_origin, stored_in_litert, stored_in_onnx
 from tensorflow_quantization.comparison.parts import FloatTwin
 from tensorflow_quantization.comparison.statistics import Difference, decibels
 from tensorflow_quantization.export.litert.convert import convert
@@ -36,8 +37,9 @@ from tensorflow_quantization.model.precision import in_float32
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.onnx_graph.files import check_is_path, read_onnx, to_ir
 from tensorflow_quantization.onnx_graph.metadata import target_of
+from tensorflow_quantization.onnx_graph.queries import layer_in
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
-from tensorflow_quantization.text.messages import must_be_one_of
+from tensorflow_quantization.text.messages import must_be_one_of, shortened
 from tensorflow_quantization.wrappers import float_path
 
 Array = np.ndarray
@@ -165,7 +167,8 @@ class FileTensors:
 
 def _onnx(model_graph: LayerGraph, path: Path, runtime: str | None) -> tuple[str, LayerGraph, RunFile]:
     proto = read_onnx(path)
-    target = target_of(to_ir(proto, path))
+    file = to_ir(proto, path)
+    target = target_of(file)
     runtime = runtime or (target if target in RUNTIMES and is_installed(target) else DEFAULT_RUNTIME)
     if runtime not in RUNTIMES:
         raise ValueError(must_be_one_of("runtime", RUNTIMES, runtime))
@@ -179,12 +182,16 @@ def _onnx(model_graph: LayerGraph, path: Path, runtime: str | None) -> tuple[str
         if shapes == {v.onnx.name: [d if isinstance(d, int) else None for d in v.stored_shape] for v in lowered.inputs}:
             break
     missing = [q.call.path for q in lowered.quantized if q.integers.onnx.name not in tensors]
-    if missing or [o.name for o in proto.graph.output] != lowered.output_names:
-        what = f"the quantizers of {', '.join(missing[:5])}" if missing else "other outputs"
+    stored, of_file = stored_in_onnx(lowered.builder.graph), stored_in_onnx(file.graph)
+    more = [layer_in(name) for name in of_file if name not in stored]
+    if missing or more or [o.name for o in proto.graph.output] != lowered.output_names:
+        what = f"not the quantizers of {shortened(missing)}" if missing else "other outputs"
+        what = f"other quantizers, in {shortened(more)}" if more and not missing else what
         raise ValueError(
-            f"{path} was not written from {model_graph.model.name!r}: it has not {what}. Pass the model that "
+            f"{path} was not written from {model_graph.model.name!r}: it has {what}. Pass the model that "
             "export_onnx got, and the file as it was written."
         )
+    check_origin(path, graph, stored, of_file)
     optimized, exposed = RUNTIMES[runtime].load(path, []), load_onnx(path, lowered, runtime)
 
     def run(inputs: list[Array]) -> tuple[list[Array], Integers]:
@@ -208,6 +215,7 @@ def _litert(model_graph: LayerGraph, path: Path) -> tuple[LayerGraph, RunFile]:
     graph, data = model_graph.flatten().live(), path.read_bytes()
     function = make_function(graph, expose=True)
     exposed, names = convert(function), names_in_signature(graph)
+    check_origin(path, graph, stored_in_litert(exposed), stored_in_litert(data))
 
     def run(inputs: list[Array]) -> tuple[list[Array], Integers]:
         outputs, results = run_file(data, graph, inputs), run_file(exposed, graph, inputs)

@@ -17,12 +17,11 @@ from tensorflow_quantization.model.activations import activation_of
 from tensorflow_quantization.model.graph import Call, Tensor
 from tensorflow_quantization.model.op_traits import Trait, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
+from tensorflow_quantization.text.messages import shortened
 from tensorflow_quantization.wrappers import float_path, inner_layer, weight_quantizers_in
 
 #: A remedy is worth a word if it at least halves the power of an error: 3 dB.
 _WORTH = 2.0
-#: A sentence names so many channels.
-_SHOWN = 5
 
 
 class Kind(StrEnum):
@@ -308,7 +307,5 @@ def _apart(magnitude: np.ndarray) -> tuple[int, ...]:
 
 
 def _channels(channels: tuple[int, ...]) -> str:
-    names = ", ".join(map(str, channels[:_SHOWN]))
-    if len(channels) > _SHOWN:
-        names += f" and {len(channels) - _SHOWN} more"
+    names = shortened([str(channel) for channel in channels])
     return f"Channel {names} has" if len(channels) == 1 else f"Channels {names} have"

@@ -20,7 +20,7 @@ from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.weights import mode_of_keras
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.targets import TARGETS
-from tensorflow_quantization.text.messages import is_path, must_be_one_of, must_be_path
+from tensorflow_quantization.text.messages import is_path, must_be_one_of, must_be_path, shortened
 from tensorflow_quantization.text.replacing import check_writable
 from tensorflow_quantization.text.warn import warn_user
 from tensorflow_quantization.wrappers import (
@@ -227,8 +227,7 @@ def warn_unseen(graph: LayerGraph) -> None:
     unseen = [c.path for c in graph.calls if not all(q.seen for q in activation_quantizers(c.operation))]
     names = list(dict.fromkeys(unseen))
     if names:
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
         warn_user(
             f"{len(names)} quantized layers never saw data, so their ranges are the initial ranges: "
-            f"{', '.join(names[:5])}{more}. Run calibrate(model, data) or model.fit before the export."
+            f"{shortened(names)}. Run calibrate(model, data) or model.fit before the export."
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,9 @@ BATCH_SIZE = 32
 _SHOWN = 8
 
 
-def model_inputs(graph: LayerGraph, x: Any, name: str = "x") -> list[np.ndarray]:
+def model_inputs(
+    graph: LayerGraph, x: Any, name: str = "x", numbers: Sequence[int] | np.ndarray | None = None
+) -> list[np.ndarray]:
     """Returns one array for each input of a model, in the order and in the dtypes of the inputs.
 
     Args:
@@ -30,9 +32,11 @@ def model_inputs(graph: LayerGraph, x: Any, name: str = "x") -> list[np.ndarray]
             input structure if it is a dict, else the names of the inputs. Shapes include the batch axis. Like
             `predict`, it accepts an array without the last axis if the last axis of the input has size 1.
         name: str, the name of `x` in the error message; default "x".
+        numbers: the numbers of the samples in error messages; `None` (default): their positions in `x`.
 
     Raises:
-        ValueError: an array is missing or empty, or its shape differs from its input's; or `x` holds no arrays.
+        ValueError: an array is missing or empty, its shape differs from its input's, or an input of integers gets other
+            numbers; or `x` holds no arrays.
 
     Examples:
 
@@ -43,6 +47,17 @@ def model_inputs(graph: LayerGraph, x: Any, name: str = "x") -> list[np.ndarray]
     >>> graph = LayerGraph.trace(keras.Model([left, right], keras.layers.Add()([left, right])))
     >>> [float(a.mean()) for a in model_inputs(graph, {"right": np.zeros((2, 4)), "left": np.ones((2, 4))})]
     [1.0, 0.0]
+    """
+    return [_cast(a, t, name, numbers) for a, t in zip(fitting_arrays(graph, x, name), graph.inputs, strict=True)]
+
+
+def fitting_arrays(graph: LayerGraph, x: Any, name: str = "x") -> list[np.ndarray]:
+    """Returns views of the arrays for the inputs of a model, as `model_inputs` does, in their own dtypes.
+
+    So files of arrays are checked without reading them.
+
+    Raises:
+        ValueError: an array is missing or empty, or its shape differs from its input's; or `x` holds no arrays.
     """
     arrays = _arrays(graph, x)
     fitting = _fitting(graph, arrays)
@@ -166,7 +181,7 @@ def _to_numpy(x: Any) -> np.ndarray:
 
 
 def _fitting(graph: LayerGraph, arrays: list[np.ndarray | None]) -> list[np.ndarray] | None:
-    """The arrays in the shapes and dtypes of the inputs; `None` if one does not fit."""
+    """The arrays in the shapes of the inputs; `None` if one does not fit."""
     if len(arrays) != len(graph.inputs):
         return None
     found = []
@@ -177,8 +192,25 @@ def _fitting(graph: LayerGraph, arrays: list[np.ndarray | None]) -> list[np.ndar
             array = array[..., None]
         if not _has_shape(array, tensor):
             return None
-        found.append(array if tensor.dtype == "string" else array.astype(tensor.dtype))
+        # What holds no numbers raises an error here.
+        found.append(array.astype(tensor.dtype) if array.dtype.kind in "OSU" and tensor.dtype != "string" else array)
     return found
+
+
+def _cast(array: np.ndarray, tensor: Tensor, name: str, numbers: Sequence[int] | np.ndarray | None) -> np.ndarray:
+    """An array in the dtype of an input."""
+    if tensor.dtype == "string":
+        return array
+    with np.errstate(invalid="ignore"):
+        cast = array.astype(tensor.dtype)
+    if cast.dtype.kind in "iu" and not np.array_equal(cast, array):
+        where = np.argwhere(cast != array)[0]
+        sample = int(where[0]) if numbers is None else int(numbers[where[0]])
+        raise ValueError(
+            f"{name} holds {array[tuple(where)]:g} for input {tensor.name!r}, first in sample {sample}, and the input "
+            f"takes integers, {tensor.dtype}. Pass what the training used."
+        )
+    return cast
 
 
 def _has_shape(array: np.ndarray, tensor: Tensor) -> bool:

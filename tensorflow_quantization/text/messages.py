@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 #: Other names of runtimes and dtypes, in lower case without spaces and punctuation, to our names.
 _OTHER_NAMES = {
@@ -55,6 +55,16 @@ def did_you_mean(name: str, existing: list[str]) -> str:
     """Returns " Did you mean 'a' or 'b'?" with the existing names closest to `name`; an empty string if none is."""
     close = difflib.get_close_matches(name, list(dict.fromkeys(existing)), n=3, cutoff=0.5)
     return f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
+def shortened(names: Sequence[str], most: int = 5) -> str:
+    """Returns names in one line, and how many there are besides if there are more than `most`.
+
+    Examples:
+        >>> shortened(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def must_be_one_of(argument: str, allowed: Iterable[str], got: object, besides: str = "") -> str:

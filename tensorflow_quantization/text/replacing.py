@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+#: No space, or none left for this user.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class FullDiskError(OSError):
+    """A file is not written, because the disk is full; `errno` is that of the system."""
+
+    errno = errno.ENOSPC
 
 
 def check_writable(path: Path, example: str) -> None:
@@ -21,9 +32,10 @@ def check_writable(path: Path, example: str) -> None:
     """
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory; give the name of a file in it, {path / example}.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"The directory {path.parent} does not exist; create it first.")
-    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+    folder = (_without_links(path) if path.is_symlink() else path).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"The directory {folder} does not exist; create it first.")
+    if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise PermissionError(f"{path} cannot be written: no permission.")
 
 
@@ -41,28 +53,58 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
     """Yields a path in a temporary directory near each of `paths`; at the end the files of all move to their places.
 
-    Directories that are missing are made then. After an error or an interrupt, also while files move, all existing
-    files are unchanged, and nothing new is left.
+    Directories that are missing are made then. A symbolic link stays, and the file that it points to is replaced. After
+    an error or an interrupt, also while files move, all existing files are unchanged, and nothing new is left.
+
+    Raises:
+        FullDiskError: the disk is full; the message names the file, and how much room there is.
     """
+    places = [_without_links(path) for path in paths]
     with contextlib.ExitStack() as stack:
         written = []
-        for path in paths:
+        for path, place in zip(paths, places, strict=True):
             # On the same file system, where a move is a renaming.
-            near = next(folder for folder in path.absolute().parents if folder.is_dir())
+            near = next(folder for folder in place.parents if folder.is_dir())
             directory = stack.enter_context(tempfile.TemporaryDirectory(dir=near, prefix=f".{path.name}."))
             written.append(Path(directory) / path.name)
-        yield written
+        with _full_disk_named(dict(zip(written, paths, strict=True))):
+            yield written
         moves = []
-        for temporary, path in zip(written, paths, strict=True):
+        for temporary, place in zip(written, places, strict=True):
             # The file of weights first: the model file must not exist without it.
             files = sorted(temporary.parent.iterdir(), key=lambda file: file == temporary)
-            moves += [(file, path.parent / file.name) for file in files]
+            moves += [(file, place if file == temporary else place.parent / file.name) for file in files]
         with _undone_on_failure() as undo:
             for file, place in moves:
                 for folder in reversed([folder for folder in place.parents if not folder.exists()]):
                     undo.callback(_remove_folder, folder)
                     folder.mkdir(exist_ok=True)
                 _move(file, place, undo)
+
+
+def _without_links(path: Path) -> Path:
+    """Returns the absolute path of the file that a path leads to, which may be missing."""
+    return Path(os.path.realpath(path))
+
+
+@contextlib.contextmanager
+def _full_disk_named(paths: Mapping[Path, Path]) -> Iterator[None]:
+    """A context that says which file a disk is too full for; given the path of the user for each temporary file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        begun = [file for file in paths if any(file.parent.iterdir())]
+        last = max(begun, key=lambda file: file.parent.stat().st_mtime_ns, default=next(iter(paths)))
+        # What is written already, on this disk, is removed.
+        folders = {f.parent for f in paths if f.parent.stat().st_dev == last.parent.stat().st_dev}
+        used = sum(file.stat().st_size for folder in folders for file in folder.rglob("*"))
+        room = (used + shutil.disk_usage(last.parent).free) / 1e6
+        raise FullDiskError(
+            f"{paths[last]} cannot be written: the disk is full, {last.parent.parent} has room for {room:.3g} MB. No "
+            "file was written or changed."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from tensorflow_quantization.text.messages import did_you_mean
 
 
 def missing(module: str, instead: Mapping[str, str]) -> Callable[[str], Any]:
@@ -17,6 +20,7 @@ def missing(module: str, instead: Mapping[str, str]) -> Callable[[str], Any]:
     def look_up(name: str) -> Any:
         if name in instead:
             raise AttributeError(f"TFMOT's {name} is not in {module}: {instead[name]}.")
-        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        hint = did_you_mean(name, [known for known in dir(sys.modules[module]) if not known.startswith("_")])
+        raise AttributeError(f"module {module!r} has no attribute {name!r}.{hint}")
 
     return look_up

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -13,13 +13,13 @@ from keras import tree
 
 from tensorflow_quantization.calibration.calibrate import check_calibrated
 from tensorflow_quantization.model.graph import LayerGraph
-from tensorflow_quantization.model.inputs import BATCH_SIZE, model_inputs
+from tensorflow_quantization.model.inputs import BATCH_SIZE, first_batches, model_inputs
 from tensorflow_quantization.model.keras_internals import compile_arguments, sublayers
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
-from tensorflow_quantization.text.warn import converting
-from tensorflow_quantization.training.distillation import distill, view_of
+from tensorflow_quantization.text.warn import converting, warn_user
+from tensorflow_quantization.training.distillation import distill, noise_over_signal, view_of
 from tensorflow_quantization.training.frozen_ranges import FreezeRanges
 from tensorflow_quantization.training.frozen_statistics import FreezeBatchNormalization
 from tensorflow_quantization.training.reestimation import reestimate_batch_normalization
@@ -30,6 +30,8 @@ from tensorflow_quantization.training.student import normalizations
 _EPOCHS, _LEARNING_RATE = (1, 10), (1e-4, 1e-3)
 #: From this share of the epochs on, ranges and statistics are frozen.
 _FROZEN_FROM = 0.75
+#: Noise that grows by this factor, 3 dB, is worth a warning.
+_WORSE = 2.0
 #: Batches from which the statistics of BatchNormalization are estimated at the end.
 _STATISTICS_BATCHES = 50
 
@@ -62,6 +64,9 @@ def fine_tune(
     BatchNormalization are those of the float model. Below 8 bits, where the weights move far, they follow the batches,
     are frozen for the last quarter, too, and are estimated anew at the end, unless the data is a generator. If anything
     stops the training, an interrupt, an error, a loss or a weight that is not finite, the model is as before.
+
+    If only the teacher is learned from, and the outputs for the first batch are further from the teacher's at the end,
+    by 3 dB or more, a warning says so. With a generator, that is not measured.
 
     Examples:
         >>> quantized = quantize_model(model, weight_bits=4, weight_ranges="learned")
@@ -114,6 +119,9 @@ def fine_tune(
     low = _has_low_bits(quantized)
     epochs = _EPOCHS[low] if epochs is None else epochs
     reestimate = low if reestimate is None else reestimate
+    # A generator has no first batch to look at again.
+    watched = teacher is not None and loss is None and not isinstance(x, Iterator)
+    warn_if_further = _warns_if_further(quantized, teacher, x) if watched else None
     with _replicas_of(quantized), _as_before_unless_finished(quantized):
         if optimizer is None:
             steps = steps_per_epoch or _steps(x, batch_size)
@@ -139,7 +147,33 @@ def fine_tune(
         if reestimate and not isinstance(x, Iterator):  # a generator has no more data
             reestimate_batch_normalization(quantized, x, steps=_STATISTICS_BATCHES, batch_size=batch_size or BATCH_SIZE)
     history.set_model(quantized)
+    if warn_if_further is not None:
+        warn_if_further()
     return history
+
+
+def _warns_if_further(quantized: keras.Model, teacher: Any, x: Any) -> Callable[[], None]:
+    """Returns a function that warns if the outputs for the first batch are further from the teacher's than now."""
+    first = first_batches(LayerGraph.trace(quantized), x, 1, "data")[0]
+    expected = [float32_array(y) for y in tree.flatten(teacher(first, training=False))]
+
+    def noise() -> float:
+        got = [float32_array(y) for y in tree.flatten(quantized(first, training=False))]
+        return float(np.mean([float(noise_over_signal(*pair)) for pair in zip(expected, got, strict=True)]))
+
+    before = noise()
+
+    def warn() -> None:
+        after = noise()
+        if after > _WORSE * before:
+            was, now = (f"{-10 * math.log10(ratio):.1f} dB" if ratio > 0 else "exact" for ratio in (before, after))
+            warn_user(
+                f"The training moved the outputs of model {quantized.name!r} away from the teacher's: for the first "
+                f"batch, the signal-to-noise ratio was {was} before, and is {now} now. Keep the model from before the "
+                "training, or train that one with more data or a smaller learning_rate."
+            )
+
+    return warn
 
 
 def _label_loss(quantized: keras.Model, teacher: keras.Model | None, loss: Any) -> Any:

@@ -18,6 +18,15 @@ EXAMPLES = (
 )
 FINDINGS = "the signal-to-noise ratio of the outputs is below --min-snr"
 
+#: What the remedies, which are calls of Python, are for the command `quantize`, by the kind of the finding.
+_OPTIONS = {
+    "input": "--data as in use, with the same options for images",
+    "clipped": "--method minmax",
+    "wide": "--data as in use",
+    "bits": "more --weight-bits or --activation-bits",
+    "weights": "--steps 500 trains with the float model as the teacher",
+}
+
 RUNTIMES = ("onnxruntime", "openvino")
 
 
@@ -66,4 +75,7 @@ def run(options: argparse.Namespace) -> int:
             comparison=report,
         )
     results.show(report, options.json, options.html)
+    advice = [option for kind, option in _OPTIONS.items() if kind in {finding.kind.value for finding in report.worst}]
+    if advice and not options.json:
+        print("\nWith the command `quantize`: " + "; ".join(advice) + ".")
     return int(results.below("The signal-to-noise ratio", report.output_snr, options.min_snr, "dB"))

@@ -31,8 +31,6 @@ FINDINGS = "the file is written and verified, but a figure is below --min-snr or
 EFFORTS = ("fast", "best")
 #: Besides integers; `quantizers.scheme.FLOAT8`, which takes a second to import.
 DTYPES = ("float8_e4m3fn",)
-#: As many samples as `post_training_quantize` uses.
-MOST_SAMPLES = 256
 #: The files of `--keep`.
 _KEPT = ("quantized.keras", "float.keras", "samples.npz")
 #: Samples that a file is verified on; each is compared layer by layer.
@@ -53,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--samples",
         type=arguments.positive,
-        default=MOST_SAMPLES,
+        default=arguments.MOST_SAMPLES,
         metavar="N",
         help="the most samples for calibration, up to %(default)s, which is the default",
     )
@@ -71,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_bits(group, "activation", wide=", or 16 for LiteRT")
     group.add_argument(
         "--block-size",
-        type=arguments.positive,
+        type=arguments.block_size,
         metavar="N",
         help="dense layers and attention multiply floats by weights of --weight-bits, default 4, and N inputs share a "
         "scale: 16, 32, 64, ...; default: no blocks",
@@ -103,8 +101,7 @@ def check_arguments(options: argparse.Namespace) -> None:
     arguments.check_output(options.output, suffix, options.force, f", which {options.target} reads")
     arguments.check_html(options)
     arguments.check_preprocessing(options)
-    if options.samples > MOST_SAMPLES:
-        raise argparse.ArgumentTypeError(f"--samples is at most {MOST_SAMPLES}: more do not change the ranges")
+    arguments.check_samples(options)
     for name, able in (("weight_bits", (8,)), ("activation_bits", (8, 16))):
         if options.target == "litert" and getattr(options, name) not in (None, *able):
             bits = " or ".join(map(str, able))
@@ -113,6 +110,10 @@ def check_arguments(options: argparse.Namespace) -> None:
         raise argparse.ArgumentTypeError("--activation-bits 16 is for --target litert")
     if options.target == "litert" and options.block_size is not None:
         raise argparse.ArgumentTypeError("LiteRT has no weights in blocks: leave --block-size out")
+    in_blocks = (4,) if options.target == "tensorrt" else (4, 8)
+    if options.block_size is not None and options.weight_bits not in (None, *in_blocks):
+        bits = " or ".join(map(str, in_blocks))
+        raise argparse.ArgumentTypeError(f"weights in blocks have {bits} bits for {options.target}: see --weight-bits")
     if options.dtype is not None:
         if options.target != "tensorrt":
             raise argparse.ArgumentTypeError(f"--dtype {options.dtype} is for --target tensorrt")
@@ -140,6 +141,13 @@ def run(options: argparse.Namespace) -> int:
     results.show(summary, options.json, options.html)
     if summary.overfits:
         results.warn(_overfit_text(summary, options))
+    if summary.mostly_floats and options.activation_bits is None:  # else `warn_of_floats` said it
+        hint = "; --block-size pays where the bytes of the weights limit the speed" if options.block_size else ""
+        results.warn(
+            f"Most of the multiply-accumulates run in floats: `report {options.output}` lists which, and why{hint}."
+        )
+    if summary.nothing_measured is not None:
+        results.warn(f"The accuracy is not measured: {summary.nothing_measured}. Check the model and the samples.")
     snr = results.below("The signal-to-noise ratio", summary.snr, options.min_snr, "dB")
     if snr:
         results.note(_help_text(options))
@@ -163,9 +171,9 @@ def _overfit_text(summary: Any, options: argparse.Namespace) -> str:
         f"{summary.snr:.1f} dB on others: the calibration had too few samples for this model, {summary.calibrated}."
     )
     if summary.calibrated < options.samples:
-        return f"{text} Pass more as --data: up to {MOST_SAMPLES} are used."
-    if options.samples < MOST_SAMPLES:
-        return f"{text} Pass a larger --samples, up to {MOST_SAMPLES}."
+        return f"{text} Pass more as --data: up to {arguments.MOST_SAMPLES} are used."
+    if options.samples < arguments.MOST_SAMPLES:
+        return f"{text} Pass a larger --samples, up to {arguments.MOST_SAMPLES}."
     return f"{text} More are not used: try --method minmax, or --steps 500, which trains on all."
 
 
@@ -180,6 +188,7 @@ def _quantize(options: argparse.Namespace) -> Any:
         check_float,
         export_float,
         runtime_here,
+        warn_of_floats,
         warn_of_saturation,
     )
     from tensorflow_quantization_cli.input_values import warn_of_inputs, without_scale_warning
@@ -199,6 +208,7 @@ def _quantize(options: argparse.Namespace) -> Any:
     measured = samples.read(held_out if len(held_out) else chosen)
     warn_of_inputs(model, data, options)
     warn_of_saturation(runtime, options.weight_bits)
+    warn_of_floats(options.target, options.activation_bits)
     start.seed(options.seed)
     output = Path(options.output)
     with tempfile.TemporaryDirectory() as folder:

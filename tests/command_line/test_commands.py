@@ -21,10 +21,11 @@ from tensorflow_quantization.export import validation
 from tensorflow_quantization.export.verification import onnx_runtimes
 from tensorflow_quantization.inspection.checks.check import RULES
 from tensorflow_quantization.inspection.runtime.runtime_report import RUNTIMES
+from tensorflow_quantization.mixed_precision.sensitivity import CALIBRATION_SAMPLES
 from tensorflow_quantization.quantizers.scheme import FLOAT8
 from tensorflow_quantization.targets import TARGETS
 from tensorflow_quantization_cli import main, start
-from tensorflow_quantization_cli.arguments import METHODS
+from tensorflow_quantization_cli.arguments import METHODS, MOST_SAMPLES
 from tensorflow_quantization_cli.arguments import TARGETS as ALL_TARGETS
 from tensorflow_quantization_cli.commands import benchmark, check, compare, export, quantize, report
 
@@ -404,4 +405,4 @@ def test_options_take_what_the_functions_take():
     assert METHODS == CALIBRATION_METHODS
     assert quantize.EFFORTS == post_training.EFFORTS
     assert (FLOAT8,) == quantize.DTYPES
-    assert quantize.MOST_SAMPLES == post_training._SAMPLES
+    assert MOST_SAMPLES == post_training._SAMPLES == CALIBRATION_SAMPLES

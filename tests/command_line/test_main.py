@@ -1,13 +1,16 @@
 """What all commands share: signals, and what of other libraries is shown."""
 
 import logging
+import os
 import signal
+import subprocess
+import sys
 import tempfile
 
 import pytest
 from quantize_jobs import quantized
 
-from tensorflow_quantization_cli.start import plain_warnings
+from tensorflow_quantization_cli.start import plain_warnings, signals_after
 
 
 def test_notes_on_tracing_are_not_shown(folder, capsys):
@@ -62,3 +65,53 @@ def test_a_signal_leaves_all_files_as_they_were(folder, monkeypatch, capsys, whe
     assert f"tensorflow-quantization: {said}." in capsys.readouterr().err
     assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.fixture
+def handled():
+    """SIGINT raises `KeyboardInterrupt`: it is ignored where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_while_libraries_are_imported_takes_effect_after_it(handled):
+    steps = []
+    with pytest.raises(KeyboardInterrupt), signals_after():
+        signal.getsignal(signal.SIGINT)(signal.SIGINT, None)  # see above: not os.kill
+        steps.append("imported")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler  # for a second interrupt
+    assert steps == ["imported"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["tensorflow_quantization", "tensorflow_quantization_cli"])
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 1.5, 2.0])
+def test_an_interrupted_command_ends(folder, module, seconds):
+    """In the imports of TensorFlow and JAX, some of these interrupts were lost."""
+    command = [sys.executable, "-m", module, "sensitivity", "model.keras", "--data", "images"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, preexec_fn=_default_interrupt)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    process.send_signal(signal.SIGINT)
+    assert b"interrupted." in process.communicate()[1]
+    assert process.returncode == 130
+
+
+def _default_interrupt():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.mark.parametrize("module", ["tensorflow_quantization", "tensorflow_quantization_cli"])
+def test_an_unknown_backend_is_named_before_keras_is_imported(folder, module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "describe", "model.keras"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "KERAS_BACKEND": "jaxx"},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "tensorflow-quantization: The environment variable KERAS_BACKEND is 'jaxx', not tensorflow, jax or torch. "
+        "Did you mean 'jax'?\n"
+    )

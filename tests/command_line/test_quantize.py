@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -82,6 +83,38 @@ def test_a_file_that_is_near_on_samples_of_the_calibration_only_is_named(folder,
     np.save("data.npy", x[:3])  # too few to spare some
     assert quantized("--force", "--json", data="data.npy") == 0
     assert json.loads(capsys.readouterr().out)["calibration_snr"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda x: keras.ops.relu(-1 - keras.ops.abs(x)), "the float model returns the same for all 4 samples"),
+        (lambda x: keras.ops.sign(keras.ops.abs(x) + 1), "the float model returns the same for all 4 samples"),
+        (lambda x: keras.ops.sign(x + 1.3), "the outputs are those of the float model, so nothing"),
+    ],
+)
+def test_an_output_that_tells_nothing_is_no_figure(folder, capsys, change, text):
+    """An output that is always zero, always one, or the same numbers before and after."""
+    model = small_model()
+    keras.Model(model.inputs, change(model.outputs[0])).save("model.keras")
+    assert quantized() == 0
+    said = capsys.readouterr()
+    assert f"signal-to-noise  no figure: {text}" in said.out and " dB" not in said.out and "same class" not in said.out
+    assert f"warning: The accuracy is not measured: {text}" in said.err
+
+
+def test_a_link_as_output_stays_and_its_file_is_replaced(folder, capsys):
+    (folder / "store").mkdir()
+    (folder / "model.onnx").symlink_to("store/v1.onnx")
+    assert quantized() == 0
+    assert (folder / "model.onnx").is_symlink() and (folder / "store" / "v1.onnx").is_file()
+    with pytest.raises(SystemExit, match="2"):
+        quantized()
+    assert "model.onnx exists already. Pass --force" in capsys.readouterr().err
+    (folder / "lost.onnx").symlink_to("nowhere/v1.onnx")
+    with pytest.raises(SystemExit, match="2"):
+        quantized(output="lost.onnx")
+    assert "nowhere does not exist; create it first." in capsys.readouterr().err
 
 
 def test_help_for_a_low_figure_names_what_was_not_passed(folder, capsys):
@@ -202,12 +235,51 @@ def test_weights_in_blocks(folder, capsys):
     (scale,) = (i for i in file.graph.initializer if i.name.endswith("scores/kernel_scale"))
     assert 9 in scale.dims  # of 144 inputs
     assert any(i.data_type == onnx.TensorProto.INT4 for i in file.graph.initializer)
-    capsys.readouterr()
-    assert quantized("--block-size", "24", "--force") == 2
-    assert "block_size" in capsys.readouterr().err
+    assert "`report model.onnx` lists which, and why; --block-size pays where" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         quantized("--block-size", "16", output="model.tflite")
     assert "leave --block-size out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("target", "warned"), [("onnxruntime", True), ("openvino", False)])
+def test_activations_that_run_in_floats_are_named_at_once(folder, capsys, target, warned):
+    pytest.importorskip(target)
+    assert quantized("--activation-bits", "4", "--target", target, "--json") == 0
+    said = capsys.readouterr()
+    assert (json.loads(said.out)["integer_share"] < 0.5) == warned
+    assert ("multiplies floats where activations have less than 8 bits" in said.err.split("Quantize for")[0]) == warned
+    assert "run in floats" not in said.err
+
+
+def test_several_inputs_are_trained_and_what_keras_says_of_them_is_said_once(folder, capsys):
+    """Keras warns of keys that are not the names of the inputs, for the model and for each copy."""
+    left, right = keras.Input((4,), name="left"), keras.Input((4,), name="right")
+    outputs = layers.Dense(3)(layers.Add()([layers.Dense(4)(left), layers.Dense(4)(right)]))
+    x = np.random.default_rng(0).normal(size=(2, 20, 4)).astype("float32")
+    np.savez("data.npz", left=x[0], right=x[1], one=x[0], two=x[1])
+    for structure in ([left, right], (left, right), {"one": left, "two": right}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            keras.Model(structure, outputs).save("model.keras")
+        capsys.readouterr()
+        assert quantized("--steps", "2", "--batch-size", "4", "--force", data="data.npz") == 0
+        said = capsys.readouterr().err
+        assert "2/2" in said
+        assert said.count("Received key 'one'") == said.count("Received key 'two'") == isinstance(structure, dict)
+
+
+@ON_TENSORFLOW
+def test_notes_of_tensorflow_on_its_own_functions_are_left_out(folder):
+    pytest.importorskip("tf2onnx")
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Lambda(lambda t: t / 255.0)(inputs)
+    keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x))).save("model.keras")
+    command = ["quantize", "model.keras", "--data", "images", "-o", "model.onnx", "--trust"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tensorflow_quantization_cli", *command], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "Quantize for" in done.stderr
+    assert "deprecated" not in done.stderr and "Instructions for updating" not in done.stderr
 
 
 def test_numbers_of_fp8(folder, capsys):
@@ -265,10 +337,14 @@ def test_all_damaged_images_are_named_at_once(folder, capsys):
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((9, 8, 8), "float32"), "must hold one array for each input (image (None, 8, 8, 3)), got shapes"),
+        (
+            np.zeros((9, 8, 8), "float32"),
+            "must hold one array for each input (image (None, 8, 8, 3)), got shapes [(9, 8, 8)].",
+        ),
         (np.zeros((9, 4, 8, 3), "float32"), "must hold one array for each input"),
         (np.full((9, 8, 8, 3), np.nan, "float32"), "holds NaN or infinite values for input 'image', first in sample"),
-        (np.zeros((0, 8, 8, 3)), "must hold samples along the first axis"),
+        (np.zeros((0, 8, 8, 3)), "data.npy holds no samples, which are along the first axis: shape (0, 8, 8, 3)."),
+        (np.zeros(()), "data.npy holds no samples, which are along the first axis: shape ()."),
         (np.zeros((9, 8, 8, 3), complex), "data.npy holds complex numbers, and inputs are real."),
         (np.array([{}]), "holds Python objects, not numbers, as NumPy stores samples of different shapes"),
     ],
@@ -292,6 +368,9 @@ def test_a_file_of_arrays_that_is_empty_or_cut_off_is_named(folder, capsys, name
     np.savez("data.npz")
     assert quantized(data="data.npz") == 2
     assert "data.npz holds no array" in capsys.readouterr().err
+    (folder / name).write_text("1.0, 2.0\n3.0, 4.0\n")
+    assert quantized(data=name) == 2
+    assert f"{name} is not an {name[4:]} file of NumPy" in capsys.readouterr().err
 
 
 def test_a_quantized_model_and_a_file_of_another_kind_are_named(folder, capsys):

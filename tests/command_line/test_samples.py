@@ -130,6 +130,20 @@ def test_an_index_that_an_embedding_does_not_have_is_named(tmp_path, dtype, wron
         samples.read([0, 2])
 
 
+def test_an_input_of_integers_takes_whole_numbers_only(tmp_path):
+    tokens = keras.Input((4,), dtype="int32", name="tokens")
+    model = keras.Model(tokens, layers.Embedding(10, 3, name="words")(tokens))
+    indices = np.arange(20.0).reshape(5, 4) % 10
+    np.save(tmp_path / "data.npy", indices)
+    assert only(model, options(tmp_path / "data.npy")).dtype == "int32"
+    indices[3, 1] = 0.5
+    np.save(tmp_path / "data.npy", indices)
+    samples = open_samples(model, options(tmp_path / "data.npy"))
+    text = r"data\.npy holds 0\.5 for input 'tokens', first in sample 3, and the input takes integers, int32\."
+    with pytest.raises(ValueError, match=text):
+        samples.read([4, 3])
+
+
 def test_arrays_of_an_archive_have_the_names_of_the_inputs(tmp_path):
     left, right = keras.Input((2,), name="left"), keras.Input((3,), name="right")
     model = keras.Model([left, right], layers.Concatenate()([left, right]))
@@ -138,9 +152,12 @@ def test_arrays_of_an_archive_have_the_names_of_the_inputs(tmp_path):
     assert [array.shape for array in found] == [(2, 2), (2, 3)]
     np.savez(tmp_path / "data.npz", rihgt=np.ones((4, 3)), left=np.zeros((4, 2)))
     with pytest.raises(ValueError, match="Did you mean 'right'"):
-        open_samples(model, options(tmp_path / "data.npz")).read([0])
+        open_samples(model, options(tmp_path / "data.npz"))
     np.savez(tmp_path / "data.npz", right=np.ones((4, 3)), left=np.zeros((5, 2)))
-    with pytest.raises(ValueError, match="as many in each array, got"):
+    with pytest.raises(
+        ValueError,
+        match=r"as many samples in each array, .* got shapes right \(4, 3\), left \(5, 2\)\.",
+    ):
         open_samples(model, options(tmp_path / "data.npz"))
     np.save(tmp_path / "data.npy", np.ones((4, 3)))
     with pytest.raises(ValueError, match=r"the model has the inputs left, right. Pass an .npz file"):

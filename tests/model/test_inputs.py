@@ -183,3 +183,14 @@ def test_several_inputs_are_not_taken_for_batches_or_for_x_and_y():
     for data in ((left, right), [left, right], ([left, right], np.zeros(2)), iter([(left, right)]), [[left, right]]):
         (found,) = input_batches(graph, data)
         assert [a.mean() for a in found] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"), [([0.5, 1.0], "int32"), ([np.nan, 1.0], "int32"), ([300, 1], "uint8"), ([-1, 1], "uint8")]
+)
+def test_numbers_that_an_input_of_integers_would_change_are_refused(values, dtype):
+    inputs = keras.Input((2,), dtype=dtype, name="tokens")
+    graph = LayerGraph.trace(keras.Model(inputs, keras.ops.cast(inputs, "float32")))
+    assert model_inputs(graph, np.array([[1.0, 2.0]]))[0].dtype == dtype
+    with pytest.raises(ValueError, match=rf"^x holds {values[0]:g} for input 'tokens', first in sample 1, .*{dtype}"):
+        model_inputs(graph, np.array([[1, 1], values]))

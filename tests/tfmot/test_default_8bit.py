@@ -69,8 +69,13 @@ def test_each_kernel_of_a_separable_convolution_has_a_quantizer():
 def test_a_missing_name_says_what_to_use(module, name, hint):
     with pytest.raises(AttributeError, match=hint):
         getattr(module, name)
-    with pytest.raises(AttributeError, match="has no attribute 'unknown'"):
+    with pytest.raises(AttributeError, match=r"has no attribute 'unknown'\.$"):
         module.unknown
+
+
+def test_an_unknown_name_gets_the_closest():
+    with pytest.raises(AttributeError, match=r"has no attribute 'quantise_model'\. Did you mean 'quantize_model'"):
+        quantization.quantise_model
 
 
 def test_other_parts_of_tfmot_are_missing():

@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -233,3 +235,37 @@ def test_fashion_mnist_at_3_bits_and_in_onnx_runtime(fashion_mnist, tmp_path):
     fine_tune(quantized, x, teacher=model, epochs=4, batch_size=64, verbose=0)
     assert accuracy(quantized) > max(before, accuracy(model) - 0.02)
     export_onnx(quantized, tmp_path / "model.onnx", verify_with=x_test[:64])
+
+
+def far_apart(data, x, **arguments):
+    """The warnings of a training after which the outputs for the first batch may be further from the teacher's."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((64,))
+    hidden = layers.Dense(128, activation="relu")(layers.Dense(128, activation="relu")(inputs))
+    model = keras.Model(inputs, layers.Dense(10)(hidden), name="net")
+    quantized = calibrate(quantize_model(model, weight_bits=8), x, verbose=0)
+    before = noise(model, quantized, x[:32])
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always", UserWarning)
+        fine_tune(quantized, data, teacher=model, verbose=0, **arguments)
+    return [str(w.message) for w in given if "away from" in str(w.message)], before, noise(model, quantized, x[:32])
+
+
+def test_a_training_that_leads_away_from_the_teacher_is_warned_of():
+    x = np.random.default_rng(0).normal(size=(32, 64)).astype("float32")
+    (said,), before, after = far_apart(x, x, epochs=2, learning_rate=3e-3)
+    was, now = (f"{-10 * np.log10(ratio):.1f} dB" for ratio in (before, after))
+    assert after > 2 * before
+    assert said.startswith(
+        "The training moved the outputs of model 'net' away from the teacher's: for the first batch,"
+    )
+    assert f"was {was} before, and is {now} now. Keep the model from before" in said
+
+
+def test_a_training_that_leads_to_the_teacher_is_not_warned_of():
+    x = np.random.default_rng(0).normal(size=(512, 64)).astype("float32")
+    said, before, after = far_apart(x, x, epochs=2, learning_rate=1e-5)
+    assert not said and after < 2 * before
+    # A generator has no first batch to look at again; with labels, the teacher is not all that counts.
+    assert not far_apart(((x[:32],) for _ in range(2)), x, epochs=2, steps_per_epoch=1, learning_rate=3e-3)[0]
+    assert not far_apart((x[:32], x[:32, :10]), x, loss="mse", learning_rate=3e-3)[0]

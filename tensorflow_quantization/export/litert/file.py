@@ -20,9 +20,18 @@ def float_operators(data: bytes, layers: Iterable[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for kind, name, floats in operators(data):
         if floats:
-            layer = next((path for path in paths if f"{name}/".startswith((f"{path}/", f"{path}_"))), name)
-            found.setdefault(layer, []).append(kind)
+            found.setdefault(layer_among(name, paths), []).append(kind)
     return found
+
+
+def layer_among(name: str, layers: Iterable[str]) -> str:
+    """The layer that a tensor belongs to, as its name says; the name itself if it begins with no layer.
+
+    Args:
+        name: the name of the tensor.
+        layers: the paths of layers, the longest first.
+    """
+    return next((path for path in layers if f"{name}/".startswith((f"{path}/", f"{path}_"))), name)
 
 
 def is_whole(data: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from tensorflow_quantization.export import validation
 from tensorflow_quantization.export.errors import UnsupportedLayerError
 from tensorflow_quantization.export.names import names_of_outputs
 from tensorflow_quantization.export.onnx.composite import expand_composites
-from tensorflow_quantization.export.onnx.lower import Lowered, finish, lower, unsupported_layers
+from tensorflow_quantization.export.onnx.lower import Lowered, QuantizedTensor, finish, lower, unsupported_layers
+from tensorflow_quantization.export.onnx.metadata import MERGED_INTO
 from tensorflow_quantization.export.onnx.passes import run_passes
 from tensorflow_quantization.export.onnx.retarget import check_retargeted
 from tensorflow_quantization.export.onnx.writing import save, to_model
@@ -162,7 +164,14 @@ def lower_with_passes(
         raise UnsupportedLayerError(unsupported)
     lowered = lower(graph, opset, input_layout, output_names, runtime, untraceable)
     run_passes(lowered.builder, runtime, precision)
+    lowered.quantized = [_as_merged(quantized) for quantized in lowered.quantized]
     return graph, lowered
+
+
+def _as_merged(quantized: QuantizedTensor) -> QuantizedTensor:
+    """A quantizer with the integers of the equal quantizer that the passes kept, if they merged it."""
+    kept = quantized.integers.onnx.meta.get(MERGED_INTO)
+    return quantized if kept is None else replace(quantized, integers=quantized.integers.with_onnx(kept))
 
 
 def _target(graph: LayerGraph) -> str | None:

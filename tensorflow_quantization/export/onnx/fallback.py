@@ -96,7 +96,8 @@ def _converted(call: Call, keys: list[int], values: list[Value], compare: bool) 
     function = tf.function(run, input_signature=signature).get_concrete_function()
     # Freeze first: tf2onnx would turn arrays and tensors that the function captures into inputs.
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
-    with muted(PACKAGE, logging.CRITICAL):  # it logs a traceback for each operator that it cannot convert
+    # It logs a traceback for each operator that it cannot convert, and TensorFlow that tf2onnx calls old functions.
+    with muted(PACKAGE, logging.CRITICAL), muted("tensorflow", logging.ERROR):
         proto, _ = convert.from_graph_def(
             frozen.graph.as_graph_def(),
             input_names=[x.name for x in frozen.inputs],

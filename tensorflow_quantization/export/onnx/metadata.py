@@ -19,6 +19,8 @@ TRANSPOSED_LATER = "transposed_later"
 READ_POINTS = "read_points"
 #: The number added to the integers to make them unsigned.
 OFFSET = "offset"
+#: The equal quantizer of the same tensor, as its output, that a pass kept instead of this one.
+MERGED_INTO = "merged_into"
 #: True: the quantizer is a hint to OpenVINO, which does not round there; other runtimes do. Part of the node's name.
 HINT = "openvino_hint"
 

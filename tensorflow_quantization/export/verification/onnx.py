@@ -182,10 +182,18 @@ def load_onnx(path: Path, lowered: Lowered, runtime: str) -> Callable[[list[np.n
         ImportError: the runtime is not installed. Other errors are those of the runtime.
     """
     names = [q.integers.onnx.name or "" for q in lowered.quantized]
+    once = list(dict.fromkeys(names))  # equal quantizers of a tensor are one in the file
     hints = [y.name or "" for n in lowered.builder.graph for y in n.outputs if y.meta.get(HINT)]
     with without_quantizers(path, hints) as exact:
-        run = RUNTIMES[runtime].load(exact, names)
-    return lambda inputs: run(feeds(lowered, inputs))
+        run = RUNTIMES[runtime].load(exact, once)
+
+    def run_all(inputs: list[np.ndarray]) -> list[np.ndarray]:
+        results = run(feeds(lowered, inputs))
+        count = len(lowered.output_names)
+        integers = dict(zip(once, results[count:], strict=True))
+        return [*results[:count], *(integers[name] for name in names)]
+
+    return run_all
 
 
 def integers_in_keras(lowered: Lowered, results: list[np.ndarray]) -> IntegersInKeras:

@@ -2,8 +2,10 @@
 
 import warnings
 
+import faulty_models
 import keras
 import numpy as np
+import onnx
 import pytest
 from keras import layers
 from onnx_models import run
@@ -59,3 +61,12 @@ def test_integers_that_the_runtime_rejects_are_an_error_and_leave_no_file(tmp_pa
 def test_target_without_onnx_files(tmp_path, target, message):
     with pytest.raises(ExportError, match=message):
         export_onnx(residual(), tmp_path / "m.onnx", target=target)
+
+
+def test_equal_quantizers_that_become_one_are_verified(tmp_path):
+    """Two layers without a shared quantizer read a tensor: ONNX Runtime's files have one for both."""
+    model, data = faulty_models.dense(), faulty_models.signals()
+    q_model = calibrate(quantize_model(model), data, verbose=0)
+    path = export_onnx(q_model, tmp_path / "m.onnx", target="onnxruntime", verify_with=data)
+    names = [node.name for node in onnx.load(path).graph.node if node.op_type == "QuantizeLinear"]
+    assert sum("left" in name or "right" in name for name in names) == 1

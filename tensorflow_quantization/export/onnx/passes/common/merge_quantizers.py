@@ -13,6 +13,7 @@ import logging
 import onnx_ir as ir
 
 from tensorflow_quantization.export.onnx.builder import Builder
+from tensorflow_quantization.export.onnx.metadata import MERGED_INTO
 from tensorflow_quantization.export.onnx.passes._rewriting import replace
 from tensorflow_quantization.onnx_graph.queries import constant, name_of, operand
 
@@ -40,6 +41,7 @@ def merge_quantizers(builder: Builder) -> int:
         first = known.setdefault(key, node)
         if first is not node:
             replace(node.outputs[0], first.outputs[0])
+            node.outputs[0].meta[MERGED_INTO] = first.outputs[0]
             merged += 1
         elif node.op_type == "QuantizeLinear" and quantized.setdefault(operand(node, 0), node) is not node:
             other = quantized[operand(node, 0)]

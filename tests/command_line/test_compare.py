@@ -1,0 +1,49 @@
+"""`compare` and `sensitivity`: which samples they use, and what the advice is on the command line."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tensorflow_quantization import calibrate, export_onnx, quantize_model
+from tensorflow_quantization_cli import main
+
+
+@pytest.fixture
+def compared(tmp_path, monkeypatch, cnn, images):
+    """The current folder, with a float model, a quantized one whose ranges clip, and samples."""
+    monkeypatch.chdir(tmp_path)
+    cnn.save("float.keras")
+    quantized = calibrate(quantize_model(cnn, target="onnxruntime"), 0.3 * images[0], verbose=0)
+    quantized.save("quantized.keras")
+    np.save("images.npy", images[0])
+    return quantized
+
+
+def test_advice_names_the_options_of_the_command(compared, capsys):
+    assert main(["compare", "float.keras", "quantized.keras", "images.npy"]) == 0
+    said = capsys.readouterr().out
+    assert "[clipped]" in said and "With the command `quantize`: " in said and "--method minmax" in said
+    assert main(["compare", "float.keras", "quantized.keras", "images.npy", "--json"]) == 0
+    json.loads(capsys.readouterr().out)
+
+
+def test_a_file_from_another_calibration_is_refused(compared, cnn, images, capsys):
+    export_onnx(calibrate(quantize_model(cnn, target="onnxruntime"), images[0], verbose=0), "model.onnx")
+    assert main(["compare", "float.keras", "quantized.keras", "images.npy", "--file", "model.onnx"]) == 2
+    assert "model.onnx was not written from 'cnn' as it is now" in capsys.readouterr().err
+
+
+def test_sensitivity_uses_all_samples(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    inputs = keras.Input((4,), name="x")
+    keras.Model(inputs, layers.Dense(3)(inputs)).save("model.keras")
+    np.save("data.npy", np.random.default_rng(0).normal(size=(40, 4)).astype("float32"))
+    for arguments, count in (([], 40), (["--samples", "20"], 20)):
+        assert main(["sensitivity", "model.keras", "--data", "data.npy", "--json", *arguments]) == 0
+        assert json.loads(capsys.readouterr().out)["samples"] == count
+    with pytest.raises(SystemExit, match="2"):
+        main(["sensitivity", "model.keras", "--data", "data.npy", "--samples", "300"])
+    assert "--samples is at most 256" in capsys.readouterr().err
