@@ -14,11 +14,10 @@ from tensorflow_quantization.targets.table import LayerRule, by_table
 from tensorflow_quantization.targets.target import Placement, PlacementRule, SwitchedOff
 
 _RUNS_IN_INTEGERS = Reason(ReasonCode.DEFAULT, "runs in INT8")
-#: Measured by the engine of TensorRT for RTX 1.7, floats read and written, and the signal-to-noise ratio: of four layers
-#: of BERT, whose sums read a normalization as the matrix products do, from 27.8 to 23.6 MB, and 31 to 27 dB; of a U-Net,
-#: whose concatenations read what is pooled, from 148 to 124 MB, and 16.9 to 16.7 dB.
+#: Measured by the engine of TensorRT for RTX 1.7, floats read and written, and the signal-to-noise ratio: four layers
+#: of BERT, whose sums read a normalization as the matrix products do, 27.8 to 23.6 MB, and 31 to 27 dB; a U-Net, whose
+#: concatenations read what is pooled, 148 to 124 MB, and 16.9 to 16.7 dB.
 _READS_INTEGERS = Reason(ReasonCode.DEFAULT, "stays in float; reads the integers that another layer reads")
-_FLOAT_SUM = Placement(reason=STAYS_IN_FLOATS)
 
 
 def at_inputs(
@@ -51,28 +50,30 @@ def at_inputs(
             inputs = around(graph, call)
             if inputs and not switched_off(call):
                 placements[call.path] = Placement() if id(call) in float_sums else Placement(tuple(inputs))
+        reasons: dict[str, Reason] = {}
         for call in graph.calls:
-            if id(call) in float_sums and call.path in placements:
-                placements[call.path] = _integers_of_others(graph, call, placements) or _FLOAT_SUM
-            elif call.path not in placements and _joins_once(call) and not switched_off(call):
-                placements[call.path] = _integers_of_others(graph, call, placements)
+            is_sum = id(call) in float_sums and call.path in placements
+            is_join = call.path not in placements and _joins_once(call) and not switched_off(call)
+            shared = _read_by_others(graph, call, placements) if is_sum or is_join else ()
+            if is_sum or shared:
+                placements[call.path] = Placement(shared)
+                reasons[call.path] = _READS_INTEGERS if shared else STAYS_IN_FLOATS
         for call in graph.calls:
             placement = placements.get(call.path)
             if placement and is_one_of(call, outputs) and not _all_quantize(graph, call.outputs[0], placements):
                 placements[call.path] = replace(placement, output=True)
-        return {path: replace(p, reason=p.reason or reason) for path, p in placements.items() if p or p.reason}
+        return {path: replace(p, reason=reasons.get(path, reason)) for path, p in placements.items()}
 
     return place
 
 
-def _integers_of_others(graph: LayerGraph, call: Call, placements: Mapping[str, Placement]) -> Placement:
-    """The placement of a layer that computes in float, but reads the integers that are there for another layer."""
-    inputs = tuple(
+def _read_by_others(graph: LayerGraph, call: Call, placements: Mapping[str, Placement]) -> tuple[int, ...]:
+    """The indices of the operands of a call that have a quantizer for another layer."""
+    return tuple(
         index
         for index, tensor in enumerate(call.operands)
         if any(_quantizes(reader, tensor, placements) for reader in graph.consumers(tensor) if reader is not call)
     )
-    return Placement(inputs, reason=_READS_INTEGERS if inputs else None)
 
 
 def _joins_once(call: Call) -> bool:

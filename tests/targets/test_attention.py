@@ -265,8 +265,10 @@ def test_operations_have_quantizers_of_their_own_for_tensorrt():
         "quant_matmul_input_1",
         "quant_matmul_1_input_0",
         "quant_matmul_1_input_1",
+        "quant_add_input_0",  # whose tensor has integers for matmul
     ]
-    assert [layer.reason for layer in quantizers] == ["read by matmul"] * 2 + ["read by matmul_1"] * 2
+    readers = ["matmul", "matmul", "matmul_1", "matmul_1", "add"]
+    assert [layer.reason for layer in quantizers] == [f"read by {reader}" for reader in readers]
 
 
 def test_spec_switches_attention_off():

@@ -314,3 +314,64 @@ def test_output_of_a_pool_is_quantized_for_tensorrt_where_a_layer_reads_it_in_fl
     plan = plan_model(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(read_by(x)))), target="tensorrt")
     assert plan["pool"].placement.inputs == (0,)
     assert plan["pool"].placement.output is expected
+
+
+def convolved_normalization(inputs):
+    x = layers.DepthwiseConv2D(7, padding="same", name="depthwise")(inputs)
+    x = layers.LayerNormalization(name="read")(x)
+    return layers.Add()([inputs, layers.Dense(96)(layers.Activation("gelu")(layers.Dense(192)(x)))])
+
+
+def post_normalized_sum(inputs):
+    x = layers.LayerNormalization(name="normalization")(layers.Dense(8)(inputs))
+    y = layers.Dense(8)(layers.Dense(32, activation="gelu")(x))
+    return layers.LayerNormalization()(layers.Add(name="read")([y, x]))
+
+
+def concatenated_skip(inputs):
+    skip = layers.Conv2D(8, 3, padding="same", activation="relu")(inputs)
+    x = layers.Conv2D(8, 3, padding="same", activation="relu")(layers.MaxPooling2D()(skip))
+    x = layers.Concatenate(name="read")([layers.UpSampling2D()(x), skip])
+    return layers.Conv2D(4, 3, padding="same")(x)
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "inputs", "reason"),
+    [
+        (convolved_normalization, (56, 56, 96), (0,), "runs in INT8"),  # smaller ones fuse in any case
+        (post_normalized_sum, SHAPE, (1,), "stays in float; reads the integers that another layer reads"),
+        (concatenated_skip, SHAPE, (1,), "stays in float; reads the integers that another layer reads"),
+    ],
+)
+def test_tensorrt_writes_fewer_floats_where_a_float_layer_reads_integers(tmp_path, network, shape, inputs, reason):
+    pytest.importorskip("tensorrt_rtx")
+    image = keras.Input(shape, name="image")
+    model = randomize(keras.Model(image, network(image)))
+    placement = plan_model(model, target="tensorrt")["read"].placement
+    assert (placement.inputs, placement.output, str(placement.reason)) == (inputs, False, reason)
+    in_floats = QuantizationSpec()
+    in_floats.add("read", quantize_input=False)
+    data = np.random.default_rng(0).normal(size=(2, *shape)).astype("float32")
+    floats = []
+    for spec in (None, in_floats):
+        quantized = quantize_model(model, target="tensorrt", quantization_spec=spec)
+        path = export_onnx(calibrate(quantized, data, verbose=0), tmp_path / "m.onnx", verify_with=data)
+        floats.append(runtime_report(path, "tensorrt", input_shapes={"image": (1, *shape)}).bytes["Float"])
+    assert floats[0] < floats[1]
+
+
+def test_a_chain_of_concatenations_is_rounded_once_for_tensorrt():
+    x = inputs = keras.Input((8, 8, 4))
+    for name in ("first", "second"):
+        y = layers.Conv2D(4, 3, padding="same")(layers.ReLU()(layers.BatchNormalization()(x)))
+        x = layers.Concatenate(name=name)([x, y])
+    outputs = layers.Conv2D(4, 1)(layers.ReLU()(layers.BatchNormalization()(x)))
+    plan = plan_model(keras.Model(inputs, outputs), target="tensorrt")
+    assert plan["second"].placement == Placement()
+
+
+def test_scaled_scores_are_no_squeeze_and_excitation_for_tensorrt():
+    inputs = keras.Input((6, 8))
+    scores = keras.ops.multiply(keras.ops.matmul(inputs, keras.ops.swapaxes(inputs, 1, 2)), 0.25)
+    plan = plan_model(keras.Model(inputs, layers.Softmax()(scores)), target="tensorrt")
+    assert not plan["multiply"].placement
