@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tensorflow_quantization.export.onnx.builder import Builder
 from tensorflow_quantization.export.onnx.passes.common.dead_code import remove_dead_code
 from tensorflow_quantization.export.onnx.passes.common.drop_clips import drop_clips
-from tensorflow_quantization.export.onnx.passes.common.float16 import require_scales, to_float16
+from tensorflow_quantization.export.onnx.passes.common.float16 import check_concatenations, require_scales, to_float16
 from tensorflow_quantization.export.onnx.passes.common.fold_batch_norm import fold_batch_norm
 from tensorflow_quantization.export.onnx.passes.common.fold_input_scaling import fold_input_scaling
 from tensorflow_quantization.export.onnx.passes.common.fold_padding import fold_padding
@@ -155,7 +155,7 @@ def run_passes(builder: Builder, target: str | None, precision: str = "float32")
 
     Raises:
         OpsetError: float16 scales need a newer opset than the requested opset.
-        ExportError: float16 cannot hold a weight or a scale.
+        ExportError: float16 cannot hold a weight or a scale, or the runtime does not load such a graph.
     """
     if precision == "float16":
         require_scales(builder)
@@ -165,4 +165,6 @@ def run_passes(builder: Builder, target: str | None, precision: str = "float32")
         if count := run(builder):
             changed[run.__name__] += count
             logger.debug("%s changed %d places", run.__name__, count)
+    if (target, precision) == ("onnxruntime", "float16"):
+        check_concatenations(builder)
     return changed

@@ -108,3 +108,18 @@ def test_an_epsilon_does_not_become_zero(tmp_path):
     model = keras.Model(inputs, layers.UnitNormalization()(inputs))
     export(model, tmp_path / "m.onnx", precision="float16")
     assert_agrees(model, tmp_path / "m.onnx", [np.zeros((2, 4), "float32")], precision="float16")
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
+def test_onnxruntime_does_not_load_quantized_concatenations(tmp_path, target):
+    inputs = keras.Input((8, 8, 3))
+    branches = [layers.Conv2D(4, size, padding="same", activation="relu")(inputs) for size in (1, 3)]
+    joined = layers.Concatenate(name="joined")(branches)
+    model = _calibrated(randomize(keras.Model(inputs, layers.Conv2D(2, 1)(joined))), target)
+    if target == "onnxruntime":
+        with pytest.raises(
+            ExportError, match=r'quantized concatenations: quant_joined\. Export with precision="float32"'
+        ):
+            export_onnx(model, tmp_path / "m.onnx", precision="float16")
+    else:
+        export_onnx(model, tmp_path / "m.onnx", precision="float16", verify_with=small_models.data_for(model))

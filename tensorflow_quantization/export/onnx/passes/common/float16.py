@@ -16,7 +16,16 @@ import onnx_ir as ir
 
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.onnx.builder import Builder
-from tensorflow_quantization.onnx_graph.queries import attribute, constant, layer_of, operand, readers
+from tensorflow_quantization.onnx_graph.queries import (
+    attribute,
+    constant,
+    is_dequantize,
+    is_quantize,
+    layer_of,
+    operand,
+    readers,
+)
+from tensorflow_quantization.text.messages import shortened
 
 _FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _LARGEST = float(np.finfo(np.float16).max)
@@ -36,6 +45,28 @@ def require_scales(builder: Builder) -> None:
     """
     if any(node.op_type in _QUANTIZERS for node in builder.graph):
         builder.require(_SCALES_OPSET, 'A quantized model with precision="float16"')
+
+
+def check_concatenations(builder: Builder) -> None:
+    """Check that ONNX Runtime loads the graph with float16 scales. It turns a concatenation into QLinearConcat.
+
+    Measured with ONNX Runtime 1.32: of its integer kernels, only this one is chosen and then refuses float16 scales.
+
+    Raises:
+        ExportError: a quantizer reads a concatenation of quantized tensors. The message names the layers.
+    """
+    refused = [
+        _layer(node)
+        for node in builder.graph
+        if node.op_type == "Concat"
+        and all(is_dequantize(value.producer()) for value in node.inputs if value is not None)
+        and any(map(is_quantize, readers(node.outputs[0])))
+    ]
+    if refused:
+        raise ExportError(
+            f'ONNX Runtime does not load precision="float16" with quantized concatenations: {shortened(refused)}. Export '
+            'with precision="float32", which is faster there.'
+        )
 
 
 def to_float16(builder: Builder) -> int:
