@@ -64,8 +64,8 @@ def check_concatenations(builder: Builder) -> None:
     ]
     if refused:
         raise ExportError(
-            f'ONNX Runtime does not load precision="float16" with quantized concatenations: {shortened(refused)}. Export '
-            'with precision="float32", which is faster there.'
+            f'ONNX Runtime does not load precision="float16" with quantized concatenations: {shortened(refused)}. '
+            'Export with precision="float32", which is faster there.'
         )
 
 
