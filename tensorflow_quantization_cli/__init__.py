@@ -7,6 +7,7 @@ runs.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
 import sys
@@ -23,10 +24,14 @@ _FAILURES = (OSError, TypeError, ValueError, ImportError)
 _FAILED = 2
 #: As a shell reports a process that SIGINT or SIGTERM ended.
 _INTERRUPTED, _TERMINATED = 130, 143
+#: The signals that end a process: of `kill`, and of a terminal that is closed.
+_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+#: Seconds until a callback of Python has ended.
+_SOON = 0.05
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a command as an interrupt does: temporary files are removed."""
+    """SIGTERM or SIGHUP, which end a command as an interrupt does: temporary files are removed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,14 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status of the process: 0 for success; 1 for findings, or a figure beyond its limit; 2 if a command
-        fails, with the reason on stderr; 130 after an interrupt; 143 after SIGTERM.
+        fails, with the reason on stderr; 130 after an interrupt; 143 after SIGTERM or SIGHUP.
 
     Raises:
         SystemExit: after `--help`, `--version` and a wrong argument, before the package is imported.
     """
     options = parse(arguments)
     try:
-        with _sigterm_interrupts(), plain_warnings():
+        with _signals_interrupt(), _no_interrupt_lost(), plain_warnings():
             return options.run(options)
     except _FAILURES as error:
         return _failed(error)
@@ -64,21 +69,45 @@ def _interrupted(interrupt: KeyboardInterrupt) -> int:
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """A context in which SIGTERM raises `_Terminated`, unless a program that calls `main` handles it."""
+def _signals_interrupt() -> Iterator[None]:
+    """A context in which SIGTERM and SIGHUP raise `_Terminated`, unless a program that calls `main` handles them."""
 
     def interrupt(*of_signal: object) -> None:
-        raise _Terminated("The process got SIGTERM.")
+        raise _Terminated("The process was asked to end.")
 
     # Python handles signals in its main thread only.
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, interrupt)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    ours = [number for number in _ENDING if in_main_thread and signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _no_interrupt_lost() -> Iterator[None]:
+    """A context in which an interrupt takes effect also if Python ignores its exception, and only prints it.
+
+    Python does so in a callback of a weak reference, of which frameworks have many. The interrupt is raised again once
+    the callback has ended.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            number = signal.SIGTERM if issubclass(unraisable.exc_type, _Terminated) else signal.SIGINT
+            threading.Timer(_SOON, _thread.interrupt_main, [number]).start()
+        else:
+            before(unraisable)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def started_with_the_package() -> None:

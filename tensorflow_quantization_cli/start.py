@@ -22,8 +22,8 @@ from tensorflow_quantization_cli import results
 if TYPE_CHECKING:
     import keras
 
-#: The backends of Keras that train, and those that do not.
-_BACKENDS, _INFERENCE = ["tensorflow", "jax", "torch"], ["numpy", "openvino"]
+#: The backends of Keras that train.
+_BACKENDS = ["tensorflow", "jax", "torch"]
 _PACKAGE = Path(__file__).parents[1] / "tensorflow_quantization"
 
 
@@ -89,8 +89,8 @@ def quiet_backend() -> Iterator[None]:
 
 
 def _check_backend(name: str | None) -> None:
-    """Raises: ValueError: Keras has no such backend."""
-    if name and name not in (*_BACKENDS, *_INFERENCE):
+    """Raises: ValueError: Keras has no such backend that trains."""
+    if name and name not in _BACKENDS:
         hint = messages()["did_you_mean"](name, _BACKENDS)
         raise ValueError(f"The environment variable KERAS_BACKEND is {name!r}, not tensorflow, jax or torch.{hint}")
 

@@ -33,6 +33,8 @@ EFFORTS = ("fast", "best")
 DTYPES = ("float8_e4m3fn",)
 #: The files of `--keep`.
 _KEPT = ("quantized.keras", "float.keras", "samples.npz")
+#: Samples of the calibration that judge whether training helped.
+_JUDGED = 128
 #: Samples that a file is verified on; each is compared layer by layer.
 _VERIFIED = 16
 
@@ -194,6 +196,7 @@ def _quantize(options: argparse.Namespace) -> Any:
     from tensorflow_quantization_cli.input_values import warn_of_inputs, without_scale_warning
     from tensorflow_quantization_cli.samples import open_samples
     from tensorflow_quantization_cli.summary import Summary, measure
+    from tensorflow_quantization_cli.training import train
 
     runtime = runtime_here(options.target)
     if options.min_integer_share is not None:
@@ -232,8 +235,7 @@ def _quantize(options: argparse.Namespace) -> Any:
         if options.steps:
             print(f"Train for {options.steps} steps")
             batches = samples.training(held_out, options.batch_size, options.steps, options.seed)
-            steps, verbose = options.steps, results.verbosity()
-            package.fine_tune(quantized, batches, teacher=model, epochs=1, steps_per_epoch=steps, verbose=verbose)
+            train(quantized, model, batches, options.steps, data[: max(1, _JUDGED // options.batch_size)])
         print(f"Write and verify {output}")
         verified = samples.read((held_out if len(held_out) else chosen)[: samples.whole(_VERIFIED) or samples.batch])
         places = _places(options)

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+import weakref
 
 import pytest
 from quantize_jobs import quantized
@@ -43,7 +45,7 @@ def test_notes_on_tracing_are_not_shown(folder, capsys):
         "tensorflow_quantization.html_report",
     ],
 )
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM], ids=["interrupt", "terminate"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["interrupt", "end", "hang up"])
 def test_a_signal_leaves_all_files_as_they_were(folder, monkeypatch, capsys, where, sent):
     def interrupt(*arguments, **options):
         # Not os.kill: with AMX, OpenVINO enlarges the frame of a signal, which then overflows the stack that pytest's
@@ -84,6 +86,28 @@ def test_an_interrupt_while_libraries_are_imported_takes_effect_after_it(handled
     assert steps == ["imported"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+class _Referenced:
+    """What a weak reference can be of."""
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_in_a_callback_of_a_weak_reference_takes_effect(folder, monkeypatch, capsys, handled):
+    """Python prints such an exception and goes on, and the command wrote its file."""
+
+    def interrupt(*arguments, **options):
+        referenced = _Referenced()
+        reference = weakref.ref(referenced, lambda _: signal.default_int_handler(signal.SIGINT, None))
+        del referenced
+        for _ in range(200):
+            time.sleep(0.05)
+        return reference
+
+    monkeypatch.setattr("tensorflow_quantization_cli.summary.measure", interrupt)
+    assert quantized() == 130
+    assert "tensorflow-quantization: interrupted." in capsys.readouterr().err
+    assert not (folder / "model.onnx").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["tensorflow_quantization", "tensorflow_quantization_cli"])
 @pytest.mark.parametrize("seconds", [0.5, 1.0, 1.5, 2.0])
@@ -103,15 +127,16 @@ def _default_interrupt():
 
 
 @pytest.mark.parametrize("module", ["tensorflow_quantization", "tensorflow_quantization_cli"])
-def test_an_unknown_backend_is_named_before_keras_is_imported(folder, module):
+@pytest.mark.parametrize(("backend", "hint"), [("jaxx", " Did you mean 'jax'?"), ("numpy", "")])
+def test_an_unknown_backend_is_named_before_keras_is_imported(folder, module, backend, hint):
     done = subprocess.run(
         [sys.executable, "-m", module, "describe", "model.keras"],
         capture_output=True,
         text=True,
-        env={**os.environ, "KERAS_BACKEND": "jaxx"},
+        env={**os.environ, "KERAS_BACKEND": backend},
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "tensorflow-quantization: The environment variable KERAS_BACKEND is 'jaxx', not tensorflow, jax or torch. "
-        "Did you mean 'jax'?\n"
+        f"tensorflow-quantization: The environment variable KERAS_BACKEND is {backend!r}, not tensorflow, jax or torch."
+        f"{hint}\n"
     )
