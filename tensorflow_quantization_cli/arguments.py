@@ -297,6 +297,8 @@ def wide_bits(given: str) -> int:
 
 def several_bits(given: str) -> list[int]:
     """Bits that are separated by commas."""
+    if not all(given.split(",")):
+        raise argparse.ArgumentTypeError(f"Bits are whole numbers between single commas, such as 4,8, got {given}.")
     return [bits(part) for part in given.split(",")]
 
 

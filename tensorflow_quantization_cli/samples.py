@@ -207,7 +207,7 @@ def _check_depth(path: Path) -> None:
 
 def _damaged(paths: list[Path], read_one: Callable[[Path], np.ndarray]) -> str:
     """The message that names the images of a folder that cannot be read, all at once."""
-    results.warn(f"An image cannot be read; all {len(paths)} are looked at.")
+    results.warn(f"An image cannot be read. Which of the {len(paths)} images are damaged?")
     damaged = []
     for path in paths:
         try:

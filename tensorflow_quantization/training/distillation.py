@@ -72,7 +72,8 @@ def distill(
 
     Raises:
         TypeError: `student` or `teacher` is no `keras.Model`.
-        ValueError: the outputs of the two differ in number or shape, or a feature is not the output of one layer.
+        ValueError: the inputs or outputs of the two differ in number or shape, or a feature is not the output of one
+            layer.
     """
     check_is_model(student)
     check_is_model(teacher)
@@ -81,6 +82,7 @@ def distill(
         copy = rewrite(LayerGraph.trace(teacher), lambda call, layer: [layer])
     copy.trainable = False
     pairs = dict(features) if isinstance(features, Mapping) else {_partner(student, f): f for f in features}
+    _check_inputs(student, copy)
     _check_outputs(student, copy)
     return _Distilled(
         student,
@@ -172,6 +174,21 @@ def _partner(student: keras.Model, name: str) -> str:
     """Returns the name, in the student, of a layer of the teacher."""
     names = {layer.name for layer in student.layers}
     return quantized_name(name) if quantized_name(name) in names else name
+
+
+def _check_inputs(student: keras.Model, teacher: keras.Model) -> None:
+    got, wanted = ([tuple(t.shape) for t in tree.flatten(_functional(m).input)] for m in (student, teacher))
+    if len(got) != len(wanted) or not all(map(_fits, got, wanted)):
+        raise ValueError(
+            f"The student has inputs of shapes {got}, and the teacher {wanted}. Pass as teacher the model that was "
+            "quantized, or one with inputs of the same shapes."
+        )
+
+
+def _fits(shape: tuple[int | None, ...], other: tuple[int | None, ...]) -> bool:
+    """Whether a tensor can have both shapes."""
+    sizes = zip(shape, other, strict=False)
+    return len(shape) == len(other) and all(None in pair or pair[0] == pair[1] for pair in sizes)
 
 
 def _check_outputs(student: keras.Model, teacher: keras.Model) -> None:

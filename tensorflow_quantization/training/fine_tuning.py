@@ -121,13 +121,13 @@ def fine_tune(
     reestimate = low if reestimate is None else reestimate
     # A generator has no first batch to look at again.
     watched = teacher is not None and loss is None and not isinstance(x, Iterator)
-    warn_if_further = _warns_if_further(quantized, teacher, x) if watched else None
     with _replicas_of(quantized), _as_before_unless_finished(quantized):
         if optimizer is None:
             steps = steps_per_epoch or _steps(x, batch_size)
             rate = _LEARNING_RATE[low] if learning_rate is None else learning_rate
             optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
         model = view_of(quantized) if teacher is None else distill(quantized, teacher, features=features)
+        warn_if_further = _warns_if_further(quantized, teacher, x) if watched else None
         model.compile(optimizer, loss, metrics=metrics)
         frozen_from = max(1, round(_FROZEN_FROM * epochs))
         schedule = [FreezeRanges(frozen_from), FreezeBatchNormalization(frozen_from if reestimate else 0)]

@@ -143,6 +143,11 @@ def run(options: argparse.Namespace) -> int:
     results.show(summary, options.json, options.html)
     if summary.overfits:
         results.warn(_overfit_text(summary, options))
+    if not summary.held_out:
+        results.warn(
+            f"The ranges and the accuracy are of the same {summary.samples} samples, so other samples may lose more. "
+            f"Pass more as --data: up to {arguments.MOST_SAMPLES} are used."
+        )
     if summary.mostly_floats and options.activation_bits is None:  # else `warn_of_floats` said it
         hint = "; --block-size pays where the bytes of the weights limit the speed" if options.block_size else ""
         results.warn(

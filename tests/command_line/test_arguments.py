@@ -1,8 +1,11 @@
 """Arguments of `quantize`: what is wrong is said before anything is loaded."""
 
+import argparse
+
 import pytest
 
 from tensorflow_quantization_cli import main
+from tensorflow_quantization_cli.arguments import several_bits
 
 
 @pytest.mark.parametrize(
@@ -57,3 +60,9 @@ def test_wrong_arguments_are_said_before_the_package_is_imported(folder, monkeyp
         main(["quantize", "model.keras", "--data", "images", "-o", "model.onnx", *arguments])
     assert message in capsys.readouterr().err
     assert sorted(folder.rglob("*")) == before
+
+
+def test_several_bits_are_between_single_commas():
+    assert several_bits("4,8") == [4, 8]
+    with pytest.raises(argparse.ArgumentTypeError, match="between single commas, such as 4,8, got 4,,8"):
+        several_bits("4,,8")

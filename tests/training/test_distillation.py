@@ -107,6 +107,19 @@ def test_a_teacher_of_other_outputs_is_refused():
         distill(quantized, other)
 
 
+def test_a_teacher_of_other_inputs_is_refused():
+    def model(*sizes):
+        inputs = [keras.Input(size) for size in sizes]
+        return keras.Model(inputs, layers.Dense(2)(layers.Concatenate()([layers.Flatten()(x) for x in inputs])))
+
+    student = quantize_model(model((4,), (3,)))
+    for teacher in (model((4,), (5,)), model((4,), (3, 1)), model((7,), (1,), (2,))):
+        with pytest.raises(
+            ValueError, match=r"student has inputs of shapes \[\(None, 4\), \(None, 3\)\], and the teacher"
+        ):
+            distill(student, teacher)
+
+
 def test_an_unknown_or_shared_feature_is_refused():
     model, quantized = pair()
     with pytest.raises(ValueError, match=r"has no layer 'rely'. Did you mean 'relu'\?"):
