@@ -18,6 +18,7 @@ from tensorflow_quantization.comparison.origin import check_origin, stored_in_li
 from tensorflow_quantization.comparison.parts import FloatTwin
 from tensorflow_quantization.comparison.statistics import Difference, decibels
 from tensorflow_quantization.export.litert.convert import convert
+from tensorflow_quantization.export.litert.exporter import check_quantized
 from tensorflow_quantization.export.litert.function import make_function
 from tensorflow_quantization.export.names import names_in_signature, names_of_outputs
 from tensorflow_quantization.export.onnx.exporter import lower_with_passes
@@ -183,7 +184,7 @@ def _onnx(model_graph: LayerGraph, path: Path, runtime: str | None) -> tuple[str
             break
     missing = [q.call.path for q in lowered.quantized if q.integers.onnx.name not in tensors]
     stored, of_file = stored_in_onnx(lowered.builder.graph), stored_in_onnx(file.graph)
-    more = [layer_in(name) for name in of_file if name not in stored]
+    more = [layer_in(name) for name in of_file.quantized if name not in stored.quantized]
     if missing or more or [o.name for o in proto.graph.output] != lowered.output_names:
         what = f"not the quantizers of {shortened(missing)}" if missing else "other outputs"
         what = f"other quantizers, in {shortened(more)}" if more and not missing else what
@@ -210,9 +211,11 @@ def _shapes_of_inputs(proto: Any) -> dict[str, list[int | None]]:
 
 
 def _litert(model_graph: LayerGraph, path: Path) -> tuple[LayerGraph, RunFile]:
+    graph = model_graph.flatten().live()
+    check_quantized(graph)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
-    graph, data = model_graph.flatten().live(), path.read_bytes()
+    data = path.read_bytes()
     function = make_function(graph, expose=True)
     exposed, names = convert(function), names_in_signature(graph)
     check_origin(path, graph, stored_in_litert(exposed), stored_in_litert(data))

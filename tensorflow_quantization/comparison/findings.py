@@ -276,7 +276,11 @@ def _weights(evidence: Evidence, twin: FloatTwin) -> _Description:
     names = [own.name for own, _ in twin.changed(part.call.operation) if own.name != "bias"]
     channels = _guilty(noise)
     problem = f"Its weights ({', '.join(names)}) are not those of the float model."
-    return part.path, Kind.WEIGHTS, channels, problem, remedy
+    equalized = (
+        "If post_training_quantize equalized channels, pass the equalized model as float_model: kept/float.keras of "
+        "--keep, or accuracy.equalize(model, images). "
+    )
+    return part.path, Kind.WEIGHTS, channels, problem, equalized + remedy
 
 
 def _bias(evidence: Evidence, twin: FloatTwin) -> _Description:

@@ -8,6 +8,7 @@ import small_models
 from keras import layers
 
 from tensorflow_quantization import calibrate, compare, export_litert, export_onnx, quantize_model
+from tensorflow_quantization.export import ExportError
 
 TARGETS = ["onnxruntime", "openvino", "litert"]
 
@@ -97,3 +98,82 @@ def test_weights_in_blocks(tmp_path):
     q_model.get_layer("quant_last").layer.kernel.assign(-q_model.get_layer("quant_last").layer.kernel)
     with pytest.raises(ValueError, match="the quantized weights of last are others"):
         compare(model, q_model, data, file=path)
+
+
+def floats():
+    """A folded BatchNormalization, a LayerNormalization, and a Dense with a bias."""
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Conv2D(4, 3, name="conv")(inputs)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.ReLU(name="relu")(x)
+    x = layers.LayerNormalization(name="layer_norm")(x)
+    outputs = layers.Dense(5, name="last")(layers.Flatten(name="flatten")(x))
+    return keras.Model(inputs, outputs, name="floats")
+
+
+def tokens():
+    inputs = keras.Input((6,), name="ids", dtype="int32")
+    x = layers.Embedding(20, 8, name="embedding")(inputs)
+    x = layers.Dense(8, activation="relu", name="first")(x)
+    return keras.Model(inputs, layers.Dense(5, name="last")(layers.Flatten(name="flatten")(x)), name="tokens")
+
+
+def inner(model, name):
+    """The layer of a name, without its wrapper."""
+    layer = next(layer for layer in model.layers if layer.name in (name, f"quant_{name}"))
+    return getattr(layer, "layer", layer)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("target", [None, "tensorrt", "onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("layer", "weight", "named"),
+    [("norm", "moving_mean", "(conv|norm)"), ("layer_norm", "gamma", "layer_norm"), ("last", "bias", "last")],
+)
+def test_floats_from_before_a_training(layer, weight, named, target, precision, tmp_path):
+    pytest.importorskip("openvino" if target == "openvino" else "onnxruntime")
+    model, data = floats(), np.random.default_rng(0).random((8, 8, 8, 3), "float32")
+    q_model = quantized(model, data, target)
+    path = export_onnx(q_model, tmp_path / "model.onnx", precision=precision)
+    assert compare(model, q_model, data, file=path).file_snr > 30
+    variable = getattr(inner(q_model, layer), weight)
+    variable.assign(variable + [0.1, 0.2, -0.1, 0, 0.3][: variable.shape[0]])
+    with pytest.raises(ValueError, match=rf"the (float|quantized) weights of {named} are others, as before a training"):
+        compare(model, q_model, data, file=path)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_an_embedding_from_before_a_training(target, tmp_path):
+    model, data = tokens(), np.random.default_rng(0).integers(0, 20, (8, 6))
+    q_model = quantized(model, data, target)
+    path = written(q_model, target, tmp_path)
+    assert compare(model, q_model, data, file=path).file_snr > 30
+    table = inner(q_model, "embedding").embeddings
+    table.assign(table * 1.1)
+    with pytest.raises(
+        ValueError, match=r"the (float|quantized) weights of embedding are others, as before a training"
+    ):
+        compare(model, q_model, data, file=path)
+
+
+@pytest.mark.parametrize("before", [0.0, 0.2])
+@pytest.mark.parametrize(("layer", "weight"), [("last", "bias"), ("conv", "bias"), ("layer_norm", "gamma")])
+def test_floats_of_litert_from_before_a_training(layer, weight, before, tmp_path):
+    model, data = floats(), np.random.default_rng(0).random((8, 8, 8, 3), "float32")
+    variable = getattr(inner(model, layer), weight)
+    variable.assign(variable + before)
+    q_model = quantized(model, data, "litert")
+    path = written(q_model, "litert", tmp_path)
+    assert compare(model, q_model, data, file=path).file_snr > 30
+    variable = getattr(inner(q_model, layer), weight)
+    variable.assign(variable * 1.1 + 0.05)
+    with pytest.raises(ValueError, match=f"weights of {layer} are others, as before a training"):
+        compare(model, q_model, data, file=path)
+
+
+@pytest.mark.parametrize("target", [None, "onnxruntime", "openvino"])
+def test_a_file_of_litert_beside_a_model_for_another_target(target, tmp_path):
+    model, data = faulty_models.chain(), faulty_models.images()
+    path = written(quantized(model, data, "litert"), "litert", tmp_path)
+    with pytest.raises(ExportError, match="LiteRT needs other quantizers"):
+        compare(model, quantized(model, data, target), data, file=path)

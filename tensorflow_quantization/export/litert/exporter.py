@@ -86,7 +86,7 @@ def export_litert(
         require_installed()
     validation.check_no_keras_quantization(graph)
     validation.check_exportable(graph)
-    _check_quantized(graph)
+    check_quantized(graph)
     _check_attention(graph)
     check_recurrence(graph)
     _check_bits(graph, io_dtype)
@@ -121,7 +121,15 @@ def _check_backend() -> None:
         )
 
 
-def _check_quantized(graph: LayerGraph) -> None:
+def check_quantized(graph: LayerGraph) -> None:
+    """Checks that a model is quantized for LiteRT.
+
+    Args:
+        graph: the flat graph of the model.
+
+    Raises:
+        ExportError: the model has no activation quantizers, or those of another target.
+    """
     if not any(activation_quantizers(call.operation) for call in graph.calls):
         raise ExportError(f"Model {graph.model.name!r} has no activation quantizers. {_ADVICE}")
     targets = set(validation.targets_of(graph))
