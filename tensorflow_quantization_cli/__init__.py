@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from tensorflow_quantization_cli.parser import parse
-from tensorflow_quantization_cli.start import plain_warnings, quiet_backend
+from tensorflow_quantization_cli.start import ENDING, plain_warnings, quiet_backend
 
 __all__ = ["main", "quiet_backend", "started_with_the_package"]
 
@@ -24,8 +24,6 @@ _FAILURES = (OSError, TypeError, ValueError, ImportError)
 _FAILED = 2
 #: As a shell reports a process that SIGINT or SIGTERM ended.
 _INTERRUPTED, _TERMINATED = 130, 143
-#: The signals that end a process: of `kill`, and of a terminal that is closed.
-_ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 #: Seconds until a callback of Python has ended.
 _SOON = 0.05
 
@@ -77,7 +75,7 @@ def _signals_interrupt() -> Iterator[None]:
 
     # Python handles signals in its main thread only.
     in_main_thread = threading.current_thread() is threading.main_thread()
-    ours = [number for number in _ENDING if in_main_thread and signal.getsignal(number) is signal.SIG_DFL]
+    ours = [number for number in ENDING if in_main_thread and signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:
         signal.signal(number, interrupt)
     try:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: The backends of Keras that train.
 _BACKENDS = ["tensorflow", "jax", "torch"]
+#: The signals that end a process: of `kill`, and of a terminal that is closed.
+ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _PACKAGE = Path(__file__).parents[1] / "tensorflow_quantization"
 
 
@@ -97,12 +99,12 @@ def _check_backend(name: str | None) -> None:
 
 @contextlib.contextmanager
 def signals_after() -> Iterator[None]:
-    """A context at whose end SIGINT and SIGTERM take effect; a second signal does at once.
+    """A context at whose end SIGINT, SIGTERM and SIGHUP take effect; a second signal does at once.
 
     An exception that a signal raises while C++ libraries are imported, or in their garbage collection, may be lost.
     """
     received: list[int] = []
-    handled = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = {number: signal.getsignal(number) for number in (signal.SIGINT, *ENDING)}
     # Python handles signals in its main thread only; what is ignored, or ends the process, stays so.
     ours = threading.current_thread() is threading.main_thread()
     before = {number: handler for number, handler in handled.items() if ours and callable(handler)}

@@ -84,7 +84,7 @@ def _pads(call: Call) -> bool:
 def _holders(graph: LayerGraph, call: Call) -> list[tuple[keras.Variable, int]] | None:
     """Returns for each kernel of a reader what takes a constant, and its sign; `None` if a kernel has no such variable.
 
-    A bias takes it, or the moving mean of the BatchNormalization behind the layer, which subtracts it.
+    A bias takes it; without one, the moving mean of the BatchNormalization behind the layer, with the sign -1.
     """
     layer = call.operation
     if Trait.PROJECTS in traits(call):

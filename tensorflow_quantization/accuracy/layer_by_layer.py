@@ -188,16 +188,11 @@ class Reference:
         return [run.arguments() for run in self._runs]
 
 
-def weights_of(model: keras.Model) -> list[np.ndarray]:
-    """Returns copies of the weights of a model: the array of a backend may be a view of the variable."""
-    with converting():
-        return [np.array(keras.ops.convert_to_numpy(weight)) for weight in model.weights]
-
-
 @contextlib.contextmanager
 def unchanged_on_error(model: keras.Model) -> Iterator[None]:
     """Gives a model back the weights that it has now if the context raises, or is interrupted."""
-    before = weights_of(model)
+    with converting():  # a copy: the array of a backend may be a view of the variable
+        before = [np.array(keras.ops.convert_to_numpy(w)) for w in model.weights]
     try:
         yield
     except BaseException:

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
 
 from tensorflow_quantization.accuracy.adaptive_rounding import train_rounding
 from tensorflow_quantization.accuracy.bias_correction import BiasCorrection
@@ -17,12 +16,11 @@ from tensorflow_quantization.accuracy.equalized_models import remember
 from tensorflow_quantization.accuracy.kernels import Kernel, kernels_of
 from tensorflow_quantization.accuracy.layer_by_layer import layer_by_layer
 from tensorflow_quantization.accuracy.rounding import WeightRounding
-from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
+from tensorflow_quantization.accuracy.stages import Stages
 from tensorflow_quantization.accuracy.weight_ranges import clip
 from tensorflow_quantization.calibration import calibrate
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import first_batches
-from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
 from tensorflow_quantization.quantize.pipeline import plan_model
 from tensorflow_quantization.text.arguments import suggests_arguments
@@ -31,8 +29,6 @@ from tensorflow_quantization.text.messages import must_be_one_of
 EFFORTS = ("fast", "best")
 #: Samples that are used. The statistics of more are the same, and all are in memory at once.
 _SAMPLES = 256
-#: Samples that a stage is judged by, at most.
-_JUDGED = 128
 #: With this many batches or more, one of so many judges, and kernels learn nothing from it.
 _BATCHES_OF_A_JUDGE = 4
 
@@ -106,7 +102,9 @@ def post_training_quantize(
     plan_model(model, **arguments)  # raises what `quantize_model` would raise, before any work
     arguments |= {"ranges": ranges, "weight_ranges": weight_ranges}  # which the next call checks
     learned_from, judges = _split(batches)
-    stages = _Stages(model, judges, verbose)
+    stages = Stages(model, judges, verbose)
+    if verbose:
+        print("Signal-to-noise ratio of the outputs in Keras, on samples of the calibration:")
     reference, quantized = model, quantize_model(model, **arguments)
     calibrate(quantized, batches, method=method, verbose=0)
     stages.start(quantized, "quantized, calibrated")
@@ -119,12 +117,15 @@ def post_training_quantize(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # they were given for the model as it is
             rescaled = calibrate(quantize_model(equalized, **arguments), batches, method=method, verbose=0)
-    # Nearest integers of few bits leave so much noise that it hides what equalized channels gain: both are rounded.
+    # Equalized channels have finer steps, but values that calibration did not see are clipped in all of them: which is
+    # more depends on the network. Nearest integers of few bits leave noise that hides it: then both models are rounded.
     few_bits = any(kernel.quantizer.scheme.bits < 8 for kernel in kernels_of(quantized))
     if rescaled is not None and not few_bits and stages.gains(rescaled, "channels equalized"):
         reference, quantized = equalized, rescaled
+    plain = quantized.get_weights()
     start = _round(quantized, learned_from, reference)
-    stages.keep_gain(quantized, start, "weights rounded, biases corrected")
+    if not stages.keep_gain(quantized, plain, "weights rounded, biases corrected"):
+        start = plain
     if rescaled is not None and few_bits:
         before = _round(rescaled, learned_from, equalized)
         if stages.gains(rescaled, "the same with equalized channels"):
@@ -163,57 +164,6 @@ def _split(batches: list[Any]) -> tuple[list[Any], list[Any]]:
         return batches, batches
     judges = range(_BATCHES_OF_A_JUDGE - 1, len(batches), _BATCHES_OF_A_JUDGE)
     return [x for i, x in enumerate(batches) if i not in judges], [batches[i] for i in judges]
-
-
-class _Stages:
-    """Judges each stage by the outputs of the float model: a stage that brings the outputs no nearer is undone.
-
-    Equalized channels have finer steps, but values that calibration did not see are clipped in all of them. Which of
-    both is more depends on the network.
-    """
-
-    def __init__(self, model: keras.Model, batches: list[Any], verbose: int):
-        self._batches = batches[: max(1, _JUDGED // len(tree.flatten(batches[0])[0]))]
-        self._expected = [self._outputs(model, batch) for batch in self._batches]
-        self._verbose = verbose
-        self._best = 0.0
-
-    def start(self, quantized: keras.Model, stage: str) -> None:
-        """Takes the first stage, which the others start from."""
-        if self._verbose:
-            print("Signal-to-noise ratio of the outputs in Keras, on samples of the calibration:")
-        self._best = self._decibels(quantized)
-        self._tell(self._best, stage)
-
-    def gains(self, quantized: keras.Model, stage: str) -> bool:
-        """Returns whether a stage brought the outputs nearer to those of the float model, and tells it."""
-        decibels = self._decibels(quantized)
-        gains = decibels >= self._best
-        self._tell(decibels, stage if gains else f"{stage}: undone, it is no gain")
-        self._best = max(self._best, decibels)
-        return gains
-
-    def keep_gain(self, quantized: keras.Model, before: list[Any], stage: str) -> bool:
-        """Returns whether a stage gains; if not, the model gets the weights back that it had `before`."""
-        if self.gains(quantized, stage):
-            return True
-        quantized.set_weights(before)
-        return False
-
-    def _tell(self, decibels: float, stage: str) -> None:
-        if self._verbose:
-            print(f"{decibels:6.1f} dB  {stage}")
-
-    def _decibels(self, quantized: keras.Model) -> float:
-        ratio = SignalToNoise()
-        for batch, outputs in zip(self._batches, self._expected, strict=True):
-            for expected, got in zip(outputs, self._outputs(quantized, batch), strict=True):
-                ratio.update(expected, got)
-        return ratio.decibels
-
-    @staticmethod
-    def _outputs(model: keras.Model, batch: Any) -> list[Any]:
-        return [float32_array(y) for y in tree.flatten(model(batch, training=False))]
 
 
 def _same_weights(model: keras.Model, other: keras.Model) -> bool:

@@ -17,8 +17,8 @@ from tensorflow_quantization.quantizers import QuantizationScheme, numerics
 
 #: Scales that are compared, and the least of them, in scales of the greatest weight.
 _COUNT, _LEAST = 32, 0.25
-#: Up to this many inputs, the integers of each scale are those that `rounded_to_moment` chooses; with more, the nearest
-#: tell what a scale is worth: after all, there are many errors to make up for one.
+#: Up to this many inputs, `rounded_to_moment` chooses the integers of each scale; with more, a scale is judged by the
+#: nearest integers. On EfficientNet-Lite0, choosing all of them took twice the time for 0.1 dB.
 _FEW_INPUTS = 64
 
 
@@ -44,7 +44,7 @@ def best_scale(parts: Sequence[Part], scale: np.ndarray, scheme: QuantizationSch
 
     Args:
         parts: of the kernel; the errors of all parts add up.
-        scale: float, (G, 1, M); positive, that of the greatest weight.
+        scale: float, (G, 1, M); positive, the scale of the greatest weight.
         scheme: the integers; symmetric and signed.
 
     Returns:

@@ -15,7 +15,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class FullDiskError(OSError):
-    """A file is not written, because the disk is full; `errno` is that of the system."""
+    """A file is not written, because the disk is full; `errno` is ENOSPC."""
 
     errno = errno.ENOSPC
 

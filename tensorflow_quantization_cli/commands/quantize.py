@@ -33,8 +33,6 @@ EFFORTS = ("fast", "best")
 DTYPES = ("float8_e4m3fn",)
 #: The files of `--keep`.
 _KEPT = ("quantized.keras", "float.keras", "samples.npz")
-#: Samples of the calibration that judge whether training helped.
-_JUDGED = 128
 #: Samples that a file is verified on; each is compared layer by layer.
 _VERIFIED = 16
 
@@ -240,7 +238,7 @@ def _quantize(options: argparse.Namespace) -> Any:
         if options.steps:
             print(f"Train for {options.steps} steps")
             batches = samples.training(held_out, options.batch_size, options.steps, options.seed)
-            train(quantized, model, batches, options.steps, data[: max(1, _JUDGED // options.batch_size)])
+            train(quantized, model, batches, options.steps, data)
         print(f"Write and verify {output}")
         verified = samples.read((held_out if len(held_out) else chosen)[: samples.whole(_VERIFIED) or samples.batch])
         places = _places(options)

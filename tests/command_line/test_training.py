@@ -33,9 +33,7 @@ def test_training_that_helps_stays(models, capsys):
     model, quantized, data = models
     before = quantized.get_weights()
     train(quantized, model, Batches(data), 8, [data])
-    after, start = map(
-        float, re.search(r"([\d.]+) dB  trained, ([\d.]+) dB before\n", capsys.readouterr().out).groups()
-    )
+    start, after = map(float, re.findall(r"([\d.]+) dB  ", capsys.readouterr().out))
     assert after > start
     assert any((a != b).any() for a, b in zip(before, quantized.get_weights(), strict=True))
 
@@ -43,7 +41,7 @@ def test_training_that_helps_stays(models, capsys):
 def test_training_that_does_not_is_undone(models, capsys, recwarn):
     model, quantized, data = models
     before = quantized.get_weights()
-    train(quantized, model, Batches(np.zeros_like(data)), 8, [data])
+    train(quantized, model, Batches(100 * np.abs(data)), 8, [data])  # unlike what it is judged by
     assert "undone, it is no gain" in capsys.readouterr().out
     assert all(np.array_equal(a, b) for a, b in zip(before, quantized.get_weights(), strict=True))
     assert not [w for w in recwarn if "moved the outputs" in str(w.message)]

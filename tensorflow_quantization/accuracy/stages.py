@@ -1,0 +1,65 @@
+"""`Stages`: keeps what brings the outputs of a quantized model nearer to the float model's, and undoes the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import tree
+
+from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
+from tensorflow_quantization.model.weights import float32_array
+
+#: Samples that a stage is judged by, at most.
+_JUDGED = 128
+
+
+class Stages:
+    """Judges each stage by the outputs of the float model: a stage that brings the outputs no nearer is undone.
+
+    Args:
+        model: the float model.
+        batches: of inputs, at least one; the first 128 samples judge.
+        verbose: 1 or 2 prints the signal-to-noise ratio after each stage; 0 nothing.
+    """
+
+    def __init__(self, model: keras.Model, batches: list[Any], verbose: int):
+        self._batches = batches[: max(1, _JUDGED // len(tree.flatten(batches[0])[0]))]
+        self._expected = [self._outputs(model, batch) for batch in self._batches]
+        self._verbose = verbose
+        self._best = 0.0
+
+    def start(self, quantized: keras.Model, stage: str) -> None:
+        """Takes the first stage, which the others start from."""
+        self._best = self._decibels(quantized)
+        self._tell(self._best, stage)
+
+    def gains(self, quantized: keras.Model, stage: str) -> bool:
+        """Returns whether a stage brought the outputs nearer to those of the float model, and tells it."""
+        decibels = self._decibels(quantized)
+        gains = decibels >= self._best
+        self._tell(decibels, stage if gains else f"{stage}: undone, it is no gain")
+        self._best = max(self._best, decibels)
+        return gains
+
+    def keep_gain(self, quantized: keras.Model, before: list[Any], stage: str) -> bool:
+        """Returns whether a stage gains; if not, the model gets the weights back that it had `before`."""
+        if self.gains(quantized, stage):
+            return True
+        quantized.set_weights(before)
+        return False
+
+    def _tell(self, decibels: float, stage: str) -> None:
+        if self._verbose:
+            print(f"{decibels:6.1f} dB  {stage}")
+
+    def _decibels(self, quantized: keras.Model) -> float:
+        ratio = SignalToNoise()
+        for batch, outputs in zip(self._batches, self._expected, strict=True):
+            for expected, got in zip(outputs, self._outputs(quantized, batch), strict=True):
+                ratio.update(expected, got)
+        return ratio.decibels
+
+    @staticmethod
+    def _outputs(model: keras.Model, batch: Any) -> list[Any]:
+        return [float32_array(y) for y in tree.flatten(model(batch, training=False))]
