@@ -53,9 +53,9 @@ _HEAD = """# Scale
 _STEPS_HEAD = """## A training step
 
 ResNet-20 on 32 × 32 images, batches of 64, `target="onnxruntime"`. The float model and the quantized ones take turns,
-{rounds} rounds; a figure of a mode is the median ratio to the float step of the same round. "frozen" is what
-`calibrate` leaves. The first step, with tracing and compilation, is a ratio, too. A peer is compared with the float
-step of its own framework."""
+{rounds} rounds of three steps each, of which the last counts; a figure of a mode is the median ratio to the float step
+of the same round. "frozen" is what `calibrate` leaves. The first step, with tracing and compilation, is a ratio, too.
+A peer is compared with the float step of its own framework."""
 
 _MEMORY_HEAD = """## Memory of training
 

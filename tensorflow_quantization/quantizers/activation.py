@@ -126,9 +126,8 @@ class ActivationQuantizer(keras.layers.Layer):
         x32 = float32(x)
         if training and self.has_own_range and not self.frozen and self.scheme.fixed is None:
             self._follow(ops.stop_gradient(x32))
-        scale, zero_point = self._scale_and_zero_point()
+        start, scale, zero_point = self._start_scale_and_zero_point()
         if self.learns:
-            start, _ = self._start()
             elements = math.prod(d for d in x.shape[1:] if d is not None)
             gradient_scale = numerics.lsq_gradient_scale(elements, start, self.scheme)
             offset = self.offset * start if self.learns_offset else None
@@ -157,22 +156,20 @@ class ActivationQuantizer(keras.layers.Layer):
         scale, _ = numerics.scale_from_range(batch_range[0], batch_range[1], self.scheme)
         return batch_range * (step / scale)
 
-    def _start(self):
-        """Returns the scale and the zero point of the range, where training starts from."""
-        return numerics.scale_from_range(self.range[0], self.range[1], self.scheme)
-
-    def _scale_and_zero_point(self):
-        start, zero_point = self._start()
+    def _start_scale_and_zero_point(self):
+        """Returns the scale of the range, where training starts from, and what training has made of it."""
+        low, high = ops.unstack(ops.convert_to_tensor(self.range), 2)
+        start, zero_point = numerics.scale_from_range(low, high, self.scheme)
         if not self.learns:
-            return start, zero_point
+            return start, start, zero_point
         scale = numerics.learned_scale(start, self.step_change)
         if self.learns_offset:
             zero_point = _learned_zero_point(zero_point, self.offset * start / scale, self.scheme, ops)
-        return scale, zero_point
+        return start, scale, zero_point
 
     def scale(self):
         """Returns the current scale, a float32 scalar tensor."""
-        return self._scale_and_zero_point()[0]
+        return self._start_scale_and_zero_point()[1]
 
     def is_seen(self):
         """Returns `seen` as a boolean scalar tensor, for compiled functions."""

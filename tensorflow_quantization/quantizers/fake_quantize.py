@@ -23,7 +23,7 @@ def fake_quantize(x, scale, zero_point, scheme: QuantizationScheme):
     Returns:
         A float32 tensor in the shape of `x`.
     """
-    return _fake_quantize(x, ops.stop_gradient(scale), zero_point, scheme, None)
+    return _fake_quantize(x, scale, zero_point, scheme, None)
 
 
 def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, gradient_scale, offset=None):

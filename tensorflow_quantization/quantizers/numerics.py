@@ -63,10 +63,11 @@ def scale_from_range(low: Array, high: Array, scheme: QuantizationScheme, xp=ker
         if scheme.fixed is not None:
             scale = xp.zeros_like(low) + scheme.fixed[0]
         elif scheme.signed:
-            scale = _positive(xp.maximum(xp.abs(low), xp.abs(high)) / scheme.qmax, xp)
+            scale = _scale_of_magnitude(xp.maximum(xp.abs(low), xp.abs(high)), scheme, xp)
         else:
             scale = _positive(xp.maximum(high, xp.zeros_like(high)) / levels, xp)
-        return scale, xp.zeros_like(scale) + scheme.zero_point
+        # No operation for it: each is traced for every quantizer, or run in each step.
+        return scale, np.full(scale.shape, scheme.zero_point, np.float32)
     low = xp.minimum(low, xp.zeros_like(low))
     high = xp.maximum(high, xp.zeros_like(high))
     scale = _positive((high - low) / levels, xp)
@@ -143,6 +144,31 @@ def weight_range(weight: Array, scheme: QuantizationScheme, xp=keras.ops) -> tup
     """
     weight, axes = grouped(weight, scheme, xp)
     return xp.min(weight, axis=axes, keepdims=True), xp.max(weight, axis=axes, keepdims=True)
+
+
+def scale_of_weight(weight: Array, scheme: QuantizationScheme, xp=keras.ops) -> tuple[Array, Array]:
+    """Returns the scale and the zero point whose integers cover a weight: `scale_from_range` of its `weight_range`.
+
+    Examples:
+        >>> import numpy as np
+        >>> kernel = np.array([[1.0, 0.1], [-0.5, 0.02]], "float32")
+        >>> scale, zero_point = scale_of_weight(kernel, QuantizationScheme(axis=-1), np)
+        >>> scale * 127, zero_point
+        (array([[1. , 0.1]], dtype=float32), array([[0., 0.]], dtype=float32))
+
+    Args:
+        weight: float array of any shape.
+        scheme: the integers; `axis` and `block_size` say which elements share a scale.
+        xp: the array namespace; default `keras.ops`.
+
+    Returns:
+        (scale, zero point), both float and in the shape that `weight_range` returns.
+    """
+    if scheme.signed and scheme.symmetric and scheme.fixed is None:  # the greatest magnitude says it in fewer passes
+        groups, axes = grouped(weight, scheme, xp)
+        scale = _scale_of_magnitude(xp.max(xp.abs(groups), axis=axes, keepdims=True), scheme, xp)
+        return scale, np.full(scale.shape, scheme.zero_point, np.float32)
+    return scale_from_range(*weight_range(weight, scheme, xp), scheme, xp)
 
 
 def spacing(number: Array, scheme: QuantizationScheme, xp=keras.ops) -> Array:
@@ -238,5 +264,10 @@ def dequantize(q: Array, scale: Array, zero_point: Array) -> Array:
     return (q - zero_point) * scale
 
 
+def _scale_of_magnitude(greatest: Array, scheme: QuantizationScheme, xp) -> Array:
+    """Returns the scale of signed, symmetric integers whose greatest is this magnitude."""
+    return _positive(greatest / scheme.qmax, xp)
+
+
 def _positive(scale: Array, xp) -> Array:
-    return xp.where(scale > SMALLEST_SCALE, scale, SCALE_OF_ZEROS * xp.ones_like(scale))
+    return xp.where(scale > SMALLEST_SCALE, scale, np.float32(SCALE_OF_ZEROS))

@@ -88,9 +88,8 @@ class WeightQuantizer(keras.layers.Layer):
             return self.observer(weight)
         weight = float32(weight)
         if not self.learns:
-            low, high = numerics.weight_range(ops.stop_gradient(weight), self.scheme)
-            scale, zero_point = (self._spread(p, weight) for p in numerics.scale_from_range(low, high, self.scheme))
-            return fake_quantize(weight, scale, zero_point, self.scheme)
+            scale, zero_point = numerics.scale_of_weight(ops.stop_gradient(weight), self.scheme)
+            return fake_quantize(weight, self._spread(scale, weight), self._spread(zero_point, weight), self.scheme)
         start = self._start(ops.stop_gradient(weight))
         scale = numerics.learned_scale(start, self.step_change)
         elements = math.prod(weight.shape) / math.prod(scale.shape)
@@ -104,8 +103,7 @@ class WeightQuantizer(keras.layers.Layer):
 
     def _start(self, weight, xp=ops):
         """Returns the steps before training, one for each scale."""
-        low, high = numerics.weight_range(weight, self.scheme, xp)
-        scale, _ = numerics.scale_from_range(low, high, self.scheme, xp)
+        scale, _ = numerics.scale_of_weight(weight, self.scheme, xp)
         if not self.learns:
             return scale
         steps = ops.convert_to_tensor(self.steps) if xp is ops else self._array(self.steps)
@@ -173,8 +171,7 @@ class WeightQuantizer(keras.layers.Layer):
         if self.learns:
             scale = numerics.learned_scale(self._start(weight, np), self._array(self.step_change), np)
             return scale, np.zeros(scale.shape, self.scheme.dtype)
-        low, high = numerics.weight_range(weight, self.scheme, np)
-        scale, zero_point = numerics.scale_from_range(low, high, self.scheme, np)
+        scale, zero_point = numerics.scale_of_weight(weight, self.scheme, np)
         return scale.astype(np.float32), zero_point.astype(self.scheme.dtype)
 
     def integers(self, weight: np.ndarray) -> np.ndarray:

@@ -83,7 +83,7 @@ def dampening_loss(weight: Any, quantizer: WeightQuantizer) -> Any:
     scale, scheme = ops.stop_gradient(quantizer.scale(weight)), quantizer.scheme
     zero_point = ops.zeros_like(scale)
     if not scheme.symmetric:  # without blocks: these are symmetric
-        zero_point = numerics.scale_from_range(*numerics.weight_range(weight, scheme), scheme)[1]
+        zero_point = numerics.scale_of_weight(weight, scheme)[1]
     clipped = ops.clip(weight, (scheme.qmin - zero_point) * scale, (scheme.qmax - zero_point) * scale)
     return ops.sum(ops.square(ops.stop_gradient(quantizer(weight)) - clipped))
 

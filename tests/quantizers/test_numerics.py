@@ -1,3 +1,4 @@
+import dataclasses
 import doctest
 import functools
 
@@ -195,6 +196,17 @@ def test_weight_range_keeps_the_channel_axes(axis, reduced, shape):
         assert low.shape == high.shape == shape
         np.testing.assert_array_equal(low, weight.min(axis=reduced, keepdims=True))
         np.testing.assert_array_equal(high, weight.max(axis=reduced, keepdims=True))
+
+
+@pytest.mark.parametrize("axis", [None, (-1,)], ids=["per_tensor", "per_channel"])
+@given(x=hnp.arrays(np.float32, (3, 4), elements=finite), scheme=schemes)
+def test_the_scale_of_a_weight_is_the_one_of_its_range(axis, x, scheme):
+    scheme = dataclasses.replace(scheme, axis=axis)
+    for xp, weight in ((np, x), (ops, ops.convert_to_tensor(x))):
+        expected = numerics.scale_from_range(*numerics.weight_range(weight, scheme, xp), scheme, xp)
+        found = numerics.scale_of_weight(weight, scheme, xp)
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(ops.convert_to_numpy(ours), ops.convert_to_numpy(theirs))
 
 
 def test_the_examples_in_the_docstrings_run():
