@@ -16,6 +16,7 @@ from tensorflow_quantization.accuracy.equalized_models import remember
 from tensorflow_quantization.accuracy.kernels import Kernel, kernels_of
 from tensorflow_quantization.accuracy.layer_by_layer import layer_by_layer
 from tensorflow_quantization.accuracy.rounding import WeightRounding
+from tensorflow_quantization.accuracy.small_kernels import SmallKernels
 from tensorflow_quantization.accuracy.stages import Stages
 from tensorflow_quantization.accuracy.weight_ranges import clip
 from tensorflow_quantization.calibration import calibrate
@@ -23,6 +24,7 @@ from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import first_batches
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
 from tensorflow_quantization.quantize.pipeline import plan_model
+from tensorflow_quantization.quantizers.scheme import check_bits
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of
 
@@ -41,6 +43,7 @@ def post_training_quantize(
     target: str | None = None,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
+    small_kernel_bits: int | None = 8,
     block_size: int | None = None,
     dtype: str | None = None,
     quantization_spec: QuantizationSpec | None = None,
@@ -68,6 +71,9 @@ def post_training_quantize(
             in memory at once; of four batches or more, each fourth only judges the stages and tells the ranges.
         target: the runtime, as in `quantize_model`; default `None`.
         weight_bits, activation_bits: int, 2 to 8; default `None`, which is 8.
+        small_kernel_bits: int, 2 to 8: the bits of kernels with fewer than 32 weights for each output channel,
+            depthwise ones for example, up to a twentieth of all weights, where `weight_bits` is lower. Default 8;
+            `None`: as all others. `quantization_spec` wins.
         block_size: int, the inputs that share a scale of the weights, as in `quantize_model`; default `None`: no
             blocks.
         dtype: "float8_e4m3fn": numbers of FP8, for `target="tensorrt"`, as in `quantize_model`; default `None`:
@@ -90,6 +96,8 @@ def post_training_quantize(
         raise ValueError(must_be_one_of("effort", EFFORTS, effort))
     if effort == "best" and dtype is not None:
         raise ValueError(f'effort="best" trains the roundings of integers: leave it out with dtype={dtype!r}.')
+    if small_kernel_bits is not None:
+        check_bits(small_kernel_bits, "small_kernel_bits")
     batches = first_batches(LayerGraph.trace(model), data, _SAMPLES, "The calibration data")
     arguments: dict[str, Any] = {
         "target": target,
@@ -106,6 +114,11 @@ def post_training_quantize(
     if verbose:
         print("Signal-to-noise ratio of the outputs in Keras, on samples of the calibration:")
     reference, quantized = model, quantize_model(model, **arguments)
+    if small_kernel_bits is not None and block_size is None and small_kernel_bits > (weight_bits or 8):
+        small = SmallKernels(quantized, small_kernel_bits)
+        if small.paths:
+            arguments |= {"custom_qdq_cases": [small]}
+            quantized = _again(model, arguments)
     calibrate(quantized, batches, method=method, verbose=0)
     stages.start(quantized, "quantized, calibrated")
 
@@ -114,9 +127,7 @@ def post_training_quantize(
     equalized = equalize(model, batches, weight_bits=bits, activation_bits=activation_bits or 8)
     rescaled = None
     if not _same_weights(model, equalized):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they were given for the model as it is
-            rescaled = calibrate(quantize_model(equalized, **arguments), batches, method=method, verbose=0)
+        rescaled = calibrate(_again(equalized, arguments), batches, method=method, verbose=0)
     # Equalized channels have finer steps, but values that calibration did not see are clipped in all of them: which is
     # more depends on the network. Nearest integers of few bits leave noise that hides it: then both models are rounded.
     few_bits = any(kernel.quantizer.scheme.bits < 8 for kernel in kernels_of(quantized))
@@ -137,6 +148,13 @@ def post_training_quantize(
         stages.keep_gain(quantized, best, f"roundings trained: {nearer} of {trained} blocks are nearer")
     remember(quantized, model, reference)
     return quantized
+
+
+def _again(model: keras.Model, arguments: dict[str, Any]) -> keras.Model:
+    """Quantizes a model without the warnings that were given for it before."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return quantize_model(model, **arguments)
 
 
 def _round(quantized: keras.Model, batches: list[Any], reference: keras.Model) -> list[Any]:
