@@ -43,7 +43,7 @@ def post_training_quantize(
     target: str | None = None,
     weight_bits: int | None = None,
     activation_bits: int | None = None,
-    small_kernel_bits: int | None = 8,
+    small_kernel_bits: int | None = 7,
     block_size: int | None = None,
     dtype: str | None = None,
     quantization_spec: QuantizationSpec | None = None,
@@ -72,8 +72,8 @@ def post_training_quantize(
         target: the runtime, as in `quantize_model`; default `None`.
         weight_bits, activation_bits: int, 2 to 8; default `None`, which is 8.
         small_kernel_bits: int, 2 to 8: the bits of kernels with fewer than 32 weights for each output channel,
-            depthwise ones for example, up to a twentieth of all weights, where `weight_bits` is lower. Default 8;
-            `None`: as all others. `quantization_spec` wins.
+            depthwise ones for example, up to a twentieth of all weights, where `weight_bits` is lower. Default 7, which
+            no processor saturates; `None`: as all others. `quantization_spec` wins.
         block_size: int, the inputs that share a scale of the weights, as in `quantize_model`; default `None`: no
             blocks.
         dtype: "float8_e4m3fn": numbers of FP8, for `target="tensorrt"`, as in `quantize_model`; default `None`:
