@@ -156,8 +156,7 @@ def run(options: argparse.Namespace) -> int:
     snr = results.below("The signal-to-noise ratio", summary.snr, options.min_snr, "dB")
     if snr:
         results.note(_help_text(options))
-    share = summary.integer_share
-    integers = share is not None and results.below("The share in integers", share, options.min_integer_share, "")
+    integers = results.below("The share in integers", summary.integer_share, options.min_integer_share, "")
     return int(snr or integers)
 
 
