@@ -269,6 +269,8 @@ class RuntimeReport:
     __repr__ = __str__
 
     def _row(self, node: NodeReport) -> list[str]:
-        unknown = node.macs is None or self.uncounted
-        share = "?" if unknown else f"{100 * node.macs / self.macs:.1f} %" if self.macs else "-"
+        if node.macs is None or self.uncounted:
+            share = "?"
+        else:
+            share = f"{100 * node.macs / self.macs:.1f} %" if self.macs else "-"
         return [node.name, node.op_type, count_text(node.macs), share, node.kernel or node.ran, node.reason]
