@@ -16,28 +16,30 @@ from tensorflow_quantization.model.keras_internals import autocasting, sublayers
 HALVES = {"float16": 2**-11, "bfloat16": 2**-8}
 
 
-def why_not_float32(graph: LayerGraph, runtime: str, renamed: Callable[[str], str] = str) -> str | None:
-    """Returns what in a model has another float dtype than float32, and what to do: sentences; `None` if nothing has.
+def check_float32(graph: LayerGraph, runtime: str, renamed: Callable[[str], str] = str) -> None:
+    """Checks that a model takes and computes float32, and no other float dtype.
 
     Args:
         graph: the flat graph of the model.
         runtime: the title of the runtime that quantizes float32 only.
         renamed: returns the path that the user knows of a path in the graph; by default the same.
+
+    Raises:
+        ValueError: an input or a layer has another float dtype; the message names it.
     """
     for tensor in graph.inputs:
         if keras.backend.is_float_dtype(tensor.dtype) and tensor.dtype != "float32":
-            return (
+            raise ValueError(
                 f"Input {tensor.name!r} is {tensor.dtype}, and {runtime} quantizes float32 only. Load the weights "
                 'into a float model with keras.Input(..., dtype="float32"), and quantize it.'
             )
     for call in graph.calls:
         dtype = getattr(call.operation, "compute_dtype", "float32")
         if call.is_layer and dtype in (*HALVES, "float64"):
-            return (
+            raise ValueError(
                 f"Layer {renamed(call.path)!r} computes in {dtype}, and {runtime} quantizes float32 only. Load the "
                 'weights into a float model, built with keras.config.set_dtype_policy("float32"), and quantize it.'
             )
-    return None
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import keras
 
 from tensorflow_quantization.model.clone import rewrite
 from tensorflow_quantization.model.graph import Call, LayerGraph
-from tensorflow_quantization.model.precision import why_not_float32
+from tensorflow_quantization.model.precision import check_float32
 from tensorflow_quantization.model.weights import merged_array, mode_of_keras
 from tensorflow_quantization.quantize.bias_rounding import plan_bias_rounding
 from tensorflow_quantization.quantize.blocks import close_unquantized, open_blocks
@@ -218,8 +218,8 @@ def decide(
     schemes = _schemes(target, weight_bits if block_size is None else None, activation_bits)
     flat = LayerGraph.trace(model).flatten()
     _check_not_quantized(model, flat)
-    if target.float32_only and (reason := why_not_float32(flat.live(), target.float32_only)) is not None:
-        raise ValueError(reason)
+    if target.float32_only is not None:
+        check_float32(flat.live(), target.float32_only)
     own = spec or QuantizationSpec()
 
     def opened(steps: bool) -> tuple[LayerGraph, set[str], dict[str, Reason]]:

@@ -20,7 +20,7 @@ from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify
 from tensorflow_quantization.export.verification.litert import require_installed, verify_litert
 from tensorflow_quantization.model.graph import LayerGraph
-from tensorflow_quantization.model.precision import why_not_float32
+from tensorflow_quantization.model.precision import check_float32
 from tensorflow_quantization.quantizers.scheme import WIDE_BITS
 from tensorflow_quantization.targets import DEFAULT, TARGETS
 from tensorflow_quantization.targets.litert import LITERT
@@ -210,8 +210,10 @@ def _unlike_litert(quantizer: Any) -> str | None:
 
 
 def _check_precision(graph: LayerGraph) -> None:
-    if (reason := why_not_float32(graph, "LiteRT", float_path)) is not None:
-        raise ExportError(reason)
+    try:
+        check_float32(graph, "LiteRT", float_path)
+    except ValueError as error:
+        raise ExportError(str(error)) from error
 
 
 def _check_ends(data: bytes, graph: LayerGraph, io_dtype: str) -> None:

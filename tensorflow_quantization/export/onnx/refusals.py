@@ -40,4 +40,5 @@ def check_numbers(graph: LayerGraph) -> None:
     """
     found = [Unsupported(c.path, c.class_name, _STRINGS) for c in graph.calls if refusal(c.operation) == _STRINGS]
     if found:
-        raise ExportError("\n".join(["These layers cannot be in a file:", *(f"  {layer}" for layer in found)]))
+        rows = "\n".join(f"  {layer}" for layer in found)
+        raise ExportError(f"These layers cannot be in a file:\n{rows}")
