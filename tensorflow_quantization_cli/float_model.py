@@ -10,6 +10,7 @@ import keras
 
 from tensorflow_quantization import export_onnx
 from tensorflow_quantization.export.litert.recurrence import unrolled
+from tensorflow_quantization.export.onnx.refusals import check_numbers
 from tensorflow_quantization.export.verification.onnx_runtimes import DEFAULT_RUNTIME, RUNTIMES
 from tensorflow_quantization.export.verification.processor import saturates
 from tensorflow_quantization.model.graph import LayerGraph
@@ -39,12 +40,17 @@ def runtime_here(target: str) -> str:
 
 
 def check_float(model: keras.Model, path: str) -> None:
-    """Raises: ValueError: the model is quantized already."""
+    """Checks a float model before any data is read.
+
+    Raises:
+        ValueError: the model is quantized already, or works on strings.
+    """
     if any(isinstance(layer, ActivationQuantizer | WeightQuantizer) for layer in sublayers(model)):
         raise ValueError(
             f"{path} is quantized already. Pass the float model; or write this one as a file: tensorflow-quantization "
             f"export {path} model.onnx."
         )
+    check_numbers(LayerGraph.trace(model).flatten().live())
 
 
 def warn_of_saturation(runtime: str, weight_bits: int | None) -> None:

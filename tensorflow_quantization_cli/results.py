@@ -35,11 +35,14 @@ def show_dict(result: dict[str, Any], text: str, as_json: bool) -> None:
     print(json.dumps(result, indent=2) if as_json else text)
 
 
-def below(what: str, value: float, limit: float | None, unit: str) -> bool:
-    """Whether a figure is below its limit, `None` for no limit; then it says so on stderr."""
-    if limit is None or value >= limit:
+def below(what: str, value: float | None, limit: float | None, unit: str) -> bool:
+    """Whether a figure is below its limit, `None` for no limit, or is unknown, `None`; then it says so on stderr."""
+    if limit is None or (value is not None and value >= limit):
         return False
     unit = f" {unit}" if unit else ""
+    if value is None:
+        note(f"{what} is unknown, so it may be below the limit of {limit:.4g}{unit}.")
+        return True
     note(f"{what} is {value:.4g}{unit}, below the limit of {limit:.4g}{unit}.")
     return True
 

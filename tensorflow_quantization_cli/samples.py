@@ -59,7 +59,7 @@ class Samples:
         calibration = self.whole(min(wanted, self.count - held_out))
         if not calibration:
             raise ValueError(
-                f"The model has a fixed batch size of {self.batch}, and --data holds {self.count} samples, of which "
+                f"The model has a fixed batch size of {self.batch}, and the data holds {self.count} samples, of which "
                 f"{wanted} may be used. Pass more samples, or a larger --samples."
             )
         return order[held_out : held_out + calibration], order[:held_out]

@@ -54,7 +54,8 @@ class Summary:
         milliseconds: the latency of one sample, or of the model's fixed batch, of both.
         latency_ratio: that of the quantized file in units of that of the float file.
         latency_ratio_interval: holds the ratio at 95 %; see `ratio_interval`.
-        integer_share: of the multiply-accumulates, or, for LiteRT, of the operators.
+        integer_share: of the multiply-accumulates, or, for LiteRT, of the operators; `None` also if some of them cannot
+            be counted.
         dtype: of the numbers, if they are no integers.
         snr: the signal-to-noise ratio of the outputs against the float model, in decibels.
         calibration_snr: the same on samples of the calibration; `None` if `snr` is of these.
@@ -122,7 +123,7 @@ class Summary:
             counted = "operators" if self.target == "litert" else "multiply-accumulates"
             lines.append(f"in integers      {100 * self.integer_share:.1f} % of {counted}")
         else:
-            lines.append(f"in integers      unknown: {self.target} is not installed here")
+            lines.append(f"in integers      unknown: `report {self.output} --runtime {self.target}` tells why")
         seen = (
             "that calibration did not see" if self.held_out else "of the calibration: there were too few to spare some"
         )

@@ -8,6 +8,8 @@ import keras
 from keras import tree
 
 from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
+from tensorflow_quantization.model.finite import check_finite_outputs
+from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.weights import float32_array
 
 #: Samples that a stage is judged by, at most.
@@ -21,11 +23,16 @@ class Stages:
         model: the float model.
         batches: of inputs, at least one; the first 128 samples judge.
         verbose: 1 or 2 prints the signal-to-noise ratio after each stage; 0 nothing.
+
+    Raises:
+        ValueError: the outputs of the float model are NaN or infinite.
     """
 
     def __init__(self, model: keras.Model, batches: list[Any], verbose: int):
         self._batches = batches[: max(1, _JUDGED // len(tree.flatten(batches[0])[0]))]
         self._expected = [self._outputs(model, batch) for batch in self._batches]
+        for outputs in self._expected:
+            check_finite_outputs(LayerGraph.trace(model), outputs)
         self._verbose = verbose
         self._best = 0.0
 

@@ -17,6 +17,7 @@ from tensorflow_quantization.calibration.min_max import MinMax
 from tensorflow_quantization.calibration.mse import MSE
 from tensorflow_quantization.calibration.observation import Observed, calibrating
 from tensorflow_quantization.calibration.percentile import Percentile
+from tensorflow_quantization.model.finite import check_finite, output_names
 from tensorflow_quantization.model.graph import LayerGraph, check_is_model
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.keras_internals import data_adapter, sublayers
@@ -26,6 +27,7 @@ from tensorflow_quantization.quantizers.activation import are_learned
 from tensorflow_quantization.quantizers.observing import observing, unquantized
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of, plain_errors
+from tensorflow_quantization.wrappers import float_name
 
 ESTIMATORS: dict[str, type[MergeableEstimator]] = {
     "minmax": MinMax,
@@ -92,9 +94,9 @@ def calibrate(
         TypeError: `model` is no `keras.Model`, `data` is `None`, `method` makes no `RangeEstimator`, or `steps` or
             `batch_size` is no int; or the data is a generator, which "auto" cannot read twice.
         ValueError: the model has no quantizers, `method` is unknown or not for FP8, `steps` or `batch_size` is below 1,
-            the data is empty or does not have the shapes of the model's inputs, a tensor is NaN or infinite, or no data
-            reached a quantizer; or, for "auto", the model has a `predict_step` of its own, or the data had other
-            batches when it was read again. All ranges are unchanged then.
+            the data is empty or does not have the shapes of the model's inputs, a tensor or an output is NaN or
+            infinite, or no data reached a quantizer; or, for "auto", the model has a `predict_step` of its own, or the
+            data had other batches when it was read again. All ranges are unchanged then.
     """
     if isinstance(data, keras.Model):
         raise TypeError("data is a model. Pass the model first: calibrate(model, data).")
@@ -117,7 +119,12 @@ def calibrate(
     with calibrating(model, quantizers, observed) as observation:
         for x in batches:
             with plain_errors():
-                observation.run(x)
+                finite = observation.run(x)
+            if not all(finite):  # a predict_step of the model's own may return anything
+                names = [float_name(name) for name in output_names(LayerGraph.trace(model))]
+                check_finite(
+                    model.name, names if len(names) == len(finite) else list(map(str, range(len(finite)))), finite
+                )
             if batches.done == 0:
                 with observing(dict.fromkeys(quantizers, unquantized)):
                     warn_of_scale(model, x)

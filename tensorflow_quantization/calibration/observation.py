@@ -25,6 +25,10 @@ from tensorflow_quantization.wrappers.quantized_once import quantized_once
 _COMPILED = ("train_function", "test_function", "predict_function")
 
 
+#: The keys of the statistics of outputs, before their indices.
+_OUTPUT = "output "
+
+
 @dataclass(eq=False)
 class Observed:
     """A quantizer, and what it has observed.
@@ -89,19 +93,24 @@ class Observation:
         """Returns as `predict_step` of the model does, but with the statistics as the outputs."""
         self._collected.clear()
         result = self._predict_step(*args)
+        outputs = result[0] if keras.backend.backend() == "jax" else result
         # Keras merges and sorts outputs by structure: names of quantizers would do as keys, but may be there twice.
         statistics = {
             str(index): found[0] if len(found) == 1 else tree.map_structure(lambda *x: ops.concatenate(x), *found)
             for index, found in self._collected.items()
         }
+        statistics |= {f"{_OUTPUT}{index}": _is_finite(y) for index, y in enumerate(tree.flatten(outputs))}
         self._collected.clear()
         return (statistics, *result[1:]) if keras.backend.backend() == "jax" else statistics
 
-    def run(self, x: Any) -> None:
+    def run(self, x: Any) -> list[bool]:
         """Runs the model on a batch.
 
         Args:
             x: a batch, as `predict_on_batch` takes it.
+
+        Returns:
+            For each output of the model, whether it is finite.
 
         Raises:
             ValueError: a quantizer got NaN or infinity.
@@ -119,6 +128,8 @@ class Observation:
                     f"{one.path!r} got values that are NaN or infinite. Check the calibration data, and the weights of "
                     "the layers before this quantizer."
                 )
+        finite = {name: bool(np.all(y)) for name, y in statistics.items() if name.startswith(_OUTPUT)}
+        return [finite[f"{_OUTPUT}{index}"] for index in range(len(finite))]
 
     def _statistics(self, x: Any) -> dict[str, Any]:
         try:
@@ -131,6 +142,14 @@ class Observation:
         self._model.run_eagerly = True
         self._model.predict_function = None
         return self._model.predict_on_batch(x)
+
+
+def _is_finite(output: Any) -> Any:
+    """Whether an output has numbers only, as a tensor with an axis: Keras joins outputs along their first."""
+    dtype = getattr(output, "dtype", None)
+    if dtype is None or not keras.backend.is_float_dtype(keras.backend.standardize_dtype(dtype)):
+        return ops.ones((1,), "bool")
+    return ops.reshape(ops.all(ops.isfinite(output)), (1,))
 
 
 def _statistics(kind: type[MergeableEstimator], x: Any) -> dict[str, Any]:

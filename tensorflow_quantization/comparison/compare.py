@@ -12,6 +12,7 @@ import numpy as np
 from keras import tree
 
 from tensorflow_quantization.accuracy.equalized_models import equalized_model
+from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
 from tensorflow_quantization.comparison.findings import (
     Evidence,
     Finding,
@@ -29,10 +30,19 @@ from tensorflow_quantization.comparison.parts import (
 )
 from tensorflow_quantization.comparison.remedies import AS_IS, remedies, variant
 from tensorflow_quantization.comparison.result import Comparison, LayerComparison
+from tensorflow_quantization.comparison.spread import Spread
 from tensorflow_quantization.comparison.statistics import Difference, Range, Usage, by_channel, decibels
+from tensorflow_quantization.model.finite import check_finite_outputs
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
-from tensorflow_quantization.model.interpreter import Computed, Interpreter, arguments_at_inference, infer
+from tensorflow_quantization.model.interpreter import (
+    CallFunction,
+    Computed,
+    Interpreter,
+    arguments_at_inference,
+    compute,
+    infer,
+)
 from tensorflow_quantization.model.precision import computing_in_float32, in_float32
 from tensorflow_quantization.model.side_by_side import SideBySide
 from tensorflow_quantization.model.weights import float32_array
@@ -46,6 +56,7 @@ if TYPE_CHECKING:
 #: Without its quantizers, the outputs of the quantized model may differ from the float model's by this part of their
 #: largest value: float rounding, as in the verification of files.
 _TOLERANCE = 1e-4
+_ADVICE = "Pass the float model that quantize_model got."
 
 
 @suggests_arguments
@@ -59,14 +70,15 @@ def compare(
 ) -> Comparison:
     """Compares a quantized model with its float model, layer by layer, and names the guilty layer.
 
-    Two errors of each layer are measured over all data: of its output in the quantized model, where the errors of all
-    layers before add up, and its own, for the inputs of the float model. Then each quantizer and each layer's weights
-    are put into the float model alone, on the first 32 samples: the layers are ranked by the noise at the network's
-    output. For the parts with more noise than the mean, remedies are tried in the same way. A finding is a remedy that
-    at least halves the noise of its part.
+    The signal-to-noise ratio of the outputs is that of the outputs as the models return them, over all data. So are two
+    errors of each layer: of its output in the quantized model, where the errors of all layers before add up, and its
+    own, for the inputs of the float model. Then each quantizer and each layer's weights are put into the float model
+    alone, on 32 samples from all over the data: the layers are ranked by the noise at the network's output. For the
+    parts with more noise than the mean, remedies are tried in the same way. A finding is a remedy that at least halves
+    the noise of its part. Layers are measured without a softmax, sigmoid or tanh that computes an output.
 
     The memory does not grow with the number of batches. The time is that of about n runs of the float model, operation
-    by operation, on 32 samples for n quantized layers, and of three such runs on all data.
+    by operation, on 32 samples for n quantized layers, and of five such runs on all data.
 
     Examples:
         >>> quantized = quantize_model(model, target="onnxruntime")
@@ -96,13 +108,11 @@ def compare(
     Raises:
         TypeError: a model is no `keras.Model`.
         ValueError: `quantized` was not made from `float_model`, has no quantizers, `data` does not fit its inputs or is
-            empty, values are NaN or infinite (the message names the layer), or the file was not written from
-            `quantized` as it is now.
+            empty, values are NaN or infinite (the message names the layer or the output), or the file was not written
+            from `quantized` as it is now.
         ImportError: the runtime of `file` is not installed.
     """
-    for name, model in (("float_model", float_model), ("quantized", quantized)):
-        if not isinstance(model, keras.Model):
-            raise TypeError(f"{name} must be a keras.Model, got {type(model).__name__}.")
+    check_pair(float_model, quantized)
     float_model = equalized_model(quantized, float_model)
     graph, reference = (LayerGraph.trace(model).flatten().live() for model in (quantized, float_model))
     if not any(activation_quantizers_in(c.operation) or weight_quantizers_in(c.operation) for c in graph.calls):
@@ -115,20 +125,25 @@ def compare(
         first = next(batches, None)
         if first is None:
             raise ValueError("data holds no batch. Pass at least one sample; a generator can be read once only.")
-        samples = in_float32(_first_samples(graph, first))
-        _check_twin(graph, reference, twin, samples)
+        _check_twin(graph, reference, twin, in_float32(_first_samples(graph, first)))
         tensors = _file_tensors(quantized, file, runtime)
         measured = _Measured(graph, twin, tensors)
         side_by_side = SideBySide(graph, graph, [(call, call) for call in graph.calls])
+        output, spread, count = SignalToNoise(), Spread(graph, BATCH_SIZE), 0
         for batch in itertools.chain([first], batches):
+            outputs, exact = (_outputs(graph, batch, function) for function in (compute, twin.compute))
             if tensors is not None:
-                tensors.run(batch, twin)
+                tensors.run(batch, outputs, exact)
             with before_saturation(graph):
                 side_by_side.run(in_float32(batch), measured.compare, twin.compute)
+            check_finite_outputs(reference, exact)
+            for one, other in zip(exact, outputs, strict=True):
+                output.update(one, other)
+            spread.add(batch)
+            count += len(batch[0])
+        samples = in_float32(spread.samples())
         with before_saturation(graph):
-            noise = OutputNoise(graph, twin, samples)
-            evidence = _evidence(twin, measured, noise)
-            output = noise.of_model()
+            evidence = _evidence(twin, measured, OutputNoise(graph, twin, samples))
     layers = list(_layers(measured, evidence))
     total = sum(e.noise[AS_IS] for e in evidence)
     worst = ranked([found for e in evidence if (found := finding(e, twin)) is not None], total)
@@ -137,7 +152,32 @@ def compare(
     if of_file is not None:
         worst.insert(0, of_file)  # it adds more noise than all parts together
     file_snr = tensors.snr if tensors is not None else None
-    return Comparison(float_model.name, layers, worst, float(decibels(1.0, output)), file_snr, len(samples[0]))
+    return Comparison(float_model.name, layers, worst, output.decibels, file_snr, count, len(samples[0]))
+
+
+def check_pair(float_model: keras.Model, quantized: keras.Model) -> None:
+    """Checks, without data, that two models may belong together: then data that fits one of them fits both.
+
+    Raises:
+        TypeError: a model is no `keras.Model`.
+        ValueError: their inputs or outputs have other shapes.
+    """
+    for name, model in (("float_model", float_model), ("quantized", quantized)):
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"{name} must be a keras.Model, got {type(model).__name__}.")
+    graphs = [LayerGraph.trace(model) for model in (quantized, float_model)]
+    for what in ("inputs", "outputs"):
+        shapes = [[tensor.shape for tensor in getattr(graph, what)] for graph in graphs]
+        if shapes[0] != shapes[1]:
+            texts = [", ".join(map(str, of_model)) for of_model in shapes]
+            raise ValueError(
+                f"{quantized.name!r} was not made from {float_model.name!r}: its {what} have the shapes {texts[0]}, "
+                f"and those of the float model {texts[1]}. {_ADVICE}"
+            )
+
+
+def _outputs(graph: LayerGraph, batch: list[np.ndarray], call_function: CallFunction) -> list[np.ndarray]:
+    return [float32_array(y) for y in tree.flatten(Interpreter(graph).run(in_float32(batch), call_function))]
 
 
 def _file_tensors(quantized: keras.Model, file: Any, runtime: str | None) -> FileTensors | None:
@@ -227,17 +267,15 @@ def _first_samples(graph: LayerGraph, batch: list[np.ndarray]) -> list[np.ndarra
 
 def _check_twin(graph: LayerGraph, reference: LayerGraph, twin: FloatTwin, samples: list[Any]) -> None:
     """Raises: ValueError: without its quantizers, the quantized model is not the float model."""
-    names = f"{graph.model.name!r} was not made from {reference.model.name!r}"
-    advice = "Pass the float model that quantize_model got."
-    shapes = [[t.shape for t in g.inputs] + [t.shape for t in g.outputs] for g in (graph, reference)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"{names}: their inputs or outputs have other shapes. {advice}")
     outputs = [Interpreter(g).run(samples, *rest) for g, rest in ((graph, (twin.compute,)), (reference, ()))]
     for got, expected in zip(*map(tree.flatten, outputs), strict=True):
         got, expected = float32_array(got), float32_array(expected)
         # Values that are not finite are reported with the layer that computes them first.
         if np.isfinite(expected).all() and np.abs(got - expected).max() > _TOLERANCE * np.abs(expected).max():
-            raise ValueError(f"{names}: their layers differ in more than quantizers and weights. {advice}")
+            raise ValueError(
+                f"{graph.model.name!r} was not made from {reference.model.name!r}: their layers differ in more than "
+                f"quantizers and weights. {_ADVICE}"
+            )
 
 
 def _evidence(twin: FloatTwin, measured: _Measured, noise: OutputNoise) -> list[Evidence]:

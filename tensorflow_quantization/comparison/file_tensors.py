@@ -11,11 +11,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import tree
 
+from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
 from tensorflow_quantization.comparison.findings import Finding, Kind
 from tensorflow_quantization.comparison.origin import check_origin, stored_in_litert, stored_in_onnx
-from tensorflow_quantization.comparison.parts import FloatTwin
 from tensorflow_quantization.comparison.statistics import Difference, decibels
 from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.exporter import check_quantized
@@ -33,9 +32,6 @@ from tensorflow_quantization.export.verification.onnx_runtimes import (
 )
 from tensorflow_quantization.export.verification.processor import saturates
 from tensorflow_quantization.model.graph import Call, LayerGraph
-from tensorflow_quantization.model.interpreter import Interpreter, compute
-from tensorflow_quantization.model.precision import in_float32
-from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.onnx_graph.files import check_is_path, read_onnx, to_ir
 from tensorflow_quantization.onnx_graph.metadata import target_of
 from tensorflow_quantization.onnx_graph.queries import layer_in
@@ -80,7 +76,6 @@ class FileTensors:
         else:
             self._runtime, self._graph, self._run = _onnx(model_graph, self._path, runtime)
             self._title = RUNTIMES[self._runtime].title
-        self._graph_of_keras = model_graph.flatten().live()
         self.differences: dict[int, Difference] = {}
         self.steps: dict[int, float] = {}
         self._tensors: dict[int, deque[tuple[Array, tuple[slice, ...]]]] = {}
@@ -88,10 +83,15 @@ class FileTensors:
         self._rounding: dict[int, float] = defaultdict(float)
         self._paths: dict[int, str] = {}
         self._other_shape = ""
-        self._signal = self._noise = self._quantization = 0.0
+        self._of_outputs, self._quantization = SignalToNoise(), SignalToNoise()
 
-    def run(self, batch: list[Array], twin: FloatTwin) -> None:
-        """Runs the file and Keras on a batch; `update` then takes the tensors."""
+    def run(self, batch: list[Array], quantized: list[Array], exact: list[Array]) -> None:
+        """Runs the file on a batch; `update` then takes the tensors.
+
+        Args:
+            batch: an array for each input.
+            quantized, exact: the outputs of the quantized model and of the float model.
+        """
         outputs, integers = self._run(batch)
         self._tensors = defaultdict(deque)
         run_with_integers(self._graph, batch, partial(self._compare, integers))
@@ -100,15 +100,9 @@ class FileTensors:
                 f"{str(self._path)!r} was not written from {self._graph.model.name!r}: {self._other_shape}. Export the "
                 "model again."
             )
-        graph = self._graph_of_keras
-        quantized, exact = (
-            [float32_array(y) for y in tree.flatten(Interpreter(graph).run(in_float32(batch), function))]
-            for function in (compute, twin.compute)
-        )
         for found, expected, without_error in zip(outputs, quantized, exact, strict=True):
-            self._signal += float((expected.astype(np.float64) ** 2).sum())
-            self._noise += float(((found.reshape(expected.shape) - expected).astype(np.float64) ** 2).sum())
-            self._quantization += float(((expected - without_error).astype(np.float64) ** 2).sum())
+            self._of_outputs.update(expected, found.reshape(expected.shape))
+            self._quantization.update(without_error, expected)
 
     def update(self, quantizer: ActivationQuantizer, exact: Array, axis: int) -> None:
         """Adds the next tensor of the file at a quantizer, for what the quantizer gets in the float model."""
@@ -120,7 +114,7 @@ class FileTensors:
     @property
     def snr(self) -> float:
         """How well the outputs of the file and of the quantized Keras model agree, in dB."""
-        return float(decibels(self._signal, self._noise))
+        return self._of_outputs.decibels
 
     def finding(self) -> Finding | None:
         """Returns where the file departs from Keras most, if it adds more noise to the outputs than quantization did.
@@ -128,10 +122,11 @@ class FileTensors:
         ONNX Runtime runs without optimizations when all tensors are outputs. So a fault of its integer kernels shows at
         the outputs only, and no layer is named.
         """
-        if not self._noise > self._quantization:
+        noise, quantization = self._of_outputs.noise, self._quantization.noise
+        if not noise > quantization:
             return None
         # A quantizer's tensor, computed from the file's tensors before it: the noise of the file over that of rounding.
-        excess = {key: noise / max(self._rounding[key], 1e-30) for key, noise in self._of_file.items() if noise > 0}
+        excess = {key: error / max(self._rounding[key], 1e-30) for key, error in self._of_file.items() if error > 0}
         worst = max((key for key in excess if excess[key] > 1), key=lambda key: excess[key], default=None)
         layer = "all layers" if worst is None else self._paths[worst]
         far = "" if worst is None else f" Its integers are up to {self.steps[worst]:.3g} steps from those of Keras."
@@ -139,7 +134,7 @@ class FileTensors:
         remedy = "Export the model again: the file may be older than its weights. If this stays, please report it."
         if self._runtime in RUNTIMES and saturates(self._runtime):
             remedy = "This processor has no VNNI, so the runtime saturates: quantize_model(model, weight_bits=7)."
-        gain = float(decibels(self._noise + self._quantization, self._quantization))
+        gain = float(decibels(noise + quantization, quantization))
         return Finding(layer, Kind.RUNTIME, "file", (), self.snr, gain, problem, remedy)
 
     def _compare(self, integers: Integers, call: Call, quantizer: ActivationQuantizer, exact: Array) -> Array:

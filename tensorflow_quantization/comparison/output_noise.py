@@ -13,7 +13,7 @@ import numpy as np
 from tensorflow_quantization.comparison.parts import FloatTwin
 from tensorflow_quantization.model.activations import Activation, activation_of, own_activation, without_activation
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
-from tensorflow_quantization.model.interpreter import CallFunction, Computed, Interpreter, Run, compute
+from tensorflow_quantization.model.interpreter import CallFunction, Computed, Interpreter, Run
 from tensorflow_quantization.model.op_traits import Trait, traits
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.quantizers import ActivationQuantizer
@@ -74,10 +74,6 @@ class OutputNoise:
                 break
             run.step()
         return noise
-
-    def of_model(self, call_function: CallFunction = compute) -> float:
-        """Returns the noise of the quantized model with all its parts."""
-        return self._noise(self._finish(self._interpreter.start(self._inputs, call_function)))
 
     @property
     def variation(self) -> float:

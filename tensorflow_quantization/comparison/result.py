@@ -30,6 +30,8 @@ _HALF = 10 * math.log10(2)
 class LayerComparison:
     """How one layer of a quantized model differs from the float model. Ratios of signal to noise are in dB.
 
+    A softmax, sigmoid or tanh that computes an output is left out: it hides differences.
+
     Examples:
         >>> quantized = calibrate(quantize_model(model, target="onnxruntime"), images, verbose=0)
         >>> layer = compare(model, quantized, images)["conv"]
@@ -39,7 +41,8 @@ class LayerComparison:
     Attributes:
         layer: the path of the layer in the float model.
         class_name: the class of the layer.
-        effect: the signal-to-noise ratio of the network's output if only this layer is quantized.
+        effect: the signal-to-noise ratio of the network's output if only this layer is quantized, on
+            `Comparison.effect_samples`; `snr` and all after it are of all samples.
         share: the share of this layer in the noise of all layers, each alone, from 0 to 1.
         snr: the signal-to-noise ratio of the layer's output, with the errors of all layers before it.
         own_snr: the same for float inputs: the error of this layer alone.
@@ -87,10 +90,11 @@ class Comparison(ByLayer[LayerComparison]):
         name: the name of the float model.
         layers: a list of `LayerComparison`, in the order of the network.
         worst: a list of `Finding`, the one that costs most first; empty if nothing is wrong.
-        output_snr: the signal-to-noise ratio of the output of the quantized Keras model in dB.
+        output_snr: the signal-to-noise ratio of the outputs of the quantized Keras model, as it returns them, in dB.
         file_snr: how well the outputs of the file agree with those of the quantized Keras model, in dB; `None` without
             a file.
-        samples: the number of samples that `effect` is measured on.
+        samples: the number of samples.
+        effect_samples: how many of them `effect`, and the gain of a finding, is measured on.
     """
 
     def __init__(
@@ -101,6 +105,7 @@ class Comparison(ByLayer[LayerComparison]):
         output_snr: float,
         file_snr: float | None = None,
         samples: int = 0,
+        effect_samples: int = 0,
     ):
         self.name = name
         self.layers = layers
@@ -108,6 +113,7 @@ class Comparison(ByLayer[LayerComparison]):
         self.output_snr = output_snr
         self.file_snr = file_snr
         self.samples = samples
+        self.effect_samples = effect_samples
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -132,7 +138,7 @@ class Comparison(ByLayer[LayerComparison]):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the comparison as a dict for JSON; "layers" and "worst" are lists, infinite ratios are `None`."""
-        head = {name: getattr(self, name) for name in ("name", "output_snr", "file_snr", "samples")}
+        head = {name: getattr(self, name) for name in ("name", "output_snr", "file_snr", "samples", "effect_samples")}
         layers, worst = ([dataclasses.asdict(row) for row in rows] for rows in (self.layers, self.worst))
         return finite({**head, "layers": layers, "worst": worst})
 
@@ -144,13 +150,14 @@ class Comparison(ByLayer[LayerComparison]):
 
     def _repr_html_(self) -> str:
         titles, rows = self._table(self.ranked()[:_SHOWN])
-        return html_summary(self._head(), titles, rows, self.worst[:_SHOWN])
+        return html_summary(f"{self._head()} {self._note()}", titles, rows, self.worst[:_SHOWN])
 
     def __str__(self) -> str:
         ranked = self.ranked()
         parts = [f"{self._head()}\n\n{text_table(*self._table(ranked[:_SHOWN]))}"]
         if len(ranked) > _SHOWN:
             parts[0] += f"\n{more_text(len(ranked) - _SHOWN, 'layers')}"
+        parts[0] += f"\n\n{self._note()}"
         if self.worst:
             parts.append("\n".join(self._sentence(i, f) for i, f in enumerate(self.worst[:_SHOWN], 1)))
         if len(self.worst) > _SHOWN:
@@ -179,12 +186,17 @@ class Comparison(ByLayer[LayerComparison]):
 
     def _head(self) -> str:
         file = "" if self.file_snr is None else f"; file beside Keras: {decibels_text(self.file_snr)}"
-        head = f"Model {self.name!r}: output at {decibels_text(self.output_snr)}{file}"
+        head = f"Model {self.name!r}: output at {decibels_text(self.output_snr)} on {self.samples} samples{file}"
         if self.guilty is None:
             return f"{head}. No single layer is guilty."
         if self.guilty.kind is Kind.INPUT:
             return f"{head}. The data is not as in calibration: see {self.guilty.layer}."
         return f"{head}. Guilty: {self.guilty.layer}; mending it gains {decibels_text(self.guilty.gain)}."
+
+    def _note(self) -> str:
+        """What the figures of the layers are, and that of the outputs is not."""
+        before = "Layers are measured before a last softmax, sigmoid or tanh"
+        return f'{before}; "{_LABELS["effect"]}" and gains on {self.effect_samples} of these samples.'
 
     def _sentence(self, index: int, finding: Finding) -> str:
         gain = f" +{decibels_text(finding.gain)}" if finding.gain > 0 else ""

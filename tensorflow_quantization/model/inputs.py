@@ -67,7 +67,7 @@ def fitting_arrays(graph: LayerGraph, x: Any, name: str = "x") -> list[np.ndarra
     shapes = _shapes(arrays)
     if any(0 in a.shape for a in fitting):
         raise ValueError(f"{name} holds no data: shapes {shapes}. Pass at least one sample.")
-    if _batched(graph) and len({len(a) for a in fitting}) > 1:
+    if is_batched(graph) and len({len(a) for a in fitting}) > 1:
         raise ValueError(f"{name} has arrays with different numbers of samples: shapes {shapes}.")
     return fitting
 
@@ -128,7 +128,7 @@ def input_batches(graph: LayerGraph, data: Any, batch_size: int | None = None, n
         return Batches(None if fixed else _length(data), itertools.chain.from_iterable(parts))
     arrays = model_inputs(graph, _only_x(graph, data) if isinstance(data, tuple) else data, name)
     size = fixed or batch_size
-    if size is None or not _batched(graph):
+    if size is None or not is_batched(graph):
         return Batches(1, [arrays])
     return Batches(-(-len(arrays[0]) // size), _split(arrays, size, fixed, name))
 
@@ -307,10 +307,10 @@ def _length(data: Any) -> int | None:
 
 def _fixed_size(graph: LayerGraph) -> int | None:
     """The batch size of a model that has a fixed one."""
-    return graph.inputs[0].shape[0] if _batched(graph) else None
+    return graph.inputs[0].shape[0] if is_batched(graph) else None
 
 
-def _batched(graph: LayerGraph) -> bool:
+def is_batched(graph: LayerGraph) -> bool:
     """Whether the first axis of all inputs is the batch: not if an input has a size of its own there."""
     return all(t.shape for t in graph.inputs) and len({t.shape[0] for t in graph.inputs}) == 1
 

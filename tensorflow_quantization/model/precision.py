@@ -3,16 +3,43 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.keras_internals import autocasting, sublayers
 
 #: Float dtypes of 16 bits, and their unit roundoff: rounding a number errs by up to this share of the number.
 HALVES = {"float16": 2**-11, "bfloat16": 2**-8}
+
+
+def check_float32(graph: LayerGraph, runtime: str, renamed: Callable[[str], str] = str) -> None:
+    """Checks that a model takes and computes float32, and no other float dtype.
+
+    Args:
+        graph: the flat graph of the model.
+        runtime: the title of the runtime that quantizes float32 only.
+        renamed: returns the path that the user knows of a path in the graph; by default the same.
+
+    Raises:
+        ValueError: an input or a layer has another float dtype; the message names it.
+    """
+    for tensor in graph.inputs:
+        if keras.backend.is_float_dtype(tensor.dtype) and tensor.dtype != "float32":
+            raise ValueError(
+                f"Input {tensor.name!r} is {tensor.dtype}, and {runtime} quantizes float32 only. Load the weights "
+                'into a float model with keras.Input(..., dtype="float32"), and quantize it.'
+            )
+    for call in graph.calls:
+        dtype = getattr(call.operation, "compute_dtype", "float32")
+        if call.is_layer and dtype in (*HALVES, "float64"):
+            raise ValueError(
+                f"Layer {renamed(call.path)!r} computes in {dtype}, and {runtime} quantizes float32 only. Load the "
+                'weights into a float model, built with keras.config.set_dtype_policy("float32"), and quantize it.'
+            )
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ BIASES = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "MatMul": None}
 RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
 
 #: Operators that multiply by weights or by one another.
-MULTIPLYING = RECURRENT | FACTORS.keys()
+MULTIPLYING = RECURRENT | FACTORS.keys() | {"Attention", "Einsum"}
 
 #: Operators with one output that holds the values of their input, or a slice of them.
 MOVING = frozenset({"Flatten", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"})

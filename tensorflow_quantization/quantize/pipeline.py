@@ -10,6 +10,7 @@ import keras
 
 from tensorflow_quantization.model.clone import rewrite
 from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.precision import check_float32
 from tensorflow_quantization.model.weights import merged_array, mode_of_keras
 from tensorflow_quantization.quantize.bias_rounding import plan_bias_rounding
 from tensorflow_quantization.quantize.blocks import close_unquantized, open_blocks
@@ -106,7 +107,8 @@ def quantize_model(
             bits are out of range, or the target cannot compute with them, or with the dtype, or bits are passed with
             `dtype`, which has 8; the block size is out of range, or the target or the dtype takes no blocks, or not of
             these bits; `activation_bits` and `input_bits` differ;
-            the model is not built or is quantized already; a layer cannot be copied; a named layer cannot be wrapped;
+            the model is not built or is quantized already, or not in float32 and the target quantizes no other; a layer
+            cannot be copied; a named layer cannot be wrapped;
             or mode "full" finds nothing to quantize, and neither spec nor case switched a layer off.
     """
     check_ranges(ranges)
@@ -214,7 +216,10 @@ def decide(
     weight_blocks = WeightBlocks(target, weight_bits, block_size, mode == PARTIAL)
     # With a block size, the bits of weights are for the layers with blocks.
     schemes = _schemes(target, weight_bits if block_size is None else None, activation_bits)
-    _check_not_quantized(model, LayerGraph.trace(model).flatten())
+    flat = LayerGraph.trace(model).flatten()
+    _check_not_quantized(model, flat)
+    if target.float32_only is not None:
+        check_float32(flat.live(), target.float32_only)
     own = spec or QuantizationSpec()
 
     def opened(steps: bool) -> tuple[LayerGraph, set[str], dict[str, Reason]]:

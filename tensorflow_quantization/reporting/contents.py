@@ -82,7 +82,8 @@ class Contents:
             found.append({"title": "Signal-to-noise", "value": value, "float": "", "note": note})
         if self.runtime is not None:
             note = f"of {count_text(self.runtime.macs)} multiply-accumulates, {self.runtime.runtime}"
-            value = f"{100 * self.runtime.integer_share:.1f} %"
+            share = self.runtime.integer_share
+            value = "unknown" if share is None else f"{100 * share:.1f} %"
             found.append({"title": "In integers", "value": value, "float": "", "note": note})
         sizes = [None if size is None else count_text(size, "B") for size in self.sizes]
         latencies = [None if seconds is None else f"{1000 * seconds:.3g} ms" for seconds in self.latencies]

@@ -140,6 +140,7 @@ _EIGHT_BITS = Target(
     recurrent_weights=True,
     learned_weights=False,
     bits=frozenset({8}),
+    float32_only="LiteRT",
 )
 _WIDE = replace(
     _EIGHT_BITS,

@@ -124,6 +124,8 @@ class Target:
             (default): none.
         recurrent_weights: the runtime loads recurrent layers whose weights are integers; `False` (default): a spec that
             names such a layer quantizes its input only.
+        float32_only: the title of the runtime if it quantizes models in float32 only; `None` (default): also models
+            that compute in other float dtypes, or take such inputs.
         why_not: a function of a graph and a call that returns the `Reason` why `place` leaves the call out; `None`
             (default): the planner finds a reason.
     """
@@ -141,3 +143,4 @@ class Target:
     wide: Target | None = None
     learned_weights: bool = True
     blocks: BlockRule | None = None
+    float32_only: str | None = None

@@ -9,7 +9,8 @@ from tensorflow_quantization_cli import arguments, results, start
 HELP = "Name the layer of a quantized model that loses accuracy, and what to do about it."
 DESCRIPTION = """\
 DATA are samples as in use, not those of the calibration: a folder of images, an
-.npy or an .npz file. `quantize --keep FOLDER` writes the three files."""
+.npy or an .npz file, of which --samples at random are compared. `quantize --keep
+FOLDER` writes the three files."""
 USAGE = "FLOAT QUANTIZED DATA [options]"
 EXAMPLES = (
     "kept/float.keras kept/quantized.keras kept/samples.npz",
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", type=arguments.data, help="samples")
     arguments.add_preprocessing(parser)
     arguments.add_samples(parser)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples")
     parser.add_argument(
         "--file", type=arguments.file, metavar="FILE", help="the exported file: compare the tensors in its runtime, too"
     )
@@ -57,11 +59,13 @@ def check_arguments(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> int:
     package = start.package()
     float_model, quantized = (start.load(path, options) for path in (options.path, options.quantized))
+    from tensorflow_quantization.comparison.compare import check_pair
     from tensorflow_quantization_cli.input_values import warn_of_inputs
     from tensorflow_quantization_cli.samples import open_samples
 
+    check_pair(float_model, quantized)  # before the data is read, and brought to the size of one of them
     samples = open_samples(float_model, options)
-    data = samples.read(range(min(samples.count, samples.whole(options.samples) or samples.batch)))
+    data = samples.read(samples.choose(options.samples, options.seed))
     warn_of_inputs(float_model, [data], options)
     report = package.compare(float_model, quantized, data, file=options.file, runtime=options.runtime)
     if options.html is not None:

@@ -156,8 +156,7 @@ def run(options: argparse.Namespace) -> int:
     snr = results.below("The signal-to-noise ratio", summary.snr, options.min_snr, "dB")
     if snr:
         results.note(_help_text(options))
-    share = summary.integer_share
-    integers = share is not None and results.below("The share in integers", share, options.min_integer_share, "")
+    integers = results.below("The share in integers", summary.integer_share, options.min_integer_share, "")
     return int(snr or integers)
 
 
@@ -187,6 +186,8 @@ def _quantize(options: argparse.Namespace) -> Any:
     from keras import tree
 
     from tensorflow_quantization.accuracy.equalized_models import equalized_model
+    from tensorflow_quantization.model.finite import check_finite_model
+    from tensorflow_quantization.quantize.pipeline import plan_model
     from tensorflow_quantization.text.replacing import replacing_all
     from tensorflow_quantization_cli.files import require
     from tensorflow_quantization_cli.float_model import (
@@ -206,12 +207,22 @@ def _quantize(options: argparse.Namespace) -> Any:
         require(options.target)  # which tells the share
     model = start.load(options.model, options)
     check_float(model, options.model)
+    # What the target does not compute is found before the data is read.
+    plan_model(
+        model,
+        target=options.target,
+        weight_bits=options.weight_bits,
+        activation_bits=options.activation_bits,
+        block_size=options.block_size,
+        dtype=options.dtype,
+    )
     samples = open_samples(model, options)
     chosen, held_out = samples.split(options.samples, options.seed)
     print(f"Read {len(chosen) + len(held_out)} of {samples.count} samples")
     # All are read before any work, so that a damaged image is found at once.
     data = samples.batches(chosen, options.batch_size)
     measured = samples.read(held_out if len(held_out) else chosen)
+    check_finite_model(model, [*data, measured])
     warn_of_inputs(model, data, options)
     warn_of_saturation(runtime, options.weight_bits)
     warn_of_floats(options.target, options.activation_bits)

@@ -44,6 +44,7 @@ def check_arguments(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> int:
     package = start.package()
     model = start.load(options.path, options)
+    from tensorflow_quantization.model.finite import check_finite_model
     from tensorflow_quantization_cli.float_model import check_float
     from tensorflow_quantization_cli.input_values import warn_of_inputs, without_scale_warning
     from tensorflow_quantization_cli.samples import open_samples
@@ -52,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
     samples = open_samples(model, options)
     with results.progress_on_stderr():
         data = samples.read(samples.choose(options.samples, options.seed))
+        check_finite_model(model, [data])
         warn_of_inputs(model, [data], options)
         with without_scale_warning():
             found = package.sensitivity(

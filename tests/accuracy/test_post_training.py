@@ -130,3 +130,12 @@ def test_errors_come_before_any_work():
         post_training_quantize(depthwise(), iter([]))
     with pytest.raises(TypeError, match="Did you mean 'weight_bits'"):
         post_training_quantize(depthwise(), images(), weight_bit=4)
+
+
+def test_a_float_output_that_is_infinite_is_named_before_any_work(monkeypatch):
+    monkeypatch.setattr("tensorflow_quantization.accuracy.post_training.quantize_model", None)
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(3, activation="relu", kernel_initializer="zeros")(inputs)
+    model = keras.Model(inputs, keras.ops.log(x))
+    with pytest.raises(ValueError, match="returns values that are NaN or infinite for this data, in output 'log'"):
+        post_training_quantize(model, np.ones((8, 4), "float32"), target="onnxruntime", verbose=0)

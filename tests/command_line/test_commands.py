@@ -24,7 +24,7 @@ from tensorflow_quantization.inspection.runtime.runtime_report import RUNTIMES
 from tensorflow_quantization.mixed_precision.sensitivity import CALIBRATION_SAMPLES
 from tensorflow_quantization.quantizers.scheme import FLOAT8
 from tensorflow_quantization.targets import TARGETS
-from tensorflow_quantization_cli import main, start
+from tensorflow_quantization_cli import main, results, start
 from tensorflow_quantization_cli.arguments import METHODS, MOST_SAMPLES
 from tensorflow_quantization_cli.arguments import TARGETS as ALL_TARGETS
 from tensorflow_quantization_cli.commands import benchmark, check, compare, export, quantize, report
@@ -406,3 +406,9 @@ def test_options_take_what_the_functions_take():
     assert quantize.EFFORTS == post_training.EFFORTS
     assert (FLOAT8,) == quantize.DTYPES
     assert MOST_SAMPLES == post_training._SAMPLES == CALIBRATION_SAMPLES
+
+
+def test_a_limit_on_an_unknown_figure_is_not_passed(capsys):
+    assert results.below("The share in integers", None, 0.5, "")
+    assert "The share in integers is unknown, so it may be below the limit of 0.5." in capsys.readouterr().err
+    assert not results.below("The share in integers", None, None, "")

@@ -390,3 +390,73 @@ def test_a_quantized_model_and_a_file_of_another_kind_are_named(folder, capsys):
         assert main(["quantize", model, "--data", "images", "-o", "new.onnx"]) == 2
         assert message in capsys.readouterr().err
     assert not (folder / "new.onnx").exists()
+
+
+def of_strings():
+    inputs = keras.Input((1,), dtype="string")
+    words = layers.TextVectorization(vocabulary=["a", "b"], output_sequence_length=4, name="words")(inputs)
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Embedding(5, 4)(words))))
+
+
+def of_logarithms():
+    inputs = keras.Input((4,))
+    x = layers.Dense(3, activation="relu", kernel_initializer="zeros")(inputs)
+    return keras.Model(inputs, keras.ops.log(x))
+
+
+def in_half_precision():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Dense(3, dtype="mixed_float16", name="scores")(inputs))
+
+
+@pytest.mark.parametrize(
+    ("build", "samples", "target", "message"),
+    [
+        pytest.param(
+            of_strings,
+            np.array([["a b"]] * 8),
+            "onnxruntime",
+            "  words (TextVectorization): works on strings or hash tables",
+            marks=pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strings are TensorFlow's"),
+        ),
+        (of_logarithms, np.ones((8, 4), "float32"), "onnxruntime", "NaN or infinite for this data, in output 'log'"),
+        (in_half_precision, np.ones((8, 4), "float32"), "litert", "Layer 'scores' computes in float16"),
+    ],
+)
+def test_a_model_that_cannot_be_quantized_is_said_before_any_work(folder, capsys, build, samples, target, message):
+    build().save("model.keras")
+    np.save("data.npy", samples)
+    output = "model.tflite" if target == "litert" else "model.onnx"
+    assert main(["quantize", "model.keras", "--data", "data.npy", "--target", target, "-o", output]) == 2
+    said = capsys.readouterr().err
+    assert message in said and "Quantize for" not in said
+    assert main(["sensitivity", "model.keras", "--data", "data.npy", "--target", target]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_compare_takes_samples_at_random_and_gives_the_figure_of_quantize(folder, capsys):
+    assert quantized("--keep", "kept", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    pair = ["compare", "kept/float.keras", "kept/quantized.keras"]
+    assert main([*pair, "kept/samples.npz", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["samples"] == said["samples"]
+    assert found["output_snr"] == pytest.approx(said["snr"], abs=0.1)
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype("float32")
+    np.save("sorted.npy", np.concatenate([images, 20 * images]))
+    figures = []
+    for options in ([], ["--samples", "20"], ["--samples", "20", "--seed", "1"]):
+        assert main([*pair, "sorted.npy", "--json", *options]) == 0
+        figures.append(json.loads(capsys.readouterr().out))
+    assert [one["samples"] for one in figures] == [80, 20, 20]
+    assert all(one["output_snr"] < 10 for one in figures)  # the images of the second half are clipped
+    assert figures[1]["output_snr"] != figures[2]["output_snr"]
+
+
+def test_compare_says_first_that_two_models_do_not_belong_together(folder, capsys):
+    assert quantized("--keep", "kept") == 0
+    inputs = keras.Input((4, 4, 1))
+    keras.Model(inputs, layers.Dense(5)(layers.Flatten()(inputs)), name="gray").save("gray.keras")
+    capsys.readouterr()
+    assert main(["compare", "gray.keras", "kept/quantized.keras", "images"]) == 2
+    assert "was not made from 'gray': its inputs have the shapes" in capsys.readouterr().err

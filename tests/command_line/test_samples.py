@@ -94,7 +94,7 @@ def test_a_split_does_not_overlap_and_fills_batches(tmp_path):
     assert len({*chosen, *held_out}) == 70
     samples = open_samples(model_of(6, batch=8), options(tmp_path / "data.npy"))
     assert [len(part) for part in samples.split(50, seed=0)] == [48, 16]
-    with pytest.raises(ValueError, match="fixed batch size of 8, and --data holds 103 samples, of which 5"):
+    with pytest.raises(ValueError, match="fixed batch size of 8, and the data holds 103 samples, of which 5"):
         samples.split(5, seed=0)
 
 

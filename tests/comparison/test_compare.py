@@ -95,6 +95,41 @@ def test_the_own_error_of_a_layer_is_not_the_error_of_layers_before():
     assert report["gap"].snr < 25 < report["gap"].own_snr
 
 
+def signal_to_noise(exact, found):
+    exact, found = (np.asarray(y, np.float64) for y in (exact, found))
+    return 10 * np.log10(np.sum(exact**2) / np.sum((exact - found) ** 2))
+
+
+def test_the_outputs_are_those_that_the_models_return_for_all_samples(images):
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, activation="relu")(inputs))
+    model = small_models.randomize(keras.Model(inputs, layers.Dense(5, activation="softmax")(x)))
+    q_model = quantized(model, images[0])
+    # The second half is sorted apart, as a folder of images by class, and clipped.
+    data = np.concatenate([small_models.images(40, seed=1)[0], 5 * small_models.images(40, seed=2)[0]])
+    report = compare(model, q_model, data)
+    first, all_ = (
+        signal_to_noise(model.predict(x, verbose=0), q_model.predict(x, verbose=0)) for x in (data[:32], data)
+    )
+    assert first - all_ > 5
+    assert report.output_snr == pytest.approx(all_, abs=0.05)
+    assert (report.samples, report.effect_samples) == (80, 32)
+    assert "on 80 samples" in str(report) and "gains on 32 of these samples" in str(report)
+    assert report.to_dict()["samples"] == 80
+    # Half of the samples that rank the layers are clipped, too.
+    assert report["image"].effect < compare(model, q_model, data[:40])["image"].effect - 5
+
+
+def test_a_float_output_that_is_infinite_is_named(images):
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs))
+    x = layers.Dense(3, activation="relu", kernel_initializer="zeros")(x)
+    model = keras.Model(inputs, keras.ops.log(x))
+    q_model = quantize_model(model)
+    with pytest.raises(ValueError, match="returns values that are NaN or infinite for this data, in output 'log'"):
+        compare(model, q_model, images[0])
+
+
 def test_batches_add_up(residual, images):
     q_model = quantized(residual, images[0])
     whole = compare(residual, q_model, images[0])
@@ -205,6 +240,13 @@ def test_nan_names_the_layer(cnn, images):
 def test_another_float_model_is_refused(cnn, residual, images):
     with pytest.raises(ValueError, match="was not made from"):
         compare(residual, quantized(cnn, images[0]), images[0])
+    inputs = keras.Input((4, 4, 1))
+    gray = keras.Model(inputs, layers.Dense(5)(layers.Flatten()(inputs)), name="gray")
+    shapes = (
+        r"'cnn' was not made from 'gray': its inputs have the shapes \(None, 8, 8, 3\), and those of the float model"
+    )
+    with pytest.raises(ValueError, match=shapes):
+        compare(gray, quantized(cnn, images[0]), np.zeros((2, 4, 4, 1)))
 
 
 def test_wrong_arguments(cnn, images):

@@ -20,6 +20,7 @@ from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.export.verification.keras_with_integers import inputs_to_verify
 from tensorflow_quantization.export.verification.litert import require_installed, verify_litert
 from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.precision import check_float32
 from tensorflow_quantization.quantizers.scheme import WIDE_BITS
 from tensorflow_quantization.targets import DEFAULT, TARGETS
 from tensorflow_quantization.targets.litert import LITERT
@@ -27,7 +28,7 @@ from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of
 from tensorflow_quantization.text.replacing import replacing
 from tensorflow_quantization.text.warn import warn_user
-from tensorflow_quantization.wrappers import activation_quantizers
+from tensorflow_quantization.wrappers import activation_quantizers, float_path
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 
 IO_DTYPES = ("float32", "int8", "int16")
@@ -209,19 +210,10 @@ def _unlike_litert(quantizer: Any) -> str | None:
 
 
 def _check_precision(graph: LayerGraph) -> None:
-    for tensor in graph.inputs:
-        if keras.backend.is_float_dtype(tensor.dtype) and tensor.dtype != "float32":
-            raise ExportError(
-                f"Input {tensor.name!r} is {tensor.dtype}, and LiteRT quantizes float32 only. Load the weights into a "
-                'model with keras.Input(..., dtype="float32") and export that model.'
-            )
-    for call in graph.calls:
-        dtype = getattr(call.operation, "compute_dtype", "float32")
-        if call.is_layer and dtype in ("float16", "bfloat16", "float64"):
-            raise ExportError(
-                f"Layer {call.path!r} computes in {dtype}, and so would the file. Load the weights into a model built "
-                'with keras.config.set_dtype_policy("float32") and export that model.'
-            )
+    try:
+        check_float32(graph, "LiteRT", float_path)
+    except ValueError as error:
+        raise ExportError(str(error)) from error
 
 
 def _check_ends(data: bytes, graph: LayerGraph, io_dtype: str) -> None:

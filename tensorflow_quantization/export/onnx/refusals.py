@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from tensorflow_quantization.export.errors import ExportError, Unsupported
+from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.keras_classes import keras_class_names
 
 _STRINGS = "works on strings or hash tables, which ONNX runtimes do not have; do this before the model"
@@ -28,3 +30,15 @@ REFUSALS: dict[str, str] = {
 def refusal(operation: Any) -> str:
     """Why a Keras layer, or a subclass of it, is not exported; empty if there is no such reason."""
     return next((REFUSALS[name] for name in keras_class_names(type(operation)) if name in REFUSALS), "")
+
+
+def check_numbers(graph: LayerGraph) -> None:
+    """Checks that a flat graph computes with numbers, which can be calibrated and written to files of any runtime.
+
+    Raises:
+        ExportError: layers work on strings or hash tables; the message lists them as that of `export_onnx` does.
+    """
+    found = [Unsupported(c.path, c.class_name, _STRINGS) for c in graph.calls if refusal(c.operation) == _STRINGS]
+    if found:
+        rows = "\n".join(f"  {layer}" for layer in found)
+        raise ExportError(f"These layers cannot be in a file:\n{rows}")

@@ -54,17 +54,22 @@ def inputs_to_verify(graph: LayerGraph, x: Any) -> list[list[np.ndarray]]:
     return taken
 
 
-def advice(graph: LayerGraph, batches: list[list[np.ndarray]]) -> str:
+def advice(
+    graph: LayerGraph,
+    batches: list[list[np.ndarray]],
+    otherwise: str = "Please report this with the model's configuration.",
+) -> str:
     """What the user can do if a file and Keras disagree: a sentence for the end of the message.
 
     Args:
         graph: the flat graph of the Keras model.
         batches: what was compared, as `inputs_to_verify` returns it.
+        otherwise: what to do if these are finite.
     """
     for tensor, *arrays in zip(graph.inputs, *batches, strict=True):
         if not all(np.isfinite(array).all() for array in arrays if array.dtype.kind in "fV"):
             return f"verify_with has values for the input {tensor.name!r} that are NaN or infinite: pass finite data."
-    return "Please report this with the model's configuration."
+    return otherwise
 
 
 def still_half(graph: LayerGraph) -> str | None:

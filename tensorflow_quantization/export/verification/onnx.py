@@ -49,6 +49,7 @@ from tensorflow_quantization.export.verification.onnx_runtimes import (
     without_quantizers,
 )
 from tensorflow_quantization.export.verification.processor import saturates
+from tensorflow_quantization.model.finite import ADVICE
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.precision import HALVES, computing_in_float32, in_float32
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
@@ -159,6 +160,12 @@ def _compare(
         outputs = run_with_integers(graph, inputs, partial(_checked, integers, problems, tolerance, most_steps))
     else:
         outputs = _run_model(graph, inputs)
+    for name, expected in zip(lowered.output_names, outputs, strict=True):
+        if not np.isfinite(expected).all():
+            raise VerificationError(
+                f"Keras returns values that are NaN or infinite in output {name!r}, so no file can be compared. No "
+                f"file was written. {advice(graph, [inputs], f'Check verify_with. {ADVICE}')}"
+            )
     for name, actual, expected in zip(lowered.output_names, results, outputs, strict=False):
         deviation = _deviation(actual, expected)
         if not deviation <= tolerance:

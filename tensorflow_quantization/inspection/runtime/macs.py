@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from tensorflow_quantization.onnx_graph.files import with_shapes
-from tensorflow_quantization.onnx_graph.operators import FACTORS, RECURRENT
+from tensorflow_quantization.onnx_graph.operators import FACTORS, MULTIPLYING, RECURRENT
 from tensorflow_quantization.onnx_graph.queries import attribute, operand
 from tensorflow_quantization.text.messages import did_you_mean
 
@@ -97,9 +97,13 @@ def _is_size(dim: object) -> bool:
 
 
 def macs(node: ir.Node) -> int | None:
-    """The number of multiply-accumulates of a node: 0 if it does not multiply, `None` if a shape is unknown."""
+    """The number of multiply-accumulates of a node: 0 if it does not multiply, `None` if it is unknown."""
     if node.op_type in RECURRENT:
         return _recurrent_macs(node)
+    if node.op_type == "Einsum":
+        return _einsum_macs(node)
+    if node.op_type in MULTIPLYING - FACTORS.keys():
+        return None
     if node.op_type not in FACTORS:
         return 0
     left, right = (_shape(operand(node, index)) for index in FACTORS[node.op_type])
@@ -116,10 +120,39 @@ def macs(node: ir.Node) -> int | None:
 
 def _recurrent_macs(node: ir.Node) -> int | None:
     """Each step multiplies the inputs and the state by the weights of all gates, in each direction."""
-    x, *weights = (_shape(operand(node, index)) for index in range(3))
-    if x is None or None in weights:
+    steps = _steps(operand(node, 0))
+    weights = [_shape(operand(node, index)) for index in (1, 2)]
+    if steps is None or None in weights:
         return None
-    return x[0] * x[1] * sum(math.prod(shape) for shape in weights if shape)
+    return steps * sum(math.prod(shape) for shape in weights if shape)
+
+
+def _steps(x: ir.Value | None) -> int | None:
+    """The steps of all sequences of a batch, (time, batch, features); `None` if their shape is unknown.
+
+    Of sequences with a mask, the exporter sorts the steps by indices whose number ONNX does not infer, and may add a
+    feature: the steps are as many as before. A runtime that gets the lengths of the sequences computes fewer.
+    """
+    shape = _shape(x)
+    if shape is not None:
+        return shape[0] * shape[1]
+    producer = None if x is None else x.producer()
+    if producer is None or producer.op_type not in ("Concat", "GatherElements"):
+        return None
+    return _steps(producer.inputs[0])
+
+
+def _einsum_macs(node: ir.Node) -> int | None:
+    """Each combination of the indices of the equation is multiplied once for each operand after the first."""
+    equation = attribute(node, "equation", "").replace(" ", "")
+    terms, shapes = equation.partition("->")[0].split(","), [_shape(value) for value in node.inputs]
+    sizes: dict[str, int] = {}
+    for term, shape in zip(terms, shapes, strict=False):
+        if shape is None or len(term) != len(shape):  # an ellipsis stands for any number of axes
+            return None
+        for letter, size in zip(term, shape, strict=True):
+            sizes[letter] = max(size, sizes.get(letter, 1))
+    return math.prod(sizes.values()) * (len(terms) - 1)
 
 
 def _shape(value: ir.Value | None) -> tuple[int, ...] | None:

@@ -12,6 +12,7 @@ from tensorflow_quantization.inspection.checks.openvino import MATRIX_AXIS
 from tensorflow_quantization.inspection.runtime.kernels import Kernel, tags
 
 _MULTIPLIES = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq", "Subgraph"}
+_RECURRENT = {"RNNCell", "RNNSeq"}
 _LAYOUT = {"Convert", "Reorder", "Transpose"}
 
 #: Nodes of the execution graph that execute nothing.
@@ -91,5 +92,21 @@ def _kernel(step: Any) -> Kernel | None:
         read = [_info(source, "outputPrecisions") for source in sources if _info(source, "layerType") != "Const"]
         integer = True if all(precision in _INTEGERS for precision in read) else None
     shown = precision if integer or precision not in _INTEGERS else primitive
-    names = [step.get_friendly_name(), _info(step, "originalLayersNames")]
-    return Kernel(kind, shown, integer, kind in _MULTIPLIES, kind in _LAYOUT, tags(names), kind == "Subgraph")
+    nodes = _tags(step) or (_arranging(step) if kind in _RECURRENT else ())
+    return Kernel(kind, shown, integer, kind in _MULTIPLIES, kind in _LAYOUT, nodes, kind == "Subgraph")
+
+
+def _tags(step: Any) -> tuple[int, ...]:
+    return tags([step.get_friendly_name(), _info(step, "originalLayersNames")])
+
+
+def _arranging(step: Any) -> tuple[int, ...]:
+    """The tags of what arranges the outputs of a step. OpenVINO runs a recurrent layer in an operator of its own.
+
+    Only the arranging has the layer's name, behind reorders without one.
+    """
+    for output in step.outputs():
+        for reader in (port.get_node() for port in output.get_target_inputs()):
+            if _info(reader, "layerType") in ("Reshape", *_LAYOUT) and (found := _tags(reader) or _arranging(reader)):
+                return found
+    return ()

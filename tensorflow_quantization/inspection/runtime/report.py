@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tensorflow_quantization.onnx_graph.operators import MULTIPLYING
-from tensorflow_quantization.text.messages import did_you_mean
+from tensorflow_quantization.text.messages import did_you_mean, shortened
 from tensorflow_quantization.text.tables import count_text, html_summary, markdown_table, more_text, text_table
 
 #: A printed report shows so many fallbacks; `RuntimeReport.fallbacks` holds all of them.
@@ -141,10 +141,21 @@ class RuntimeReport:
         return sum(node.macs or 0 for node in self.multiplying)
 
     @property
-    def integer_share(self) -> float:
-        """The share of the multiply-accumulates that run in integers, from 0 to 1; 0 if nothing multiplies."""
+    def integer_share(self) -> float | None:
+        """The share of the multiply-accumulates that run in integers, from 0 to 1; 0 if nothing multiplies.
+
+        `None` if it is unknown: `uncounted` is not empty, and only some of the nodes that multiply run in integers.
+        """
+        if self.uncounted:
+            in_integers = {node.ran == "integer" for node in self.multiplying}
+            return None if len(in_integers) > 1 else float(in_integers.pop())
         integer = sum(node.macs or 0 for node in self.multiplying if node.ran == "integer")
         return integer / self.macs if self.macs else 0.0
+
+    @property
+    def uncounted(self) -> list[NodeReport]:
+        """The nodes that multiply, but whose multiply-accumulates are unknown, because a shape is."""
+        return [node for node in self.multiplying if node.macs is None]
 
     @property
     def fallbacks(self) -> list[NodeReport]:
@@ -153,7 +164,10 @@ class RuntimeReport:
 
     @property
     def precisions(self) -> dict[str, float]:
-        """The shares of the multiply-accumulates by dtype, as in `NodeReport.precision`; "unknown" is a key, too."""
+        """The shares of the counted multiply-accumulates by dtype, as in `NodeReport.precision`.
+
+        "unknown" is a key, too.
+        """
         counts: collections.Counter[str] = collections.Counter()
         for node in self.multiplying:
             counts["unknown" if node.ran == "unknown" else node.precision] += node.macs or 0
@@ -214,9 +228,15 @@ class RuntimeReport:
         multiplying = self.multiplying
         integer = sum(node.ran == "integer" for node in multiplying)
         return (
-            f"{self.path} in {self.runtime}: {100 * self.integer_share:.1f} % of {count_text(self.macs)} "
-            f"multiply-accumulates in integers, {integer} of {len(multiplying)} nodes that multiply"
+            f"{self.path} in {self.runtime}: {self._share_text()}, {integer} of {len(multiplying)} nodes that multiply"
         )
+
+    def _share_text(self) -> str:
+        if self.integer_share is None:
+            nodes = shortened([node.name for node in self.uncounted])
+            return f"an unknown share in integers, because the shapes of {nodes} are unknown"
+        counted = f"{count_text(self.macs)} multiply-accumulates" if not self.uncounted else "the multiply-accumulates"
+        return f"{100 * self.integer_share:.1f} % of {counted} in integers"
 
     def _floats_that_do_not_multiply(self) -> list[NodeReport]:
         return [node for node in self if node.op_type not in MULTIPLYING and node.ran == "float"]
@@ -249,5 +269,8 @@ class RuntimeReport:
     __repr__ = __str__
 
     def _row(self, node: NodeReport) -> list[str]:
-        share = "?" if node.macs is None else f"{100 * node.macs / self.macs:.1f} %" if self.macs else "-"
+        if node.macs is None or self.uncounted:
+            share = "?"
+        else:
+            share = f"{100 * node.macs / self.macs:.1f} %" if self.macs else "-"
         return [node.name, node.op_type, count_text(node.macs), share, node.kernel or node.ran, node.reason]

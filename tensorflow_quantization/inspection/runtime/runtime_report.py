@@ -60,8 +60,9 @@ def runtime_report(
     TensorRT for RTX parses the file and builds an engine for `input_shapes`, in a process of its own and without a GPU.
     On the GPU it may choose other kernels, but of the same dtypes.
 
-    Multiply-accumulates are counted for Conv, ConvTranspose, Gemm, MatMul and their integer forms; the body of a Loop
-    counts once. Recurrent and attention operators are not counted.
+    Multiply-accumulates are counted for Conv, ConvTranspose, Gemm, MatMul and their integer forms, for GRU, LSTM and
+    RNN, and for Einsum; the body of a Loop counts once. Those of Attention are unknown, as are those of a node without
+    known shapes: `.integer_share` is `None` if they matter.
 
     Examples:
         >>> report = runtime_report("model.onnx", runtime="onnxruntime")
@@ -186,14 +187,14 @@ def _kernel_of(
     """
     # Prefer a kernel of its own to a generated one, which may hold the rest of it.
     own = sorted((k for k in by_node[index_of[id(node)]] if not k.is_layout), key=lambda k: k.is_generated)
-    if node.op_type not in FACTORS:
+    if node.op_type not in MULTIPLYING:
         return own[0] if own else None
     while True:
         products = [kernel for kernel in by_node[index_of[id(node)]] if kernel.multiplies]
         if products:
             return min(products, key=lambda product: (product.is_generated, product.integer is True))
         readers = node.outputs[0].consumers()
-        if complete or len(readers) != 1 or readers[0].op_type in FACTORS:
+        if complete or len(readers) != 1 or readers[0].op_type in MULTIPLYING:
             return own[0] if own else None
         node = readers[0]
 
@@ -203,7 +204,7 @@ def _ran(node: ir.Node, kernel: Kernel | None) -> Ran:
         return "folded"
     if node.op_type not in FACTORS:
         if kernel is None or kernel.is_rest:
-            return "unknown" if node.op_type in RECURRENT else "fused"
+            return "unknown" if node.op_type in MULTIPLYING else "fused"
         return "integer" if kernel.integer else "float"
     if all(is_constant(operand(node, index)) for index in FACTORS[node.op_type]):
         return "folded"

@@ -13,7 +13,7 @@ import small_models
 from keras import layers
 from litert_files import assert_agrees, functional, kinds, quantized
 
-from tensorflow_quantization import QuantizationSpec, calibrate, quantize_model
+from tensorflow_quantization import QuantizationSpec, calibrate, post_training_quantize, quantize_model
 from tensorflow_quantization.export import ExportError
 from tensorflow_quantization.export.litert import export_litert
 from tensorflow_quantization.export.verification.litert import run_file
@@ -360,8 +360,14 @@ def test_learned_steps_of_weights_are_refused(tmp_path, cnn):
 
 def test_half_precision_is_refused(tmp_path):
     model = functional(layers.Conv2D(4, 3, dtype="mixed_float16", name="conv"))
-    with pytest.raises(ExportError, match=r"conv.*float16"):
-        export_litert(quantized(model), tmp_path / "m.tflite")
+    message = "Layer 'conv' computes in float16, and LiteRT quantizes float32 only"
+    with pytest.raises(ValueError, match=message):
+        quantize_model(model, target="litert")
+    with pytest.raises(ValueError, match=message):
+        post_training_quantize(model, np.zeros((1, 8, 8, 3)), target="litert", verbose=0)
+    of_a_custom_target = quantize_model(model, target=replace(LITERT, name="other", float32_only=None))
+    with pytest.raises(ExportError, match=message):
+        export_litert(calibrate(of_a_custom_target, small_models.data_for(model), verbose=0), tmp_path / "m.tflite")
 
 
 def test_outputs_have_their_keys(tmp_path):
@@ -372,12 +378,10 @@ def test_outputs_have_their_keys(tmp_path):
     assert {name: y.shape for name, y in found.items()} == {"class": (8, 3), "box": (8, 2)}
 
 
-def test_input_of_half_precision_is_refused(tmp_path):
+def test_input_of_half_precision_is_refused():
     inputs = keras.Input((8, 8, 3), dtype="float16", name="image")
-    model = quantized(keras.Model(inputs, layers.Conv2D(4, 3)(inputs)))
-    with pytest.raises(ExportError, match="Input 'image' is float16"):
-        export_litert(model, tmp_path / "m.tflite")
-    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="Input 'image' is float16"):
+        quantized(keras.Model(inputs, layers.Conv2D(4, 3)(inputs)))
 
 
 def test_other_backends_are_refused(tmp_path, cnn, monkeypatch):

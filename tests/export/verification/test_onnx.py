@@ -63,6 +63,20 @@ def test_data_of_nan_is_named(tmp_path, cnn, images, quantizes):
         export(model, tmp_path / "m.onnx", verify_with=data)
 
 
+@pytest.mark.parametrize("quantizes", [False, True])
+def test_an_output_that_is_infinite_is_named(tmp_path, images, quantizes):
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = layers.Dense(3, activation="relu", kernel_initializer="zeros")(layers.GlobalAveragePooling2D()(inputs))
+    model = keras.Model(inputs, {"scores": x, "log": keras.ops.log(x)})
+    if quantizes:
+        with pytest.raises(ValueError, match="returns values that are NaN or infinite for this data, in output 'log'"):
+            calibrate(quantize_model(model, target="onnxruntime"), images[0], verbose=0)
+        model = quantize_model(model, target="onnxruntime")
+    with pytest.raises(VerificationError, match="Keras returns values that are NaN or infinite in output 'log'"):
+        export(model, tmp_path / "m.onnx", verify_with=images[0])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_of_nan_is_not_written(tmp_path, cnn, images, spoil):
     spoil(scale_initializer("dense/kernel", np.nan))
     with pytest.raises(VerificationError, match="output 'dense'"):

@@ -41,6 +41,12 @@ CASES = [
     ("gemm transposed", op("Gemm", (16, 2), (12, 16), transA=1, transB=1), 2 * 12 * 16),
     ("matmul", op("MatMul", (1, 5, 16), (16, 12)), 5 * 12 * 16),
     ("matmul of batches", op("MatMul", (1, 4, 5, 16), (1, 4, 16, 7)), 4 * 5 * 7 * 16),
+    # samples * heads * queries * keys * features
+    (
+        "einsum",
+        lambda f: [f.op("Einsum", f.input((2, 4, 5, 16)), f.floats(2, 4, 7, 16), equation="bhqd,bhkd->bhqk")],
+        2 * 4 * 5 * 7 * 16,
+    ),
     ("nothing", op("Relu", (1, 5)), 0),
 ]
 
@@ -52,6 +58,20 @@ def test_counts(build, expected, tmp_path):
 
 def test_quantized_conv_counts_like_a_float_one(tmp_path):
     assert count(tmp_path, lambda f: [f.conv(f.pair(f.input()))]) == 8 * 8 * 8 * (8 * 9)
+
+
+def masked(f):
+    """Sequences that are sorted by their mask before an LSTM, by as many indices as a computed size says."""
+    x, key = f.input((5, 2, 3)), f.input((5, 2), "key")
+    steps = f.op("Slice", f.op("Shape", key), f.ints(0), f.ints(1))
+    _, indices = f.op("TopK", key, steps, outputs=2, axis=0)
+    indices = f.op("Expand", f.op("Unsqueeze", indices, f.ints(2)), f.ints(1, 1, 3))
+    x = f.op("GatherElements", x, indices, axis=0)
+    return [f.op("LSTM", x, f.floats(1, 16, 3), f.floats(1, 16, 4), hidden_size=4)]
+
+
+def test_recurrent_layers_with_a_mask_count_all_steps(tmp_path):
+    assert count(tmp_path, masked) == 5 * 2 * (3 + 4) * 16
 
 
 def test_dynamic_batch_is_one(tmp_path):

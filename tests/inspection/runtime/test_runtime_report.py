@@ -9,6 +9,7 @@ import pytest
 import qdq_violations as v
 from qdq_files import QdqFile
 
+from tensorflow_quantization.inspection.runtime.report import NodeReport, RuntimeReport
 from tensorflow_quantization.inspection.runtime.runtime_report import RUNTIMES, runtime_report
 
 pytest.importorskip("onnxruntime")
@@ -44,6 +45,40 @@ def test_recurrent_layers_count(tmp_path, runtime):
     report = runtime_report(save(tmp_path / "m.onnx", after_a_recurrent_layer), runtime)
     assert report.macs == 5 * (8 + 16) * 64 + 5 * 16 * 4
     assert report.integer_share < 0.1
+
+
+def test_openvino_runs_a_recurrent_layer_in_a_kernel_that_multiplies(tmp_path):
+    def build(f):
+        x = f.input((5, 1, 8))
+        return [f.op("LSTM", x, f.floats(1, 64, 8), f.floats(1, 64, 16), hidden_size=16, name="layer")]
+
+    report = runtime_report(save(tmp_path / "m.onnx", build), "openvino")
+    assert report["layer"].kernel.startswith("RNNSeq") and report["layer"].ran == "float"
+
+
+def with_an_unknown_size(f):
+    """A product in integers, and one in float of as many rows as a tensor has elements that are not zero."""
+    x = f.input((1, 8))
+    y = f.pair(f.op("Gemm", f.pair(x), f.weights(4, 8), name="known", transB=1))
+    rows = f.op("Transpose", f.op("NonZero", x), perm=[1, 0])
+    rows = f.op("Cast", rows, to=onnx.TensorProto.FLOAT)
+    return [y, f.op("MatMul", rows, f.floats(2, 16), name="unknown")]
+
+
+def test_share_is_unknown_if_a_product_cannot_be_counted(tmp_path):
+    report = runtime_report(save(tmp_path / "m.onnx", with_an_unknown_size))
+    assert [node.name for node in report.uncounted] == ["unknown"]
+    assert report["known"].ran == "integer" and report.integer_share is None
+    assert "an unknown share in integers, because the shapes of unknown are unknown" in str(report)
+    assert json.loads(json.dumps(report.to_dict()))["integer_share"] is None
+    # Whatever the counts are, all or nothing is in integers.
+    for ran, share in (("integer", 1.0), ("float", 0.0)):
+        nodes = [node for node in report.nodes if node.ran == ran]
+        assert RuntimeReport("m.onnx", "a runtime", [*nodes, *uncounted(ran)], []).integer_share == share
+
+
+def uncounted(ran):
+    return [NodeReport("more", "MatMul", None, ran, "", "")]
 
 
 def save(path, build):
