@@ -8,28 +8,48 @@ runs.
 from __future__ import annotations
 
 import _thread
+import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn
 
 from tensorflow_quantization_cli.parser import parse
 from tensorflow_quantization_cli.start import ENDING, plain_warnings, quiet_backend
 
-__all__ = ["main", "quiet_backend", "started_with_the_package"]
+__all__ = ["main", "process", "quiet_backend", "started_with_the_package"]
 
 #: What ends a command with its message; any other exception is a fault of the package.
 _FAILURES = (OSError, TypeError, ValueError, ImportError)
 _FAILED = 2
-#: As a shell reports a process that SIGINT or SIGTERM ended.
-_INTERRUPTED, _TERMINATED = 130, 143
+#: A shell reports a process that a signal ended with this plus the number of the signal.
+_BY_SIGNAL = 128
+#: As a shell reports a process that SIGPIPE ended, which is how other programs end if nobody reads their output on: a
+#: script with `pipefail` learns that the output is not whole.
+_NOT_READ = 141
 #: Seconds until a callback of Python has ended.
 _SOON = 0.05
 
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM or SIGHUP, which end a command as an interrupt does: temporary files are removed."""
+
+    def __init__(self, number: int):
+        super().__init__(f"The process was asked to end, by signal {number}.")
+        self.number = number
+
+
+def process() -> NoReturn:
+    """Run the command in `sys.argv`, and end the process.
+
+    After an error or an interrupt it ends at once. TensorFlow reads the samples of `fit` in a thread of its own. When
+    Python frees an unfinished training, at the latest at its usual end, it would wait for this thread, which waits for
+    Python.
+    """
+    sys.exit(_run(parse(None), _end_at_once))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,19 +60,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status of the process: 0 for success; 1 for findings, or a figure beyond its limit; 2 if a command
-        fails, with the reason on stderr; 130 after an interrupt; 143 after SIGTERM or SIGHUP.
+        fails, with the reason on stderr; 130, 143 and 129 after an interrupt, SIGTERM and SIGHUP; 141 if nobody reads
+        the output on.
 
     Raises:
         SystemExit: after `--help`, `--version` and a wrong argument, before the package is imported.
     """
-    options = parse(arguments)
+    return _run(parse(arguments), int)
+
+
+def _run(options: argparse.Namespace, end: Callable[[int], int]) -> int:
+    """Returns the exit status of a command; after an error or an interrupt, what `end` makes of it."""
     try:
         with _signals_interrupt(), _no_interrupt_lost(), plain_warnings():
             return options.run(options)
+    # `end` is called where the error still holds what it interrupted: see `process`.
+    except BrokenPipeError:
+        return end(_not_read())
     except _FAILURES as error:
-        return _failed(error)
+        return end(_failed(error))
     except KeyboardInterrupt as interrupt:
-        return _interrupted(interrupt)
+        return end(_interrupted(interrupt))
+
+
+def _end_at_once(status: int) -> NoReturn:
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # one that is closed is None
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 def _failed(error: Exception) -> int:
@@ -63,15 +98,31 @@ def _failed(error: Exception) -> int:
 def _interrupted(interrupt: KeyboardInterrupt) -> int:
     terminated = isinstance(interrupt, _Terminated)
     print(f"tensorflow-quantization: {'terminated' if terminated else 'interrupted'}.", file=sys.stderr)
-    return _TERMINATED if terminated else _INTERRUPTED
+    return _BY_SIGNAL + _number(interrupt)
+
+
+def _number(interrupt: BaseException | None) -> int:
+    return interrupt.number if isinstance(interrupt, _Terminated) else signal.SIGINT
+
+
+def _not_read() -> int:
+    """Drops what is left of the output: Python writes it at its end, and would complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # one that is closed is None
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+    return _NOT_READ
 
 
 @contextlib.contextmanager
 def _signals_interrupt() -> Iterator[None]:
     """A context in which SIGTERM and SIGHUP raise `_Terminated`, unless a program that calls `main` handles them."""
 
-    def interrupt(*of_signal: object) -> None:
-        raise _Terminated("The process was asked to end.")
+    def interrupt(number: int, frame: object) -> None:
+        raise _Terminated(number)
 
     # Python handles signals in its main thread only.
     in_main_thread = threading.current_thread() is threading.main_thread()
@@ -96,8 +147,7 @@ def _no_interrupt_lost() -> Iterator[None]:
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            number = signal.SIGTERM if issubclass(unraisable.exc_type, _Terminated) else signal.SIGINT
-            threading.Timer(_SOON, _thread.interrupt_main, [number]).start()
+            threading.Timer(_SOON, _thread.interrupt_main, [_number(unraisable.exc_value)]).start()
         else:
             before(unraisable)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,8 +20,9 @@ PREPROCESSING = ("tf", "torch", "caffe")
 MOST_SAMPLES = 256
 #: The arguments that are paths of files or folders, for the completion.
 PATHS = ("model", "path", "paths", "quantized", "data", "output", "file", "keep", "html")
-#: Endings of images that Pillow reads.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+_JPEG, _NETPBM = (".jpg", ".jpeg", ".jpe", ".jfif"), (".ppm", ".pgm", ".pnm")
+#: Endings of images that Pillow reads; .avif since 11.3.
+IMAGE_SUFFIXES = (*_JPEG, ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", *_NETPBM)
 ARRAY_SUFFIXES = (".npy", ".npz")
 #: TFRecord files hold records of any form, so only the user knows how to read them.
 _RECORDS = (
@@ -57,7 +59,9 @@ def add_force(parser: argparse.ArgumentParser) -> None:
 
 
 def add_html(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--html", metavar="FILE", help="also write a report as one .html file, for a browser")
+    parser.add_argument(
+        "--html", metavar="FILE", type=path, help="also write a report as one .html file, for a browser"
+    )
 
 
 def check_html(options: argparse.Namespace) -> None:
@@ -102,6 +106,10 @@ def add_samples(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_seed(parser: argparse._ActionsContainer, of_what: str) -> None:
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help=f"of {of_what}; default: %(default)s")
+
+
 def check_samples(options: argparse.Namespace) -> None:
     """Raises: argparse.ArgumentTypeError: more samples than are used for calibration."""
     if options.samples > MOST_SAMPLES:
@@ -143,9 +151,20 @@ def check_preprocessing(options: argparse.Namespace) -> None:
         raise argparse.ArgumentTypeError(f"--size and --crop are for a folder of images, and {options.data} is a file")
 
 
+def path(given: str) -> str:
+    """The path of a file or folder, which may be missing: the type, or part of it, of all arguments in `PATHS`."""
+    if not given:
+        raise argparse.ArgumentTypeError("The path is empty. Pass the name of a file or folder.")
+    try:
+        Path(given).exists()
+    except OSError as error:  # too long, or in a folder without permission
+        raise argparse.ArgumentTypeError(f"{given} cannot be looked up: {error.strerror}.") from error
+    return given
+
+
 def file(given: str) -> str:
     """A file that exists."""
-    if not Path(given).exists():
+    if not Path(path(given)).exists():
         raise argparse.ArgumentTypeError(f"There is no file {given}.")
     return given
 
@@ -162,40 +181,63 @@ def model(given: str) -> str:
 
 def data(given: str) -> str:
     """A folder that holds images, or a file of arrays."""
-    path = Path(given)
-    if path.is_dir():
-        if not images_in(path):
-            records = _RECORDS if any(path.rglob("*.tfrecord*")) else ""
+    place = Path(path(given))
+    if place.is_dir():
+        if not images_in(place)[0]:
+            records = _RECORDS if any(place.rglob("*.tfrecord*")) else ""
             raise argparse.ArgumentTypeError(
                 f"The folder {given} holds no images: nothing in it, and in its folders, ends in "
                 f"{one_of(IMAGE_SUFFIXES)}.{records}"
             )
         return given
-    if not path.exists():
+    if not place.exists():
         raise argparse.ArgumentTypeError(
             f"There is no folder or file {given}. Pass a folder of images, or an .npy or .npz file."
         )
-    if path.suffix not in ARRAY_SUFFIXES:
-        hint = f" Pass its folder, {path.parent}." if path.suffix.lower() in IMAGE_SUFFIXES else ""
-        hint = _RECORDS if ".tfrecord" in path.name else hint  # also one of several, data.tfrecord-00000-of-00010
+    if place.suffix not in ARRAY_SUFFIXES:
+        hint = f" Pass its folder, {place.parent}." if place.suffix.lower() in IMAGE_SUFFIXES else ""
+        hint = _RECORDS if ".tfrecord" in place.name else hint  # also one of several, data.tfrecord-00000-of-00010
         raise argparse.ArgumentTypeError(
             f"Data is a folder of images, or an .npy or .npz file, got the file {given}.{hint}"
         )
     return given
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Returns the images in a folder and the folders in it, in alphabetical order, without hidden files."""
-    found = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(where, n) for n in names if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith(".")]
-    return sorted(found)
+def images_in(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """Returns the images in a folder and the folders in it, in alphabetical order, and the endings of other files.
+
+    Links to folders are followed, and each folder is searched once, so that links in a circle end. Hidden files and
+    folders are left out.
+    """
+    images: list[Path] = []
+    others: Counter[str] = Counter()
+    # A link to a folder that holds this one leads in a circle, too.
+    seen = {_identity(above) for above in folder.resolve().parents}
+    for where, folders, names in os.walk(folder, followlinks=True):
+        if (identity := _identity(where)) in seen:
+            folders.clear()
+            continue
+        seen.add(identity)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+                images.append(Path(where, name))
+            elif not name.startswith("."):
+                others[Path(name).suffix or "no ending"] += 1
+    return sorted(images), others
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    """The same for all paths of a folder."""
+    found = os.stat(folder)
+    return found.st_dev, found.st_ino
 
 
 def check_output(path: str, suffix: str, force: bool, why: str = "") -> None:
     """Raises: argparse.ArgumentTypeError: no file can be written to `path`, it has another ending, or it is there."""
     given = Path(path)
+    if given.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a directory. Pass the name of a file.")
     if given.suffix != suffix:
         raise argparse.ArgumentTypeError(f"{path} does not end in {suffix}{why}. Pass {given.with_suffix(suffix)}.")
     folder = Path(os.path.realpath(given)).parent if given.is_symlink() else given.parent
@@ -203,8 +245,6 @@ def check_output(path: str, suffix: str, force: bool, why: str = "") -> None:
         raise argparse.ArgumentTypeError(f"The directory {folder} does not exist; create it first.")
     if not os.access(folder, os.W_OK):
         raise argparse.ArgumentTypeError(f"The directory {folder} cannot be written to: no permission.")
-    if given.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a directory. Pass the name of a file.")
     if given.exists() and not force:
         raise argparse.ArgumentTypeError(f"{path} exists already. Pass --force to replace it, or another name.")
 
@@ -272,6 +312,13 @@ def positive(given: str) -> int:
     """A whole number above 0."""
     if not given.isdigit() or not int(given):
         raise argparse.ArgumentTypeError(f"Not a whole number above 0: {given}.")
+    return int(given)
+
+
+def seed(given: str) -> int:
+    """A whole number that NumPy takes as a seed."""
+    if not given.isdigit() or int(given) >= 2**32:
+        raise argparse.ArgumentTypeError(f"A seed is a whole number from 0 to {2**32 - 1}, got {given}.")
     return int(given)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
+from shlex import quote
 
 import keras
 
 from tensorflow_quantization import export_onnx
-from tensorflow_quantization.export.litert.recurrence import unrolled
+from tensorflow_quantization.export.litert.recurrence import check_recurrence, unrolled
 from tensorflow_quantization.export.onnx.refusals import check_numbers
 from tensorflow_quantization.export.verification.onnx_runtimes import DEFAULT_RUNTIME, RUNTIMES
 from tensorflow_quantization.export.verification.processor import saturates
@@ -48,9 +49,15 @@ def check_float(model: keras.Model, path: str) -> None:
     if any(isinstance(layer, ActivationQuantizer | WeightQuantizer) for layer in sublayers(model)):
         raise ValueError(
             f"{path} is quantized already. Pass the float model; or write this one as a file: tensorflow-quantization "
-            f"export {path} model.onnx."
+            f"export {quote(path)} model.onnx"
         )
     check_numbers(LayerGraph.trace(model).flatten().live())
+
+
+def check_steps(model: keras.Model, target: str) -> None:
+    """Raises: ExportError: the model has recurrent layers that the file for the target cannot hold."""
+    if target == "litert":
+        check_recurrence(LayerGraph.trace(model).flatten().live())
 
 
 def warn_of_saturation(runtime: str, weight_bits: int | None) -> None:

@@ -40,7 +40,7 @@ examples:
 
 exit status:
   0  done
-  1  done, with findings, or with a figure beyond a limit such as --min-snr
+  1  done, with findings, or with a figure beyond a limit such as --min-snr, or none
   2  not done: a wrong argument or file; the reason is on stderr, and no file was written
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,10 +161,13 @@ def _images(
     channels: Any = shape[axis]
     size = _size(shape[2:] if axis == 1 else shape[1:3], graph.inputs[0].name, options.size)
     preprocess = _preprocessing(options, channels, layout)
-    paths = images_in(folder)
+    paths, others = images_in(folder)
+    if others:
+        shown = shortened([f"{count} x {ending}" for ending, count in others.most_common()])
+        print(f"Files in {folder} that are left out, by their endings: {shown}", file=sys.stderr)
 
     def read_one(path: Path) -> np.ndarray:
-        _check_depth(path)
+        _check_image(path)
         image = keras.utils.load_img(
             path,
             color_mode=_COLORS[channels],
@@ -183,7 +187,7 @@ def _images(
         except _DeepImageError:
             raise
         except Exception as error:  # Pillow raises errors of many classes for damaged files
-            raise ValueError(_damaged(paths, read_one)) from error
+            raise ValueError(_unreadable(paths, read_one)) from error
         return preprocess(images)
 
     return len(paths), read
@@ -193,10 +197,17 @@ class _DeepImageError(ValueError):
     """An image with more than 8 bits a channel."""
 
 
-def _check_depth(path: Path) -> None:
-    """Raises: _DeepImageError: Keras would clip the values of the image, or pass them in another scale."""
+def _check_image(path: Path) -> None:
+    """Raises an error for what is not to be opened, or what Keras would clip or pass in another scale.
+
+    Raises:
+        FileNotFoundError: there is no file; to open a pipe would wait for ever.
+        _DeepImageError: the image has more than 8 bits a channel.
+    """
     from PIL import Image
 
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file.")
     with Image.open(path) as image:
         if image.mode[0] in "IF":
             raise _DeepImageError(
@@ -205,19 +216,31 @@ def _check_depth(path: Path) -> None:
             )
 
 
-def _damaged(paths: list[Path], read_one: Callable[[Path], np.ndarray]) -> str:
+def _unreadable(paths: list[Path], read_one: Callable[[Path], np.ndarray]) -> str:
     """The message that names the images of a folder that cannot be read, all at once."""
-    results.warn(f"An image cannot be read. Which of the {len(paths)} images are damaged?")
-    damaged = []
+    results.warn(f"An image cannot be read. All {len(paths)} are tried, to name such images at once.")
+    found: dict[str, list[str]] = {}
     for path in paths:
         try:
             read_one(path)
-        except Exception:
-            damaged.append(str(path))
-    return (
-        f"{len(damaged)} of {len(paths)} images cannot be read, because they are damaged or no images: "
-        f"{shortened(damaged)}. Repair or remove them."
-    )
+        except Exception as error:
+            found.setdefault(_what_it_is(path, error), []).append(str(path))
+    kinds = " ".join(f"{kind}: {shortened(names)}." for kind, names in found.items())
+    count = sum(map(len, found.values()))
+    return f"{count} of {len(paths)} images cannot be read. {kinds} Repair or remove them."
+
+
+def _what_it_is(path: Path, error: Exception) -> str:
+    """What an image is, in the plural, that was not read because of an error."""
+    from PIL import Image
+
+    if not path.is_file():
+        return "Pipes or devices" if path.exists() else "Links to nothing"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"More pixels than Pillow reads, {2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6:.3g} million"
+    if path.suffix.lower() not in Image.registered_extensions():
+        return "Of a format that Pillow, as installed, does not read"
+    return "Damaged or no images"
 
 
 def _size(fixed: tuple[int | None, ...], name: str, given: tuple[int, int] | None) -> tuple[int, int]:

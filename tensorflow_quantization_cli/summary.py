@@ -58,9 +58,10 @@ class Summary:
             be counted.
         dtype: of the numbers, if they are no integers.
         snr: the signal-to-noise ratio of the outputs against the float model, in decibels.
-        calibration_snr: the same on samples of the calibration; `None` if `snr` is of these.
-        same_class: the share of samples with the same greatest output; `None` if no output has the shape of classes.
-        constant_output: whether the float model returns the same for all samples, so that nothing was measured.
+        calibration_snr: the same on samples of the calibration; `None`, too, if `snr` is of these.
+        same_class: the share of samples with the same greatest output; `None`, too, if no output has the shape of
+            classes.
+        nothing_measured: why there is no `snr` and no `same_class`: the outputs do not tell; `None` if there is.
         samples: the number of samples that `snr` and `same_class` are measured on.
     """
 
@@ -75,31 +76,24 @@ class Summary:
     latency_ratio_interval: tuple[float, float] | None
     integer_share: float | None
     dtype: str | None
-    snr: float
+    snr: float | None
     calibration_snr: float | None
     same_class: float | None
-    constant_output: bool
+    nothing_measured: str | None
     samples: int
 
     @property
     def overfits(self) -> bool:
         """Whether the file is much nearer to the float model on samples of the calibration than on others."""
-        return self.calibration_snr is not None and self.calibration_snr - self.snr > _GAP and self.snr < _GOOD
+        if self.calibration_snr is None or self.snr is None:
+            return False
+        return self.calibration_snr - self.snr > _GAP and self.snr < _GOOD
 
     @property
     def mostly_floats(self) -> bool:
         """Whether most multiply-accumulates run in floats. `export_litert` names the operators of a `.tflite` file."""
         share = self.integer_share
         return self.target != "litert" and self.dtype is None and share is not None and share < 0.5
-
-    @property
-    def nothing_measured(self) -> str | None:
-        """Why `snr` says nothing of the quantization; `None` if it does."""
-        if self.constant_output:
-            return f"the float model returns the same for all {self.samples} samples"
-        if self.snr > _UNCHANGED:
-            return "the outputs are those of the float model, so nothing that they depend on is quantized"
-        return None
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures as a dict for JSON; what there are two of is a dict with "float" and "quantized"."""
@@ -127,11 +121,11 @@ class Summary:
         seen = (
             "that calibration did not see" if self.held_out else "of the calibration: there were too few to spare some"
         )
-        if self.nothing_measured is not None:
+        if self.snr is None:
             lines.append(f"signal-to-noise  no figure: {self.nothing_measured}")
         else:
             lines.append(f"signal-to-noise  {decibels_text(self.snr)} against float, on {self.samples} samples {seen}")
-        if self.same_class is not None and self.nothing_measured is None:
+        if self.same_class is not None:
             lines.append(f"same class       {100 * self.same_class:.1f} % of these samples")
         return "\n".join(lines)
 
@@ -169,7 +163,7 @@ def measure(
 
 
 def _agreement(model: keras.Model, graph: LayerGraph, run: _Run, batches: Sequence[Any]) -> dict[str, Any]:
-    """How near the outputs of a file are to those of the float model."""
+    """How near the outputs of a file are to those of the float model; no figures if the outputs do not tell."""
     ratio, equal, seen, classes, constant = SignalToNoise(), 0, 0, False, True
     first: list[np.ndarray] = []
     for arrays in (arrays for batch in batches for arrays in input_batches(graph, batch, BATCH_SIZE)):
@@ -183,10 +177,15 @@ def _agreement(model: keras.Model, graph: LayerGraph, run: _Run, batches: Sequen
             if len(expected) == 1 and exact.ndim == 2 and exact.shape[1] > 1:
                 classes = True
                 equal += int((exact.argmax(axis=1) == found.argmax(axis=1)).sum())
+    nothing = None
+    if constant and seen > 1:
+        nothing = f"the float model returns the same for all {seen} samples"
+    elif ratio.decibels > _UNCHANGED:
+        nothing = "the outputs are those of the float model, so nothing that they depend on is quantized"
     return {
-        "snr": ratio.decibels,
-        "same_class": equal / seen if classes else None,
-        "constant_output": constant and seen > 1,
+        "snr": ratio.decibels if nothing is None else None,
+        "same_class": equal / seen if classes and nothing is None else None,
+        "nothing_measured": nothing,
         "samples": seen,
     }
 

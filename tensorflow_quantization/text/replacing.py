@@ -50,14 +50,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
+def replacing_all(paths: Sequence[Path], replace: bool = True) -> Iterator[list[Path]]:
     """Yields a path in a temporary directory near each of `paths`; at the end the files of all move to their places.
 
     Directories that are missing are made then. A symbolic link stays, and the file that it points to is replaced. After
     an error or an interrupt, also while files move, all existing files are unchanged, and nothing new is left.
 
+    Args:
+        paths: of the files.
+        replace: whether files that exist at the end are replaced.
+
     Raises:
         FullDiskError: the disk is full; the message names the file, and how much room there is.
+        FileExistsError: without `replace`, a file exists.
     """
     places = [_without_links(path) for path in paths]
     with contextlib.ExitStack() as stack:
@@ -79,7 +84,7 @@ def replacing_all(paths: Sequence[Path]) -> Iterator[list[Path]]:
                 for folder in reversed([folder for folder in place.parents if not folder.exists()]):
                     undo.callback(_remove_folder, folder)
                     folder.mkdir(exist_ok=True)
-                _move(file, place, undo)
+                (_move if replace else _add)(file, place, undo)
 
 
 def _without_links(path: Path) -> Path:
@@ -124,6 +129,29 @@ def _move(file: Path, place: Path, undo: contextlib.ExitStack) -> None:
         except OSError:  # a file system without links
             os.replace(place, before)
     os.replace(file, place)
+
+
+def _add(file: Path, place: Path, undo: contextlib.ExitStack) -> None:
+    """Moves a file to a place where none is, also if another program writes there at the same time."""
+    undo.callback(_remove_added, file, place)
+    try:
+        try:
+            os.link(file, place)  # the file in the temporary directory is removed with it
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            os.close(os.open(place, os.O_CREAT | os.O_EXCL))
+            undo.callback(place.unlink, missing_ok=True)
+            os.replace(file, place)
+    except FileExistsError as error:
+        raise FileExistsError(
+            f"{place} exists: it was written in the meantime, and is not replaced. No file was written or changed."
+        ) from error
+
+
+def _remove_added(file: Path, place: Path) -> None:
+    if file.exists() and place.exists() and place.samefile(file):  # else another program wrote it
+        place.unlink()
 
 
 def _put_back(before: Path | None, place: Path) -> None:

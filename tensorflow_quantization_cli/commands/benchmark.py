@@ -113,6 +113,6 @@ class _Table:
 
 
 def _model_file(given: str) -> str:
-    if Path(given).suffix not in SUFFIXES:
+    if Path(arguments.path(given)).suffix not in SUFFIXES:
         raise argparse.ArgumentTypeError(f"A file to run ends in {arguments.one_of(SUFFIXES)}, got {given}.")
     return arguments.file(given)

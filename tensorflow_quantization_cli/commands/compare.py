@@ -69,17 +69,19 @@ def run(options: argparse.Namespace) -> int:
     warn_of_inputs(float_model, [data], options)
     report = package.compare(float_model, quantized, data, file=options.file, runtime=options.runtime)
     if options.html is not None:
-        package.html_report(
-            options.html,
-            quantized,
-            float_model=float_model,
-            data=data,
-            file=options.file,
-            runtime=options.runtime,
-            comparison=report,
-        )
+        with results.written(options.html, options.force) as html:
+            package.html_report(
+                html,
+                quantized,
+                float_model=float_model,
+                data=data,
+                file=options.file,
+                runtime=options.runtime,
+                comparison=report,
+            )
     results.show(report, options.json, options.html)
     advice = [option for kind, option in _OPTIONS.items() if kind in {finding.kind.value for finding in report.worst}]
     if advice and not options.json:
-        print("\nWith the command `quantize`: " + "; ".join(advice) + ".")
-    return int(results.below("The signal-to-noise ratio", report.output_snr, options.min_snr, "dB"))
+        results.put("\nWith the command `quantize`: " + "; ".join(advice) + ".")
+    why = "the outputs are those of the float model, or always zero"
+    return int(results.below("The signal-to-noise ratio", report.output_snr, options.min_snr, "dB", why))

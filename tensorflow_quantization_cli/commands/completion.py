@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from tensorflow_quantization_cli import arguments
+from tensorflow_quantization_cli import arguments, results
 
 HELP = "Print a script that completes commands, options and files in a shell."
 DESCRIPTION = "The package shtab writes it: pip install 'tensorflow-quantization[completion]'."
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
             # Everything that is neither one of some names nor a number is the path of a file or folder.
             if action.dest in arguments.PATHS:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]
-    print(shtab.complete(parser, shell=options.shell))
+    results.put(shtab.complete(parser, shell=options.shell))
     return 0
 
 

@@ -24,7 +24,9 @@ _OF_ONNX = ("target", "opset", "precision", "input_layout")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="MODEL", type=arguments.model, help=arguments.MODEL_FILE)
-    parser.add_argument("output", metavar="FILE", help="the .onnx or .tflite (LiteRT) file to write")
+    parser.add_argument(
+        "output", metavar="FILE", type=arguments.path, help="the .onnx or .tflite (LiteRT) file to write"
+    )
     arguments.add_choice(parser, "--target", TARGETS, "default: the target of quantize_model")
     parser.add_argument("--opset", type=_opset, help="13 or newer; default: the lowest that the model needs")
     arguments.add_choice(parser, "--precision", PRECISIONS, "the type of float operators; default: float32")
@@ -51,11 +53,13 @@ def check_arguments(options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> int:
     package = start.package()
     model = start.load(options.path, options)
-    if Path(options.output).suffix == ".tflite":
-        path = package.export_litert(model, options.output)
-    else:
-        given = {name: value for name in _OF_ONNX if (value := getattr(options, name)) is not None}
-        path = package.export_onnx(model, options.output, **given)
+    path = Path(options.output)
+    with results.written(options.output, options.force) as temporary:
+        if path.suffix == ".tflite":
+            package.export_litert(model, temporary)
+        else:
+            given = {name: value for name in _OF_ONNX if (value := getattr(options, name)) is not None}
+            package.export_onnx(model, temporary, **given)
     results.show_dict({"output": str(path), "bytes": path.stat().st_size}, str(path), options.json)
     return 0
 

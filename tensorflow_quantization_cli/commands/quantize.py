@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from tensorflow_quantization_cli import arguments, results, start
@@ -26,7 +27,9 @@ EXAMPLES = (
     "model.keras --data inputs.npz --target openvino -o model.onnx --min-snr 20 --json",
     "model.keras --data images/ --weight-bits 4 --effort best --steps 500 -o model.onnx",
 )
-FINDINGS = "the file is written and verified, but a figure is below --min-snr or --min-integer-share"
+FINDINGS = (
+    "the file is written and verified, but a figure is below --min-snr or --min-integer-share,\n     or cannot be had"
+)
 
 EFFORTS = ("fast", "best")
 #: Besides integers; `quantizers.scheme.FLOAT8`, which takes a second to import.
@@ -40,7 +43,9 @@ _VERIFIED = 16
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", type=arguments.model, help=f"the float model, {arguments.MODEL_FILE}")
     parser.add_argument("--data", metavar="DATA", required=True, type=arguments.data, help="samples, without labels")
-    parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the .onnx or .tflite file to write")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True, type=arguments.path, help="the .onnx or .tflite file to write"
+    )
     arguments.add_choice(parser, "--target", arguments.TARGETS, "default: litert for a .tflite file, else onnxruntime")
     arguments.add_html(parser)
     arguments.add_force(parser)
@@ -82,13 +87,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="then train for N batches, with the float model as the teacher; default: no training",
     )
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples and of training")
+    arguments.add_seed(group, "the choice of samples and of training")
     limits = parser.add_argument_group("limits", "below a limit the exit status is 1")
     arguments.add_min_snr(limits)
     arguments.add_min_share(limits)
     parser.add_argument(
         "--keep",
         metavar="FOLDER",
+        type=arguments.path,
         help="also write what `compare` reads: quantized.keras, float.keras (the float model as it was quantized) and "
         "samples.npz (those kept apart)",
     )
@@ -149,12 +155,13 @@ def run(options: argparse.Namespace) -> int:
     if summary.mostly_floats and options.activation_bits is None:  # else `warn_of_floats` said it
         hint = "; --block-size pays where the bytes of the weights limit the speed" if options.block_size else ""
         results.warn(
-            f"Most of the multiply-accumulates run in floats: `report {options.output}` lists which, and why{hint}."
+            f"Most of the multiply-accumulates run in floats: `report {quote(options.output)}` lists which, and "
+            f"why{hint}."
         )
     if summary.nothing_measured is not None:
         results.warn(f"The accuracy is not measured: {summary.nothing_measured}. Check the model and the samples.")
-    snr = results.below("The signal-to-noise ratio", summary.snr, options.min_snr, "dB")
-    if snr:
+    snr = results.below("The signal-to-noise ratio", summary.snr, options.min_snr, "dB", summary.nothing_measured)
+    if snr and summary.snr is not None:
         results.note(_help_text(options))
     integers = results.below("The share in integers", summary.integer_share, options.min_integer_share, "")
     return int(snr or integers)
@@ -164,7 +171,7 @@ def _help_text(options: argparse.Namespace) -> str:
     """What may raise the signal-to-noise ratio, besides what was passed."""
     best = options.effort != "best" and options.dtype is None
     untried = [*(["--effort best"] if best else []), *([] if options.steps else ["--steps 500"])]
-    kept = f"{options.keep}/..." if options.keep else "the files of --keep FOLDER"
+    kept = f"{quote(options.keep)}/..." if options.keep else "the files of --keep FOLDER"
     named = f"`compare` names the layer that loses most, from {kept}."
     return f"{' and '.join(untried)} may help; {named}" if untried else named
 
@@ -192,6 +199,7 @@ def _quantize(options: argparse.Namespace) -> Any:
     from tensorflow_quantization_cli.files import require
     from tensorflow_quantization_cli.float_model import (
         check_float,
+        check_steps,
         export_float,
         runtime_here,
         warn_of_floats,
@@ -216,6 +224,7 @@ def _quantize(options: argparse.Namespace) -> Any:
         block_size=options.block_size,
         dtype=options.dtype,
     )
+    check_steps(model, options.target)
     samples = open_samples(model, options)
     chosen, held_out = samples.split(options.samples, options.seed)
     print(f"Read {len(chosen) + len(held_out)} of {samples.count} samples")
@@ -253,7 +262,8 @@ def _quantize(options: argparse.Namespace) -> Any:
         print(f"Write and verify {output}")
         verified = samples.read((held_out if len(held_out) else chosen)[: samples.whole(_VERIFIED) or samples.batch])
         places = _places(options)
-        with replacing_all(list(places.values())) as temporary:  # all results are moved to their places at once
+        # All results are moved to their places at once.
+        with replacing_all(list(places.values()), replace=options.force) as temporary:
             files = dict(zip(places, temporary, strict=True))
             written = files["output"]
             if options.target == "litert":

@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     shapes = dict(options.input_shape) or None
     report = package.runtime_report(options.path, runtime, shapes, options.compute_capability)
     if options.html is not None:
-        package.html_report(options.html, file=options.path, runtime=runtime)
+        with results.written(options.html, options.force) as html:
+            package.html_report(html, file=options.path, runtime=runtime)
     results.show(report, options.json, options.html)
     return int(results.below("The share in integers", report.integer_share, options.min_integer_share, ""))

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_bits(parser, "activation", several=True)
     arguments.add_choice(parser, "--method", arguments.METHODS, "how ranges are estimated; default: %(default)s", "mse")
     arguments.add_samples(parser)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples")
+    arguments.add_seed(parser, "the choice of samples")
     arguments.add_min_snr(parser)
     arguments.add_json(parser)
     arguments.add_loading(parser)
@@ -66,4 +66,7 @@ def run(options: argparse.Namespace) -> int:
             )
     results.show(found, options.json)
     worst = min((snr for layer in found.layers for snr in layer.snr.values()), default=float("inf"))
-    return int(results.below("The signal-to-noise ratio of the most sensitive layer", worst, options.min_snr, "dB"))
+    why = "no layer was quantized, or none changed the outputs"
+    return int(
+        results.below("The signal-to-noise ratio of the most sensitive layer", worst, options.min_snr, "dB", why)
+    )

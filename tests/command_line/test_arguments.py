@@ -5,7 +5,8 @@ import argparse
 import pytest
 
 from tensorflow_quantization_cli import main
-from tensorflow_quantization_cli.arguments import several_bits
+from tensorflow_quantization_cli.arguments import PATHS, several_bits
+from tensorflow_quantization_cli.parser import COMMANDS, make_parser
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,9 @@ from tensorflow_quantization_cli.arguments import several_bits
         (["--data", "data.tfrecord-00000-of-00010"], "decode some hundred, and save them with np.savez"),
         (["--data", "records"], "decode some hundred"),
         (["-o", "empty.onnx", "--force"], "empty.onnx is a directory. Pass the name of a file."),
+        (["-o", "."], ". is a directory. Pass the name of a file."),
+        (["-o", "/"], "/ is a directory. Pass the name of a file."),
+        (["-o", "a" * 300], "cannot be looked up: File name too long."),
         (["--keep", "old.onnx/kept"], "old.onnx is a file. Pass the name of a folder to --keep."),
         (["--html", "page"], "page does not end in .html, which a browser opens. Pass page.html."),
         (["--html", "old.html"], "old.html exists already. Pass --force"),
@@ -36,6 +40,7 @@ from tensorflow_quantization_cli.arguments import several_bits
         (["--block-size", "16", "--weight-bits", "8", "--target", "tensorrt"], "have 4 bits for tensorrt"),
         (["--weight-bits", "16"], "from 2 to 8, got 16"),
         (["--samples", "1000"], "at most 256"),
+        (["--seed", "-1"], "argument --seed: A seed is a whole number from 0 to 4294967295, got -1."),
         (["--min-integer-share", "2"], "A share is from 0 to 1, got 2. Pass 0.02 for 2 %."),
         (["--min-integer-share", "-0.5"], "A share is from 0 to 1, got -0.5."),
         (["--size", "8y8"], "224x224, got 8y8"),
@@ -60,6 +65,15 @@ def test_wrong_arguments_are_said_before_the_package_is_imported(folder, monkeyp
         main(["quantize", "model.keras", "--data", "images", "-o", "model.onnx", *arguments])
     assert message in capsys.readouterr().err
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_path_may_be_empty(name):
+    (commands,) = make_parser()._subparsers._group_actions
+    for action in commands.choices[name]._actions:
+        if action.dest in PATHS:
+            with pytest.raises(argparse.ArgumentTypeError, match="The path is empty"):
+                action.type("")
 
 
 def test_several_bits_are_between_single_commas():

@@ -14,6 +14,7 @@ import pytest
 from keras import layers
 from mutations import mutate
 
+import tensorflow_quantization
 from tensorflow_quantization import QuantizationSpec, __version__, calibrate, check_onnx, export_onnx, quantize_model
 from tensorflow_quantization.accuracy import post_training
 from tensorflow_quantization.calibration.calibrate import METHODS as CALIBRATION_METHODS
@@ -294,6 +295,31 @@ def test_nothing_is_overwritten_without_force(quantized, capsys):
     assert "exists already. Pass --force" in capsys.readouterr().err
     assert onnx_file.stat().st_mtime_ns == before
     assert main(["export", str(keras_file), str(onnx_file), "--force"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "function", "output"),
+    [
+        (["export", "m.keras", "new.onnx"], "export_onnx", "new.onnx"),
+        (["report", "m.onnx", "--html", "page.html"], "html_report", "page.html"),
+    ],
+)
+def test_a_file_that_appeared_in_the_meantime_is_not_replaced(
+    quantized, monkeypatch, capsys, arguments, function, output
+):
+    monkeypatch.chdir(quantized)
+    write = getattr(tensorflow_quantization, function)
+
+    def slow(*given, **options):
+        (quantized / output).write_text("precious")
+        return write(*given, **options)
+
+    monkeypatch.setattr(tensorflow_quantization, function, slow)
+    assert main(arguments) == 2
+    assert f"{output} exists: it was written in the meantime" in capsys.readouterr().err
+    assert (quantized / output).read_text() == "precious"
+    assert main([*arguments, "--force"]) == 0
+    assert (quantized / output).read_bytes() != b"precious"
 
 
 @pytest.mark.slow

@@ -36,6 +36,23 @@ def test_a_file_from_another_calibration_is_refused(compared, cnn, images, capsy
     assert "model.onnx was not written from 'cnn' as it is now" in capsys.readouterr().err
 
 
+def test_a_limit_of_a_figure_that_cannot_be_had_is_not_met(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    inputs = keras.Input((4,), name="x")
+    model = keras.Model(inputs, keras.ops.sign(keras.ops.abs(layers.Dense(3)(inputs)) + 1.0))
+    model.save("model.keras")
+    np.save("data.npy", x := np.random.default_rng(0).normal(size=(40, 4)).astype("float32"))
+    calibrate(quantize_model(model), x, verbose=0).save("quantized.keras")
+    for arguments in (
+        ["sensitivity", "model.keras", "--data", "data.npy"],
+        ["compare", "model.keras", "quantized.keras", "data.npy"],
+    ):
+        assert main(arguments) == 0
+        capsys.readouterr()
+        assert main([*arguments, "--min-snr", "20"]) == 1
+        assert "could not be had, so the limit of 20 dB is not met" in capsys.readouterr().err
+
+
 def test_sensitivity_uses_all_samples(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     inputs = keras.Input((4,), name="x")

@@ -10,6 +10,7 @@ import time
 import weakref
 
 import pytest
+from PIL import Image
 from quantize_jobs import quantized
 
 from tensorflow_quantization_cli.start import plain_warnings, signals_after
@@ -62,8 +63,8 @@ def test_a_signal_leaves_all_files_as_they_were(folder, monkeypatch, capsys, whe
     (folder / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
     before = {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
-    status, said = (130, "interrupted") if sent == signal.SIGINT else (143, "terminated")
-    assert quantized("--html", "page.html", "--keep", "kept", "--force") == status
+    said = "interrupted" if sent == signal.SIGINT else "terminated"
+    assert quantized("--html", "page.html", "--keep", "kept", "--force") == 128 + sent
     assert f"tensorflow-quantization: {said}." in capsys.readouterr().err
     assert {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")} == before
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -120,6 +121,44 @@ def test_an_interrupted_command_ends(folder, module, seconds):
     process.send_signal(signal.SIGINT)
     assert b"interrupted." in process.communicate()[1]
     assert process.returncode == 130
+
+
+@pytest.mark.slow
+def test_an_interrupt_in_the_training_ends_the_process(folder):
+    """TensorFlow's thread was in the code that reads samples when Python freed the training: they waited for ever."""
+    for index in range(20):
+        Image.effect_noise((700, 700), 50).convert("RGB").save(folder / "images" / f"large{index}.png")
+    command = [sys.executable, "-m", "tensorflow_quantization_cli", "quantize", "model.keras", "--data", "images"]
+    command += ["-o", "model.onnx", "--steps", "100000"]
+    before = sorted(os.listdir(folder))
+    with open("said", "w+") as said:
+        running = subprocess.Popen(command, stdout=said, stderr=said, preexec_fn=_default_interrupt)
+        try:
+            while "before the training" not in (folder / "said").read_text():
+                assert running.poll() is None
+                time.sleep(0.1)
+            time.sleep(3)  # until it has begun
+            running.send_signal(signal.SIGINT)
+            assert running.wait(20) == 130
+        finally:
+            running.kill()
+    assert (folder / "said").read_text().endswith("tensorflow-quantization: interrupted.\n")
+    assert sorted(os.listdir(folder)) == sorted([*before, "said"])
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_output_that_cannot_be_written_is_named_and_output_that_nobody_reads_is_not():
+    pytest.importorskip("shtab")
+    command = [sys.executable, "-m", "tensorflow_quantization_cli", "completion", "bash"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    said = "tensorflow-quantization: The output could not be written to stdout: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (2, said)
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def _default_interrupt():

@@ -104,6 +104,11 @@ def test_an_output_that_tells_nothing_is_no_figure(folder, capsys, change, text)
     said = capsys.readouterr()
     assert f"signal-to-noise  no figure: {text}" in said.out and " dB" not in said.out and "same class" not in said.out
     assert f"warning: The accuracy is not measured: {text}" in said.err
+    assert quantized("--force", "--json", "--min-snr", "1") == 1
+    said = capsys.readouterr()
+    figures = json.loads(said.out)
+    assert figures["snr"] is figures["same_class"] is None and figures["nothing_measured"].startswith(text)
+    assert f"The signal-to-noise ratio could not be had, so the limit of 1 dB is not met: {text}" in said.err
 
 
 def test_a_link_as_output_stays_and_its_file_is_replaced(folder, capsys):
@@ -120,12 +125,37 @@ def test_a_link_as_output_stays_and_its_file_is_replaced(folder, capsys):
     assert "nowhere does not exist; create it first." in capsys.readouterr().err
 
 
+def test_a_file_that_appeared_in_the_meantime_is_not_replaced(folder, monkeypatch, capsys):
+    from tensorflow_quantization_cli import summary
+
+    def measure(*arguments, measure=summary.measure):
+        (folder / "page.html").write_text("precious")
+        return measure(*arguments)
+
+    monkeypatch.setattr(summary, "measure", measure)
+    assert quantized("--html", "page.html", "--keep", "kept") == 2
+    assert "page.html exists: it was written in the meantime, and is not replaced." in capsys.readouterr().err
+    assert (folder / "page.html").read_text() == "precious"
+    assert sorted(path.name for path in folder.iterdir()) == ["images", "model.keras", "page.html"]
+
+
 def test_help_for_a_low_figure_names_what_was_not_passed(folder, capsys):
     assert quantized("--min-snr", "1000", "--effort", "best", "--keep", "kept") == 1
     said = capsys.readouterr().err
     assert "--effort best" not in said
     assert "--steps 500 may help; `compare` names the layer that loses most, from kept/..." in said
     assert "\x1b" not in said and "\r" not in said  # no terminal: progress is plain lines
+
+
+@ON_TENSORFLOW
+def test_unknown_steps_are_refused_for_litert_before_any_work(folder, capsys):
+    pytest.importorskip("ai_edge_litert")
+    inputs = keras.Input((None, 3), name="x")
+    keras.Model(inputs, layers.LSTM(4, name="lstm")(inputs)).save("model.keras")
+    np.save("data.npy", np.zeros((9, 5, 3), "float32"))
+    assert quantized(data="data.npy", output="model.tflite") == 2
+    said = capsys.readouterr().err
+    assert "Layer 'lstm' reads sequences with an unknown number of steps" in said and "Read" not in said
 
 
 @pytest.mark.slow
@@ -330,7 +360,7 @@ def test_all_damaged_images_are_named_at_once(folder, capsys):
     images[3].write_bytes(images[3].read_bytes()[:50])
     assert quantized() == 2
     assert (
-        f"1 of 20 images cannot be read, because they are damaged or no images: {images[3].relative_to(folder)}."
+        f"1 of 20 images cannot be read. Damaged or no images: {images[3].relative_to(folder)}. Repair or remove them."
         in (capsys.readouterr().err)
     )
     for image in images[3:10]:
@@ -381,10 +411,10 @@ def test_a_file_of_arrays_that_is_empty_or_cut_off_is_named(folder, capsys, name
 
 
 def test_a_quantized_model_and_a_file_of_another_kind_are_named(folder, capsys):
-    assert quantized("--keep", "kept") == 0
+    assert quantized("--keep", "kept ü") == 0
     (folder / "other.keras").write_text("no model")
     for model, message in {
-        "kept/quantized.keras": "is quantized already",
+        "kept ü/quantized.keras": "tensorflow-quantization export 'kept ü/quantized.keras' model.onnx\n",
         "other.keras": "is not a .keras file",
     }.items():
         assert main(["quantize", model, "--data", "images", "-o", "new.onnx"]) == 2

@@ -1,6 +1,8 @@
 """Samples from folders and files: what a model gets of them."""
 
 import argparse
+import os
+import shutil
 
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from keras import layers
 from PIL import Image
 
+from tensorflow_quantization_cli.arguments import images_in
 from tensorflow_quantization_cli.samples import open_samples
 
 
@@ -41,6 +44,44 @@ def test_an_image_of_more_than_8_bits_is_refused(folder, channels):
     samples = open_samples(model_of(4, 8, channels), options(folder))
     with pytest.raises(ValueError, match=r"deep\.png has more than 8 bits a channel \(mode I;16 of Pillow\)"):
         samples.read([0, 1])
+
+
+@pytest.mark.parametrize("ending", ["jfif", "ppm"])
+def test_images_have_other_endings_too_and_what_is_left_out_is_said(folder, ending, capsys):
+    Image.open(folder / "one.png").save(folder / f"two.{ending}", {"jfif": "JPEG"}.get(ending))
+    for name in ("raw.heic", "other.heic", "labels.csv", ".hidden"):
+        (folder / name).touch()
+    assert open_samples(model_of(4, 8, 3), options(folder)).read([0, 1]).shape == (2, 4, 8, 3)
+    assert capsys.readouterr().err == (f"Files in {folder} that are left out, by their endings: 2 x .heic, 1 x .csv\n")
+
+
+def test_links_to_folders_are_searched_and_circles_end(folder):
+    outside = folder / "outside"
+    images = folder / "images"
+    for inner in (outside / "deep", images / "inner"):
+        inner.mkdir(parents=True)
+        shutil.copy(folder / "one.png", inner / "one.png")
+    (images / "cats").symlink_to("../outside")
+    (images / "inner" / "circle").symlink_to("..")
+    (images / "above").symlink_to("../..")
+    (images / "twice").symlink_to("inner")
+    found, _ = images_in(images)
+    assert found == [images / "cats" / "deep" / "one.png", images / "inner" / "one.png"]
+
+
+def test_an_image_that_is_not_damaged_and_cannot_be_read_gets_its_reason(folder, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    Image.new("1", (50, 50)).save(folder / "large.png")
+    (folder / "lost.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(folder / "pipe.jpg")  # to open it would wait for ever
+    (folder / "two.jpg").write_text("no image")
+    with pytest.raises(ValueError, match="4 of 5") as raised:
+        open_samples(model_of(4, 8, 3), options(folder)).read(range(5))
+    assert str(raised.value) == (
+        f"4 of 5 images cannot be read. More pixels than Pillow reads, 0.002 million: {folder}/large.png. "
+        f"Links to nothing: {folder}/lost.jpg. Pipes or devices: {folder}/pipe.jpg. "
+        f"Damaged or no images: {folder}/two.jpg. Repair or remove them."
+    )
 
 
 def test_an_image_is_resized_to_the_input_and_stays_in_its_scale(folder):

@@ -55,6 +55,28 @@ def test_an_error_while_files_move_undoes_all(tmp_path, monkeypatch, links, ther
     assert there or not os.listdir(tmp_path)
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appeared_in_the_meantime_is_not_replaced(tmp_path, monkeypatch, links):
+    def no_link(*paths):
+        raise OSError("no links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_link)
+    paths = [tmp_path / "new" / "one.txt", tmp_path / "two.txt"]
+    text = r"two\.txt exists: it was written in the meantime, and is not replaced\. No file was written or changed\."
+    with pytest.raises(FileExistsError, match=text), replacing_all(paths, replace=False) as written:
+        for path in written:
+            path.write_text("ours")
+        paths[1].write_text("precious")
+    assert contents(tmp_path) == {"two.txt": "precious"} and os.listdir(tmp_path) == ["two.txt"]
+    paths[1].unlink()
+    with replacing_all(paths, replace=False) as written:
+        for path in written:
+            path.write_text("ours")
+    assert contents(tmp_path) == {"new/one.txt": "ours", "two.txt": "ours"}
+    assert sorted(os.listdir(tmp_path)) == ["new", "two.txt"]
+
+
 def test_a_link_stays_and_its_file_is_replaced(tmp_path):
     for name in ("there", "dangling"):
         (tmp_path / "store").mkdir(exist_ok=True)
