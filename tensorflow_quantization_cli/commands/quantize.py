@@ -34,6 +34,8 @@ FINDINGS = (
 EFFORTS = ("fast", "best")
 #: Besides integers; `quantizers.scheme.FLOAT8`, which takes a second to import.
 DTYPES = ("float8_e4m3fn",)
+#: The options that `quantize_model` has, too.
+_OF_THE_PLAN = ("target", "weight_bits", "activation_bits", "block_size", "dtype")
 #: The files of `--keep`.
 _KEPT = ("quantized.keras", "float.keras", "samples.npz")
 #: Samples that a file is verified on; each is compared layer by layer.
@@ -72,6 +74,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     arguments.add_bits(group, "weight")
     arguments.add_bits(group, "activation", wide=", or 16 for LiteRT")
+    group.add_argument(
+        "--small-kernel-bits",
+        type=arguments.bits,
+        default=7,
+        metavar="BITS",
+        help="bits of kernels with fewer than 32 weights for each output channel, where --weight-bits is lower; "
+        "default: %(default)s",
+    )
     group.add_argument(
         "--block-size",
         type=arguments.block_size,
@@ -216,14 +226,8 @@ def _quantize(options: argparse.Namespace) -> Any:
     model = start.load(options.model, options)
     check_float(model, options.model)
     # What the target does not compute is found before the data is read.
-    plan_model(
-        model,
-        target=options.target,
-        weight_bits=options.weight_bits,
-        activation_bits=options.activation_bits,
-        block_size=options.block_size,
-        dtype=options.dtype,
-    )
+    asked = {name: getattr(options, name) for name in _OF_THE_PLAN}
+    plan_model(model, **asked)
     check_steps(model, options.target)
     samples = open_samples(model, options)
     chosen, held_out = samples.split(options.samples, options.seed)
@@ -245,11 +249,8 @@ def _quantize(options: argparse.Namespace) -> Any:
             quantized = package.post_training_quantize(
                 model,
                 iter(data),
-                target=options.target,
-                weight_bits=options.weight_bits,
-                activation_bits=options.activation_bits,
-                block_size=options.block_size,
-                dtype=options.dtype,
+                **asked,
+                small_kernel_bits=options.small_kernel_bits,
                 effort=options.effort,
                 method=options.method,
                 verbose=results.verbosity(),

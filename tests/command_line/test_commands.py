@@ -436,5 +436,5 @@ def test_options_take_what_the_functions_take():
 
 def test_a_limit_on_an_unknown_figure_is_not_passed(capsys):
     assert results.below("The share in integers", None, 0.5, "")
-    assert "The share in integers is unknown, so it may be below the limit of 0.5." in capsys.readouterr().err
+    assert "The share in integers could not be had, so the limit of 0.5 is not met." in capsys.readouterr().err
     assert not results.below("The share in integers", None, None, "")
