@@ -31,8 +31,9 @@ class Stages:
     def __init__(self, model: keras.Model, batches: list[Any], verbose: int):
         self._batches = batches[: max(1, _JUDGED // len(tree.flatten(batches[0])[0]))]
         self._expected = [self._outputs(model, batch) for batch in self._batches]
+        graph = LayerGraph.trace(model)
         for outputs in self._expected:
-            check_finite_outputs(LayerGraph.trace(model), outputs)
+            check_finite_outputs(graph, outputs)
         self._verbose = verbose
         self._best = 0.0
 

@@ -70,7 +70,7 @@ def compare(
 ) -> Comparison:
     """Compares a quantized model with its float model, layer by layer, and names the guilty layer.
 
-    The signal-to-noise ratio of the outputs is that of the outputs as the models return them, over all data. So are two
+    The signal-to-noise ratio of the outputs, as the models return them, is measured over all data, and so are two
     errors of each layer: of its output in the quantized model, where the errors of all layers before add up, and its
     own, for the inputs of the float model. Then each quantizer and each layer's weights are put into the float model
     alone, on 32 samples from all over the data: the layers are ranked by the noise at the network's output. For the
@@ -172,7 +172,7 @@ def check_pair(float_model: keras.Model, quantized: keras.Model) -> None:
             texts = [", ".join(map(str, of_model)) for of_model in shapes]
             raise ValueError(
                 f"{quantized.name!r} was not made from {float_model.name!r}: its {what} have the shapes {texts[0]}, "
-                f"and those of the float model {texts[1]}. {_ADVICE}"
+                f"the float model's {texts[1]}. {_ADVICE}"
             )
 
 

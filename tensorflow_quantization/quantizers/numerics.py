@@ -66,8 +66,7 @@ def scale_from_range(low: Array, high: Array, scheme: QuantizationScheme, xp=ker
             scale = _scale_of_magnitude(xp.maximum(xp.abs(low), xp.abs(high)), scheme, xp)
         else:
             scale = _positive(xp.maximum(high, xp.zeros_like(high)) / levels, xp)
-        # No operation for it: each is traced for every quantizer, or run in each step.
-        return scale, np.full(scale.shape, scheme.zero_point, np.float32)
+        return _with_zero_point(scale, scheme)
     low = xp.minimum(low, xp.zeros_like(low))
     high = xp.maximum(high, xp.zeros_like(high))
     scale = _positive((high - low) / levels, xp)
@@ -167,7 +166,7 @@ def scale_of_weight(weight: Array, scheme: QuantizationScheme, xp=keras.ops) -> 
     if scheme.signed and scheme.symmetric and scheme.fixed is None:  # the greatest magnitude says it in fewer passes
         groups, axes = grouped(weight, scheme, xp)
         scale = _scale_of_magnitude(xp.max(xp.abs(groups), axis=axes, keepdims=True), scheme, xp)
-        return scale, np.full(scale.shape, scheme.zero_point, np.float32)
+        return _with_zero_point(scale, scheme)
     return scale_from_range(*weight_range(weight, scheme, xp), scheme, xp)
 
 
@@ -267,6 +266,14 @@ def dequantize(q: Array, scale: Array, zero_point: Array) -> Array:
 def _scale_of_magnitude(greatest: Array, scheme: QuantizationScheme, xp) -> Array:
     """Returns the scale of signed, symmetric integers whose greatest is this magnitude."""
     return _positive(greatest / scheme.qmax, xp)
+
+
+def _with_zero_point(scale: Array, scheme: QuantizationScheme) -> tuple[Array, np.ndarray]:
+    """Returns the scale with the zero point of a scheme that fixes it.
+
+    The zero point is a NumPy array: an operation for it would be traced for each quantizer, or run in each step.
+    """
+    return scale, np.full(scale.shape, scheme.zero_point, np.float32)
 
 
 def _positive(scale: Array, xp) -> Array:

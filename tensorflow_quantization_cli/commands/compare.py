@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", type=arguments.data, help="samples")
     arguments.add_preprocessing(parser)
     arguments.add_samples(parser)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the choice of samples")
+    arguments.add_seed(parser, "the choice of samples")
     parser.add_argument(
         "--file", type=arguments.file, metavar="FILE", help="the exported file: compare the tensors in its runtime, too"
     )

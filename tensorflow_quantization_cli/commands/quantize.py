@@ -235,7 +235,7 @@ def _quantize(options: argparse.Namespace) -> Any:
     # All are read before any work, so that a damaged image is found at once.
     data = samples.batches(chosen, options.batch_size)
     measured = samples.read(held_out if len(held_out) else chosen)
-    check_finite_model(model, [*data, measured])
+    check_finite_model(model, [measured])  # the rest of the data is checked where it calibrates
     warn_of_inputs(model, data, options)
     warn_of_saturation(runtime, options.weight_bits)
     warn_of_floats(options.target, options.activation_bits)

@@ -33,9 +33,9 @@ def test_kernels_of_few_weights_keep_7_bits():
     )
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [({"small_kernel_bits": None}, 4), ({"small_kernel_bits": 6}, 6)])
-def test_their_bits_can_be_chosen(arguments, expected):
-    found = bits(post_training_quantize(mobile(), images(8), weight_bits=4, verbose=0, **arguments))
+@pytest.mark.parametrize(("small", "expected"), [(None, 4), (6, 6)])
+def test_their_bits_can_be_chosen(small, expected):
+    found = bits(post_training_quantize(mobile(), images(8), weight_bits=4, small_kernel_bits=small, verbose=0))
     assert found["depthwise_0"] == expected
     assert found["pointwise_0"] == 4
 
@@ -67,8 +67,8 @@ def test_noise_falls_and_the_file_agrees(tmp_path):
     model, x = mobile(), images(seed=5)
     expected = outputs(model, x)
     plain, better = (
-        post_training_quantize(model, images(), target="onnxruntime", weight_bits=4, small_kernel_bits=bits, verbose=0)
-        for bits in (None, 7)
+        post_training_quantize(model, images(), target="onnxruntime", weight_bits=4, small_kernel_bits=small, verbose=0)
+        for small in (None, 7)
     )
     assert decibels(expected, outputs(better, x)) > decibels(expected, outputs(plain, x)) + 1
     files = [export_onnx(m, tmp_path / f"{i}.onnx", verify_with=images(4)) for i, m in enumerate((plain, better))]

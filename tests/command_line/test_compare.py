@@ -53,6 +53,13 @@ def test_a_limit_of_a_figure_that_cannot_be_had_is_not_met(tmp_path, monkeypatch
         assert "could not be had, so the limit of 20 dB is not met" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["compare", "sensitivity", "quantize"])
+def test_a_negative_seed_is_named(command, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([command, "--seed", "-1"])
+    assert "argument --seed: A seed is a whole number from 0" in capsys.readouterr().err
+
+
 def test_sensitivity_uses_all_samples(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     inputs = keras.Input((4,), name="x")

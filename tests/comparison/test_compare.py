@@ -242,9 +242,7 @@ def test_another_float_model_is_refused(cnn, residual, images):
         compare(residual, quantized(cnn, images[0]), images[0])
     inputs = keras.Input((4, 4, 1))
     gray = keras.Model(inputs, layers.Dense(5)(layers.Flatten()(inputs)), name="gray")
-    shapes = (
-        r"'cnn' was not made from 'gray': its inputs have the shapes \(None, 8, 8, 3\), and those of the float model"
-    )
+    shapes = r"'cnn' was not made from 'gray': its inputs have the shapes \(None, 8, 8, 3\), the float model's"
     with pytest.raises(ValueError, match=shapes):
         compare(gray, quantized(cnn, images[0]), np.zeros((2, 4, 4, 1)))
 

@@ -36,7 +36,7 @@ def check_numbers(graph: LayerGraph) -> None:
     """Checks that a flat graph computes with numbers, which can be calibrated and written to files of any runtime.
 
     Raises:
-        ExportError: layers work on strings or hash tables; the message lists them as that of `export_onnx` does.
+        ExportError: layers work on strings or hash tables; the message lists them as `export_onnx` does.
     """
     found = [Unsupported(c.path, c.class_name, _STRINGS) for c in graph.calls if refusal(c.operation) == _STRINGS]
     if found:

@@ -109,9 +109,9 @@ class _Following(Quantizer):
         low, high = (ops.convert_to_tensor(variable) for variable in variables)
         if training:
             batch = (ops.reshape(limit, low.shape) for limit in numerics.weight_range(x, scheme))
-            low, high = self._follow(low, high, *batch)
+            low, high = (ops.stop_gradient(value) for value in self._follow(low, high, *batch))
             for variable, value in zip(variables, (low, high), strict=True):
-                variable.assign(ops.stop_gradient(value))
+                variable.assign(value)
         return ops.cast(fake_quantize(x, *numerics.scale_from_range(low, high, scheme), scheme), inputs.dtype)
 
     def _follow(self, low, high, batch_low, batch_high):
