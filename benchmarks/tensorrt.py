@@ -1,11 +1,12 @@
 """Our files for TensorRT beside NVIDIA ModelOpt's: what NVIDIA's builder makes of them, and what rounding costs.
 
-    python benchmarks/tensorrt.py [--quick] [--networks [NAME ...]] [--folder FOLDER] [--docs DOCS]
+    python benchmarks/tensorrt.py [--quick] [--networks [NAME ...]] [--ours] [--folder FOLDER] [--docs DOCS]
 
 Each network is quantized by this library and by ModelOpt, from the same weights with the same calibration inputs.
 TensorRT for RTX parses and builds the files, for which no GPU is needed; ONNX Runtime computes their signal-to-noise.
-The figures of a network are kept in FOLDER, and not measured again. DOCS gets the page and the plot, of all networks in
-FOLDER, after each network; `--networks` without a name writes only these.
+The figures of a network are kept in FOLDER, and not measured again; with `--ours`, those of our files are, and
+ModelOpt's stay. DOCS gets the page and the plot, of all networks in FOLDER, after each network; `--networks` without a
+name writes only these.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ import numpy as np
 #: Inputs of the calibration and of the measurement.
 CALIBRATION, EVALUATION = 16, 16
 QUICK_INPUTS = 4
-#: Our files by name: the target of `quantize_model`, and the precision of the rest. In float: no target.
+#: Our files by name: the target of `quantize_model` and how `calibrate` calibrates, and the precision of the rest.
+#: Nothing for the former: in float.
 OURS = {
     "float16": ((), "float16"),
-    "ours": (("tensorrt",), "float32"),
-    "ours, float16": (("tensorrt",), "float16"),
-    "ours, default placement": ((None,), "float32"),
+    "ours": (("tensorrt", "mse"), "float32"),
+    "ours, max": (("tensorrt", "minmax"), "float32"),
+    "ours, float16": (("tensorrt", "mse"), "float16"),
+    "ours, default placement": ((None, "mse"), "float32"),
 }
 #: ModelOpt's, by name: how it calibrates, and the precision of the rest. Entropy and fp16 are its defaults.
 MODELOPT = {
@@ -39,8 +42,10 @@ MODELOPT = {
     "ModelOpt, float16": ("entropy", "fp16"),
     "ModelOpt, max": ("max", "fp32"),
 }
-#: A file whose kernels are another's, so it is not built.
-NOT_BUILT = "ModelOpt, max"
+#: Our whole post-training quantization, of trained networks: what it corrects says little where weights are random.
+ONE_CALL = "ours, post_training_quantize"
+#: Files whose kernels are another's, so they are not built.
+NOT_BUILT = ("ours, max", ONE_CALL, "ModelOpt, max")
 
 #: The figures of each file of a network by name, or why there are none: {"failed": why}.
 Figures = dict[str, dict[str, Any]]
@@ -48,8 +53,8 @@ Figures = dict[str, dict[str, Any]]
 
 def prepare(name: str, quick: bool, folder: pathlib.Path) -> Figures:
     """Write our files of a network, and its inputs by the names in these files; return the seconds of each file."""
-    from tensorflow_quantization import calibrate, export_onnx, quantize_model
-    from tensorrt_networks import subject
+    from tensorflow_quantization import calibrate, export_onnx, post_training_quantize, quantize_model
+    from tensorrt_networks import TRAINED, subject
 
     count = QUICK_INPUTS if quick else None
     model, calibration, evaluation = subject(name, count or CALIBRATION, count or EVALUATION)
@@ -58,16 +63,23 @@ def prepare(name: str, quick: bool, folder: pathlib.Path) -> Figures:
         np.savez(folder / f"{kept}.npz", **(inputs if isinstance(inputs, dict) else {_input_name(float_onnx): inputs}))
     quantized = {}
 
-    def write(path: pathlib.Path, target: tuple, precision: str) -> None:
-        if target not in quantized:
-            quantized[target] = calibrate(quantize_model(model, target=target[0]), calibration, batch_size=8, verbose=0)
-        export_onnx(quantized[target], path, precision=precision)
+    def write(path: pathlib.Path, how: tuple, precision: str) -> None:
+        if how not in quantized:
+            target, method = how
+            quantized[how] = quantize_model(model, target=target)
+            calibrate(quantized[how], calibration, method=method, batch_size=8, verbose=0)
+        export_onnx(quantized[how], path, precision=precision)
+
+    def write_one_call() -> None:
+        whole = post_training_quantize(model, calibration, target="tensorrt", verbose=0)
+        export_onnx(whole, folder / f"{ONE_CALL}.onnx")
 
     quantized[()] = model
-    return {
-        contender: _attempt(functools.partial(write, folder / f"{contender}.onnx", target, precision))
-        for contender, (target, precision) in OURS.items()
+    made = {
+        contender: _attempt(functools.partial(write, folder / f"{contender}.onnx", how, precision))
+        for contender, (how, precision) in OURS.items()
     }
+    return made | ({ONE_CALL: _attempt(write_one_call)} if name in TRAINED else {})
 
 
 def _input_name(path: pathlib.Path) -> str:
@@ -107,11 +119,11 @@ def inspect(folder: pathlib.Path) -> Figures:
     expected = run(folder / "float.onnx", inputs)
     found: Figures = {}
     for path in sorted(folder.glob("*.onnx")):
-        if path.stem not in {**OURS, **MODELOPT}:
+        if path.stem not in {*OURS, ONE_CALL, *MODELOPT}:
             continue
         figures: dict[str, Any] = {}
         try:
-            figures |= built(path, inputs) if path.stem != NOT_BUILT else {}
+            figures |= built(path, inputs) if path.stem not in NOT_BUILT else {}
         except ValueError as error:
             figures["not built"] = str(error)[:600]
         try:
@@ -183,19 +195,31 @@ def signal_to_noise(outputs: list[np.ndarray], expected: list[np.ndarray]) -> fl
     return min(ratios)
 
 
-def figures_of(name: str, folder: pathlib.Path, quick: bool) -> Figures:
-    """All figures of the files of a network, by contender; kept in a file of the folder."""
+def figures_of(name: str, folder: pathlib.Path, quick: bool, again: bool) -> Figures:
+    """All figures of the files of a network, by contender, each with its date; kept in a file of the folder.
+
+    Args:
+        name: of the network.
+        folder: where the figures of networks are kept.
+        quick: with few inputs, and without ModelOpt if it is not installed.
+        again: measure our files again, if there are figures.
+    """
     from pretrained.network import written_whole
     from steps import run_step
 
     kept = folder / f"{name}.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
+    before: Figures = json.loads(kept.read_text()) if kept.exists() else {}
+    if before and not again:
+        return before
     with tempfile.TemporaryDirectory(dir=folder) as files:
         made = run_step(__file__, "prepare", name, int(quick), files)
-        made |= quantize_with_modelopt(pathlib.Path(files), install=not quick)
+        if not before:
+            made |= quantize_with_modelopt(pathlib.Path(files), install=not quick)
         facts = run_step(__file__, "inspect", files)
-    figures = {contender: made[contender] | facts.get(contender, {}) for contender in made}
+    today = datetime.date.today().isoformat()
+    measured = {contender: made[contender] | facts.get(contender, {}) | {"date": today} for contender in made}
+    theirs = {contender: figures for contender, figures in before.items() if contender in MODELOPT}
+    figures = measured | theirs
     with written_whole(kept) as path:
         path.write_text(json.dumps(figures))
     return figures
@@ -216,6 +240,7 @@ def main() -> None:
         "--quick", action="store_true", help="one small network, ModelOpt if it is installed: does it run"
     )
     parser.add_argument("--networks", nargs="*", metavar="NAME", help="default: all; no names: only write the page")
+    parser.add_argument("--ours", action="store_true", help="measure our files again, beside ModelOpt's as they were")
     parser.add_argument("--folder", type=pathlib.Path, help="where figures are kept; default: a temporary one")
     parser.add_argument("--docs", type=pathlib.Path, help="a folder for tensorrt.md and tensorrt.svg")
     parser.add_argument("--step", nargs="+", help=argparse.SUPPRESS)
@@ -237,10 +262,10 @@ def main() -> None:
         for name in [*names, None]:
             if name is not None:
                 print(f"measuring {name}", file=sys.stderr)
-                figures_of(name, folder, arguments.quick)
+                figures_of(name, folder, arguments.quick, arguments.ours)
             kept = {n: folder / f"{n}.json" for n in known}
             results = {n: json.loads(path.read_text()) for n, path in kept.items() if path.exists()}
-            page = tensorrt_page.page(results, known, datetime.date.today())
+            page = tensorrt_page.page(results, known)
             if arguments.docs:
                 arguments.docs.mkdir(parents=True, exist_ok=True)
                 (arguments.docs / "tensorrt.md").write_text(page)

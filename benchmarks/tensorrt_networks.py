@@ -1,4 +1,7 @@
-"""The networks of `tensorrt.py`, with random weights: all of `keras.applications`, four of KerasHub, and a U-Net."""
+"""The networks of `tensorrt.py`: all of `keras.applications`, four of KerasHub, a U-Net, and trained ones.
+
+The weights are random but for the last, so that the signal-to-noise ratio of these says most.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from keras import applications
 from models import unet
 from networks import crops, residual_blocks, set_statistics
 from tensorflow_quantization.model.keras_internals import sublayers
+from trained import trained_network
 
 #: Pixels of an image's side, also for networks that were trained on larger ones.
 SIZE = 224
@@ -19,7 +23,24 @@ SIZE = 224
 TOKENS, VOCABULARY = 128, 30_522
 APPLICATIONS = tuple(name for name in sorted(dir(applications)) if name[0].isupper())
 OTHERS = ("ViT", "BERT", "SegFormer", "RetinaNet", "U-Net")
-NETWORKS = (*APPLICATIONS, *OTHERS)
+#: Of `trained.py`: feed-forward networks with one input, and the name of each here.
+TRAINED = {
+    f"{name}, trained": name
+    for name in (
+        "efficientnet_lite",
+        "fer",
+        "magika",
+        "mobilenet_v2",
+        "efficientnet",
+        "resnet",
+        "resnet_v2",
+        "inception",
+        "vit",
+    )
+}
+NETWORKS = (*APPLICATIONS, *OTHERS, *TRAINED)
+#: Inputs of trained networks, at most.
+TRAINED_CALIBRATION, TRAINED_EVALUATION = 64, 256
 #: For `--quick`.
 QUICK, QUICK_SIZE = "two residual blocks", 32
 
@@ -35,13 +56,19 @@ class Subject(NamedTuple):
 
 
 def subject(name: str, calibration: int, evaluation: int) -> Subject:
-    """A network with so many inputs.
+    """A network with so many inputs; a trained one with its own.
 
     Raises:
         ValueError: there is no network of this name.
+        UnavailableError: the weights or data of a trained one cannot be had here.
     """
     if name not in (*NETWORKS, QUICK):
         raise ValueError(f"No network {name!r}; there are {', '.join(NETWORKS)}")
+    if name in TRAINED:
+        trained = trained_network(TRAINED[name])
+        return Subject(
+            trained.model, trained.calibration[:TRAINED_CALIBRATION], trained.evaluation[:TRAINED_EVALUATION]
+        )
     keras.utils.set_random_seed(0)
     model = _application(name) if name in APPLICATIONS else _BUILDERS[name]()
     for layer in sublayers(model):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -17,21 +16,22 @@ _PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "keras-hub", "onnxruntime"
 Figures = dict[str, dict]
 #: Like beside like: ours and ModelOpt's with the same precision of what is not quantized.
 PAIRS = {"float32": ("ours", "ModelOpt"), "float16": ("ours, float16", "ModelOpt, float16")}
-#: ModelOpt's two ways to calibrate.
-PEERS = ("ModelOpt", "ModelOpt, max")
-#: A difference that is rounding.
-_DECIBELS = 0.05
+#: Of trained networks, in float32.
+ONE_CALL = "ours, post_training_quantize"
+#: Two ways to calibrate in float32, ours and ModelOpt's.
+CALIBRATIONS, PEERS = ("ours", "ours, max"), ("ModelOpt", "ModelOpt, max")
+#: The last digit of a table: a smaller difference is none.
+_DECIBELS, _BYTES = 0.1, 1e5
 
 
-def page(results: dict[str, Figures], known: Sequence[str], date: datetime.date) -> str:
+def page(results: dict[str, Figures], known: Sequence[str]) -> str:
     """The Markdown page.
 
     Args:
         results: by network and file.
         known: the names of all networks.
-        date: of the measurement.
     """
-    parts = [_HEAD.format(machine=f"{machine(_PACKAGES)}; {_modelopt()}", date=date.isoformat())]
+    parts = [_HEAD.format(machine=f"{machine(_PACKAGES)}; {_modelopt()}", dates=_dates(results))]
     parts.append(_extent(results, known))
     for precision, pair in PAIRS.items():
         parts.append(f"## What is not quantized in {precision}\n\n{markdown_table(_SUMMARY, _summary(results, pair))}")
@@ -49,30 +49,36 @@ _HEAD = """# TensorRT
 [ModelOpt](https://github.com/NVIDIA/Model-Optimizer) (`modelopt.onnx.quantization.quantize`, int8) makes of the same
 float model with the same 16 calibration inputs. TensorRT for RTX parses and builds all files for a batch of one,
 without a GPU; [`runtime_report`](../reports.md#tensorrt-without-a-gpu) reads its list of kernels. Weights are random,
-with the batch normalization statistics of photographs (224 × 224; BERT: 128 random tokens).
+with the batch normalization statistics of photographs (224 × 224; BERT: 128 random tokens), but for the networks
+called trained, which are [those of the accuracy page](accuracy.md): 64 inputs calibrate them, and up to 256 others
+measure.
 
 - Int8: the share of the multiply-accumulates of convolutions and matrix products.
 - Float kernels read, write and compute in float only. Float MB: tensors in float, as often as kernels read and write
   them. Constants do not count.
-- dB: signal-to-noise ratio of the outputs on 16 other inputs, in ONNX Runtime, which computes each node by itself here.
-  The signal is the float output less its mean over the inputs. Of several outputs, the lowest.
+- dB: signal-to-noise ratio of the outputs on other inputs, 16 where weights are random, in ONNX Runtime, which computes
+  each node by itself here. The signal is the float output less its mean over the inputs. Of several outputs, the
+  lowest.
 - No engine ran, and no latency was measured: no GPU was at hand. Kernels are finally chosen on the device. In the
   builder's list a convolution in Int8 writes float32 and the next kernel rounds, also where the rest is float16.
 
-{machine}, {date}.
+{machine}; {dates}.
 
 ![Float tensors and signal-to-noise of our files and ModelOpt's](tensorrt.svg)"""
 
 _NOISE = """## Signal-to-noise
 
-Ours: `calibrate` with its default, mse. ModelOpt's defaults are entropy, and float16 for what is not quantized."""
+Ours: `calibrate` with its default, mse, and with minmax; for trained networks, `post_training_quantize` too, which also
+rounds weights and corrects biases. ModelOpt's defaults are entropy, and float16 for what is not quantized. Best − best:
+the better of our two calibrations less the better of ModelOpt's. Networks with random weights and ratios near 0 dB
+amplify any noise: their differences are chance."""
 
 _WORSE = """## Where ours is worse
 
-More kernels, float kernels or bytes of float tensors than ModelOpt, in the same precision; or less signal-to-noise than
-the better of its calibrations in float32. ModelOpt leaves matrix products of a single row in float, such as the last
-layer of a classifier for a batch of one. So less is in Int8, and a float kernel more; but it is a single kernel, while
-after an Int8 product another one scales its sums and adds the bias."""
+More kernels, float kernels or bytes of float tensors than ModelOpt, in the same precision; or less signal-to-noise in
+float32, the better of two calibrations each; by 0.1 MB or 0.1 dB at least. ModelOpt leaves matrix products of a single
+row in float, such as the last layer of a classifier for a batch of one. So less is in Int8, and a float kernel more;
+but it is a single kernel, while after an Int8 product another one scales its sums and adds the bias."""
 
 _ALL = """## All files
 
@@ -92,10 +98,12 @@ _SUMMARY = (
 )
 _NOISE_TITLES = (
     "network",
-    "ours",
+    "ours, mse",
+    "max",
+    "post_training_quantize",
     "ModelOpt, entropy",
     "max",
-    "ours − best",
+    "best − best",
     "ours, float16",
     "ModelOpt, float16",
     "default placement",
@@ -110,6 +118,15 @@ def _modelopt() -> str:
         return peers.modelopt_versions(peers.modelopt_environment(install=False))
     except RuntimeError:
         return "ModelOpt is not installed"
+
+
+def _dates(results: dict[str, Figures]) -> str:
+    """When our files were measured, and ModelOpt's."""
+    found = {"ours": set(), "ModelOpt": set()}
+    for files in results.values():
+        for contender, figures in files.items():
+            found["ModelOpt" if contender.startswith("ModelOpt") else "ours"].add(figures["date"])
+    return ", ".join(f"{whose}: {' to '.join(sorted({min(d), max(d)}))}" for whose, d in found.items() if d)
 
 
 def _extent(results: dict[str, Figures], known: Sequence[str]) -> str:
@@ -139,17 +156,16 @@ def _cells(file: dict) -> list[str]:
 
 def _noise(results: dict[str, Figures]) -> Iterator[list[str]]:
     for name, files in results.items():
-        best = best_peer(files)
-        ours = files["ours"].get("snr")
-        difference = f"{ours - best:+.1f}" if ours is not None and best is not None else "–"
+        ours, theirs = best_of(files, CALIBRATIONS), best_of(files, PEERS)
+        difference = f"{ours - theirs:+.1f}" if ours is not None and theirs is not None else "–"
         names = ("ours, float16", "ModelOpt, float16", "ours, default placement")
-        shown = [_decibels(files.get(contender, {})) for contender in ("ours", *PEERS)]
+        shown = [_decibels(files.get(contender, {})) for contender in (*CALIBRATIONS, ONE_CALL, *PEERS)]
         yield [name, *shown, difference, *(_decibels(files.get(contender, {})) for contender in names)]
 
 
-def best_peer(files: Figures) -> float | None:
-    """The signal-to-noise ratio of ModelOpt's better calibration in float32; `None` if none ran."""
-    return max((files[p]["snr"] for p in PEERS if "snr" in files.get(p, {})), default=None)
+def best_of(files: Figures, contenders: Sequence[str]) -> float | None:
+    """The best signal-to-noise ratio of some files; `None` if none ran."""
+    return max((files[c]["snr"] for c in contenders if "snr" in files.get(c, {})), default=None)
 
 
 def _decibels(file: dict) -> str:
@@ -158,17 +174,21 @@ def _decibels(file: dict) -> str:
 
 def worse(results: dict[str, Figures]) -> Iterator[str]:
     """A line for each figure in which our file is worse than ModelOpt's."""
-    measures = {"kernels": ("kernels", 1), "float_kernels": ("float kernels", 1), "float_bytes": ("MB in float", 1e6)}
+    measures = {
+        "kernels": ("kernels", 1, 1),
+        "float_kernels": ("float kernels", 1, 1),
+        "float_bytes": ("MB in float", 1e6, _BYTES),
+    }
     for name, files in results.items():
-        for ours, theirs in PAIRS.values():
-            for key, (title, unit) in measures.items():
-                mine, peer = (files.get(contender, {}).get(key) for contender in (ours, theirs))
-                if mine is not None and peer is not None and mine > peer:
-                    digits = 0 if unit == 1 else 2
-                    yield f"{name}, {ours}: {mine / unit:.{digits}f} {title}, ModelOpt {peer / unit:.{digits}f}"
-        best, snr = best_peer(files), files["ours"].get("snr")
-        if best is not None and snr is not None and snr < best - _DECIBELS:
-            yield f"{name}: {snr:.1f} dB, ModelOpt {best:.1f}"
+        for pair in PAIRS.values():
+            for key, (title, unit, least) in measures.items():
+                mine, peer = (files.get(contender, {}).get(key) for contender in pair)
+                if mine is not None and peer is not None and round((mine - peer) / least) > 0:
+                    digits = 0 if unit == 1 else 1
+                    yield f"{name}, {pair[0]}: {mine / unit:.{digits}f} {title}, ModelOpt {peer / unit:.{digits}f}"
+        ours, theirs = best_of(files, CALIBRATIONS), best_of(files, PEERS)
+        if ours is not None and theirs is not None and round((theirs - ours) / _DECIBELS) > 0:
+            yield f"{name}: {ours:.1f} dB, ModelOpt {theirs:.1f}"
 
 
 def _failures(results: dict[str, Figures]) -> Iterator[str]:

@@ -4,6 +4,7 @@ A product is a layer that multiplies its input by its own weights: a convolution
 projections. One kernel can compute a product and the calls after it:
 
     product [> dropout] > BatchNormalization      folded: its constants become part of the product's weights and bias
+    product [> BatchNormalization] > x * 0.17     folded in the same way
     product [> BatchNormalization] > activation   fused: the kernel activates before it writes
     product [> ...] > Add                         fused: the kernel adds the other operand before it writes
 
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 
 from tensorflow_quantization.model.activations import (
     Activation,
@@ -45,26 +47,28 @@ class KernelFusion:
 
 
 def folded_into(graph: LayerGraph, call: Call) -> Call | None:
-    """Returns the product into which the BatchNormalization `call` is folded; `None` for any other call.
+    """Returns the product into which `call`, a BatchNormalization or a factor, is folded; `None` for any other call.
 
-    Only folded normalizations and dropout may lie between the two. The product must not activate its output, and its
-    output channels must be the normalized axis.
+    Only folded calls and dropout may lie between the two. The product must not activate its output, and its output
+    channels must be the normalized axis.
     """
-    if Trait.NORMALIZES not in traits(call):
+    if not _is_foldable(call):
         return None
+    normalizes = Trait.NORMALIZES in traits(call)
     tensor = call.inputs[0]
     source = _private_source(graph, tensor)
     while source is not None and is_identity(source):
         source = _private_source(graph, source.inputs[0])
-    if source is None or channel_axis(source) != call.operation.axis % len(tensor.shape):
+    if source is None or (normalizes and channel_axis(source) != call.operation.axis % len(tensor.shape)):
         return None
-    if Trait.NORMALIZES in traits(source):
+    if _is_foldable(source):
         return folded_into(graph, source)
-    return source if own_activation(source.operation) is Activation.LINEAR else None
+    is_product = Trait.MULTIPLIES_BY_WEIGHTS in traits(source)
+    return source if is_product and own_activation(source.operation) is Activation.LINEAR else None
 
 
 def folded_normalizations(graph: LayerGraph, product: Call) -> list[Call]:
-    """Returns the normalizations that are folded into `product`, in topological order."""
+    """Returns the normalizations and factors that are folded into `product`, in topological order."""
     found, call = [], _only_reader(graph, product)
     while call is not None and (is_identity(call) or folded_into(graph, call) is product):
         found += [] if is_identity(call) else [call]
@@ -75,8 +79,8 @@ def folded_normalizations(graph: LayerGraph, product: Call) -> list[Call]:
 def fused_convolution(graph: LayerGraph, tensor: Tensor) -> Call | None:
     """Returns the convolution whose kernel writes `tensor`; `None` if there is none.
 
-    The tensor is the output of the convolution, of folded normalizations after it, of an activation after these, or of
-    dropout at any place.
+    The tensor is the output of the convolution, of folded normalizations and factors after it, of an activation after
+    these, or of dropout at any place.
     """
     source = tensor.producer
     while source is not None and is_identity(source):
@@ -85,7 +89,7 @@ def fused_convolution(graph: LayerGraph, tensor: Tensor) -> Call | None:
         source = _private_source(graph, source.inputs[0])
         while source is not None and is_identity(source):
             source = _private_source(graph, source.inputs[0])
-    if source is not None and Trait.NORMALIZES in traits(source):
+    if source is not None and _is_foldable(source):
         source = folded_into(graph, source)
     return source if source is not None and Trait.CONVOLVES in traits(source) else None
 
@@ -114,7 +118,8 @@ def unrounded_sum_operand(graph: LayerGraph, call: Call) -> Tensor | None:
 
 
 def fused_calls(graph: LayerGraph, call: Call, fusion: KernelFusion) -> list[Call]:
-    """Returns the calls after `call` that its kernel fuses, in order: normalizations, dropout and one activation."""
+    """Returns the calls after `call` that its kernel fuses, in order: normalizations, factors, dropout and one
+    activation."""
     fused: list[Call] = []
     operation = call.operation
     activated = own_activation(operation) is not Activation.LINEAR or activation_of(operation) is not None
@@ -166,6 +171,16 @@ def computing_readers(graph: LayerGraph, tensor: Tensor) -> Iterator[Call]:
 def is_identity(call: Call) -> bool:
     """Returns whether a call returns its input at inference."""
     return Trait.IS_IDENTITY in traits(call) or activation_of(call.operation) is Activation.LINEAR
+
+
+def _is_foldable(call: Call) -> bool:
+    return Trait.NORMALIZES in traits(call) or _is_factor(call)
+
+
+def _is_factor(call: Call) -> bool:
+    """Whether a call multiplies its only input by a number, as in `inputs * 0.17`."""
+    factors = [arg for arg in call.args if not isinstance(arg, Tensor)]
+    return is_one_of(call, ("Multiply",)) and len(call.inputs) == 1 and len(factors) == 1 and np.ndim(factors[0]) == 0
 
 
 def channel_axis(call: Call) -> int | None:

@@ -28,6 +28,11 @@ def is_of_keras(cls: type) -> bool:
     return cls.__module__.startswith("keras.") and not is_of_backend(cls)
 
 
+def is_keras_layer(cls: type) -> bool:
+    """Returns whether a class is one of `keras.layers`. Some networks of Keras hold layers of their own classes."""
+    return getattr(keras.layers, cls.__name__, None) is cls
+
+
 def is_of_package(thing: Any) -> bool:
     """Returns whether a class or function is defined by this package, and not by the user."""
     return thing.__module__.partition(".")[0] == _PACKAGE

@@ -95,7 +95,11 @@ def _normalization(calls: list[tuple[LayerGraph, Call]], plan: QuantizationPlan)
     if layer.output or layer.placement.pre_activation:
         return None
     reader = calls[0][0].only_reader(call.outputs[0])
-    if reader is None or not all(_is_folded(reader.operation, *found) for found in calls):
+    if (
+        reader is None
+        or Trait.NORMALIZES not in traits(reader)
+        or not all(_is_folded(reader.operation, *found) for found in calls)
+    ):
         return None
     after: LayerPlan = plan[reader.path]
     if after.inputs:

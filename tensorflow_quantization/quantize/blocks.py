@@ -1,4 +1,4 @@
-"""Blocks: custom layers made of layers. The layers inside are quantized like any other layer.
+"""Blocks: custom layers made of layers, or of operations on several inputs. What is inside is quantized like any other.
 
 A block is opened: the planner reads it like a nested model, and it is a nested model in the quantized model. A block
 is opened only if a model of its layers trains and computes the same. Any other block stays one float layer.
@@ -16,7 +16,7 @@ import keras
 from keras import tree
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
-from tensorflow_quantization.model.keras_classes import is_of_keras
+from tensorflow_quantization.model.keras_classes import is_keras_layer
 from tensorflow_quantization.model.keras_internals import own_variables, sublayers
 from tensorflow_quantization.model.own_weights import OwnWeights
 from tensorflow_quantization.model.sampling import trace_with_sizes
@@ -67,6 +67,8 @@ def open_blocks(graph: LayerGraph, stays: Callable[[Call], bool]) -> tuple[list[
         try:
             block, inner = _open(calls)
         except Exception as error:  # the code of the block may raise anything
+            if not sublayers(calls[0].operation):
+                continue
             text = f"its layers stay in float: {reason_of(error)}"
             reasons[calls[0].path] = Reason(ReasonCode.CLOSED_BLOCK, text)
             continue
@@ -106,11 +108,21 @@ def _calls(graph: LayerGraph, seen: set[int]) -> Iterator[Call]:
 
 
 def _is_block(call: Call) -> bool:
-    """Whether this is a custom layer that holds layers that can be quantized, none of them quantized already."""
+    """Whether a custom layer holds layers that can be quantized, none of them yet; or computes with its inputs alone.
+
+    The latter only with several inputs, as for a sum or a product of them: with one, it is an activation, most often.
+    """
     layer: Any = call.operation
-    if not call.is_layer or is_of_keras(type(layer)) or isinstance(layer, BaseQuantizeWrapper) or find_wrapper(layer):
+    if (
+        not call.is_layer
+        or is_keras_layer(type(layer))
+        or isinstance(layer, BaseQuantizeWrapper)
+        or find_wrapper(layer)
+    ):
         return False
     inner = sublayers(layer)
+    if not inner and not layer.variables:
+        return len(call.operands) > 1
     quantized = any(isinstance(x, BaseQuantizeWrapper) or getattr(x, "quantization_mode", None) for x in inner)
     return any(map(find_wrapper, inner)) and not quantized
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tensorflow_quantization.model.fusion import folded_into, fused_convolution, fused_sum_operand
-from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, origin, traits
 
 StructureRule = Callable[[LayerGraph, Call], list[int]]
@@ -33,6 +33,31 @@ def sum_inputs(graph: LayerGraph, call: Call) -> list[int]:
 def unfolded_normalization_input(graph: LayerGraph, call: Call) -> list[int]:
     """The input of a BatchNormalization that is not folded into the layer before it."""
     return [0] if Trait.NORMALIZES in traits(call) and folded_into(graph, call) is None else []
+
+
+def normalized_parts(graph: LayerGraph, call: Call) -> list[int]:
+    """For a BatchNormalization of a concatenation: what is concatenated, once however many concatenations follow.
+
+    This is for the calls that concatenate. A BatchNormalization of anything else: its `unfolded_normalization_input`.
+    """
+    if Trait.JOINS in traits(call):
+        parts = [index for index, tensor in enumerate(call.operands) if not _is_joined(tensor)]
+        return parts if _is_normalized(graph, call.outputs[0]) else []
+    return [] if call.inputs and _is_joined(call.inputs[0]) else unfolded_normalization_input(graph, call)
+
+
+def _is_joined(tensor: Tensor) -> bool:
+    """Whether concatenation makes a tensor."""
+    return tensor.producer is not None and Trait.JOINS in traits(tensor.producer)
+
+
+def _is_normalized(graph: LayerGraph, tensor: Tensor) -> bool:
+    """Whether a BatchNormalization reads a tensor, or what it is concatenated to."""
+    return any(
+        Trait.NORMALIZES in traits(reader)
+        or (Trait.JOINS in traits(reader) and _is_normalized(graph, reader.outputs[0]))
+        for reader in graph.consumers(tensor)
+    )
 
 
 def convolved_normalization_input(graph: LayerGraph, call: Call) -> list[int]:

@@ -11,8 +11,8 @@ from tensorflow_quantization.targets.structure import (
     convolved_normalization_input,
     max_pooling_input,
     multiply_inputs,
+    normalized_parts,
     sum_inputs,
-    unfolded_normalization_input,
 )
 from tensorflow_quantization.targets.table import LayerRule
 from tensorflow_quantization.targets.target import BlockRule, Target
@@ -72,7 +72,7 @@ TENSORRT = Target(
         structure=(
             sum_inputs,
             multiply_inputs,
-            unfolded_normalization_input,
+            normalized_parts,
             convolved_normalization_input,
             max_pooling_input,
         ),

@@ -1,4 +1,5 @@
 import keras
+import numpy as np
 import pytest
 from keras import layers, ops
 
@@ -143,6 +144,33 @@ def test_product_knows_the_normalizations_that_it_takes_up():
 
     graph = graph_of(make)
     assert names(folded_normalizations(graph, graph.find("conv")[0])) == ["norm", "two"]
+
+
+@pytest.mark.parametrize(
+    ("make", "product"),
+    [
+        (lambda x: conv()(x) * 0.25, "conv"),
+        (lambda x: -0.25 * norm()(conv()(x)), "conv"),
+        (lambda x: conv()(x) * 0.5 * 0.5, "conv"),
+        (lambda x: conv(activation="relu")(x) * 0.25, None),
+        (lambda x: layers.ReLU()(conv()(x)) * 0.25, None),
+        (lambda x: conv()(x) * np.ones((6, 6, 1), "float32"), None),
+        (lambda x: x * 0.25, None),
+    ],
+)
+def test_a_number_is_folded_into_a_product(make, product):
+    inputs = keras.Input(SHAPE)
+    graph = LayerGraph.trace(keras.Model(inputs, layers.ReLU()(make(inputs))))
+    factor = [call for call in graph.calls if call.class_name == "Multiply"][-1]
+    found = folded_into(graph, factor)
+    assert (found and found.name) == product
+
+
+def test_a_sum_fuses_into_a_convolution_times_a_number():
+    inputs = keras.Input(SHAPE)
+    scaled = conv(padding="same")(inputs) * 0.25
+    graph = LayerGraph.trace(keras.Model(inputs, layers.Add()([layers.Conv2D(4, 1)(inputs), scaled])))
+    assert unrounded_sum_operand(graph, graph.calls[-1]) is graph.calls[-1].inputs[1]
 
 
 CHAINS = {

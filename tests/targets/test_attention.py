@@ -282,8 +282,11 @@ def test_spec_switches_attention_off():
 
 def test_a_layer_that_takes_several_tensors_gets_its_quantizer_behind_it():
     class Mix(layers.Layer):
+        def build(self, *_):
+            self.strength = self.add_weight(initializer="ones")  # without a weight, the code is quantized inside
+
         def call(self, first, second):
-            return first * ops.sigmoid(second)
+            return first * ops.sigmoid(self.strength * second)
 
     inputs = keras.Input((STEPS, SIZE))
     x = Mix(name="mix")(inputs, layers.LayerNormalization()(inputs))

@@ -367,7 +367,11 @@ def test_a_chain_of_concatenations_is_rounded_once_for_tensorrt():
         x = layers.Concatenate(name=name)([x, y])
     outputs = layers.Conv2D(4, 1)(layers.ReLU()(layers.BatchNormalization()(x)))
     plan = plan_model(keras.Model(inputs, outputs), target="tensorrt")
-    assert plan["second"].placement == Placement()
+    assert plan["first"].placement.inputs == (0, 1)
+    assert plan["second"].placement.inputs == (1,)
+    normalizations = [layer for layer in plan if layer.class_name == "BatchNormalization"]
+    # The first one reads no concatenation.
+    assert [layer.quantized for layer in normalizations] == [True, False, False]
 
 
 def test_scaled_scores_are_no_squeeze_and_excitation_for_tensorrt():

@@ -185,7 +185,7 @@ class _Steps:
         """The function of an operation or of the layer in a wrapper, with quantized kernels."""
         operation = call.operation
         if id(call) in self._taken_up:
-            return identity
+            return _argument(call, identity)
         inner = self._fake_quantize(call, getattr(operation, "inner_quantizer", None))
         if id(call) in self._folded:
             return folded_layer(operation, self._folded[id(call)], inner)

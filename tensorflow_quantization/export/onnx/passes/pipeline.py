@@ -51,6 +51,7 @@ from tensorflow_quantization.export.onnx.passes.openvino.strided_pointwise impor
 from tensorflow_quantization.export.onnx.passes.tensorrt.cast_bytes_first import cast_bytes_first
 from tensorflow_quantization.export.onnx.passes.tensorrt.integer_average_pooling import integer_average_pooling
 from tensorflow_quantization.export.onnx.passes.tensorrt.quantize_before_transpose import quantize_before_transpose
+from tensorflow_quantization.export.onnx.passes.tensorrt.scale_before_transpose import scale_before_transpose
 from tensorflow_quantization.export.onnx.passes.tensorrt.subpixel_convolution import subpixel_convolution
 from tensorflow_quantization.targets import DEFAULT
 
@@ -132,7 +133,13 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         int4_weights,
         recurrent_weights,
     ),
-    "tensorrt": (cast_bytes_first, integer_average_pooling, subpixel_convolution, quantize_before_transpose),
+    "tensorrt": (
+        cast_bytes_first,
+        integer_average_pooling,
+        subpixel_convolution,
+        scale_before_transpose,
+        quantize_before_transpose,
+    ),
 }
 
 #: Then, for all files: forms of the opset that the passes so far need, and removal of what they left.
