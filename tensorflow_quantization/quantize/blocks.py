@@ -27,6 +27,9 @@ from tensorflow_quantization.wrappers import BaseQuantizeWrapper, find_wrapper
 
 Shape = tuple[int | None, ...]
 
+#: Reasons of layers without quantizers that are computed in integers.
+_IN_INTEGERS = frozenset({ReasonCode.FUSED, ReasonCode.SHARES_QUANTIZER, ReasonCode.MOVES_DATA})
+
 
 @dataclass
 class Block:
@@ -92,7 +95,8 @@ def close_unquantized(blocks: Sequence[Block], plan: QuantizationPlan) -> Quanti
         inside = [layer for layer in plan if layer.path.startswith(f"{block.path}/")]
         if inside and not any(layer.quantized for layer in inside):
             block.close()
-            reason = Reason(ReasonCode.CLOSED_BLOCK, "nothing in it is quantized")
+            without_own = all(layer.reason.code in _IN_INTEGERS for layer in inside)
+            reason = inside[-1].reason if without_own else Reason(ReasonCode.CLOSED_BLOCK, "nothing in it is quantized")
             plan = plan.merged(inside, block.path, block.calls[0][0].class_name, reason)
     return plan
 

@@ -70,7 +70,8 @@ def quantize_model(
 
     Args:
         model: a built Keras 3 model: Functional, Sequential or subclassed, also with nested models or with blocks
-            (custom layers made of layers). A block with a quantized layer becomes a nested model in the result.
+            (custom layers made of layers, or of operations on several inputs). A block with a quantized layer becomes a
+            nested model in the result.
         quantization_mode: "full" (default) quantizes what the target quantizes by default, changed by spec and cases;
             "partial" quantizes only the layers that spec and cases name.
         quantization_spec: a `QuantizationSpec` with entries for single layers or classes; `None` (default): no entries.

@@ -90,6 +90,12 @@ def test_the_shortcut_is_in_integers_for_tensorrt():
     assert str(found["sum_0/multiply"].reason) == "folded into conv_0"
 
 
+def test_a_layer_that_kernels_compute_stays_a_layer():
+    quantized = quantize_model(network(), target="openvino")
+    assert isinstance(quantized.get_layer("sum_0"), ScaledSum)
+    assert str(describe(quantized)["sum_0"].reason) == "shares the quantizers of its inputs"
+
+
 def test_a_spec_that_names_it_keeps_it_closed():
     spec = QuantizationSpec()
     spec.add("sum_0", quantize_input=False, quantize_output=False)
@@ -126,7 +132,22 @@ class Untraceable(ScaledSum):
         return keras.KerasTensor(inputs[0].shape, inputs[0].dtype)
 
 
-@pytest.mark.parametrize("block", [Noisy, Weighted, Untraceable])
+class Sampling(ScaledSum):
+    """Draws random numbers."""
+
+    def call(self, inputs):
+        return inputs[0] + keras.random.normal(ops.shape(inputs[0])) * inputs[1]
+
+
+class Penalized(ScaledSum):
+    """Adds a loss."""
+
+    def call(self, inputs):
+        self.add_loss(ops.mean(ops.square(inputs[0])))
+        return super().call(inputs)
+
+
+@pytest.mark.parametrize("block", [Noisy, Penalized, Sampling, Untraceable, Weighted])
 def test_other_layers_stay_as_they_are(block):
     quantized = quantize_model(network(block), target="tensorrt")
     assert type(quantized.get_layer("sum_0")) is block
