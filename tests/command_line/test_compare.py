@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from quantize_jobs import quantized as quantize
 
 from tensorflow_quantization import calibrate, export_onnx, quantize_model
 from tensorflow_quantization_cli import main
@@ -71,3 +72,31 @@ def test_sensitivity_uses_all_samples(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["sensitivity", "model.keras", "--data", "data.npy", "--samples", "300"])
     assert "--samples is at most 256" in capsys.readouterr().err
+
+
+def test_compare_takes_samples_at_random_and_gives_the_figure_of_quantize(folder, capsys):
+    assert quantize("--keep", "kept", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    pair = ["compare", "kept/float.keras", "kept/quantized.keras"]
+    assert main([*pair, "kept/samples.npz", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["samples"] == said["samples"]
+    assert found["output_snr"] == pytest.approx(said["snr"], abs=0.1)
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3)).astype("float32")
+    np.save("sorted.npy", np.concatenate([images, 20 * images]))
+    figures = []
+    for options in ([], ["--samples", "20"], ["--samples", "20", "--seed", "1"]):
+        assert main([*pair, "sorted.npy", "--json", *options]) == 0
+        figures.append(json.loads(capsys.readouterr().out))
+    assert [one["samples"] for one in figures] == [80, 20, 20]
+    assert all(one["output_snr"] < 10 for one in figures)  # the images of the second half are clipped
+    assert figures[1]["output_snr"] != figures[2]["output_snr"]
+
+
+def test_compare_says_first_that_two_models_do_not_belong_together(folder, capsys):
+    assert quantize("--keep", "kept") == 0
+    inputs = keras.Input((4, 4, 1))
+    keras.Model(inputs, layers.Dense(5)(layers.Flatten()(inputs)), name="gray").save("gray.keras")
+    capsys.readouterr()
+    assert main(["compare", "gray.keras", "kept/quantized.keras", "images"]) == 2
+    assert "was not made from 'gray': its inputs have the shapes" in capsys.readouterr().err
