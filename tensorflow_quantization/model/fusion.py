@@ -13,6 +13,7 @@ In such a chain, only the next call reads the output of a call, and the model do
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -118,8 +119,7 @@ def unrounded_sum_operand(graph: LayerGraph, call: Call) -> Tensor | None:
 
 
 def fused_calls(graph: LayerGraph, call: Call, fusion: KernelFusion) -> list[Call]:
-    """Returns the calls after `call` that its kernel fuses, in order: normalizations, factors, dropout and one
-    activation."""
+    """Returns the calls after `call` that its kernel fuses: normalizations, factors, dropout, then an activation."""
     fused: list[Call] = []
     operation = call.operation
     activated = own_activation(operation) is not Activation.LINEAR or activation_of(operation) is not None
@@ -179,8 +179,11 @@ def _is_foldable(call: Call) -> bool:
 
 def _is_factor(call: Call) -> bool:
     """Whether a call multiplies its only input by a number, as in `inputs * 0.17`."""
-    factors = [arg for arg in call.args if not isinstance(arg, Tensor)]
-    return is_one_of(call, ("Multiply",)) and len(call.inputs) == 1 and len(factors) == 1 and np.ndim(factors[0]) == 0
+    others = [arg for arg in call.args if not isinstance(arg, Tensor)]
+    if not is_one_of(call, ("Multiply",)) or len(call.inputs) != 1 or len(others) != 1:
+        return False
+    (factor,) = others
+    return isinstance(factor, numbers.Real) or (isinstance(factor, np.ndarray) and factor.ndim == 0)
 
 
 def channel_axis(call: Call) -> int | None:
