@@ -18,7 +18,7 @@ from keras import tree
 
 from tensorflow_quantization.model.functional import as_functional
 from tensorflow_quantization.model.keras_classes import class_names_in_spec, keras_class_names
-from tensorflow_quantization.model.keras_internals import nodes_in_order, origin
+from tensorflow_quantization.model.keras_internals import is_functional, nodes_in_order, origin
 from tensorflow_quantization.model.own_weights import OwnWeight
 from tensorflow_quantization.model.sizes import Sized, essence
 from tensorflow_quantization.text.messages import did_you_mean, is_path
@@ -321,6 +321,10 @@ class _Tracer:
             tensors[id(x)] = tensor
         if isinstance(operation, keras.Model):
             specs = node.arguments.args[0] if node.arguments.args else None
+            has_graph = is_functional(operation) or isinstance(operation, keras.Sequential)
+            if has_graph and call.kwargs.pop("mask", None) is not None:
+                # Keras adds the masks of the inputs; the layers inside get them with the inputs.
+                call.inputs = [x for x in tree.flatten((call.args, call.kwargs)) if isinstance(x, Tensor)]
             call.subgraph = self.trace(operation, f"{path}/", specs)
         return call
 

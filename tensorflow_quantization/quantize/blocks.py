@@ -18,6 +18,7 @@ from keras import tree
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.model.keras_classes import is_keras_layer
 from tensorflow_quantization.model.keras_internals import own_variables, sublayers
+from tensorflow_quantization.model.masking import mask_parameters
 from tensorflow_quantization.model.own_weights import OwnWeights
 from tensorflow_quantization.model.sampling import trace_with_sizes
 from tensorflow_quantization.model.tracing import UntraceableError, reason_of
@@ -49,12 +50,15 @@ class Block:
             call.args, call.kwargs, call.inputs, call.subgraph = args, kwargs, inputs, None
 
 
-def open_blocks(graph: LayerGraph, stays: Callable[[Call], bool]) -> tuple[list[Block], dict[str, Reason]]:
+def open_blocks(
+    graph: LayerGraph, stays: Callable[[Call], bool], masked: Callable[[Call], bool]
+) -> tuple[list[Block], dict[str, Reason]]:
     """Open the blocks of a graph: set the subgraph of their calls, as for calls of nested models.
 
     Args:
         graph: a graph that is not flattened; its calls change.
         stays: whether to leave a layer closed, because a spec or case names it as a whole.
+        masked: whether a call may get a tensor with a mask.
 
     Returns:
         The opened blocks, a block before the blocks inside it; and by path, the reason why a block stays closed.
@@ -65,17 +69,18 @@ def open_blocks(graph: LayerGraph, stays: Callable[[Call], bool]) -> tuple[list[
     for call in _calls(graph, set()):
         of_layers[id(call.operation)].append(call)
     for calls in of_layers.values():
-        if not _is_block(calls[0]) or stays(calls[0]):
+        is_masked = any(map(masked, calls))
+        if not _is_block(calls[0], is_masked) or stays(calls[0]):
             continue
         try:
-            block, inner = _open(calls)
+            block, inner = _open(calls, is_masked)
         except Exception as error:  # the code of the block may raise anything
             if not sublayers(calls[0].operation):
                 continue
             text = f"its layers stay in float: {reason_of(error)}"
             reasons[calls[0].path] = Reason(ReasonCode.CLOSED_BLOCK, text)
             continue
-        inner_blocks, inner_reasons = open_blocks(inner, stays)
+        inner_blocks, inner_reasons = open_blocks(inner, stays, masked)
         blocks += [block, *inner_blocks]
         reasons.update(inner_reasons)
     return blocks, reasons
@@ -111,10 +116,11 @@ def _calls(graph: LayerGraph, seen: set[int]) -> Iterator[Call]:
             yield from _calls(call.subgraph, seen)
 
 
-def _is_block(call: Call) -> bool:
+def _is_block(call: Call, is_masked: bool) -> bool:
     """Whether a custom layer holds layers that can be quantized, none of them yet; or computes with its inputs alone.
 
     The latter only with several inputs, as for a sum or a product of them: with one, it is an activation, most often.
+    And only without masks, since a nested model hands masks on that the layer may drop.
     """
     layer: Any = call.operation
     if (
@@ -126,7 +132,7 @@ def _is_block(call: Call) -> bool:
         return False
     inner = sublayers(layer)
     if not inner and not layer.variables:
-        return len(call.operands) > 1
+        return len(call.operands) > 1 and not is_masked
     quantized = any(isinstance(x, BaseQuantizeWrapper) or getattr(x, "quantization_mode", None) for x in inner)
     return any(map(find_wrapper, inner)) and not quantized
 
@@ -156,17 +162,18 @@ class _WatchingScope(keras.StatelessScope):
         return super().get_current_value(variable)
 
 
-def _open(calls: list[Call]) -> tuple[Block, LayerGraph]:
+def _open(calls: list[Call], is_masked: bool) -> tuple[Block, LayerGraph]:
     """Open a layer.
 
     Args:
         calls: all calls of the layer.
+        is_masked: whether one of them may get a tensor with a mask.
 
     Raises:
         UntraceableError: a model of its layers would not compute the same.
         Exception: whatever the code of the layer raises.
     """
-    layer = _checked(calls)
+    layer = _checked(calls, is_masked)
     weights = OwnWeights(layer)
     try:
         inner, positions = _traced(calls, weights)
@@ -178,6 +185,8 @@ def _open(calls: list[Call]) -> tuple[Block, LayerGraph]:
         if found is None:
             raise
         inner, positions = found
+    if not sublayers(layer) and len(positions) < len(calls[0].inputs):
+        raise UntraceableError("it does not use all its inputs")
     inner.model = layer
     if len(inner.inputs) == 1:
         (inner.input_structure,) = inner.inputs
@@ -189,8 +198,8 @@ def _open(calls: list[Call]) -> tuple[Block, LayerGraph]:
     return block, inner
 
 
-def _checked(calls: list[Call]) -> Any:
-    """The layer of these calls.
+def _checked(calls: list[Call], is_masked: bool) -> Any:
+    """The layer of these calls, one of which may get a tensor with a mask.
 
     Raises:
         UntraceableError: an attribute of the layer, or the way it is called, forbids opening it.
@@ -200,6 +209,8 @@ def _checked(calls: list[Call]) -> Any:
         raise UntraceableError("it has an activity regularizer")
     if type(layer).compute_mask is not keras.layers.Layer.compute_mask:
         raise UntraceableError("it overrides compute_mask")
+    if is_masked and (reads := [name for call in calls for name in mask_parameters(call)]):
+        raise UntraceableError(f"a mask may reach its argument {reads[0]!r}")
     if len({_signature(call) for call in calls}) > 1:
         raise UntraceableError("its calls differ in arguments, ranks or dtypes")
     for tensor in calls[0].inputs:

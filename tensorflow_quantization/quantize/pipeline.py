@@ -10,6 +10,7 @@ import keras
 
 from tensorflow_quantization.model.clone import rewrite
 from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.masking import masked_calls
 from tensorflow_quantization.model.precision import check_float32
 from tensorflow_quantization.model.weights import merged_array, mode_of_keras
 from tensorflow_quantization.quantize.bias_rounding import plan_bias_rounding
@@ -222,6 +223,11 @@ def decide(
     if target.float32_only is not None:
         check_float32(flat.live(), target.float32_only)
     own = spec or QuantizationSpec()
+    masked_paths = masked_calls(flat)
+
+    def masked(call: Call) -> bool:  # also in a layer that a mask reaches
+        parts = call.path.split("/")
+        return any("/".join(parts[:n]) in masked_paths for n in range(1, len(parts) + 1))
 
     def opened(steps: bool) -> tuple[LayerGraph, set[str], dict[str, Reason]]:
         traced = LayerGraph.trace(model)
@@ -229,12 +235,12 @@ def decide(
 
     def attempt(steps: bool):
         graph, folded, kept = opened(steps)
-        blocks, reasons = open_blocks(graph, _named_in([own]))
+        blocks, reasons = open_blocks(graph, _named_in([own]), masked)
         case_specs = _ask_all(cases, _without_quantizers(graph) if blocks and cases else model, own)
         named_by_case = _named_in([asked for _, asked in case_specs])
         if any(named_by_case(block.calls[0][0]) for block in blocks):  # a block that a case names stays closed
             graph, folded, kept = opened(steps)
-            blocks, reasons = open_blocks(graph, _named_in([own, *(asked for _, asked in case_specs)]))
+            blocks, reasons = open_blocks(graph, _named_in([own, *(asked for _, asked in case_specs)]), masked)
         reasons |= kept
         plan = make_plan(
             graph.flatten(),

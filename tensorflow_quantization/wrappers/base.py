@@ -372,6 +372,10 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
     def compute_output_shape(self, input_shape):
         return self.layer.compute_output_shape(input_shape)
 
+    def compute_mask(self, inputs, previous_mask):
+        """Returns the masks of the outputs from the masks of the inputs, as the layer does; `None` for no mask."""
+        return self.layer.compute_mask(inputs, previous_mask)
+
     def get_config(self):
         config = super().get_config()
         config.update(

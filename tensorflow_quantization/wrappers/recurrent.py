@@ -51,10 +51,6 @@ class RecurrentBaseQuantizeWrapper(WeightedBaseQuantizeWrapper):
         """Returns the layer's output spec: quantization changes neither shape nor dtype."""
         return self.layer.compute_output_spec(sequences, initial_state=initial_state)
 
-    def compute_mask(self, sequences, mask=None):
-        """Returns the mask of the outputs, `None` for outputs without one."""
-        return self.layer.compute_mask(sequences, mask)
-
     def _variables(self):
         # Keras does not list the states of a stateful layer among its variables.
         states = tree.flatten(getattr(self.layer, "states", None))

@@ -20,6 +20,7 @@ from tensorflow_quantization.model.functional import names_of_its_own
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter, arguments_as_written
 from tensorflow_quantization.model.keras_classes import keras_class_name
+from tensorflow_quantization.model.masking import mask_parameters, masked_calls
 from tensorflow_quantization.model.sampling import trace_with_sizes
 from tensorflow_quantization.model.tracing import reason_of, unchanged
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
@@ -39,12 +40,13 @@ def expand_composites(graph: LayerGraph) -> tuple[LayerGraph, dict[str, str]]:
     """
     reasons: dict[str, str] = {}
     calls: list[Call] = []
+    masked = masked_calls(graph)
 
     def expand(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The outputs of a call in the new graph, to which this function appends the call or what replaces it."""
         inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Tensor)]
         call = replace(call, args=args, kwargs=kwargs, inputs=inputs)
-        traced = _trace(call, reasons)
+        traced = _trace(call, reasons, masked)
         if traced is not None:
             inner, positions = traced
             return Interpreter(inner, arguments_as_written).run([inputs[i] for i in positions], expand)
@@ -82,7 +84,7 @@ def trace_function(function: Callable[[Any], Any], shape: Shape, dtype: str) -> 
         ) from error
 
 
-def _trace(call: Call, reasons: dict[str, str]) -> tuple[LayerGraph, list[int]] | None:
+def _trace(call: Call, reasons: dict[str, str], masked: set[str]) -> tuple[LayerGraph, list[int]] | None:
     """The graph inside a layer's call, and for each input of that graph the index of the call's input.
 
     Returns `None` if the call has an emitter or cannot be traced; the second case adds the reason to `reasons`.
@@ -90,6 +92,9 @@ def _trace(call: Call, reasons: dict[str, str]) -> tuple[LayerGraph, list[int]] 
     operation = call.operation
     emitted = find_emitter(operation) is not None and not _quantizes_a_composite(operation)
     if emitted or not call.is_layer or keras_class_name(type(operation)) in OPAQUE or refusal(operation):
+        return None
+    if call.path in masked and (reads := mask_parameters(call)):
+        reasons[call.path] = f"its `call` reads the mask that Keras passes as {next(iter(reads))!r}"
         return None
     try:
         traced, positions = trace_with_sizes(call)

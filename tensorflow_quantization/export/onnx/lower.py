@@ -213,15 +213,17 @@ def _emit(
 
     emission = Emission(lowered.builder, plain_name(call.path), call.operation, call.outputs, record=record)
     inputs = values_in(args, kwargs)
-    if entry is None:
-        return convert_call(emission, call, inputs)
     found = masks.arguments(call)
+    if entry is None:
+        if found:  # tf2onnx would not see the masks
+            raise NotExpressibleError(f"reads the mask that Keras passes as {next(iter(found))!r}, and has no emitter")
+        return convert_call(emission, call, inputs)
     args = tuple(_as_operand(call, x, value) for x, value in zip(call.args, args, strict=True))
     args, kwargs = emission.arrange_inputs(entry, call.operation, args, {**kwargs, **found})
     try:
         result = emission.run(entry, args, kwargs)
     except NotExpressibleError as error:
-        # tf2onnx would not see the masks. A pass removes the nodes that the emitter wrote before its error.
+        # Nor here. A pass removes the nodes that the emitter wrote before its error.
         if found or isinstance(error, RuntimeLimitError) or not can_replace_emitter(call):
             raise
         result = _convert_refused(emission, call, inputs, error)

@@ -19,6 +19,7 @@ from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.onnx.emission import Emission
 from tensorflow_quantization.export.onnx.values import Value
 from tensorflow_quantization.model.graph import Call, Tensor
+from tensorflow_quantization.model.masking import mask_parameters
 from tensorflow_quantization.wrappers import inner_layer
 
 _layers = keras.layers
@@ -39,23 +40,12 @@ class Masks:
         layer = call.operation
         if not self._masks or not call.is_layer:
             return {}
-        given = call.kwargs
-        names = layer.call_signature_parameters
-        bound = {n: a for n, a in [*zip(names, call.args, strict=False), *given.items()] if _is_tensors(a)}
-        if isinstance(inner_layer(layer), _layers.MultiHeadAttention):
-            # This layer reads the mask of the tensor, not the argument.
-            given = {k: v for k, v in given.items() if k != "query_mask"}
-        if len(bound) == 1:
-            wanted = {"mask": next(iter(bound.values()))}
-        else:
-            wanted = {f"{name}_mask": argument for name, argument in bound.items()}
-        found = {}
-        for name, argument in wanted.items():
-            if name in names and given.get(name) is None:
-                mask = tree.map_structure(self._of, argument)
-                if any(m is not None for m in tree.flatten(mask)):
-                    found[name] = mask
-        return found
+        # MultiHeadAttention reads the mask of the query itself, not the argument.
+        inner = inner_layer(layer)
+        ignored = ("query_mask",) if isinstance(inner, _layers.MultiHeadAttention) else ()
+        wanted = mask_parameters(call, inner, ignored)
+        masks = {name: tree.map_structure(self._of, argument) for name, argument in wanted.items()}
+        return {n: mask for n, mask in masks.items() if any(m is not None for m in tree.flatten(mask))}
 
     def follow(self, e: Emission, call: Call, inputs: Sequence[Value]) -> None:
         """Note the masks of a call's outputs.
@@ -72,8 +62,6 @@ class Masks:
         before = [self._of(t) for t in _first_tensors(call)]
         if made is None and any(m is not None for m in before) and layer.supports_masking:
             made = _handed_on(e, inner, before, _first_tensors(call))
-            if inner is not layer and (not made or None in made):
-                made = before  # its layer passes no mask, and `compute_mask` of a wrapper is the default
         if isinstance(inner, _layers.MultiHeadAttention):
             for tensor in call.inputs:  # Keras removes the masks from its inputs, for later layers too
                 self._masks.pop(id(tensor), None)
@@ -84,11 +72,6 @@ class Masks:
 
     def _of(self, tensor: Any) -> Value | None:
         return self._masks.get(id(tensor))
-
-
-def _is_tensors(argument: Any) -> bool:
-    flat = tree.flatten(argument)
-    return bool(flat) and all(isinstance(x, Tensor) for x in flat)
 
 
 def _first_tensors(call: Call) -> list[Tensor]:

@@ -1,0 +1,76 @@
+import keras
+import pytest
+from keras import layers
+
+from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.masking import mask_parameters, masked_calls
+
+TOKENS = keras.Input((5,), dtype="int32", name="tokens")
+
+
+class Gate(layers.Layer):
+    """Reads the mask of its first argument."""
+
+    def call(self, first, second, first_mask=None):
+        return first * second
+
+
+class Own(layers.Layer):
+    """Makes a mask."""
+
+    def call(self, inputs):
+        return inputs
+
+    def compute_mask(self, inputs, mask=None):
+        return keras.ops.any(keras.ops.not_equal(inputs, 0), axis=-1)
+
+
+def reached(outputs, inputs=TOKENS):
+    return masked_calls(LayerGraph.trace(keras.Model(inputs, outputs)).flatten())
+
+
+def embedded(mask_zero=True):
+    return layers.Embedding(7, 4, mask_zero=mask_zero, name="embedding")(TOKENS)
+
+
+def test_a_mask_goes_as_far_as_layers_hand_it_on():
+    x = layers.Dense(4, name="opaque")(layers.Dropout(0.5, name="dropout")(embedded()))
+    x = keras.layers.Flatten(name="flatten")(x)  # drops it
+    assert reached(layers.Dense(3, name="scores")(x)) == {"dropout", "opaque", "flatten"}
+
+
+def test_without_a_mask_no_call_is_reached():
+    assert reached(layers.Dense(4)(embedded(mask_zero=False))) == set()
+
+
+@pytest.mark.parametrize("make", [lambda: layers.Masking(), Own])
+def test_layers_that_make_masks(make):
+    inputs = keras.Input((5, 4))
+    assert reached(layers.Dense(3, name="dense")(make()(inputs)), inputs) == {"dense"}
+
+
+def test_operations_drop_masks():
+    assert reached(layers.Dense(3, name="dense")(keras.ops.relu(embedded()))) == {"relu"}
+
+
+def call_of(outputs, name="gate"):
+    (call,) = LayerGraph.trace(keras.Model(TOKENS, outputs)).find(name)
+    return call
+
+
+def test_keras_adds_the_masks_of_the_arguments_that_have_a_parameter_for_it():
+    x = embedded()
+    call = call_of(Gate(name="gate")(x, x))
+    assert mask_parameters(call) == {"first_mask": call.args[0]}
+
+
+def test_a_mask_that_is_given_is_not_added():
+    x = embedded()
+    call = call_of(Gate(name="gate")(x, x, first_mask=keras.ops.not_equal(TOKENS, 1)))
+    assert mask_parameters(call) == {}
+    assert set(mask_parameters(call, ignored=["first_mask"])) == {"first_mask"}
+
+
+def test_the_mask_of_the_only_argument():
+    call = call_of(layers.LSTM(2, name="gate")(embedded(mask_zero=False)))
+    assert set(mask_parameters(call)) == {"mask"}
