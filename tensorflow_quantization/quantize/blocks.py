@@ -185,8 +185,6 @@ def _open(calls: list[Call], is_masked: bool) -> tuple[Block, LayerGraph]:
         if found is None:
             raise
         inner, positions = found
-    if not sublayers(layer) and len(positions) < len(calls[0].inputs):
-        raise UntraceableError("it does not use all its inputs")
     inner.model = layer
     if len(inner.inputs) == 1:
         (inner.input_structure,) = inner.inputs
@@ -264,6 +262,8 @@ def _traced(calls: list[Call], weights: OwnWeights) -> tuple[LayerGraph, list[in
         if _structure(while_training) != _structure(inner):
             raise UntraceableError("it computes something else in training")
     _check_inner(layer, inner)
+    if not sublayers(layer) and len(positions) < len(call.inputs):
+        raise UntraceableError("it does not use all its inputs")
     return inner, positions
 
 

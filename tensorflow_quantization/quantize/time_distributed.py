@@ -20,6 +20,7 @@ from tensorflow_quantization.model.copying import copy_of
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.model.keras_classes import computes_like, is_of_keras
 from tensorflow_quantization.model.keras_internals import ReshapeOperation, sublayers
+from tensorflow_quantization.model.masking import masked_calls
 from tensorflow_quantization.model.op_traits import Trait, operation_traits
 from tensorflow_quantization.model.tracing import UntraceableError
 from tensorflow_quantization.quantize.spec import SpecIndex
@@ -44,8 +45,7 @@ def open_time_distributed(graph: LayerGraph, spec: SpecIndex) -> tuple[LayerGrap
     reasons: dict[str, Reason] = {}
     if not any(map(_multiplies, _time_distributed(graph))):
         return graph, opened, reasons
-    masked = any(_makes_mask(call.operation) for call in graph.flatten().calls if call.is_layer)
-    return _Opener(opened, reasons, masked, spec).open(graph), opened, reasons
+    return _Opener(opened, reasons, masked_calls(graph.flatten()), spec).open(graph), opened, reasons
 
 
 def _time_distributed(graph: LayerGraph) -> Iterator[Any]:
@@ -66,10 +66,6 @@ def _multiplies(layer: Any) -> bool:
     return any(find_wrapper(x) and Trait.MULTIPLIES_BY_WEIGHTS in operation_traits(x) for x in inner)
 
 
-def _makes_mask(layer: Any) -> bool:
-    return computes_like(layer, "Masking") or bool(getattr(layer, "mask_zero", False))
-
-
 def _is_stepwise(layer: Any) -> bool:
     """Whether a layer computes the same for each index of all axes but the last, so that it needs no fold."""
     activation = activation_of(layer)
@@ -77,7 +73,7 @@ def _is_stepwise(layer: Any) -> bool:
 
 
 class _Opener:
-    def __init__(self, opened: set[str], reasons: dict[str, Reason], masked: bool, spec: SpecIndex):
+    def __init__(self, opened: set[str], reasons: dict[str, Reason], masked: set[str], spec: SpecIndex):
         self.opened = opened
         self.reasons = reasons
         self.masked = masked
@@ -126,7 +122,7 @@ class _Opener:
             raise UntraceableError("it distributes a model with several inputs or outputs")
         if is_model and any(other.name == inner.name and other.operation is not inner for other in graph.calls):
             raise UntraceableError(f"another layer has the name {inner.name!r} of its model")
-        if self.masked or len(call.inputs) > 1:
+        if call.path in self.masked or len(call.inputs) > 1:
             raise UntraceableError("a mask may reach it")
         if inner.activity_regularizer is not None:
             raise UntraceableError("its inner layer has an activity regularizer")
