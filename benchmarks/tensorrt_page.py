@@ -16,10 +16,8 @@ _PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "keras-hub", "onnxruntime"
 Figures = dict[str, dict]
 #: Like beside like: ours and ModelOpt's with the same precision of what is not quantized.
 PAIRS = {"float32": ("ours", "ModelOpt"), "float16": ("ours, float16", "ModelOpt, float16")}
-#: Of trained networks, in float32.
-ONE_CALL = "ours, post_training_quantize"
-#: Two ways to calibrate in float32, ours and ModelOpt's.
-CALIBRATIONS, PEERS = ("ours", "ours, max"), ("ModelOpt", "ModelOpt, max")
+#: In float32: our ways to quantize, of which the last is for trained networks, and ModelOpt's.
+OURS, PEERS = ("ours", "ours, max", "ours, post_training_quantize"), ("ModelOpt", "ModelOpt, max")
 #: The last digit of a table: a smaller difference is none.
 _DECIBELS, _BYTES = 0.1, 1e5
 
@@ -70,13 +68,13 @@ _NOISE = """## Signal-to-noise
 
 Ours: `calibrate` with its default, mse, and with minmax; for trained networks, `post_training_quantize` too, which also
 rounds weights and corrects biases. ModelOpt's defaults are entropy, and float16 for what is not quantized. Best − best:
-the better of our two calibrations less the better of ModelOpt's. Networks with random weights and ratios near 0 dB
-amplify any noise: their differences are chance."""
+the best of ours less the better of ModelOpt's. Networks with random weights and ratios near 0 dB amplify any noise:
+their differences are chance."""
 
 _WORSE = """## Where ours is worse
 
 More kernels, float kernels or bytes of float tensors than ModelOpt, in the same precision; or less signal-to-noise in
-float32, the better of two calibrations each; by 0.1 MB or 0.1 dB at least. ModelOpt leaves matrix products of a single
+float32, the best of each; by 0.1 MB or 0.1 dB at least. ModelOpt leaves matrix products of a single
 row in float, such as the last layer of a classifier for a batch of one. So less is in Int8, and a float kernel more;
 but it is a single kernel, while after an Int8 product another one scales its sums and adds the bias."""
 
@@ -156,10 +154,10 @@ def _cells(file: dict) -> list[str]:
 
 def _noise(results: dict[str, Figures]) -> Iterator[list[str]]:
     for name, files in results.items():
-        ours, theirs = best_of(files, CALIBRATIONS), best_of(files, PEERS)
+        ours, theirs = best_of(files, OURS), best_of(files, PEERS)
         difference = f"{ours - theirs:+.1f}" if ours is not None and theirs is not None else "–"
         names = ("ours, float16", "ModelOpt, float16", "ours, default placement")
-        shown = [_decibels(files.get(contender, {})) for contender in (*CALIBRATIONS, ONE_CALL, *PEERS)]
+        shown = [_decibels(files.get(contender, {})) for contender in (*OURS, *PEERS)]
         yield [name, *shown, difference, *(_decibels(files.get(contender, {})) for contender in names)]
 
 
@@ -186,7 +184,7 @@ def worse(results: dict[str, Figures]) -> Iterator[str]:
                 if mine is not None and peer is not None and round((mine - peer) / least) > 0:
                     digits = 0 if unit == 1 else 1
                     yield f"{name}, {pair[0]}: {mine / unit:.{digits}f} {title}, ModelOpt {peer / unit:.{digits}f}"
-        ours, theirs = best_of(files, CALIBRATIONS), best_of(files, PEERS)
+        ours, theirs = best_of(files, OURS), best_of(files, PEERS)
         if ours is not None and theirs is not None and round((theirs - ours) / _DECIBELS) > 0:
             yield f"{name}: {ours:.1f} dB, ModelOpt {theirs:.1f}"
 
