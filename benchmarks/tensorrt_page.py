@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -119,12 +120,13 @@ def _modelopt() -> str:
 
 
 def _dates(results: dict[str, Figures]) -> str:
-    """When our files were measured, and ModelOpt's."""
-    found = {"ours": set(), "ModelOpt": set()}
-    for files in results.values():
-        for contender, figures in files.items():
-            found["ModelOpt" if contender.startswith("ModelOpt") else "ours"].add(figures["date"])
-    return ", ".join(f"{whose}: {' to '.join(sorted({min(d), max(d)}))}" for whose, d in found.items() if d)
+    """When our files were measured, and ModelOpt's, each with the number of networks."""
+    parts = []
+    for whose in ("ours", "ModelOpt"):
+        dates = Counter(files[whose]["date"] for files in results.values() if whose in files)
+        counted = ", ".join(f"{date} ({networks} networks)" for date, networks in sorted(dates.items()))
+        parts.append(f"{whose}: {counted or 'never'}")
+    return "; ".join(parts)
 
 
 def _extent(results: dict[str, Figures], known: Sequence[str]) -> str:
