@@ -10,6 +10,7 @@ from tensorflow_quantization.export.onnx.builder import Builder
 from tensorflow_quantization.export.onnx.passes.common.dead_code import remove_dead_code
 from tensorflow_quantization.export.onnx.passes.common.drop_clips import drop_clips
 from tensorflow_quantization.export.onnx.passes.common.float16 import check_concatenations, require_scales, to_float16
+from tensorflow_quantization.export.onnx.passes.common.float16_scales import float16_scales
 from tensorflow_quantization.export.onnx.passes.common.fold_batch_norm import fold_batch_norm
 from tensorflow_quantization.export.onnx.passes.common.fold_input_scaling import fold_input_scaling
 from tensorflow_quantization.export.onnx.passes.common.fold_padding import fold_padding
@@ -146,7 +147,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
 FINAL: tuple[Pass, ...] = (reduction_axes, remove_dead_code)
 
 #: At the end, for one precision: convert the finished graph to another float dtype.
-BY_PRECISION: dict[str, tuple[Pass, ...]] = {"float16": (to_float16,)}
+BY_PRECISION: dict[str, tuple[Pass, ...]] = {"float16": (float16_scales, to_float16)}
 
 
 def run_passes(builder: Builder, target: str | None, precision: str = "float32") -> Counter[str]:
