@@ -4,9 +4,9 @@
 
 Each network is quantized by this library and by ModelOpt, from the same weights with the same calibration inputs.
 TensorRT for RTX parses and builds the files, for which no GPU is needed; ONNX Runtime computes their signal-to-noise.
-The figures of a network are kept in FOLDER, and not measured again; with `--ours`, those of our files are, and
-ModelOpt's stay. DOCS gets the page and the plot, of all networks in FOLDER, after each network; `--networks` without a
-name writes only these.
+The figures of a network are kept in FOLDER, and not measured again; `--ours` measures our files again, and keeps
+ModelOpt's figures. DOCS gets the page and the plot, of all networks in FOLDER, after each network; `--networks` without
+a name writes only these.
 """
 
 from __future__ import annotations

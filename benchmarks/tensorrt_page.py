@@ -17,8 +17,9 @@ _PACKAGES = ("keras", "tensorflow-cpu", "tensorflow", "keras-hub", "onnxruntime"
 Figures = dict[str, dict]
 #: Like beside like: ours and ModelOpt's with the same precision of what is not quantized.
 PAIRS = {"float32": ("ours", "ModelOpt"), "float16": ("ours, float16", "ModelOpt, float16")}
-#: In float32: our ways to quantize, of which the last is for trained networks, and ModelOpt's.
-OURS, PEERS = ("ours", "ours, max", "ours, post_training_quantize"), ("ModelOpt", "ModelOpt, max")
+#: Two ways to calibrate in float32, ours and ModelOpt's; and our one call, for trained networks.
+OURS, PEERS = ("ours", "ours, max"), ("ModelOpt", "ModelOpt, max")
+ONE_CALL = "ours, post_training_quantize"
 #: The last digit of a table: a smaller difference is none.
 _DECIBELS, _BYTES = 0.1, 1e5
 
@@ -49,8 +50,7 @@ _HEAD = """# TensorRT
 float model with the same 16 calibration inputs. TensorRT for RTX parses and builds all files for a batch of one,
 without a GPU; [`runtime_report`](../reports.md#tensorrt-without-a-gpu) reads its list of kernels. Weights are random,
 with the batch normalization statistics of photographs (224 × 224; BERT: 128 random tokens), but for the networks
-called trained, which are [those of the accuracy page](accuracy.md): 64 inputs calibrate them, and up to 256 others
-measure.
+called trained, from the [accuracy page](accuracy.md): 64 inputs calibrate them, and up to 256 others measure.
 
 - Int8: the share of the multiply-accumulates of convolutions and matrix products.
 - Float kernels read, write and compute in float only. Float MB: tensors in float, as often as kernels read and write
@@ -69,13 +69,13 @@ _NOISE = """## Signal-to-noise
 
 Ours: `calibrate` with its default, mse, and with minmax; for trained networks, `post_training_quantize` too, which also
 rounds weights and corrects biases. ModelOpt's defaults are entropy, and float16 for what is not quantized. Best − best:
-the best of ours less the better of ModelOpt's. Networks with random weights and ratios near 0 dB amplify any noise:
-their differences are chance."""
+the better of our two calibrations less the better of ModelOpt's. Networks with random weights and ratios near 0 dB
+amplify any noise: their differences are chance."""
 
 _WORSE = """## Where ours is worse
 
 More kernels, float kernels or bytes of float tensors than ModelOpt, in the same precision; or less signal-to-noise in
-float32, the best of each; by 0.1 MB or 0.1 dB at least. ModelOpt leaves matrix products of a single
+float32, the better of two calibrations each; by 0.1 MB or 0.1 dB at least. ModelOpt leaves matrix products of a single
 row in float, such as the last layer of a classifier for a batch of one. So less is in Int8, and a float kernel more;
 but it is a single kernel, while after an Int8 product another one scales its sums and adds the bias."""
 
@@ -159,7 +159,7 @@ def _noise(results: dict[str, Figures]) -> Iterator[list[str]]:
         ours, theirs = best_of(files, OURS), best_of(files, PEERS)
         difference = f"{ours - theirs:+.1f}" if ours is not None and theirs is not None else "–"
         names = ("ours, float16", "ModelOpt, float16", "ours, default placement")
-        shown = [_decibels(files.get(contender, {})) for contender in (*OURS, *PEERS)]
+        shown = [_decibels(files.get(contender, {})) for contender in (*OURS, ONE_CALL, *PEERS)]
         yield [name, *shown, difference, *(_decibels(files.get(contender, {})) for contender in names)]
 
 

@@ -9,7 +9,7 @@ import keras
 from keras import tree
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
-from tensorflow_quantization.model.keras_classes import is_of_keras
+from tensorflow_quantization.model.keras_classes import is_of_keras, is_of_package
 from tensorflow_quantization.model.keras_internals import sublayers
 
 
@@ -60,9 +60,13 @@ def _makes_mask(layer: keras.layers.Layer) -> bool:
     return any(
         (isinstance(one, keras.layers.Embedding) and one.mask_zero)
         or isinstance(one, keras.layers.Masking)
-        or not is_of_keras(_definer(type(one)))
+        or _is_custom(_definer(type(one)))
         for one in (layer, *sublayers(layer))
     )
+
+
+def _is_custom(cls: type) -> bool:
+    return not (is_of_keras(cls) or is_of_package(cls))  # our wrappers hand on what their layers do
 
 
 def _definer(cls: type) -> type:

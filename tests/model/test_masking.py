@@ -2,6 +2,7 @@ import keras
 import pytest
 from keras import layers
 
+from tensorflow_quantization import quantize_model
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.masking import mask_parameters, masked_calls
 
@@ -47,6 +48,11 @@ def test_without_a_mask_no_call_is_reached():
 def test_layers_that_make_masks(make):
     inputs = keras.Input((5, 4))
     assert reached(layers.Dense(3, name="dense")(make()(inputs)), inputs) == {"dense"}
+
+
+def test_wrappers_make_no_masks():
+    quantized = quantize_model(keras.Model(TOKENS, layers.Dense(4)(embedded(mask_zero=False))))
+    assert masked_calls(LayerGraph.trace(quantized).flatten()) == set()
 
 
 def test_operations_drop_masks():

@@ -103,7 +103,7 @@ def test_the_same_layers_are_masked(mix, target, tmp_path):
             export_onnx(quantized, tmp_path / "m.onnx", verify_with=data())
     else:
         file = export_onnx(quantized, tmp_path / "m.onnx", verify_with=data())
-        assert decibels(outputs(quantized), run(file, [data()])[0]) > 60
+        assert decibels(outputs(quantized), run(file, [data()])[0]) > 100
     quantized.compile("sgd", "mse")
     quantized.train_on_batch(data(), np.zeros((16, 3), "float32"))
 

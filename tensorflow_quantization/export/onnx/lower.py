@@ -223,7 +223,7 @@ def _emit(
     try:
         result = emission.run(entry, args, kwargs)
     except NotExpressibleError as error:
-        # Nor here. A pass removes the nodes that the emitter wrote before its error.
+        # tf2onnx would not see the masks here either. A pass removes the nodes that the emitter wrote before its error.
         if found or isinstance(error, RuntimeLimitError) or not can_replace_emitter(call):
             raise
         result = _convert_refused(emission, call, inputs, error)

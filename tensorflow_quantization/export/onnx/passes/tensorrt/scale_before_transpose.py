@@ -19,7 +19,7 @@ from tensorflow_quantization.onnx_graph.queries import attribute, only_reader, o
 
 
 def scale_before_transpose(builder: Builder) -> int:
-    """Move Transposes of model inputs behind the scaling before a quantizer, and return their number."""
+    """Move Transposes of model inputs behind scaling that a quantizer reads; return how many were moved."""
     changed = 0
     for transpose in [node for node in builder.graph if node.op_type == "Transpose"]:
         source = operand(transpose, 0)
