@@ -1,4 +1,5 @@
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import small_models
@@ -75,3 +76,27 @@ def test_a_network_with_a_dead_channel_exports(tmp_path, target):
     images = small_models.data_for(model)
     quantized = calibrate(quantize_model(model, target=target), images, verbose=0)
     export_onnx(quantized, tmp_path / "m.onnx", precision="float16", verify_with=images)
+
+
+def test_scales_of_blocks():
+    g = Graph(3, opset=21)
+    integers = np.full((6, 2), 100, np.int8)
+    scale = np.asarray([[1e-12, 0.5], [0.5, 1.3e-7], [0.5, 0.5]], "float32")
+    g.op("DequantizeLinear", integers, scale, axis=0, block_size=2)
+    assert float16_scales(g.builder) == 1
+    (node,) = [node for node in g.builder.graph if node.op_type == "DequantizeLinear"]
+    again, raised = constant(node.inputs[0]), constant(node.inputs[1])
+    np.testing.assert_array_equal(again[:2], [[0, 100]] * 2)
+    np.testing.assert_allclose(again[2:4, 1] * raised[1, 1], 100 * scale[1, 1], atol=0.5 * raised[1, 1])
+    np.testing.assert_array_equal(again[4:], 100)
+
+
+def test_numbers_of_fp8_are_not_rounded_to_integers():
+    g = Graph(3, opset=19)
+    numbers = np.asarray([[0.5, 0.75, 3.5]], ml_dtypes.float8_e4m3fn)
+    scale = np.float32(4.5e-5)
+    g.op("DequantizeLinear", numbers, scale, np.zeros((), ml_dtypes.float8_e4m3fn))
+    assert float16_scales(g.builder) == 1
+    (node,) = [node for node in g.builder.graph if node.op_type == "DequantizeLinear"]
+    again = constant(node.inputs[0]).astype("float32") * constant(node.inputs[1])
+    np.testing.assert_allclose(again, numbers.astype("float32") * scale, rtol=0.07)
