@@ -115,15 +115,16 @@ def test_tensorrt_benchmark_builds_our_files_in_integers(tmp_path):
 def test_tensorrt_benchmark_makes_its_page_of_kept_figures_and_says_where_ours_is_worse(tmp_path):
     built = {"integer_share": 1.0, "kernels": 8, "float_kernels": 1, "float_bytes": 2_000_000, "build_seconds": 1.0}
     files = {
-        "ours": {**built, "snr": 20.0},
-        "ModelOpt": {**built, "kernels": 7, "float_bytes": 3_000_000, "snr": 21.0},
+        "ours": {**built, "snr": 20.0, "date": "2026-01-02"},
+        "ModelOpt": {**built, "kernels": 7, "float_bytes": 3_000_000, "snr": 21.0, "date": "2026-01-01"},
         "ModelOpt, max": {"snr": 22.0},
         "ModelOpt, float16": {"failed": "RuntimeError: no"},
     }
     (tmp_path / "VGG16.json").write_text(json.dumps(files))
     arguments = ("--networks", "--folder", ".", "--docs", "docs")
     printed = run(ROOT / "benchmarks" / "tensorrt.py", tmp_path, *arguments)
-    assert "Measured: 1 of 45 networks. Not yet: ConvNeXtBase, " in printed
+    assert "ours: 2026-01-02 (1 networks); ModelOpt: 2026-01-01 (1 networks)." in printed
+    assert "Measured: 1 of 54 networks. Not yet: ConvNeXtBase, " in printed
     assert "| VGG16 | 100.00 % | 100.00 % | 8 | 7 | 1 | 1 | 2.0 | 3.0 |" in printed
     worse = printed.split("## Where ours is worse")[1].split("## ")[0]
     lines = [line for line in worse.splitlines() if line.startswith("- ")]
