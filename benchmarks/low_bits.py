@@ -19,9 +19,9 @@ import numpy as np
 
 from machine import machine
 from tensorflow_quantization import export_onnx, post_training_quantize, runtime_report
-from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
 from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES
 from tensorflow_quantization.export.verification.processor import SAFE_WEIGHT_BITS, saturates
+from tensorflow_quantization.noise.signal_to_noise import SignalToNoise
 from trained import TrainedNetwork, trained_network
 
 NETWORKS = ("MobileNetV2", "resnet", "fer", "upscaler")

@@ -24,9 +24,8 @@ from pretrained.network import CACHE
 from search_networks import NETWORKS
 from tensorflow_quantization import calibrate, quantize_model, search
 from tensorflow_quantization.mixed_precision import FLOAT, Precision
-from tensorflow_quantization.mixed_precision.alone import bytes_of_weights
 from tensorflow_quantization.mixed_precision.explore import pareto
-from tensorflow_quantization.mixed_precision.precision import spec_of
+from tensorflow_quantization.mixed_precision.precision import bytes_of_weights, spec_of
 
 TARGET = "onnxruntime"
 PRECISIONS = (FLOAT, Precision(8, 8), Precision(4, 8))

@@ -20,9 +20,9 @@ from keras import layers
 
 from machine import machine
 from tensorflow_quantization import calibrate, export_onnx, quantize_model, runtime_report
-from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
 from tensorflow_quantization.export.verification.onnx_runtimes import RUNTIMES
 from tensorflow_quantization.export.verification.processor import SAFE_WEIGHT_BITS, saturates
+from tensorflow_quantization.noise.signal_to_noise import SignalToNoise
 
 WIDTH, STEPS, LAYERS, COUNT = 256, 16, 2, 32
 TITLES = ("runtime", "weights", "kernels", "file", "ratio", "signal, uniform weights", "signal, outliers")

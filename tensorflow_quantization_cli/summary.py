@@ -13,7 +13,6 @@ import keras
 import numpy as np
 from keras import tree
 
-from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
 from tensorflow_quantization.export.litert.file import operators
 from tensorflow_quantization.export.names import names_in_signature
 from tensorflow_quantization.export.onnx.emission import plain_name
@@ -21,6 +20,7 @@ from tensorflow_quantization.export.verification.litert import run_file
 from tensorflow_quantization.inspection.runtime import runtime_report
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches, model_inputs
+from tensorflow_quantization.noise.signal_to_noise import SignalToNoise
 from tensorflow_quantization.text.tables import decibels_text, text_table
 from tensorflow_quantization_cli.files import LoadedFile, interval_text, latencies, load_file
 

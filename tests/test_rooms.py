@@ -19,14 +19,15 @@ ROOMS = {
     "targets": {"text", "model", "quantizers"},
     "quantize": {"text", "model", "quantizers", "wrappers", "targets"},
     "calibration": {"text", "model", "quantizers", "wrappers"},
-    "accuracy": {"text", "model", "quantizers", "wrappers", "quantize", "calibration"},
+    "noise": {"text", "model", "quantizers", "wrappers"},
+    "accuracy": {"text", "model", "quantizers", "wrappers", "quantize", "calibration", "noise"},
     "training": {"text", "model", "quantizers", "wrappers", "calibration"},
     "inspection": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "quantize"},
     # A model quantized for one runtime and exported for another is checked against the rules of the latter.
     "export": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "inspection"},
     # The only room that looks at models and at files in their runtime together.
-    "comparison": {"text", "onnx_graph", "model", "quantizers", "wrappers", "accuracy", "export"},
-    # The noise of each layer at the output is that of `comparison`; a latency is that of an exported file.
+    "comparison": {"text", "onnx_graph", "model", "quantizers", "wrappers", "noise", "accuracy", "export"},
+    # A latency is that of an exported file.
     "mixed_precision": {
         "text",
         "onnx_graph",
@@ -35,8 +36,8 @@ ROOMS = {
         "wrappers",
         "quantize",
         "calibration",
+        "noise",
         "export",
-        "comparison",
     },
     # Shows what the rooms before it found.
     "reporting": {
@@ -65,6 +66,7 @@ FORBIDDEN = {
         "targets",
         "quantize",
         "calibration",
+        "noise",
         "accuracy",
         "training",
         "legacy",

@@ -71,9 +71,9 @@ def post_training_quantize(
             in memory at once; of four batches or more, each fourth only judges the stages and tells the ranges.
         target: the runtime, as in `quantize_model`; default `None`.
         weight_bits, activation_bits: int, 2 to 8; default `None`, which is 8.
-        small_kernel_bits: int, 2 to 8: the bits of kernels with fewer than 32 weights for each output channel,
-            depthwise ones for example, up to a twentieth of all weights, where `weight_bits` is lower. Default 7, which
-            no processor saturates; `None`: as all others. `quantization_spec` wins.
+        small_kernel_bits: int, 2 to 8: the bits of the layers with the fewest weights, together up to 3.5 % of all
+            weights, where `weight_bits` is lower. Default 7, which no processor saturates; `None`: as all others.
+            `quantization_spec` wins.
         block_size: int, the inputs that share a scale of the weights, as in `quantize_model`; default `None`: no
             blocks.
         dtype: "float8_e4m3fn": numbers of FP8, for `target="tensorrt"`, as in `quantize_model`; default `None`:

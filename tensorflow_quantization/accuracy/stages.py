@@ -7,10 +7,10 @@ from typing import Any
 import keras
 from keras import tree
 
-from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
 from tensorflow_quantization.model.finite import check_finite_outputs
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.weights import float32_array
+from tensorflow_quantization.noise.signal_to_noise import SignalToNoise
 
 #: Samples that a stage is judged by, at most.
 _JUDGED = 128

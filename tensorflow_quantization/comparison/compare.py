@@ -12,7 +12,6 @@ import numpy as np
 from keras import tree
 
 from tensorflow_quantization.accuracy.equalized_models import equalized_model
-from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
 from tensorflow_quantization.comparison.findings import (
     Evidence,
     Finding,
@@ -22,16 +21,10 @@ from tensorflow_quantization.comparison.findings import (
     quantized_tensor,
     ranked,
 )
-from tensorflow_quantization.comparison.output_noise import OutputNoise, before_saturation
-from tensorflow_quantization.comparison.parts import (
-    FloatTwin,
-    Part,
-    parts_of,
-)
 from tensorflow_quantization.comparison.remedies import AS_IS, remedies, variant
 from tensorflow_quantization.comparison.result import Comparison, LayerComparison
 from tensorflow_quantization.comparison.spread import Spread
-from tensorflow_quantization.comparison.statistics import Difference, Range, Usage, by_channel, decibels
+from tensorflow_quantization.comparison.statistics import Difference, Range, Usage, by_channel
 from tensorflow_quantization.model.finite import check_finite_outputs
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
@@ -46,6 +39,13 @@ from tensorflow_quantization.model.interpreter import (
 from tensorflow_quantization.model.precision import computing_in_float32, in_float32
 from tensorflow_quantization.model.side_by_side import SideBySide
 from tensorflow_quantization.model.weights import float32_array
+from tensorflow_quantization.noise.output_noise import OutputNoise, before_saturation
+from tensorflow_quantization.noise.parts import (
+    FloatTwin,
+    Part,
+    parts_of,
+)
+from tensorflow_quantization.noise.signal_to_noise import SignalToNoise, decibels
 from tensorflow_quantization.quantizers.observing import observing
 from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.wrappers import activation_quantizers_in, float_path, inner_layer, weight_quantizers_in

@@ -12,10 +12,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
 from tensorflow_quantization.comparison.findings import Finding, Kind
 from tensorflow_quantization.comparison.origin import check_origin, stored_in_litert, stored_in_onnx
-from tensorflow_quantization.comparison.statistics import Difference, decibels
+from tensorflow_quantization.comparison.statistics import Difference
 from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.exporter import check_quantized
 from tensorflow_quantization.export.litert.function import make_function
@@ -32,6 +31,7 @@ from tensorflow_quantization.export.verification.onnx_runtimes import (
 )
 from tensorflow_quantization.export.verification.processor import saturates
 from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.noise.signal_to_noise import SignalToNoise, decibels
 from tensorflow_quantization.onnx_graph.files import check_is_path, read_onnx, to_ir
 from tensorflow_quantization.onnx_graph.metadata import target_of
 from tensorflow_quantization.onnx_graph.queries import layer_in

@@ -9,13 +9,14 @@ from enum import StrEnum
 
 import numpy as np
 
-from tensorflow_quantization.comparison.output_noise import producers
-from tensorflow_quantization.comparison.parts import FloatTwin, Part
 from tensorflow_quantization.comparison.remedies import AS_IS, BIAS, BITS, CHANNELS, INCLUDES, RANGE, WEIGHTS
-from tensorflow_quantization.comparison.statistics import Difference, Range, Usage, decibels
+from tensorflow_quantization.comparison.statistics import Difference, Range, Usage
 from tensorflow_quantization.model.activations import activation_of
 from tensorflow_quantization.model.graph import Call, Tensor
 from tensorflow_quantization.model.op_traits import Trait, traits
+from tensorflow_quantization.noise.output_noise import producers
+from tensorflow_quantization.noise.parts import FloatTwin, Part
+from tensorflow_quantization.noise.signal_to_noise import decibels
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.text.messages import shortened
 from tensorflow_quantization.wrappers import float_path, inner_layer, weight_quantizers_in

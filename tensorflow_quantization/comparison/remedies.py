@@ -13,18 +13,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from tensorflow_quantization.comparison.output_noise import Variant
-from tensorflow_quantization.comparison.parts import (
-    FloatTwin,
-    Observers,
-    Part,
-)
 from tensorflow_quantization.comparison.statistics import Range, Usage, by_channel
 from tensorflow_quantization.model.activations import without_activation
 from tensorflow_quantization.model.graph import Call
 from tensorflow_quantization.model.interpreter import CallFunction
 from tensorflow_quantization.model.keras_classes import keras_class_names
 from tensorflow_quantization.model.weights import float32_array, merged_array, variable_of
+from tensorflow_quantization.noise.output_noise import Variant
+from tensorflow_quantization.noise.parts import (
+    FloatTwin,
+    Observers,
+    Part,
+)
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer, numerics
 from tensorflow_quantization.quantizers.fake_quantize import rounded
 from tensorflow_quantization.quantizers.observing import Observer

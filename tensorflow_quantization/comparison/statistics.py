@@ -5,25 +5,12 @@ Ratios of powers are in decibels: 10 * log10(signal / noise).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from tensorflow_quantization.noise.signal_to_noise import decibels
 from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 
 Array = np.ndarray
-
-
-def decibels(signal: Any, noise: Any) -> Any:
-    """Returns 10 * log10(signal / noise): infinite without noise, minus infinite for noise without a signal.
-
-    Examples:
-        >>> float(decibels(100.0, 1.0)), float(decibels(0.0, 0.0))
-        (20.0, inf)
-    """
-    signal, noise = np.asarray(signal, np.float64), np.asarray(noise, np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(noise > 0, 10 * (np.log10(signal) - np.log10(noise)), np.inf)
 
 
 def by_channel(x: Array, axis: int) -> Array:

@@ -8,8 +8,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import keras
+import numpy as np
+
+from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.weights import variable_of
+from tensorflow_quantization.noise.alone import quantized_calls
 from tensorflow_quantization.quantize import QuantizationSpec
 from tensorflow_quantization.quantizers.scheme import check_bits
+from tensorflow_quantization.wrappers import wrappers_in
 
 #: Bits of a weight of a layer in float.
 _FLOAT_BITS = 32
@@ -78,3 +85,20 @@ def spec_of(chosen: Mapping[str, Precision], base: QuantizationSpec | None = Non
             activation_bits=precision.activation_bits,
         )
     return spec
+
+
+def bytes_of_weights(model: keras.Model, quantized: keras.Model) -> int:
+    """Returns the bytes of all weights: quantized weights in their bits, two of 4 bits in one byte, others in float.
+
+    Args:
+        model: the float model.
+        quantized: its quantized model.
+    """
+    counts: dict[int | None, int] = {None: sum(int(np.prod(v.shape)) for v in model.variables)}
+    for call in quantized_calls(LayerGraph.trace(quantized).flatten()).values():
+        for wrapper in wrappers_in(call.operation):
+            for name, quantizer in wrapper.weight_quantizers.items():
+                count = int(np.prod(variable_of(wrapper.layer, name).shape))
+                counts[None] -= count
+                counts[quantizer.scheme.bits] = counts.get(quantizer.scheme.bits, 0) + count
+    return sum(Precision(bits, bits).bytes(count) for bits, count in counts.items())

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tensorflow_quantization.comparison.statistics import decibels
 from tensorflow_quantization.mixed_precision.budget import Budget, cost_text
 from tensorflow_quantization.mixed_precision.precision import Precision
 from tensorflow_quantization.mixed_precision.sensitivity_result import Sensitivity
+from tensorflow_quantization.noise.signal_to_noise import decibels
 from tensorflow_quantization.quantize import QuantizationSpec
 from tensorflow_quantization.text.tables import (
     axes,

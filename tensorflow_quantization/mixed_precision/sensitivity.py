@@ -9,16 +9,17 @@ import keras
 from keras import tree
 
 from tensorflow_quantization.calibration import calibrate
-from tensorflow_quantization.mixed_precision.alone import class_name, count_weights, noise_alone, quantized_calls
 from tensorflow_quantization.mixed_precision.precision import precisions
 from tensorflow_quantization.mixed_precision.sensitivity_result import LayerSensitivity, Sensitivity
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import first_batches
+from tensorflow_quantization.noise.alone import count_weights, noise_alone, quantized_calls
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
 from tensorflow_quantization.quantize.pipeline import plan_model
 from tensorflow_quantization.quantize.spec import SpecIndex
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
 from tensorflow_quantization.text.warn import each_warning_once
+from tensorflow_quantization.wrappers import inner_layer
 
 #: Samples that are used for calibration, as in `post_training_quantize`.
 CALIBRATION_SAMPLES = 256
@@ -92,7 +93,9 @@ def sensitivity(
             graph = LayerGraph.trace(quantized).flatten()
             calls = {path: call for path, call in quantized_calls(graph).items() if path not in named}
             for path, noise in noise_alone(graph, reference, calls, used).items():
-                row = LayerSensitivity(path, class_name(calls[path]), count_weights(calls[path]), {})
+                row = LayerSensitivity(
+                    path, type(inner_layer(calls[path].operation)).__name__, count_weights(calls[path]), {}
+                )
                 rows.setdefault(path, row).noise[precision] = noise
     return Sensitivity(model.name, list(rows.values()), tried, sum(len(tree.flatten(x)[0]) for x in used))
 

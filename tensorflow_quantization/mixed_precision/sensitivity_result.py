@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tensorflow_quantization.comparison.statistics import decibels
 from tensorflow_quantization.mixed_precision.precision import Precision
+from tensorflow_quantization.noise.signal_to_noise import decibels
 from tensorflow_quantization.text.layers import ByLayer, plot_by_layer
 from tensorflow_quantization.text.tables import (
     decibels_text,

@@ -9,14 +9,14 @@ from typing import Any
 import keras
 
 from tensorflow_quantization.calibration.calibrate import check_calibrated
-from tensorflow_quantization.mixed_precision.alone import bytes_of_weights, quantized_calls
 from tensorflow_quantization.mixed_precision.budget import DROP, Budget, cost_text
 from tensorflow_quantization.mixed_precision.explore import explore, pareto
 from tensorflow_quantization.mixed_precision.knapsack import Proposal, proposals
-from tensorflow_quantization.mixed_precision.precision import FLOAT, Precision, spec_of
+from tensorflow_quantization.mixed_precision.precision import FLOAT, Precision, bytes_of_weights, spec_of
 from tensorflow_quantization.mixed_precision.search_result import BudgetError, Evaluation, Front, SearchResult
 from tensorflow_quantization.mixed_precision.sensitivity_result import LayerSensitivity, Sensitivity
 from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.noise.alone import quantized_calls
 from tensorflow_quantization.quantize import QuantizationSpec, quantize_model
 from tensorflow_quantization.wrappers import weight_quantizers_in
 

@@ -79,8 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.bits,
         default=7,
         metavar="BITS",
-        help="bits of kernels with fewer than 32 weights for each output channel, where --weight-bits is lower; "
-        "default: %(default)s",
+        help="bits of the layers with the fewest weights, where --weight-bits is lower; default: %(default)s",
     )
     group.add_argument(
         "--block-size",

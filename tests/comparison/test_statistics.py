@@ -3,14 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tensorflow_quantization.comparison.statistics import Difference, Usage, by_channel, decibels
+from tensorflow_quantization.comparison.statistics import Difference, Usage, by_channel
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
-
-
-def test_decibels_at_the_limits():
-    assert decibels(1.0, 0.001) == pytest.approx(30)
-    assert decibels(0.0, 0.0) == np.inf
-    assert decibels(0.0, 1.0) == -np.inf
 
 
 @given(st.integers(0, 1000), st.sampled_from([-1, 1]), st.integers(1, 4))

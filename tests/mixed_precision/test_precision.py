@@ -3,7 +3,7 @@ import pytest
 import small_models
 
 from tensorflow_quantization import QuantizationSpec, describe, quantize_model
-from tensorflow_quantization.mixed_precision.precision import FLOAT, Precision, precisions, spec_of
+from tensorflow_quantization.mixed_precision.precision import FLOAT, Precision, bytes_of_weights, precisions, spec_of
 
 
 def test_bytes_are_rounded_up():
@@ -43,3 +43,11 @@ def test_a_layer_in_float_and_the_entries_of_a_base(cnn):
     described = describe(quantize_model(cnn, quantization_spec=spec))
     assert not described["conv"].quantized
     assert [q.bits for q in described["dense"].quantizers] == [6, 4]
+
+
+def test_bytes_count_each_weight_in_its_bits(cnn):
+    """conv 3x3x3x4 and bias 4; normalization 4x4; dense 4x5 and bias 5."""
+    spec = spec_of({"conv": Precision(4, 8), "dense": FLOAT})
+    assert bytes_of_weights(cnn, quantize_model(cnn, quantization_spec=spec)) == 108 // 2 + 4 * (4 + 16 + 20 + 5)
+    assert bytes_of_weights(cnn, quantize_model(cnn)) == 108 + 20 + 4 * (4 + 16 + 5)
+    assert bytes_of_weights(cnn, cnn) == 4 * cnn.count_params()

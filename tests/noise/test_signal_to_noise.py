@@ -2,9 +2,10 @@ import doctest
 import math
 
 import numpy as np
+import pytest
 
-from tensorflow_quantization.accuracy import signal_to_noise
-from tensorflow_quantization.accuracy.signal_to_noise import SignalToNoise
+from tensorflow_quantization.noise import signal_to_noise
+from tensorflow_quantization.noise.signal_to_noise import SignalToNoise, decibels
 
 
 def test_batches_are_one():
@@ -26,3 +27,9 @@ def test_without_noise_it_is_infinite():
 
 def test_examples():
     assert doctest.testmod(signal_to_noise, extraglobs={"np": np}).failed == 0
+
+
+def test_decibels_at_the_limits():
+    assert decibels(1.0, 0.001) == pytest.approx(30)
+    assert decibels(0.0, 0.0) == np.inf
+    assert decibels(0.0, 1.0) == -np.inf

@@ -5,11 +5,11 @@ import small_models
 from keras import layers, ops
 
 from tensorflow_quantization import calibrate, quantize_model
-from tensorflow_quantization.comparison.output_noise import OutputNoise, Variant, before_saturation
-from tensorflow_quantization.comparison.parts import FloatTwin, parts_of
 from tensorflow_quantization.comparison.remedies import variant
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.interpreter import Interpreter, compute
+from tensorflow_quantization.noise.output_noise import OutputNoise, Variant, before_saturation
+from tensorflow_quantization.noise.parts import FloatTwin, parts_of
 
 
 def graphs(model, data, target="onnxruntime"):

@@ -1,10 +1,22 @@
-"""`SignalToNoise`: how far a quantized model's outputs are from the float model's, in decibels."""
+"""`SignalToNoise`: how far a quantized model's outputs are from the float model's, in `decibels`."""
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
+
+
+def decibels(signal: Any, noise: Any) -> Any:
+    """Returns 10 * log10(signal / noise): infinite without noise, minus infinite for noise without a signal.
+
+    Examples:
+        >>> float(decibels(100.0, 1.0)), float(decibels(0.0, 0.0))
+        (20.0, inf)
+    """
+    signal, noise = np.asarray(signal, np.float64), np.asarray(noise, np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(noise > 0, 10 * (np.log10(signal) - np.log10(noise)), np.inf)
 
 
 class SignalToNoise:
@@ -28,7 +40,4 @@ class SignalToNoise:
 
     @property
     def decibels(self) -> float:
-        """10 log10(signal / noise); infinite without noise."""
-        if self.noise == 0.0:
-            return math.inf
-        return 10.0 * math.log10(self.signal / self.noise) if self.signal else -math.inf
+        return float(decibels(self.signal, self.noise))

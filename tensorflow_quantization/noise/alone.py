@@ -1,23 +1,20 @@
-"""What the output of a network loses if one layer alone is quantized, and the bytes of its weights."""
+"""What the outputs of a network lose if one layer alone is quantized."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 
-from tensorflow_quantization.comparison.output_noise import OutputNoise, Variant, before_saturation
-from tensorflow_quantization.comparison.parts import FloatTwin, Observers
-from tensorflow_quantization.mixed_precision.precision import Precision
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.inputs import model_inputs
 from tensorflow_quantization.model.precision import computing_in_float32, in_float32
 from tensorflow_quantization.model.weights import variable_of
+from tensorflow_quantization.noise.output_noise import OutputNoise, Variant, before_saturation
+from tensorflow_quantization.noise.parts import FloatTwin, Observers
 from tensorflow_quantization.wrappers import (
     activation_quantizers_in,
     float_path,
-    inner_layer,
     output_quantizer,
     weight_quantizers_in,
     wrappers_in,
@@ -38,28 +35,6 @@ def count_weights(call: Call) -> int:
     """Returns the number of quantized weights of a layer."""
     pairs = [(w.layer, name) for w in wrappers_in(call.operation) for name in w.weight_quantizers]
     return sum(int(np.prod(variable_of(*pair).shape)) for pair in pairs)
-
-
-def bytes_of_weights(model: keras.Model, quantized: keras.Model) -> int:
-    """Returns the bytes of all weights: quantized weights in their bits, two of 4 bits in one byte, others in float.
-
-    Args:
-        model: the float model.
-        quantized: its quantized model.
-    """
-    counts: dict[int | None, int] = {None: sum(int(np.prod(v.shape)) for v in model.variables)}
-    for call in quantized_calls(LayerGraph.trace(quantized).flatten()).values():
-        for wrapper in wrappers_in(call.operation):
-            for name, quantizer in wrapper.weight_quantizers.items():
-                count = int(np.prod(variable_of(wrapper.layer, name).shape))
-                counts[None] -= count
-                counts[quantizer.scheme.bits] = counts.get(quantizer.scheme.bits, 0) + count
-    return sum(Precision(bits, bits).bytes(count) for bits, count in counts.items())
-
-
-def class_name(call: Call) -> str:
-    """Returns the class of the layer in the float model."""
-    return type(inner_layer(call.operation)).__name__
 
 
 def noise_alone(

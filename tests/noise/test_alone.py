@@ -4,8 +4,7 @@ import pytest
 import small_models
 
 from tensorflow_quantization import calibrate, quantize_model, sensitivity
-from tensorflow_quantization.mixed_precision.alone import bytes_of_weights
-from tensorflow_quantization.mixed_precision.precision import FLOAT, Precision, spec_of
+from tensorflow_quantization.mixed_precision.precision import Precision, spec_of
 
 
 def data_for(model):
@@ -33,14 +32,6 @@ def test_noise_is_that_of_the_partially_quantized_model(build, target):
     for layer in result:
         expected = noise_of_partial_model(model, layer.layer, Precision(4, 8), target, data)
         assert layer.noise[Precision(4, 8)] == pytest.approx(expected, rel=0.15), layer.layer
-
-
-def test_bytes_count_each_weight_in_its_bits(cnn):
-    """conv 3x3x3x4 and bias 4; normalization 4x4; dense 4x5 and bias 5."""
-    spec = spec_of({"conv": Precision(4, 8), "dense": FLOAT})
-    assert bytes_of_weights(cnn, quantize_model(cnn, quantization_spec=spec)) == 108 // 2 + 4 * (4 + 16 + 20 + 5)
-    assert bytes_of_weights(cnn, quantize_model(cnn)) == 108 + 20 + 4 * (4 + 16 + 5)
-    assert bytes_of_weights(cnn, cnn) == 4 * cnn.count_params()
 
 
 def test_what_a_layer_reads_is_quantized_with_it():

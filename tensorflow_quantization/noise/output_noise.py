@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tensorflow_quantization.comparison.parts import FloatTwin
 from tensorflow_quantization.model.activations import Activation, activation_of, own_activation, without_activation
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import CallFunction, Computed, Interpreter, Run
 from tensorflow_quantization.model.op_traits import Trait, traits
 from tensorflow_quantization.model.weights import float32_array
+from tensorflow_quantization.noise.parts import FloatTwin
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.wrappers import inner_layer
 
