@@ -51,7 +51,8 @@ class Summary:
         held_out: whether calibration and training did not see the samples that were measured on.
         calibrated: the number of samples of the calibration.
         bytes: of the float file and of the quantized file.
-        milliseconds: the latency of one sample, or of the model's fixed batch, of both.
+        milliseconds: the latency of one sample, or of the model's fixed batch, of both; `None` also if Keras' float
+            file does not run.
         latency_ratio: that of the quantized file in units of that of the float file.
         latency_ratio_interval: holds the ratio at 95 %; see `ratio_interval`.
         integer_share: of the multiply-accumulates, or, for LiteRT, of the operators; `None` also if some of them cannot
@@ -59,9 +60,9 @@ class Summary:
         dtype: of the numbers, if they are no integers.
         snr: the signal-to-noise ratio of the outputs against the float model, in decibels.
         calibration_snr: the same on samples of the calibration; `None`, too, if `snr` is of these.
-        same_class: the share of samples with the same greatest output; `None`, too, if no output has the shape of
-            classes.
-        nothing_measured: why there is no `snr` and no `same_class`: the outputs do not tell; `None` if there is.
+        same_class: the share of samples with the same greatest output, or of the values that are the same if the only
+            output holds integers; `None`, too, if no output has the shape of classes.
+        nothing_measured: why there is no `snr`: the outputs do not tell; `None` if there is.
         samples: the number of samples that `snr` and `same_class` are measured on.
     """
 
@@ -164,7 +165,7 @@ def measure(
 
 def _agreement(model: keras.Model, graph: LayerGraph, run: _Run, batches: Sequence[Any]) -> dict[str, Any]:
     """How near the outputs of a file are to those of the float model; no figures if the outputs do not tell."""
-    ratio, equal, seen, classes, constant = SignalToNoise(), 0, 0, False, True
+    ratio, equal, seen, classes, constant, floats = SignalToNoise(), 0.0, 0, False, True, False
     first: list[np.ndarray] = []
     for arrays in (arrays for batch in batches for arrays in input_batches(graph, batch, BATCH_SIZE)):
         outputs = model.predict_on_batch(tree.pack_sequence_as(graph.input_structure, arrays))
@@ -173,6 +174,11 @@ def _agreement(model: keras.Model, graph: LayerGraph, run: _Run, batches: Sequen
         first = first or [y[:1] for y in expected]
         constant &= all(_same(y, one) for y, one in zip(expected, first, strict=True))
         for exact, found in zip(expected, run(arrays), strict=True):
+            if not np.issubdtype(exact.dtype, np.floating):
+                classes |= len(expected) == 1
+                equal += float(np.mean(exact == found)) * len(arrays[0])
+                continue
+            floats = True
             ratio.update(exact, found)
             if len(expected) == 1 and exact.ndim == 2 and exact.shape[1] > 1:
                 classes = True
@@ -180,11 +186,13 @@ def _agreement(model: keras.Model, graph: LayerGraph, run: _Run, batches: Sequen
     nothing = None
     if constant and seen > 1:
         nothing = f"the float model returns the same for all {seen} samples"
+    elif not floats:
+        nothing = "the outputs are no floats"
     elif ratio.decibels > _UNCHANGED:
         nothing = "the outputs are those of the float model, so nothing that they depend on is quantized"
     return {
         "snr": ratio.decibels if nothing is None else None,
-        "same_class": equal / seen if classes and nothing is None else None,
+        "same_class": equal / seen if classes and (nothing is None or not (floats or constant)) else None,
         "nothing_measured": nothing,
         "samples": seen,
     }
@@ -201,10 +209,21 @@ def _latency(files: tuple[Path, Path], graph: LayerGraph, runtime: str, single: 
     for name, file in zip(("float", "quantized"), files, strict=True):
         loaded = load_file(file, runtime)
         calls[name] = partial(loaded.run, _feeds(loaded, graph, single))
+    if not _runs(calls["float"]):
+        return _NO_LATENCY
     of_float, of_quantized = latencies(calls, _ROUNDS)
     pair = (of_float.milliseconds, of_quantized.milliseconds)
     ratio = {"latency_ratio": of_quantized.ratio, "latency_ratio_interval": of_quantized.interval}
     return {"milliseconds": pair, **ratio}
+
+
+def _runs(call: Callable[[], object]) -> bool:
+    """Whether a float file runs: Keras may write operators into a `.tflite` file that only all of TensorFlow has."""
+    try:
+        call()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _runner(path: Path, graph: LayerGraph, runtime: str) -> _Run:

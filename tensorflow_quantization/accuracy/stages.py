@@ -9,7 +9,9 @@ from keras import tree
 
 from tensorflow_quantization.model.finite import check_finite_outputs
 from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.interpreter import Interpreter, input_tensors
 from tensorflow_quantization.model.weights import float32_array
+from tensorflow_quantization.noise.output_noise import with_float_outputs
 from tensorflow_quantization.noise.signal_to_noise import SignalToNoise
 
 #: Samples that a stage is judged by, at most.
@@ -70,4 +72,8 @@ class Stages:
 
     @staticmethod
     def _outputs(model: keras.Model, batch: Any) -> list[Any]:
-        return [float32_array(y) for y in tree.flatten(model(batch, training=False))]
+        outputs = tree.flatten(model(batch, training=False))
+        if not all(keras.backend.is_float_dtype(keras.backend.standardize_dtype(y.dtype)) for y in outputs):
+            graph = with_float_outputs(LayerGraph.trace(model).flatten())
+            outputs = tree.flatten(Interpreter(graph).run(input_tensors(graph, batch)))
+        return [float32_array(y) for y in outputs]

@@ -39,7 +39,7 @@ from tensorflow_quantization.model.interpreter import (
 from tensorflow_quantization.model.precision import computing_in_float32, in_float32
 from tensorflow_quantization.model.side_by_side import SideBySide
 from tensorflow_quantization.model.weights import float32_array
-from tensorflow_quantization.noise.output_noise import OutputNoise, before_saturation
+from tensorflow_quantization.noise.output_noise import OutputNoise, before_saturation, with_float_outputs
 from tensorflow_quantization.noise.parts import (
     FloatTwin,
     Part,
@@ -114,7 +114,8 @@ def compare(
     """
     check_pair(float_model, quantized)
     float_model = equalized_model(quantized, float_model)
-    graph, reference = (LayerGraph.trace(model).flatten().live() for model in (quantized, float_model))
+    whole, reference = (LayerGraph.trace(model).flatten().live() for model in (quantized, float_model))
+    graph, reference = with_float_outputs(whole), with_float_outputs(reference)
     if not any(activation_quantizers_in(c.operation) or weight_quantizers_in(c.operation) for c in graph.calls):
         raise ValueError(f"Model {quantized.name!r} has no quantizers. Pass the result of quantize_model.")
     twin = FloatTwin(graph, reference)
@@ -133,7 +134,10 @@ def compare(
         for batch in itertools.chain([first], batches):
             outputs, exact = (_outputs(graph, batch, function) for function in (compute, twin.compute))
             if tensors is not None:
-                tensors.run(batch, outputs, exact)
+                returned = [outputs, exact]
+                if whole is not graph:
+                    returned = [_outputs(whole, batch, function) for function in (compute, twin.compute)]
+                tensors.run(batch, *returned)
             with before_saturation(graph):
                 side_by_side.run(in_float32(batch), measured.compare, twin.compute)
             check_finite_outputs(reference, exact)

@@ -41,8 +41,8 @@ class Variant:
 class OutputNoise:
     """Measures the error at the outputs of a network, in units of their power: 0.01 is 20 dB.
 
-    With several outputs, it is the mean of their errors. The outputs are taken before a last softmax, sigmoid or tanh;
-    see `before_saturation` for one within a layer.
+    With several outputs, it is the mean of their errors. The outputs are taken before a last softmax, sigmoid or tanh,
+    see `before_saturation` for one within a layer, and before an argmax.
 
     Args:
         graph: the flat graph of the quantized model.
@@ -130,7 +130,24 @@ def producers(tensor: Tensor, passes: Callable[[Call], bool]) -> Tensor:
     return tensor
 
 
+def with_float_outputs(graph: LayerGraph) -> LayerGraph:
+    """Returns a flat graph that returns, instead of integers, the floats that they were found in.
+
+    The position of the greatest value does not tell how near the values are.
+    """
+    outputs = [_before_integers(tensor) for tensor in graph.outputs]
+    if all(a is b for a, b in zip(outputs, graph.outputs, strict=True)):
+        return graph
+    return LayerGraph(graph.model, graph.inputs, outputs, graph.input_structure, outputs, graph.calls).live()
+
+
+def _before_integers(tensor: Tensor) -> Tensor:
+    source = producers(tensor, lambda call: "float" not in call.outputs[0].dtype)
+    return source if "float" in source.dtype else tensor
+
+
 def _before_saturating(tensor: Tensor) -> Tensor:
+    tensor = _before_integers(tensor)
     source = producers(tensor, _keeps_values)
     call = source.producer
     if call is not None and activation_of(call.operation) in _SATURATING:

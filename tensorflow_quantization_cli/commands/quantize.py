@@ -167,7 +167,7 @@ def run(options: argparse.Namespace) -> int:
             f"Most of the multiply-accumulates run in floats: `report {quote(options.output)}` lists which, and "
             f"why{hint}."
         )
-    if summary.nothing_measured is not None:
+    if summary.nothing_measured is not None and summary.same_class is None:
         results.warn(f"The accuracy is not measured: {summary.nothing_measured}. Check the model and the samples.")
     snr = results.below("The signal-to-noise ratio", summary.snr, options.min_snr, "dB", summary.nothing_measured)
     if snr and summary.snr is not None:

@@ -111,6 +111,21 @@ def test_an_output_that_tells_nothing_is_no_figure(folder, capsys, change, text)
     assert f"The signal-to-noise ratio could not be had, so the limit of 1 dB is not met: {text}" in said.err
 
 
+@pytest.mark.parametrize("target", ["onnxruntime", pytest.param("litert", marks=ON_TENSORFLOW)])
+def test_classes_as_integers_are_compared_one_by_one(folder, capsys, target):
+    model = small_model()
+    maps = model.get_layer("conv").output
+    keras.Model(model.inputs, keras.ops.argmax(maps, axis=-1)).save("model.keras")
+    output = f"model.{'tflite' if target == 'litert' else 'onnx'}"
+    assert quantized("--json", "--target", target, output=output) == 0
+    said = capsys.readouterr()
+    figures = json.loads(said.out)
+    assert figures["snr"] is None and 0.8 < figures["same_class"] <= 1
+    assert figures["nothing_measured"] == "the outputs are no floats" and "not measured" not in said.err
+    # Keras writes an operator into the float `.tflite` file that LiteRT does not have.
+    assert (figures["milliseconds"] is None) == (target == "litert")
+
+
 def test_a_link_as_output_stays_and_its_file_is_replaced(folder, capsys):
     (folder / "store").mkdir()
     (folder / "model.onnx").symlink_to("store/v1.onnx")

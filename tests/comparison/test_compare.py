@@ -8,7 +8,14 @@ import small_models
 from faulty_models import FAULTS, NETWORKS, change_weight, flip_channel
 from keras import layers
 
-from tensorflow_quantization import QuantizationSpec, calibrate, compare, post_training_quantize, quantize_model
+from tensorflow_quantization import (
+    QuantizationSpec,
+    calibrate,
+    compare,
+    export_onnx,
+    post_training_quantize,
+    quantize_model,
+)
 from tensorflow_quantization.comparison.findings import Kind
 
 
@@ -164,6 +171,19 @@ def test_several_inputs_and_a_dict_of_outputs():
     rng = np.random.default_rng(0)
     data = {name: rng.normal(size=(8, 4)).astype("float32") for name in ("left", "right")}
     assert compare(model, quantized(model, data), data).output_snr > 25
+
+
+def test_of_classes_the_scores_that_they_were_found_in_are_compared(cnn, images, tmp_path):
+    classes = keras.Model(cnn.inputs, keras.ops.argmax(cnn.outputs[0], axis=-1))
+    found, expected = (
+        compare(m, calibrate(quantize_model(m, target="onnxruntime"), images[0], verbose=0), images[0])
+        for m in (classes, cnn)
+    )
+    assert found.output_snr == pytest.approx(expected.output_snr)
+    assert [x.layer for x in found.worst] == [x.layer for x in expected.worst]
+    quantized = calibrate(quantize_model(classes, target="onnxruntime"), images[0], verbose=0)
+    path = export_onnx(quantized, tmp_path / "m.onnx")
+    assert compare(classes, quantized, images[0], file=path).output_snr == pytest.approx(expected.output_snr)
 
 
 def test_attention():

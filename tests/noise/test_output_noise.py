@@ -8,7 +8,7 @@ from tensorflow_quantization import calibrate, quantize_model
 from tensorflow_quantization.comparison.remedies import variant
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.interpreter import Interpreter, compute
-from tensorflow_quantization.noise.output_noise import OutputNoise, Variant, before_saturation
+from tensorflow_quantization.noise.output_noise import OutputNoise, Variant, before_saturation, with_float_outputs
 from tensorflow_quantization.noise.parts import FloatTwin, parts_of
 
 
@@ -65,3 +65,17 @@ def test_a_layer_that_also_computes_something_else_keeps_its_activation():
     (layer,) = {call.operation.layer for call in graph.calls if "shared" in call.path}
     with before_saturation(graph):
         assert layer.activation is keras.activations.tanh
+
+
+def test_floats_stand_in_for_the_integers_that_were_found_in_them():
+    inputs = keras.Input((4,), name="x")
+    scores = layers.Dense(3, name="scores")(inputs)
+    ids = keras.Input((2,), dtype="int32", name="ids")
+    model = keras.Model([inputs, ids], [ops.argmax(ops.softmax(scores), axis=-1) + 1, scores, ids + 1])
+    graph = with_float_outputs(LayerGraph.trace(model).flatten())
+    found = Interpreter(graph).run([ops.ones((2, 4)), ops.ones((2, 2), "int32")])
+    probabilities, same, numbers = map(ops.convert_to_numpy, found)
+    np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-6)
+    assert same.shape == (2, 3) and numbers.tolist() == [[2, 2], [2, 2]]
+    plain = LayerGraph.trace(keras.Model(inputs, scores)).flatten()
+    assert with_float_outputs(plain) is plain

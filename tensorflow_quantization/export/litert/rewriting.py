@@ -36,6 +36,8 @@ def rewritten(call: Call, output: ActivationQuantizer | None) -> Step | None:
         return _encode(call)
     if is_one_of(call, ("UpSampling2D",)) and None in call.inputs[0].shape[1:]:
         return _upsample(call)
+    if is_one_of(call, ("Argmax", "Argmin")):
+        return _position(call.operation)
     return None
 
 
@@ -94,6 +96,22 @@ def _encode(call: Call) -> Step:
         if call.is_layer:  # may drop an axis of one element
             return tf.reshape(y, [-1, *shape[1:]])
         return y if layer.axis == -1 else keras.ops.moveaxis(y, -1, layer.axis)
+
+    return step
+
+
+def _position(operation: Any) -> Step:
+    """Where the greatest or least value is: Keras looks at the bits of floats, for which LiteRT has no operator."""
+    name = type(operation).__name__.lower()
+
+    def step(x: Any, **kwargs: Any) -> Any:
+        import tensorflow as tf
+
+        axis = 0 if operation.axis is None else operation.axis
+        y = getattr(tf, name)(tf.reshape(x, [-1]) if operation.axis is None else x, axis=axis, output_type="int32")
+        if not operation.keepdims:
+            return y
+        return tf.reshape(y, [1] * x.shape.rank) if operation.axis is None else tf.expand_dims(y, axis)
 
     return step
 
