@@ -33,13 +33,13 @@ from steps import run_step
 from tensorflow_quantization.export.verification.timing import interleaved, summary
 
 BACKENDS = ("tensorflow", "jax", "torch")
-#: By backend: the arguments `jit_compile` of `compile`.
-JITS = {"tensorflow": ("auto", "no"), "jax": ("auto",), "torch": ("auto",)}
+#: By backend: the arguments `jit_compile` of `compile`. By "auto", TensorFlow uses XLA on GPUs and TPUs alone.
+JITS = {"tensorflow": ("auto", "yes"), "jax": ("auto",), "torch": ("auto",)}
 #: Images of a step whose memory is measured: tensors are then most of it.
 LARGE_BATCH = 512
 MODES = ("ema", "learned", "frozen")
 DEPTHS = (10, 100, 1000, 5000)
-_JIT: dict[str, Any] = {"auto": "auto", "no": False}
+_JIT: dict[str, Any] = {"auto": "auto", "yes": True}
 
 
 def batch(size: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
@@ -86,13 +86,13 @@ def _timed(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, dic
     return {name: {"ms": ms, "ratio": ratio, "first": first[name]} for name, ms, ratio in rows}
 
 
-def measure_memory(mode: str) -> dict[str, float]:
+def measure_memory(jit: str, mode: str) -> dict[str, float]:
     """The most bytes that two steps take, with their compilation; bytes of the weights and of the quantizers."""
     import keras
 
     float_model = resnet20(keras)
     model = float_model if mode == "float" else quantized(float_model, mode)
-    step = training_step(keras, model, LARGE_BATCH)
+    step = training_step(keras, model, LARGE_BATCH, jit_compile=_JIT[jit])
     peak = measure_call(lambda: [step() for _ in range(2)])["peak"]
     weights = bytes_of(float_model)
     return {"peak": peak, "weights": weights, "quantizers": bytes_of(model) - weights}
@@ -211,8 +211,8 @@ def main() -> None:
     for backend in (name for name in arguments.backends if importlib.util.find_spec(name)):
         for jit, precision in itertools.product(JITS[backend][: 1 if arguments.quick else None], arguments.precisions):
             figures.measure(backend, "steps", jit, precision, arguments.rounds)
-        for mode in () if arguments.quick else ("float", *MODES):
-            figures.measure(backend, "memory", mode)
+        for jit, mode in () if arguments.quick else itertools.product(JITS[backend], ("float", *MODES)):
+            figures.measure(backend, "memory", jit, mode)
         if backend == "torch":
             figures.measure(backend, "torch", arguments.rounds)
     if "tensorflow" in arguments.backends and _has_tfmot(arguments.peer_python):

@@ -11,7 +11,7 @@ from tensorflow_quantization.text.tables import markdown_table
 
 _PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "tensorflow-model-optimization", "onnx-ir")
 _STEPS = ("backend", "jit_compile", "precision", "float ms", "ema", "learned", "frozen", "first step: ema", "learned")
-_MEMORY = ("backend", "float MB", "ema", "learned", "frozen", "quantizers / weights")
+_MEMORY = ("backend", "jit_compile", "float MB", "ema", "learned", "frozen", "quantizers / weights")
 _SIZES = ("network", "layers", "weights M", "quantize_model s", "calibrate s", "export s", "export peak MB")
 #: What runs a peer, by the step that measures it.
 _PEERS = {"torch": "PyTorch, `prepare_qat_fx`", "tfmot": "TFMOT, tf-keras"}
@@ -55,7 +55,8 @@ _STEPS_HEAD = """## A training step
 ResNet-20 on 32 × 32 images, batches of 64, `target="onnxruntime"`. The float model and the quantized ones take turns,
 {rounds} rounds of three steps each, of which the last counts; a figure of a mode is the median ratio to the float step
 of the same round. "frozen" is what `calibrate` leaves. The first step, with tracing and compilation, is a ratio, too.
-A peer is compared with the float step of its own framework."""
+A peer is compared with the float step of its own framework. With `jit_compile="auto"`, TensorFlow uses XLA on GPUs and
+TPUs, not on processors; "yes" is `jit_compile=True`."""
 
 _MEMORY_HEAD = """## Memory of training
 
@@ -81,12 +82,12 @@ def _step_rows(found: Mapping[tuple[str, ...], Any]) -> Iterator[tuple]:
 
 
 def _memory_rows(found: Mapping[tuple[str, ...], Any]) -> Iterator[tuple]:
-    for backend in dict.fromkeys(name[0] for name in found if name[1] == "memory"):
-        modes = {name[2]: values for name, values in found.items() if name[:2] == (backend, "memory")}
+    for backend, _, jit in dict.fromkeys(name[:3] for name in found if name[1] == "memory"):
+        modes = {name[3]: values for name, values in found.items() if name[:3] == (backend, "memory", jit)}
         base = modes["float"]["peak"]
         ratios = [f"{modes[mode]['peak'] / base:.2f}" for mode in ("ema", "learned", "frozen")]
         state = max(values["quantizers"] / values["weights"] for values in modes.values())
-        yield backend, f"{base / 1e6:.0f}", *ratios, f"{state:.2%}"
+        yield backend, jit, f"{base / 1e6:.0f}", *ratios, f"{state:.2%}"
 
 
 def _size_rows(found: Mapping[tuple[str, ...], Any]) -> Iterator[tuple]:
