@@ -37,8 +37,8 @@ def distill(
     """Returns a model that trains `student` to return what `teacher` returns; no labels are needed.
 
     Compile it and `fit` it, with inputs as for `student`. It returns the outputs of `student`, whose weights it trains;
-    the teacher runs at inference. A loss and metrics of `compile` are for labels, and the loss is added. Save and
-    export `student`, not the result.
+    the teacher runs at inference. A loss and metrics of `compile` are for labels, and the loss is added. Export
+    `student`, not the result; what the result saves, to a `ModelCheckpoint` for example, is the student.
 
     Examples:
         >>> quantized = calibrate(quantize_model(model), images, verbose=0)
@@ -125,6 +125,17 @@ class _Distilled(keras.Model):
             if losses:
                 self.add_loss(weight / len(losses) * sum(losses))
         return got[_OUTPUTS]
+
+    # What callbacks save is the student: without the teacher, which a later `distill` gets again.
+
+    def save(self, filepath, overwrite=True, **kwargs):
+        self.student.save(filepath, overwrite=overwrite, **kwargs)
+
+    def save_weights(self, filepath, overwrite=True, **kwargs):
+        self.student.save_weights(filepath, overwrite=overwrite, **kwargs)
+
+    def load_weights(self, filepath, **kwargs):
+        self.student.load_weights(filepath, **kwargs)
 
 
 def _loss(loss: Loss | None) -> Callable[[Any, Any], Any]:

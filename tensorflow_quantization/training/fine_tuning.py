@@ -77,7 +77,7 @@ def fine_tune(
 
     Args:
         quantized: the result of `quantize_model`, calibrated; trained in place. How it is compiled does not change, and
-            neither does its optimizer.
+            neither does its optimizer. A `train_step` or `compute_loss` of its class is not called: `fit` does that.
         data: inputs as `fit` takes them: arrays, a `tf.data.Dataset`, a `PyDataset`, a generator, a torch `DataLoader`.
             A tuple is (x, y) or (x, y, sample_weight) of arrays.
         y: labels for arrays of inputs; default `None`.
@@ -94,7 +94,7 @@ def fine_tune(
         reestimate: bool, whether the statistics of BatchNormalization follow the training; default `None`: only below 8
             bits. Where the float model's statistics are not those of its data, `False` keeps what it computes.
         validation_data: as `fit` takes it; default `None`.
-        callbacks: further callbacks, `Dampen(1e-3)` for example; default none.
+        callbacks: further callbacks, `Dampen(1e-3)` for example; default none. A `ModelCheckpoint` saves `quantized`.
         verbose: as `fit` takes it.
 
     Returns:
@@ -112,6 +112,7 @@ def fine_tune(
     _check_arguments(quantized, teacher, features, optimizer, learning_rate)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data) if isinstance(data, tuple) else (data, y, None)
     loss = _label_loss(quantized, teacher, loss)
+    _warn_of_own_methods(quantized)
     if _is_array(x):
         model_inputs(LayerGraph.trace(quantized), x, "data")
         if loss is not None and y is None:
@@ -121,16 +122,17 @@ def fine_tune(
     reestimate = low if reestimate is None else reestimate
     # A generator has no first batch to look at again.
     watched = teacher is not None and loss is None and not isinstance(x, Iterator)
-    with _replicas_of(quantized), _as_before_unless_finished(quantized):
+    frozen_from = max(1, round(_FROZEN_FROM * epochs))
+    schedule = [FreezeRanges(frozen_from), FreezeBatchNormalization(frozen_from if reestimate else 0)]
+    callbacks = [*callbacks, *schedule, keras.callbacks.TerminateOnNaN()]
+    with _replicas_of(quantized), _as_before_unless_finished(quantized, callbacks):
         if optimizer is None:
             steps = steps_per_epoch or _steps(x, batch_size)
             rate = _LEARNING_RATE[low] if learning_rate is None else learning_rate
             optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
         model = view_of(quantized) if teacher is None else distill(quantized, teacher, features=features)
-        warn_if_further = _warns_if_further(quantized, teacher, x) if watched else None
+        warn_if_further = _warns_if_further(quantized, teacher, x, reestimate) if watched else None
         model.compile(optimizer, loss, metrics=metrics)
-        frozen_from = max(1, round(_FROZEN_FROM * epochs))
-        schedule = [FreezeRanges(frozen_from), FreezeBatchNormalization(frozen_from if reestimate else 0)]
         history = model.fit(
             x,
             y,
@@ -139,7 +141,7 @@ def fine_tune(
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,
             validation_data=validation_data,
-            callbacks=[*callbacks, *schedule, keras.callbacks.TerminateOnNaN()],
+            callbacks=callbacks,
             shuffle=_is_array(x),  # Keras warns where a data set shuffles itself
             verbose=verbose,
         )
@@ -152,7 +154,7 @@ def fine_tune(
     return history
 
 
-def _warns_if_further(quantized: keras.Model, teacher: Any, x: Any) -> Callable[[], None]:
+def _warns_if_further(quantized: keras.Model, teacher: Any, x: Any, reestimate: bool) -> Callable[[], None]:
     """Returns a function that warns if the outputs for the first batch are further from the teacher's than now."""
     first = first_batches(LayerGraph.trace(quantized), x, 1, "data")[0]
     expected = [float32_array(y) for y in tree.flatten(teacher(first, training=False))]
@@ -161,16 +163,17 @@ def _warns_if_further(quantized: keras.Model, teacher: Any, x: Any) -> Callable[
         got = [float32_array(y) for y in tree.flatten(quantized(first, training=False))]
         return float(np.mean([float(noise_over_signal(*pair)) for pair in zip(expected, got, strict=True)]))
 
-    before = noise()
+    before, moved = noise(), reestimate and bool(normalizations(quantized))
 
     def warn() -> None:
         after = noise()
         if after > _WORSE * before:
+            keep = ", or with reestimate=False, which keeps the statistics of BatchNormalization" if moved else ""
             was, now = (f"{-10 * math.log10(ratio):.1f} dB" if ratio > 0 else "exact" for ratio in (before, after))
             warn_user(
                 f"The training moved the outputs of model {quantized.name!r} away from the teacher's: for the first "
                 f"batch, the signal-to-noise ratio was {was} before, and is {now} now. Keep the model from before the "
-                "training, or train that one with more data or a smaller learning_rate."
+                f"training, or train that one with more data or a smaller learning_rate{keep}."
             )
 
     return warn
@@ -185,6 +188,17 @@ def _label_loss(quantized: keras.Model, teacher: keras.Model | None, loss: Any) 
                 'fine_tune(quantized, x, y, loss="mse").'
             )
     return loss
+
+
+def _warn_of_own_methods(quantized: keras.Model) -> None:
+    methods = ("train_step", "compute_loss")
+    own = [name for name in methods if getattr(type(quantized), name) is not getattr(keras.Model, name)]
+    if own:
+        warn_user(
+            f"fine_tune does not call the {' and '.join(own)} of {type(quantized).__name__} {quantized.name!r}: it "
+            "trains the layers with the loss that it got. To train with them, call fit, with the callbacks of "
+            "tensorflow_quantization.training."
+        )
 
 
 def _has_low_bits(model: keras.Model) -> bool:
@@ -238,20 +252,20 @@ def _replicas_of(model: keras.Model) -> AbstractContextManager:
 
 
 @contextmanager
-def _as_before_unless_finished(model: keras.Model) -> Iterator[None]:
+def _as_before_unless_finished(model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]) -> Iterator[None]:
     """Restores the model if the context is left by an exception, an interrupt for example."""
     with converting():
-        values = [(v, np.array(keras.ops.convert_to_numpy(v)), v.trainable, v.regularizer) for v in model.variables]
-    statistics = [(layer, layer.trainable) for layer in normalizations(model)]
+        values = [(v, np.array(keras.ops.convert_to_numpy(v)), v.regularizer) for v in model.variables]
     quantizers = [(q, q.frozen) for q in sublayers(model) if isinstance(q, ActivationQuantizer)]
     try:
         yield
     except BaseException:
-        for layer, trainable in statistics:
-            layer.trainable = trainable
-        for variable, value, trainable, regularizer in values:
+        for callback in callbacks:
+            if isinstance(callback, FreezeBatchNormalization):
+                callback.release()
+        for variable, value, regularizer in values:
             variable.assign(value)
-            variable.trainable, variable.regularizer = trainable, regularizer
+            variable.regularizer = regularizer
         for quantizer, frozen in quantizers:
             quantizer.frozen = frozen
         raise

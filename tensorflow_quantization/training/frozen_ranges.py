@@ -1,10 +1,11 @@
-"""`FreezeRanges`: a callback that stops activation ranges from following the batches."""
+"""Stops activation ranges from following the batches: `freeze_ranges`, and the callback `FreezeRanges`."""
 
 from __future__ import annotations
 
 import keras
 
 from tensorflow_quantization.calibration.calibrate import activation_quantizers
+from tensorflow_quantization.model.graph import check_is_model
 from tensorflow_quantization.quantizers.activation import are_learned
 from tensorflow_quantization.training.student import retrace, student_of
 
@@ -37,3 +38,34 @@ class FreezeRanges(keras.callbacks.Callback):
         for quantizer in moving:
             quantizer.frozen = True
         retrace(self.model)
+
+
+def freeze_ranges(quantized: keras.Model, frozen: bool = True) -> keras.Model:
+    """Freezes all activation ranges of a quantized model, or lets them follow the batches of training again.
+
+    A later `fit` heeds it, without another `compile`; after `layer.frozen = ...` of a single layer, compile the model
+    again, as Keras asks for after `layer.trainable = ...`. Learned steps train either way.
+
+    Examples:
+        >>> quantized = calibrate(quantize_model(model), images, verbose=0)
+        >>> quantized.get_layer("quant_conv").frozen
+        True
+        >>> freeze_ranges(quantized, False).get_layer("quant_conv").frozen
+        False
+
+    Args:
+        quantized: the result of `quantize_model`; changed in place, with the models nested in it.
+        frozen: bool; `False` lets the ranges move. Default `True`.
+
+    Returns:
+        `quantized`.
+
+    Raises:
+        TypeError: `quantized` is no `keras.Model`.
+        ValueError: it has no activation quantizers.
+    """
+    check_is_model(quantized)
+    for quantizer in activation_quantizers(quantized):
+        quantizer.frozen = frozen
+    quantized.train_function = None  # one that was compiled before heeds what was frozen then
+    return quantized

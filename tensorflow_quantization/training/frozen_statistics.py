@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import keras
 
 from tensorflow_quantization.training.student import normalizations, retrace, student_of
@@ -11,7 +15,8 @@ class FreezeBatchNormalization(keras.callbacks.Callback):
     """Freezes the statistics of each BatchNormalization from an epoch on, while its scale and shift go on training.
 
     The layers then compute with their moving statistics, as the exported file does (arXiv:1806.08342, section 3.2.2).
-    They are as before after `fit`.
+    They are as before after `fit`; if it was interrupted, after `release()`. Checkpoints in between hold layers that
+    are not frozen.
 
     Examples:
         >>> quantized = quantize_model(model)
@@ -32,27 +37,25 @@ class FreezeBatchNormalization(keras.callbacks.Callback):
             return
         self._frozen = [layer for layer in normalizations(student_of(self.model)) if layer.trainable]
         for layer in self._frozen:
-            _set_trainable(layer, False)
+            layer.call = partial(_call_at_inference, layer.call)
         if self._frozen:
             retrace(self.model)
 
+    def on_train_begin(self, logs=None):
+        self.release()  # of a `fit` that was interrupted
+
     def on_train_end(self, logs=None):
         self.release()
-        retrace(self.model)  # the next `fit` must not use the step of this one
 
     def release(self) -> None:
         """Lets the statistics move again; `fit` calls it at its end, but not if it is interrupted."""
         for layer in self._frozen:
-            _set_trainable(layer, True)
+            del layer.call
+        if self._frozen:
+            retrace(self.model)  # the next `fit` must not use the step of this one
         self._frozen = []
 
 
-def _set_trainable(layer: keras.layers.BatchNormalization, value: bool) -> None:
-    """Sets `trainable`, on which the statistics depend, but not that of the layer's scale and shift.
-
-    The optimizer then has the same variables as before.
-    """
-    before = [(variable, variable.trainable) for variable in layer.variables]
-    layer.trainable = value
-    for variable, trainable in before:
-        variable.trainable = trainable
+def _call_at_inference(call: Callable[..., Any], inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+    """Calls a BatchNormalization as in inference. `trainable`, on which its statistics depend, too, would be saved."""
+    return call(inputs, training=False, mask=mask)

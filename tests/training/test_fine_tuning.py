@@ -95,7 +95,10 @@ def test_an_interrupt_leaves_the_model_as_it_was(images):
     with pytest.raises(KeyboardInterrupt):
         fine_tune(quantized, *images, loss=loss(), epochs=4, batch_size=4, verbose=0, callbacks=[Dampen(1.0), Stop()])
     assert_same_arrays(values(quantized), before)
-    assert quantized.get_layer("bn").trainable
+    bn = quantized.get_layer("bn")
+    mean = ops.convert_to_numpy(bn.moving_mean)
+    quantized(ops.convert_to_tensor(images[0]), training=True)
+    assert np.abs(ops.convert_to_numpy(bn.moving_mean) - mean).max() > 0
     assert not any(q.frozen for q in activation_quantizers(quantized))
     assert not any(v.regularizer for v in quantized.variables)
     assert not quantized.compiled
@@ -269,3 +272,30 @@ def test_a_training_that_leads_to_the_teacher_is_not_warned_of():
     # A generator has no first batch to look at again; with labels, the teacher is not all that counts.
     assert not far_apart(((x[:32],) for _ in range(2)), x, epochs=2, steps_per_epoch=1, learning_rate=3e-3)[0]
     assert not far_apart((x[:32], x[:32, :10]), x, loss="mse", learning_rate=3e-3)[0]
+
+
+@pytest.mark.parametrize("name", ["best.keras", "best.weights.h5"])
+def test_checkpoints_are_of_the_quantized_model(images, tmp_path, name):
+    model, quantized = pair(weight_bits=4)
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / name, save_weights_only=name.endswith("h5"))
+    fine_tune(quantized, images[0], teacher=model, epochs=1, reestimate=False, callbacks=[checkpoint], verbose=0)
+    if name.endswith("h5"):
+        _, loaded = pair(weight_bits=4)
+        loaded.load_weights(tmp_path / name)
+    else:
+        loaded = keras.saving.load_model(tmp_path / name)
+        assert loaded.get_layer("bn").trainable
+    assert_same_arrays(values(loaded), values(quantized))
+
+
+class OwnLoss(keras.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        raise AssertionError("called")
+
+
+def test_methods_of_the_class_are_not_called_and_a_warning_says_so(images):
+    model = small_models.cnn()
+    model = OwnLoss(model.inputs, model.outputs)
+    quantized = calibrate(quantize_model(model), images[0], verbose=0)
+    with pytest.warns(UserWarning, match="does not call the compute_loss of OwnLoss"):
+        fine_tune(quantized, *images, loss=loss(), epochs=1, verbose=0)

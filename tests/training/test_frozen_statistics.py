@@ -1,5 +1,6 @@
 import keras
 import numpy as np
+import pytest
 import small_models
 from keras import ops
 from small_models import values
@@ -54,3 +55,32 @@ def test_a_layer_that_is_not_trainable_stays_so(images):
     assert not model.get_layer("bn").trainable
     for old, new in zip(before, values(model.get_layer("bn")), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_a_checkpoint_of_frozen_statistics_goes_on_as_the_model_does(images, tmp_path):
+    quantized = quantize_model(small_models.cnn())
+    quantized.compile(keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy")
+    checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / "frozen.keras")
+    quantized.fit(*images, verbose=0, callbacks=[FreezeBatchNormalization(0), checkpoint])
+    loaded = keras.saving.load_model(tmp_path / "frozen.keras")
+    for model in (quantized, loaded):
+        model.fit(*images, verbose=0, shuffle=False)
+    for one, other in zip(values(quantized), values(loaded), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+class Stop(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+
+def test_release_ends_what_an_interrupt_left(images):
+    model = small_models.cnn()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    freeze, mean = FreezeBatchNormalization(0), values(model.get_layer("bn"))[2]
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*images, verbose=0, callbacks=[freeze, Stop()])
+    np.testing.assert_array_equal(values(model.get_layer("bn"))[2], mean)
+    freeze.release()
+    model.fit(*images, verbose=0)
+    assert np.abs(values(model.get_layer("bn"))[2] - mean).max() > 0
