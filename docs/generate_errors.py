@@ -38,7 +38,7 @@ _SECTIONS = (
     ("Layers and quantizers", "Wrappers and schemes that you build yourself.", ("wrappers", "quantizers")),
     ("Calibrate", "`calibrate`.", ("calibration",)),
     ("Accuracy", "`post_training_quantize` and the methods of `tensorflow_quantization.accuracy`.", ("accuracy",)),
-    ("Mixed precision", "`sensitivity` and `search`.", ("mixed_precision",)),
+    ("Mixed precision", "`sensitivity` and `search`.", ("mixed_precision", "noise")),
     ("Train", "`fine_tune` and the pieces in `tensorflow_quantization.training`.", ("training",)),
     ("Export", "`export_onnx`, `export_litert` and emitters.", ("export",)),
     ("Verify", "`verify_with` of an export.", ("export/verification",)),
