@@ -16,8 +16,8 @@ _SHARE = 0.035
 class SmallKernels(CustomQDQInsertionCase):
     """The layers with the fewest weights have bits of their own.
 
-    The noise that rounding adds to the outputs does not depend on the size of a kernel: the first layers and depthwise
-    ones have much of it. The fewer weights, the less noise costs in bytes.
+    Small kernels, of the first layers and depthwise ones, add as much noise to the outputs as large ones, or more, and
+    more bits for them take few bytes.
 
     Args:
         quantized: the result of `quantize_model`, of the model that the case is for.

@@ -93,9 +93,8 @@ def sensitivity(
             graph = LayerGraph.trace(quantized).flatten()
             calls = {path: call for path, call in quantized_calls(graph).items() if path not in named}
             for path, noise in noise_alone(graph, reference, calls, used).items():
-                row = LayerSensitivity(
-                    path, type(inner_layer(calls[path].operation)).__name__, count_weights(calls[path]), {}
-                )
+                layer = inner_layer(calls[path].operation)
+                row = LayerSensitivity(path, type(layer).__name__, count_weights(calls[path]), {})
                 rows.setdefault(path, row).noise[precision] = noise
     return Sensitivity(model.name, list(rows.values()), tried, sum(len(tree.flatten(x)[0]) for x in used))
 

@@ -35,7 +35,8 @@ class FreezeBatchNormalization(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch < self.epoch or self._frozen:
             return
-        self._frozen = [layer for layer in normalizations(student_of(self.model)) if layer.trainable]
+        found = normalizations(student_of(self.model))
+        self._frozen = [x for x in found if x.trainable and "call" not in vars(x)]  # another callback may freeze it
         for layer in self._frozen:
             layer.call = partial(_call_at_inference, layer.call)
         if self._frozen:

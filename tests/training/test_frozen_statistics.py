@@ -69,6 +69,16 @@ def test_a_checkpoint_of_frozen_statistics_goes_on_as_the_model_does(images, tmp
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
+def test_two_callbacks_may_freeze_the_same_layers(images):
+    model = small_models.cnn()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    mean = values(model.get_layer("bn"))[2]
+    model.fit(*images, epochs=2, verbose=0, callbacks=[FreezeBatchNormalization(0), FreezeBatchNormalization(1)])
+    np.testing.assert_array_equal(values(model.get_layer("bn"))[2], mean)
+    model.fit(*images, verbose=0)
+    assert np.abs(values(model.get_layer("bn"))[2] - mean).max() > 0
+
+
 class Stop(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         raise KeyboardInterrupt
