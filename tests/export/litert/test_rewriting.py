@@ -51,12 +51,12 @@ def test_what_has_no_integer_operator_is_computed_in_float(tmp_path, step):
     [
         lambda x: ops.argmax(x, axis=-1),
         lambda x: ops.argmin(x, axis=1, keepdims=True),
-        lambda x: ops.argmax(ops.sum(x, axis=0), keepdims=True),
+        lambda x: ops.argmax(x, keepdims=True),
     ],
 )
 def test_positions_are_found_by_operators_of_litert(tmp_path, find):
     model = quantized(functional(layers.Conv2D(4, 3), find))
-    data = data_for(model)
+    data = data_for(model)[:1]  # without an axis, the position is one in the whole batch
     path = export_litert(model, tmp_path / "m.tflite", verify_with=data)
     assert {"ARG_MAX", "ARG_MIN"} & set(kinds(path))
 
