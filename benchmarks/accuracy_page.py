@@ -67,7 +67,8 @@ integers, and compute in floats.
 _LOW = """## 4-bit weights
 
 Of our files with weights of 4 bits and activations of 8, in ONNX Runtime: signal-to-noise in dB, then accuracy. No peer
-was measured with such weights. `post_training_quantize` leaves kernels of few weights [at 7 bits](../accuracy.md)."""
+was measured with such weights. `post_training_quantize` leaves the smallest kernels
+[at 7 bits](../accuracy.md#3-round-better)."""
 
 _ALL = """## All files
 

@@ -126,7 +126,9 @@ class Summary:
             lines.append(f"signal-to-noise  no figure: {self.nothing_measured}")
         else:
             lines.append(f"signal-to-noise  {decibels_text(self.snr)} against float, on {self.samples} samples {seen}")
-        if self.same_class is not None:
+        if self.same_class is not None and self.snr is None:
+            lines.append(f"same values      {100 * self.same_class:.1f} %, on {self.samples} samples {seen}")
+        elif self.same_class is not None:
             lines.append(f"same class       {100 * self.same_class:.1f} % of these samples")
         return "\n".join(lines)
 
@@ -174,7 +176,7 @@ def _agreement(model: keras.Model, graph: LayerGraph, run: _Run, batches: Sequen
         first = first or [y[:1] for y in expected]
         constant &= all(_same(y, one) for y, one in zip(expected, first, strict=True))
         for exact, found in zip(expected, run(arrays), strict=True):
-            if not np.issubdtype(exact.dtype, np.floating):
+            if not keras.backend.is_float_dtype(exact.dtype.name):
                 classes |= len(expected) == 1
                 equal += float(np.mean(exact == found)) * len(arrays[0])
                 continue
@@ -183,8 +185,8 @@ def _agreement(model: keras.Model, graph: LayerGraph, run: _Run, batches: Sequen
             if len(expected) == 1 and exact.ndim == 2 and exact.shape[1] > 1:
                 classes = True
                 equal += int((exact.argmax(axis=1) == found.argmax(axis=1)).sum())
-    nothing = None
-    if constant and seen > 1:
+    nothing, constant = None, constant and seen > 1
+    if constant:
         nothing = f"the float model returns the same for all {seen} samples"
     elif not floats:
         nothing = "the outputs are no floats"
@@ -192,7 +194,7 @@ def _agreement(model: keras.Model, graph: LayerGraph, run: _Run, batches: Sequen
         nothing = "the outputs are those of the float model, so nothing that they depend on is quantized"
     return {
         "snr": ratio.decibels if nothing is None else None,
-        "same_class": equal / seen if classes and (nothing is None or not (floats or constant)) else None,
+        "same_class": equal / seen if classes and not constant and (nothing is None or not floats) else None,
         "nothing_measured": nothing,
         "samples": seen,
     }
@@ -209,7 +211,7 @@ def _latency(files: tuple[Path, Path], graph: LayerGraph, runtime: str, single: 
     for name, file in zip(("float", "quantized"), files, strict=True):
         loaded = load_file(file, runtime)
         calls[name] = partial(loaded.run, _feeds(loaded, graph, single))
-    if not _runs(calls["float"]):
+    if runtime == "litert" and not _runs(calls["float"]):
         return _NO_LATENCY
     of_float, of_quantized = latencies(calls, _ROUNDS)
     pair = (of_float.milliseconds, of_quantized.milliseconds)

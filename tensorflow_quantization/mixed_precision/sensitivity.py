@@ -41,9 +41,9 @@ def sensitivity(
 
     For each layer whose weights `quantize_model` quantizes, and each number of bits, the float model runs with only
     this layer quantized: its weights, and what it reads. The error of the network's outputs, before a last softmax,
-    sigmoid or tanh, is compared with their power. No labels are needed, and no gradients, so that the result is the
-    measured effect and no estimate of it. A layer without quantized weights, an embedding or a pool, has no row: what
-    it returns is quantized with the layers that read it.
+    sigmoid, tanh or argmax, is compared with their power. No labels are needed, and no gradients, so that the result is
+    the measured effect and no estimate of it. A layer without quantized weights, an embedding or a pool, has no row:
+    what it returns is quantized with the layers that read it.
 
     For each number of bits, the time is that of a calibration, and of about n / 2 runs of the float model, operation by
     operation, on the samples for n layers.

@@ -142,7 +142,9 @@ def with_float_outputs(graph: LayerGraph) -> LayerGraph:
 
 
 def _before_integers(tensor: Tensor) -> Tensor:
-    source = producers(tensor, lambda call: "float" not in call.outputs[0].dtype)
+    source = tensor
+    while "float" not in source.dtype and source.producer is not None and len(source.producer.inputs) == 1:
+        (source,) = source.producer.inputs
     return source if "float" in source.dtype else tensor
 
 

@@ -126,16 +126,22 @@ class _Distilled(keras.Model):
                 self.add_loss(weight / len(losses) * sum(losses))
         return got[_OUTPUTS]
 
-    # What callbacks save is the student: without the teacher, which a later `distill` gets again.
+    # What callbacks save is the student: without the teacher, which a later `distill` gets again. Weights come with the
+    # state of the optimizer, from which a training resumes.
 
     def save(self, filepath, overwrite=True, **kwargs):
         self.student.save(filepath, overwrite=overwrite, **kwargs)
 
     def save_weights(self, filepath, overwrite=True, **kwargs):
-        self.student.save_weights(filepath, overwrite=overwrite, **kwargs)
+        self._student_in_training().save_weights(filepath, overwrite=overwrite, **kwargs)
 
     def load_weights(self, filepath, **kwargs):
-        self.student.load_weights(filepath, **kwargs)
+        self._student_in_training().load_weights(filepath, **kwargs)
+
+    def _student_in_training(self):
+        view = view_of(self.student)
+        view.compile(self.optimizer)
+        return view
 
 
 def _loss(loss: Loss | None) -> Callable[[Any, Any], Any]:

@@ -94,7 +94,8 @@ def fine_tune(
         reestimate: bool, whether the statistics of BatchNormalization follow the training; default `None`: only below 8
             bits. Where the float model's statistics are not those of its data, `False` keeps what it computes.
         validation_data: as `fit` takes it; default `None`.
-        callbacks: further callbacks, `Dampen(1e-3)` for example; default none. A `ModelCheckpoint` saves `quantized`.
+        callbacks: further callbacks, `Dampen(1e-3)` for example; default none. A `ModelCheckpoint` saves the
+            quantized network.
         verbose: as `fit` takes it.
 
     Returns:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import keras
 
 from tensorflow_quantization.calibration.calibrate import activation_quantizers
-from tensorflow_quantization.model.graph import check_is_model
 from tensorflow_quantization.quantizers.activation import are_learned
 from tensorflow_quantization.training.student import retrace, student_of
 
@@ -43,8 +42,9 @@ class FreezeRanges(keras.callbacks.Callback):
 def freeze_ranges(quantized: keras.Model, frozen: bool = True) -> keras.Model:
     """Freezes all activation ranges of a quantized model, or lets them follow the batches of training again.
 
-    A later `fit` heeds it, without another `compile`; after `layer.frozen = ...` of a single layer, compile the model
-    again, as Keras asks for after `layer.trainable = ...`. Learned steps train either way.
+    A later `fit` of the model that is passed heeds it, without another `compile`; after `layer.frozen = ...` of a
+    single layer, compile the model again, as Keras asks for after `layer.trainable = ...`. Learned steps train either
+    way.
 
     Examples:
         >>> quantized = calibrate(quantize_model(model), images, verbose=0)
@@ -54,7 +54,8 @@ def freeze_ranges(quantized: keras.Model, frozen: bool = True) -> keras.Model:
         False
 
     Args:
-        quantized: the result of `quantize_model`; changed in place, with the models nested in it.
+        quantized: the result of `quantize_model`, or of `distill` if that is trained; changed in place, with the models
+            nested in it.
         frozen: bool; `False` lets the ranges move. Default `True`.
 
     Returns:
@@ -62,9 +63,8 @@ def freeze_ranges(quantized: keras.Model, frozen: bool = True) -> keras.Model:
 
     Raises:
         TypeError: `quantized` is no `keras.Model`.
-        ValueError: it has no activation quantizers.
+        ValueError: nothing in it is quantized.
     """
-    check_is_model(quantized)
     for quantizer in activation_quantizers(quantized):
         quantizer.frozen = frozen
     quantized.train_function = None  # one that was compiled before heeds what was frozen then

@@ -36,14 +36,15 @@ class FreezeBatchNormalization(keras.callbacks.Callback):
         if epoch < self.epoch or self._frozen:
             return
         found = normalizations(student_of(self.model))
-        self._frozen = [x for x in found if x.trainable and "call" not in vars(x)]  # another callback may freeze it
+        self._frozen = [x for x in found if x.trainable and not _is_frozen(x)]  # another callback may freeze it, too
         for layer in self._frozen:
             layer.call = partial(_call_at_inference, layer.call)
         if self._frozen:
             retrace(self.model)
 
     def on_train_begin(self, logs=None):
-        self.release()  # of a `fit` that was interrupted
+        self._frozen = list(filter(_is_frozen, normalizations(student_of(self.model))))
+        self.release()  # what a `fit` that was interrupted left
 
     def on_train_end(self, logs=None):
         self.release()
@@ -57,6 +58,11 @@ class FreezeBatchNormalization(keras.callbacks.Callback):
         self._frozen = []
 
 
-def _call_at_inference(call: Callable[..., Any], inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+def _call_at_inference(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Calls a BatchNormalization as in inference. `trainable`, on which its statistics depend, too, would be saved."""
-    return call(inputs, training=False, mask=mask)
+    return call(*args, **{**kwargs, "training": False})
+
+
+def _is_frozen(layer: keras.layers.BatchNormalization) -> bool:
+    call = vars(layer).get("call")
+    return isinstance(call, partial) and call.func is _call_at_inference

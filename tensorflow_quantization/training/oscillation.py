@@ -22,8 +22,8 @@ class QuantizationLogger(keras.callbacks.Callback):
     An integer oscillates if it changes in the other direction than at its last change. A weight counts if the moving
     average of its oscillations, of momentum 0.01 for each batch, exceeds 0.005 (arXiv:2203.11086, section 3). The logs
     get "oscillating", a share of all quantized weights, and "scale/<path of the quantizer>", for a kernel the mean over
-    its channels. Reading all integers costs time after each batch; with
-    `steps_per_execution` of `compile`, changes within an execution are not seen.
+    its channels. Reading all integers costs time after each batch; with `steps_per_execution` of `compile`, changes
+    within an execution are not seen.
 
     Examples:
         >>> quantized = quantize_model(model, weight_bits=4)

@@ -115,3 +115,9 @@ def test_what_is_wrong_with_a_spec_is_said_once(images):
         warnings.simplefilter("always")
         sensitivity(chain(2), images[0], quantization_spec=spec)
     assert len([w for w in caught if "'conv9'" in str(w.message)]) == 1
+
+
+def test_of_classes_the_scores_that_they_were_found_in_are_measured(cnn, images):
+    classes = keras.Model(cnn.inputs, keras.ops.argmax(cnn.outputs[0], axis=-1))
+    found, expected = (sensitivity(m, images[0], weight_bits=4) for m in (classes, cnn))
+    assert [x.noise for x in found] == [x.noise for x in expected]

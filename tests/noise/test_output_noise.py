@@ -77,5 +77,8 @@ def test_floats_stand_in_for_the_integers_that_were_found_in_them():
     probabilities, same, numbers = map(ops.convert_to_numpy, found)
     np.testing.assert_allclose(probabilities.sum(-1), 1, rtol=1e-6)
     assert same.shape == (2, 3) and numbers.tolist() == [[2, 2], [2, 2]]
+    best, places = ops.top_k(scores, 2)
+    best, same = with_float_outputs(LayerGraph.trace(keras.Model(inputs, [best, places])).flatten()).outputs
+    assert best.shape == (None, 2) and same.shape == (None, 3)
     plain = LayerGraph.trace(keras.Model(inputs, scores)).flatten()
     assert with_float_outputs(plain) is plain

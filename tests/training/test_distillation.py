@@ -127,3 +127,20 @@ def test_an_unknown_or_shared_feature_is_refused():
     model, quantized = pair(small_models.shared_layer())
     with pytest.raises(ValueError, match="called several times"):
         distill(quantized, model, features=["shared"])
+
+
+def test_a_training_resumes_with_the_state_of_the_optimizer(images, tmp_path):
+    model, quantized = pair(weight_bits=4)
+    weights = tmp_path / "m.weights.h5"
+    distilled = distill(quantized, model)
+    distilled.compile(keras.optimizers.Adam(1e-3))
+    distilled.fit(images[0], batch_size=8, verbose=0)
+    distilled.save_weights(weights)
+    _, other = pair(model, weight_bits=4)
+    resumed = distill(other, model)
+    resumed.compile(keras.optimizers.Adam(1e-3))
+    resumed.optimizer.build(resumed.trainable_variables)
+    resumed.load_weights(weights)
+    assert int(resumed.optimizer.iterations) == int(distilled.optimizer.iterations) > 0
+    assert_same_arrays(values(resumed.optimizer), values(distilled.optimizer))
+    assert_same_arrays(values(other), values(quantized))

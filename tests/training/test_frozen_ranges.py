@@ -6,7 +6,7 @@ from keras import ops
 
 from tensorflow_quantization import calibrate, quantize_model
 from tensorflow_quantization.calibration.calibrate import activation_quantizers
-from tensorflow_quantization.training import FreezeRanges, freeze_ranges
+from tensorflow_quantization.training import FreezeRanges, distill, freeze_ranges
 
 
 class Ranges(keras.callbacks.Callback):
@@ -54,6 +54,19 @@ def test_ranges_of_a_trained_model_move_again_in_nested_models_too(images):
     assert all(moved())
     freeze_ranges(quantized)
     assert not any(moved())
+
+
+def test_ranges_of_a_student_move_again(images):
+    model = small_models.cnn()
+    quantized = calibrate(quantize_model(model), images[0], verbose=0)
+    distilled = distill(quantized, model)
+    distilled.compile(keras.optimizers.SGD(0.0))
+    ranges = [ops.convert_to_numpy(q.range) for q in activation_quantizers(quantized)]
+    for frozen in (True, False):
+        distilled.fit(2 * images[0], verbose=0)
+        now = [ops.convert_to_numpy(q.range) for q in activation_quantizers(quantized)]
+        assert all((a != b).any() for a, b in zip(now, ranges, strict=True)) is not frozen
+        freeze_ranges(distilled, False)
 
 
 def test_a_model_without_ranges_is_refused(cnn):

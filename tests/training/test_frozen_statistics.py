@@ -94,3 +94,28 @@ def test_release_ends_what_an_interrupt_left(images):
     freeze.release()
     model.fit(*images, verbose=0)
     assert np.abs(values(model.get_layer("bn"))[2] - mean).max() > 0
+
+
+def test_the_next_callback_ends_what_an_interrupt_left(images):
+    model = small_models.cnn()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*images, verbose=0, callbacks=[FreezeBatchNormalization(0), Stop()])
+    mean = values(model.get_layer("bn"))[2]
+    model.fit(*images, verbose=0, callbacks=[FreezeBatchNormalization(1)])
+    assert np.abs(values(model.get_layer("bn"))[2] - mean).max() > 0
+
+
+class Own(keras.layers.BatchNormalization):
+    def call(self, inputs, training=None):
+        return super().call(inputs, training=training)
+
+
+def test_a_class_of_its_own_is_frozen_too(images):
+    inputs = keras.Input(images[0].shape[1:])
+    x = keras.layers.Flatten()(Own(name="bn")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(5, activation="softmax")(x))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    mean = values(model.get_layer("bn"))[2]
+    model.fit(*images, verbose=0, callbacks=[FreezeBatchNormalization(0)])
+    np.testing.assert_array_equal(values(model.get_layer("bn"))[2], mean)
