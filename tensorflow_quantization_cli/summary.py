@@ -185,16 +185,17 @@ def _agreement(model: keras.Model, graph: LayerGraph, run: _Run, batches: Sequen
             if len(expected) == 1 and exact.ndim == 2 and exact.shape[1] > 1:
                 classes = True
                 equal += int((exact.argmax(axis=1) == found.argmax(axis=1)).sum())
-    nothing, constant = None, constant and seen > 1
-    if constant:
+    nothing = None
+    if constant and seen > 1:
         nothing = f"the float model returns the same for all {seen} samples"
-    elif not floats:
-        nothing = "the outputs are no floats"
-    elif ratio.decibels > _UNCHANGED:
+    elif floats and ratio.decibels > _UNCHANGED:
         nothing = "the outputs are those of the float model, so nothing that they depend on is quantized"
+    same = equal / seen if classes and nothing is None else None
+    if nothing is None and not floats:
+        nothing = "the outputs are no floats"
     return {
         "snr": ratio.decibels if nothing is None else None,
-        "same_class": equal / seen if classes and not constant and (nothing is None or not floats) else None,
+        "same_class": same,
         "nothing_measured": nothing,
         "samples": seen,
     }

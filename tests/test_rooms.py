@@ -27,7 +27,7 @@ ROOMS = {
     "export": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "inspection"},
     # The only room that looks at models and at files in their runtime together.
     "comparison": {"text", "onnx_graph", "model", "quantizers", "wrappers", "noise", "accuracy", "export"},
-    # A latency is that of an exported file.
+    # Latency is measured on exported files.
     "mixed_precision": {
         "text",
         "onnx_graph",

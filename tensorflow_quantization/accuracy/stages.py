@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -32,7 +33,7 @@ class Stages:
 
     def __init__(self, model: keras.Model, batches: list[Any], verbose: int):
         self._batches = batches[: max(1, _JUDGED // len(tree.flatten(batches[0])[0]))]
-        self._expected = [self._outputs(model, batch) for batch in self._batches]
+        self._expected = list(self._outputs(model))
         graph = LayerGraph.trace(model)
         for outputs in self._expected:
             check_finite_outputs(graph, outputs)
@@ -65,15 +66,17 @@ class Stages:
 
     def _decibels(self, quantized: keras.Model) -> float:
         ratio = SignalToNoise()
-        for batch, outputs in zip(self._batches, self._expected, strict=True):
-            for expected, got in zip(outputs, self._outputs(quantized, batch), strict=True):
+        for outputs, found in zip(self._expected, self._outputs(quantized), strict=True):
+            for expected, got in zip(outputs, found, strict=True):
                 ratio.update(expected, got)
         return ratio.decibels
 
-    @staticmethod
-    def _outputs(model: keras.Model, batch: Any) -> list[Any]:
-        outputs = tree.flatten(model(batch, training=False))
-        if not all(keras.backend.is_float_dtype(keras.backend.standardize_dtype(y.dtype)) for y in outputs):
-            graph = with_float_outputs(LayerGraph.trace(model).flatten())
-            outputs = tree.flatten(Interpreter(graph).run(input_tensors(graph, batch)))
-        return [float32_array(y) for y in outputs]
+    def _outputs(self, model: keras.Model) -> Iterator[list[Any]]:
+        whole = LayerGraph.trace(model).flatten()
+        graph = with_float_outputs(whole)
+        for batch in self._batches:
+            if graph is whole:
+                outputs = model(batch, training=False)
+            else:
+                outputs = Interpreter(graph).run(input_tensors(graph, batch))
+            yield [float32_array(y) for y in tree.flatten(outputs)]

@@ -70,13 +70,13 @@ def compare(
 ) -> Comparison:
     """Compares a quantized model with its float model, layer by layer, and names the guilty layer.
 
-    The signal-to-noise ratio of the outputs, as the models return them, is measured over all data; of integers, such as
-    those of an argmax, that of the floats that they were found in. So are two errors of each layer: of its output in
-    the quantized model, where the errors of all layers before add up, and its own, for the inputs of the float model.
-    Then each quantizer and each layer's weights are put into the float model alone, on 32 samples from all over the
-    data: the layers are ranked by the noise at the network's output. For the parts with more noise than the mean,
-    remedies are tried in the same way. A finding is a remedy that at least halves the noise of its part. Layers are
-    measured without a softmax, sigmoid or tanh that computes an output.
+    The signal-to-noise ratio of the outputs, as the models return them, is measured over all data; where they are
+    integers, as after an argmax, the floats before it count. So are two errors of each layer: of its output in the
+    quantized model, where the errors of all layers before add up, and its own, for the inputs of the float model. Then
+    each quantizer and each layer's weights are put into the float model alone, on 32 samples from all over the data:
+    the layers are ranked by the noise at the network's output. For the parts with more noise than the mean, remedies
+    are tried in the same way. A finding is a remedy that at least halves the noise of its part. Layers are measured
+    without a softmax, sigmoid or tanh that computes an output.
 
     The memory does not grow with the number of batches. The time is that of about n runs of the float model, operation
     by operation, on 32 samples for n quantized layers, and of five such runs on all data.

@@ -75,9 +75,8 @@ def open_blocks(
         try:
             block, inner = _open(calls, is_masked)
         except Exception as error:  # the code of the block may raise anything
-            if not sublayers(
-                calls[0].operation
-            ):  # a layer like any other, of which the plan says why it stays in float
+            # Without layers in it, it is a layer like any other, of which the plan says why it stays in float.
+            if not sublayers(calls[0].operation):
                 continue
             text = f"its layers stay in float: {reason_of(error)}"
             reasons[calls[0].path] = Reason(ReasonCode.CLOSED_BLOCK, text)

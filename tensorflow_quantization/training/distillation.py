@@ -140,7 +140,8 @@ class _Distilled(keras.Model):
 
     def _student_in_training(self):
         view = view_of(self.student)
-        view.compile(self.optimizer)
+        if self.compiled:
+            view.compile(self.optimizer)
         return view
 
 

@@ -133,6 +133,8 @@ def test_a_training_resumes_with_the_state_of_the_optimizer(images, tmp_path):
     model, quantized = pair(weight_bits=4)
     weights = tmp_path / "m.weights.h5"
     distilled = distill(quantized, model)
+    distilled.save_weights(weights)
+    distilled.load_weights(weights)
     distilled.compile(keras.optimizers.Adam(1e-3))
     distilled.fit(images[0], batch_size=8, verbose=0)
     distilled.save_weights(weights)
