@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tensorflow_quantization.quantizers import numerics, replicas
+from tensorflow_quantization.quantizers import numerics, own_numbers, replicas
 from tensorflow_quantization.quantizers.fake_quantize import fake_quantize, fake_quantize_learned, float32
 from tensorflow_quantization.quantizers.observers import OBSERVERS
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme
@@ -138,14 +138,17 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def _follow(self, x):
         """Updates the range from a batch."""
-        batches = ops.convert_to_tensor(self.batches)
-        range_ = ops.convert_to_tensor(self.range)
+        batches, xp = own_numbers.read(self.batches)
+        range_, _ = own_numbers.read(self.range)
         if self.learns:
             updated = replicas.either(batches > 0, lambda: range_, lambda: self._lsq_start(x))
         else:
-            updated = OBSERVERS[self.ranges](range_, replicas.batch_range(x), batches)
+            batch_range = replicas.batch_range(x)
+            if xp is np:
+                batch_range = ops.convert_to_numpy(batch_range)
+            updated = OBSERVERS[self.ranges](range_, batch_range, batches, xp)
             if not self.trainable:  # like a BatchNormalization with `trainable=False`, which keeps its statistics
-                updated = ops.where(batches > 0, range_, updated)
+                updated = xp.where(batches > 0, range_, updated)
         self.range.assign(updated)
         self.batches.assign(batches + 1.0)
 
@@ -157,9 +160,15 @@ class ActivationQuantizer(keras.layers.Layer):
         return batch_range * (step / scale)
 
     def _start_scale_and_zero_point(self):
-        """Returns the scale of the range, where training starts from, and what training has made of it."""
-        low, high = ops.unstack(ops.convert_to_tensor(self.range), 2)
-        start, zero_point = numerics.scale_from_range(low, high, self.scheme)
+        """Returns the scale of the range, where training starts from, and what training has made of it.
+
+        Each is a float32 tensor or a number.
+        """
+        range_, xp = own_numbers.read(self.range)
+        low, high = range_ if xp is np else ops.unstack(range_, 2)
+        start, zero_point = numerics.scale_from_range(low, high, self.scheme, xp)
+        if xp is np:  # NumPy's own numbers would make arrays of the tensors that they meet
+            start, zero_point = float(start), float(zero_point)
         if not self.learns:
             return start, start, zero_point
         scale = numerics.learned_scale(start, self.step_change)
@@ -169,7 +178,7 @@ class ActivationQuantizer(keras.layers.Layer):
 
     def scale(self):
         """Returns the current scale, a float32 scalar tensor."""
-        return self._start_scale_and_zero_point()[1]
+        return ops.convert_to_tensor(self._start_scale_and_zero_point()[1], "float32")
 
     def is_seen(self):
         """Returns `seen` as a boolean scalar tensor, for compiled functions."""

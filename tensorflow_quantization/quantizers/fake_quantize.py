@@ -17,7 +17,7 @@ def fake_quantize(x, scale, zero_point, scheme: QuantizationScheme):
 
     Args:
         x: float32 tensor of any shape.
-        scale, zero_point: float32, broadcastable to `x`.
+        scale, zero_point: float32, broadcastable to `x`; or numbers.
         scheme: its `qmin` and `qmax` clip.
 
     Returns:
@@ -54,6 +54,7 @@ def _fake_quantize(x, scale, zero_point, scheme, gradient_scale):
     kernel = _kernel_of_backend(scheme)
     if kernel is not None:
         return kernel(x, scale, lowest, highest, gradient_scale)
+    scale = float32(scale)  # a number has no gradient
 
     # With clip and stop_gradient instead, the gradient is a select, which takes twice as long as this product.
     @ops.custom_gradient
@@ -100,7 +101,10 @@ def _fake_quantize_with_offset(x, scale, offset, zero_point, scheme, gradient_sc
 
 def _limits(zero_point, scheme):
     """Returns the least and the greatest integer, less the zero point: numbers where that is known without a tensor."""
-    zero_point = ops.stop_gradient(zero_point) if scheme.zero_point is None else scheme.zero_point
+    if scheme.zero_point is not None:
+        zero_point = scheme.zero_point
+    elif ops.is_tensor(zero_point):
+        zero_point = ops.stop_gradient(zero_point)
     return scheme.qmin - zero_point, scheme.qmax - zero_point
 
 

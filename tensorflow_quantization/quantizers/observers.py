@@ -8,18 +8,18 @@ from keras import ops
 EMA_MOMENTUM = 0.99
 
 
-def ema(range_, batch_range, batches):
+def ema(range_, batch_range, batches, xp=ops):
     """Returns the exponential moving average of the ranges of all batches (arXiv:1712.05877, section 3.1)."""
-    momentum = ops.minimum(EMA_MOMENTUM, batches / (batches + 1.0))
+    momentum = xp.minimum(EMA_MOMENTUM, batches / (batches + 1.0))
     return batch_range + momentum * (range_ - batch_range)
 
 
-def last(range_, batch_range, batches):
+def last(range_, batch_range, batches, xp=ops):
     """Returns the range of the last batch, as NVIDIA's toolkit does."""
-    del range_, batches
+    del range_, batches, xp
     return batch_range
 
 
-#: Each takes the range so far and the range of the batch, both (low, high), and the float32 count of earlier batches;
-#: it returns the new range.
+#: Each takes the range so far and the range of the batch, both (low, high), the float32 count of earlier batches, and
+#: the array namespace that computes; it returns the new range.
 OBSERVERS = {"ema": ema, "last": last}

@@ -21,12 +21,20 @@ def batch_range(x):
     Returns:
         float32 tensor (low, high), the same in each replica.
     """
-    own = ops.stack([ops.min(x), ops.max(x)])
+    own = ops.stack(_least_and_greatest(x))
     gather = _gather()
     if gather is None:
         return own
     ranges = gather(own)
     return ops.stack([ops.min(ranges[:, 0]), ops.max(ranges[:, 1])])
+
+
+def _least_and_greatest(x):
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.aminmax(x)  # in one pass
+    return ops.min(x), ops.max(x)
 
 
 def mean_magnitude(x):

@@ -12,8 +12,8 @@ import torch
 class FakeQuantize(torch.autograd.Function):
     """clip(round(x / scale), lowest, highest) * scale, with the gradients of `fake_quantize`.
 
-    `x` and `scale` are float32 tensors, `lowest` and `highest` are such tensors or numbers, and `gradient_scale` is
-    `None` where `scale` has no gradient.
+    `x` is a float32 tensor, `scale`, `lowest` and `highest` are such tensors or numbers, and `gradient_scale` is `None`
+    where `scale` has no gradient.
     """
 
     @staticmethod

@@ -94,6 +94,6 @@ def test_either_computes_what_is_chosen():
 
 
 def test_one_device_sees_its_own_batch():
-    x = np.float32([[-1.0, 3.0], [0.5, -4.0]])
+    x = keras.ops.convert_to_tensor(np.float32([[-1.0, 3.0], [0.5, -4.0]]))
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(replicas.batch_range(x)), [-4.0, 3.0])
     assert float(replicas.mean_magnitude(x)) == 2.125
