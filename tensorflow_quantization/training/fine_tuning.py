@@ -28,6 +28,9 @@ from tensorflow_quantization.training.student import normalizations
 #: Epochs and learning rate at 8 bits, and below: a hundredth to a tenth of usual first rates (arXiv:2004.09602), and
 #: ten times as much below 8 bits (LSQ, arXiv:1902.08153, section 3).
 _EPOCHS, _LEARNING_RATE = (1, 10), (1e-4, 1e-3)
+#: With weights of fewer bits, statistics of BatchNormalization that follow leave less noise after training; with more
+#: bits, those of the float model do (docs/benchmarks/training.md).
+_STATISTICS_BELOW = 4
 #: From this share of the epochs on, ranges and statistics are frozen.
 _FROZEN_FROM = 0.75
 #: Noise that grows by this factor, 3 dB, is worth a warning.
@@ -61,7 +64,7 @@ def fine_tune(
     The model learns from the outputs of a float `teacher`, from labels with a `loss`, or from both. The learning rate
     falls to zero along a cosine. The ranges that `calibrate` set are the start and stay; learned ones go on from there.
     Ranges that still follow the batches are frozen for the last quarter of the epochs. The statistics of
-    BatchNormalization are those of the float model. Below 8 bits, where the weights move far, they follow the batches,
+    BatchNormalization are those of the float model. With weights below 4 bits, which move far, they follow the batches,
     are frozen for the last quarter, too, and are estimated anew at the end, unless the data is a generator. If anything
     stops the training, an interrupt, an error, a loss or a weight that is not finite, the model is as before.
 
@@ -91,8 +94,8 @@ def fine_tune(
         steps_per_epoch: int, batches in an epoch; needed for data of unknown length. Default `None`: all.
         learning_rate: float, the first rate; default `None`: 1e-4, or 1e-3 below 8 bits.
         optimizer: a `keras.optimizers.Optimizer`, used as it is; default `None`: Adam, with the cosine.
-        reestimate: bool, whether the statistics of BatchNormalization follow the training; default `None`: only below 8
-            bits. Where the float model's statistics are not those of its data, `False` keeps what it computes.
+        reestimate: bool, whether the statistics of BatchNormalization follow the training; default `None`: only where
+            weights have fewer than 4 bits. `False` also keeps statistics that are not those of the float model's data.
         validation_data: as `fit` takes it; default `None`.
         callbacks: further callbacks, `Dampen(1e-3)` for example; default none. A `ModelCheckpoint` saves the
             quantized network.
@@ -118,9 +121,9 @@ def fine_tune(
         model_inputs(LayerGraph.trace(quantized), x, "data")
         if loss is not None and y is None:
             raise ValueError("A loss needs labels. Pass them as y, or as the second of a tuple (x, y).")
-    low = _has_low_bits(quantized)
+    low = _bits_of(quantized, ActivationQuantizer, WeightQuantizer) < 8
     epochs = _EPOCHS[low] if epochs is None else epochs
-    reestimate = low if reestimate is None else reestimate
+    reestimate = _bits_of(quantized, WeightQuantizer) < _STATISTICS_BELOW if reestimate is None else reestimate
     # A generator has no first batch to look at again.
     watched = teacher is not None and loss is None and not isinstance(x, Iterator)
     frozen_from = max(1, round(_FROZEN_FROM * epochs))
@@ -202,9 +205,9 @@ def _warn_of_own_methods(quantized: keras.Model) -> None:
         )
 
 
-def _has_low_bits(model: keras.Model) -> bool:
-    layers = sublayers(model)
-    return any(layer.scheme.bits < 8 for layer in layers if isinstance(layer, ActivationQuantizer | WeightQuantizer))
+def _bits_of(model: keras.Model, *quantizers: type[ActivationQuantizer | WeightQuantizer]) -> int:
+    """Returns the fewest bits of quantizers of these classes; 8 without any."""
+    return min((layer.scheme.bits for layer in sublayers(model) if isinstance(layer, quantizers)), default=8)
 
 
 def _check_arguments(

@@ -38,7 +38,7 @@ def test_training_goes_on_from_what_was_chosen(tmp_path):
     assert all(q.learns for q in weight_quantizers_in(better.get_layer("quant_stem")))
     assert decibels(expected, outputs(better, x)) > decibels(expected, outputs(plain, x)) + 3
     before = better.get_weights()
-    fine_tune(better, images(), teacher=model, epochs=2, learning_rate=1e-4, reestimate=False, verbose=0)
+    fine_tune(better, images(), teacher=model, epochs=2, learning_rate=1e-4, verbose=0)
     assert not all(map(np.array_equal, before, better.get_weights()))
     assert decibels(expected, outputs(better, x)) > decibels(expected, outputs(plain, x)) + 3
     export_onnx(better, tmp_path / "model.onnx", verify_with=images(4))

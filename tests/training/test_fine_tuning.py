@@ -137,12 +137,13 @@ def test_ranges_of_calibration_stay_and_statistics_are_those_of_the_data(images)
     np.testing.assert_allclose(mean, conv.reshape(-1, 4).mean(axis=0), rtol=1e-2, atol=1e-3)
 
 
-def test_at_8_bits_the_statistics_are_those_of_the_float_model(images):
-    model, quantized = pair()
+@pytest.mark.parametrize(("bits", "follow"), [((8, 8), False), ((4, 4), False), ((3, 8), True)])
+def test_statistics_are_those_of_the_float_model_unless_weights_have_few_bits(images, bits, follow):
+    model, quantized = pair(weight_bits=bits[0], activation_bits=bits[1])
     before = [ops.convert_to_numpy(v) for v in quantized.get_layer("bn").non_trainable_variables]
-    fine_tune(quantized, images[0], teacher=model, learning_rate=1e-9, verbose=0)
-    for variable, value in zip(quantized.get_layer("bn").non_trainable_variables, before, strict=True):
-        np.testing.assert_array_equal(ops.convert_to_numpy(variable), value)
+    fine_tune(quantized, images[0], teacher=model, epochs=1, learning_rate=1e-9, verbose=0)
+    after = [ops.convert_to_numpy(v) for v in quantized.get_layer("bn").non_trainable_variables]
+    assert any(map(np.array_equal, before, after)) is not follow
 
 
 @pytest.mark.slow
@@ -278,7 +279,7 @@ def test_a_training_that_leads_to_the_teacher_is_not_warned_of():
 def test_checkpoints_are_of_the_quantized_model(images, tmp_path, name):
     model, quantized = pair(weight_bits=4)
     checkpoint = keras.callbacks.ModelCheckpoint(tmp_path / name, save_weights_only=name.endswith("h5"))
-    fine_tune(quantized, images[0], teacher=model, epochs=1, reestimate=False, callbacks=[checkpoint], verbose=0)
+    fine_tune(quantized, images[0], teacher=model, epochs=1, callbacks=[checkpoint], verbose=0)
     if name.endswith("h5"):
         _, loaded = pair(weight_bits=4)
         loaded.load_weights(tmp_path / name)
