@@ -86,6 +86,14 @@ def _timed(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, dic
     return {name: {"ms": ms, "ratio": ratio, "first": first[name]} for name, ms, ratio in rows}
 
 
+def measure_kernels(rounds: str) -> dict[str, dict[str, float]]:
+    """By kernel: milliseconds for one tensor with its gradient, and their ratio to those of a ReLU."""
+    import scale_kernels
+
+    rows = summary(interleaved(scale_kernels.calls(), 20 * int(rounds), lead=2))
+    return {name: {"ms": ms, "ratio": ratio} for name, ms, ratio in rows}
+
+
 def measure_memory(jit: str, mode: str) -> dict[str, float]:
     """The most bytes that two steps take, with their compilation; bytes of the weights and of the quantizers."""
     import keras
@@ -162,6 +170,7 @@ def measure_size(network: str, size: str) -> dict[str, float]:
 
 STEPS: dict[str, Callable[..., dict]] = {
     "steps": measure_steps,
+    "kernels": measure_kernels,
     "memory": measure_memory,
     "torch": measure_torch,
     "tfmot": measure_tfmot,
@@ -211,6 +220,7 @@ def main() -> None:
     for backend in (name for name in arguments.backends if importlib.util.find_spec(name)):
         for jit, precision in itertools.product(JITS[backend][: 1 if arguments.quick else None], arguments.precisions):
             figures.measure(backend, "steps", jit, precision, arguments.rounds)
+        figures.measure(backend, "kernels", arguments.rounds)
         for jit, mode in () if arguments.quick else itertools.product(JITS[backend], ("float", *MODES)):
             figures.measure(backend, "memory", jit, mode)
         if backend == "torch":

@@ -11,6 +11,7 @@ from tensorflow_quantization.text.tables import markdown_table
 
 _PACKAGES = ("keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "tensorflow-model-optimization", "onnx-ir")
 _STEPS = ("backend", "jit_compile", "precision", "float ms", "ema", "learned", "frozen", "first step: ema", "learned")
+_KERNELS = ("backend", "ReLU ms", "ours", "the backend's own")
 _MEMORY = ("backend", "jit_compile", "float MB", "ema", "learned", "frozen", "quantizers / weights")
 _SIZES = ("network", "layers", "weights M", "quantize_model s", "calibrate s", "export s", "export peak MB")
 #: What runs a peer, by the step that measures it.
@@ -32,11 +33,12 @@ def page(figures: Mapping[str, Any], rounds: int, batch: int) -> str:
         batch: images of a step whose memory was measured.
     """
     found = {tuple(name.split()): values for name, values in figures.items()}
-    memory, sizes = list(_memory_rows(found)), list(_size_rows(found))
+    memory, sizes, kernels = list(_memory_rows(found)), list(_size_rows(found)), list(_kernel_rows(found))
     parts = [
         _HEAD.format(machine=machine(_PACKAGES), date=datetime.date.today().isoformat()),
         _STEPS_HEAD.format(rounds=rounds),
         markdown_table(_STEPS, list(_step_rows(found))),
+        *([_KERNELS_HEAD, markdown_table(_KERNELS, kernels)] if kernels else []),
         *([_MEMORY_HEAD.format(batch=batch), markdown_table(_MEMORY, memory)] if memory else []),
         _SIZES_HEAD.format(networks=" ".join(_NETWORKS[name] for name in dict.fromkeys(row[0] for row in sizes))),
         markdown_table(_SIZES, sizes),
@@ -57,6 +59,13 @@ ResNet-20 on 32 × 32 images, batches of 64, `target="onnxruntime"`. The float m
 of the same round. "frozen" is what `calibrate` leaves. The first step, with tracing and compilation, is a ratio, too.
 A peer is compared with the float step of its own framework. With `jit_compile="auto"`, TensorFlow uses XLA on GPUs and
 TPUs, not on processors; "yes" is `jit_compile=True`."""
+
+_KERNELS_HEAD = """### One tensor
+
+The fake quantization of the first convolution's output for 64 images, 1 M numbers, with its gradient: ratios to the
+same of a ReLU. The backend's own kernels are `tf.quantization.fake_quant_with_min_max_args` and
+`torch.fake_quantize_per_tensor_affine`, which round some values to other integers than the runtimes do. On JAX, and on
+TensorFlow with XLA, the compiler joins ours with what is before and after it."""
 
 _MEMORY_HEAD = """## Memory of training
 
@@ -79,6 +88,13 @@ def _step_rows(found: Mapping[tuple[str, ...], Any]) -> Iterator[tuple]:
             first = values["ema"]["first"] / values["float"]["first"]
             ms, ratio = values["float"]["ms"], values["ema"]["ratio"]
             yield _PEERS[step], "", "float32", f"{ms:.0f}", f"{ratio:.2f}", "", "", f"{first:.2f}", ""
+
+
+def _kernel_rows(found: Mapping[tuple[str, ...], Any]) -> Iterator[tuple]:
+    for (backend, step, *_), values in found.items():
+        if step == "kernels":
+            ratios = [f"{values[name]['ratio']:.2f}" if name in values else "" for name in ("ours", "own")]
+            yield backend, f"{values['relu']['ms']:.2f}", *ratios
 
 
 def _memory_rows(found: Mapping[tuple[str, ...], Any]) -> Iterator[tuple]:
