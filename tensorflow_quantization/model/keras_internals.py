@@ -315,8 +315,8 @@ def dropout_layer(layer: keras.layers.Layer) -> keras.layers.Dropout:
     return layer._dropout_layer
 
 
-def dot_scores(layer: keras.layers.Attention, query: Any, key: Any) -> Any:
-    """Returns the scores of queries and keys in `keras.layers.Attention`, before mask and softmax.
+def attention_scores(layer: keras.layers.Attention, query: Any, key: Any) -> Any:
+    """Returns the scores of queries and keys in `Attention` and `AdditiveAttention`, before mask and softmax.
 
     Why: the quantized layer quantizes the probabilities, so it computes the steps before them.
     """

@@ -48,7 +48,7 @@ class Trait(Flag):
     MERGES = auto()
     #: A matmul of two inputs.
     MULTIPLIES_TENSORS = auto()
-    #: Attention: multiplies queries by keys, and probabilities by values.
+    #: Attention: multiplies probabilities by values, and most kinds queries by keys.
     ATTENDS = auto()
     #: Attention that first projects its inputs by matrices.
     PROJECTS = auto()
@@ -76,7 +76,7 @@ _TRAITS: dict[str, Trait] = {
     **_by_rank((1, 2), "DepthwiseConv#D", _CONVOLUTION),
     **_by_rank((1, 2), "SeparableConv#D", _CONVOLUTION | Trait.HAS_INNER_PRODUCT),
     **_named("Dense EinsumDense", Trait.MULTIPLIES_BY_WEIGHTS | Trait.IS_MATRIX_PRODUCT),
-    "Attention": Trait.ATTENDS,
+    **_named("AdditiveAttention Attention", Trait.ATTENDS),
     **_named("GroupedQueryAttention MultiHeadAttention", _ATTENTION),
     **_named("Dot Einsum Matmul", Trait.MULTIPLIES_TENSORS),
     "BatchNormalization": Trait.NORMALIZES | Trait.SCALES_CHANNELS,
@@ -126,8 +126,14 @@ def is_one_of(call: Call, classes: Iterable[str]) -> bool:
 
 
 def attends(call: Call) -> bool:
-    """Returns whether a layer is attention with scores query x key, and not additive attention."""
-    return Trait.ATTENDS in traits(call) and getattr(call.operation, "score_mode", "dot") == "dot"
+    """Returns whether a layer is attention."""
+    return Trait.ATTENDS in traits(call)
+
+
+def factors(call: Call) -> tuple[int, ...]:
+    """Returns the indices of the operands that a kernel multiplies: of attention with additive scores, the values."""
+    added = is_one_of(call, ["AdditiveAttention"]) or getattr(call.operation, "score_mode", "dot") != "dot"
+    return (1,) if attends(call) and added else tuple(range(len(call.operands)))
 
 
 def multiplies_activations(call: Call) -> bool:

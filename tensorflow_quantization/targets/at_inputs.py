@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
-from tensorflow_quantization.model.op_traits import Trait, attends, is_one_of, multiplies_activations, traits
+from tensorflow_quantization.model.op_traits import Trait, attends, factors, is_one_of, multiplies_activations, traits
 from tensorflow_quantization.targets.float_sums import STAYS_IN_FLOATS, find_float_sums
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.targets.structure import StructureRule, first_of
@@ -109,7 +109,6 @@ def _matmuls(graph: LayerGraph, switched_off: SwitchedOff) -> dict[str, Placemen
     for call in graph.calls:
         if switched_off(call) or not (attends(call) or multiplies_activations(call)):
             continue
-        inputs = tuple(range(len(call.operands)))
         projects = Trait.PROJECTS in traits(call)
-        placements[call.path] = Placement(inputs, weights=projects, inner_matmuls=attends(call))
+        placements[call.path] = Placement(factors(call), weights=projects, inner_matmuls=attends(call))
     return placements

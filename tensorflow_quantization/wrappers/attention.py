@@ -1,7 +1,7 @@
 """The wrappers of attention layers.
 
 Attention has two products of activations: queries x keys, whose softmax is the probabilities, and probabilities x
-values. Most attention layers also project the inputs and the result by matrices.
+values. Additive scores are no product. Most attention layers also project the inputs and the result by matrices.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from keras import ops
 
 from tensorflow_quantization.model.keras_classes import computes_like
 from tensorflow_quantization.model.keras_internals import (
-    dot_scores,
+    attention_scores,
     dropout_layer,
     keras_mask,
     masked_softmax,
@@ -101,11 +101,11 @@ class AttentionBaseQuantizeWrapper(BaseQuantizeWrapper):
 
 
 class AttentionQuantizeWrapper(AttentionBaseQuantizeWrapper):
-    """`keras.layers.Attention` with `score_mode="dot"`: fake-quantizes the inputs and the probabilities."""
+    """`keras.layers.Attention` and `AdditiveAttention`: fake-quantizes the inputs and the probabilities."""
 
     @classmethod
     def suits(cls, layer):
-        return computes_like(layer, "Attention") and layer.score_mode == "dot"
+        return computes_like(layer, "Attention", "AdditiveAttention")
 
     def call(  # type: ignore[override]
         self, inputs, mask=None, training=None, return_attention_scores=False, use_causal_mask=False
@@ -114,7 +114,7 @@ class AttentionQuantizeWrapper(AttentionBaseQuantizeWrapper):
         layer: Any = self.layer
         query, value, *keys = self.quantized_inputs(inputs, training)
         query_mask, value_mask = (mask[0], mask[1]) if mask else (None, None)
-        scores = dot_scores(layer, query, keys[0] if keys else value)
+        scores = attention_scores(layer, query, keys[0] if keys else value)
         seen = score_mask(layer, scores, value_mask, use_causal_mask)
         if seen is not None:
             seen = ops.expand_dims(seen, -2) if len(seen.shape) == 2 else seen

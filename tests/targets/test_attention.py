@@ -89,7 +89,12 @@ def plain(x):
     return layers.Dense(SIZE)(layers.Attention(use_scale=True)([query, value, key]))
 
 
-ATTENTIONS = [multi_head, grouped_query, by_einsum, by_matmul, by_splitting, by_dot, plain]
+def additive(x):
+    query, key, value = (layers.Dense(SIZE)(x) for _ in range(3))
+    return layers.Dense(SIZE)(layers.AdditiveAttention()([query, value, key]))
+
+
+ATTENTIONS = [multi_head, grouped_query, by_einsum, by_matmul, by_splitting, by_dot, plain, additive]
 
 
 def block(x, attention=multi_head):

@@ -28,6 +28,11 @@ PROJECTED = {
 }
 if keras.backend.backend() == "jax":  # where Keras itself cannot compute it without dropout
     del PROJECTED["multi-head, values of another size"]
+UNPROJECTED = {
+    "dot": lambda: layers.Attention(use_scale=True),
+    "concat": lambda: layers.Attention(use_scale=True, score_mode="concat"),
+    "additive": layers.AdditiveAttention,
+}
 NOTHING = {"quantize_inputs": False, "quantize_weights": False, "quantize_products": False}
 
 
@@ -66,12 +71,8 @@ def set_ranges(wrapper, low=-2.5, high=2.5):
 def test_each_class_has_its_wrapper():
     assert find_wrapper(layers.MultiHeadAttention(2, 4)) is MultiHeadAttentionQuantizeWrapper
     assert find_wrapper(layers.GroupQueryAttention(4, 4, 2)) is GroupedQueryAttentionQuantizeWrapper
-    assert find_wrapper(layers.Attention()) is AttentionQuantizeWrapper
-
-
-def test_layers_whose_scores_are_no_product_have_none():
-    assert find_wrapper(layers.Attention(score_mode="concat")) is None
-    assert find_wrapper(layers.AdditiveAttention()) is None
+    for layer in UNPROJECTED.values():
+        assert find_wrapper(layer()) is AttentionQuantizeWrapper
 
 
 def test_a_subclass_is_wrapped_only_if_it_computes_the_same():
@@ -83,11 +84,16 @@ def test_a_subclass_is_wrapped_only_if_it_computes_the_same():
         def _compute_attention(self, query, key, value, *args, **kwargs):
             return super()._compute_attention(query, key, ops.relu(value), *args, **kwargs)
 
+    class Scored(layers.AdditiveAttention):
+        def _calculate_scores(self, query, key):
+            return 2 * super()._calculate_scores(query, key)
+
     class MultiHeadAttention(layers.Layer):
         """Of a tutorial: the name is all that it has in common."""
 
     assert find_wrapper(Renamed(2, 4)) is MultiHeadAttentionQuantizeWrapper
     assert find_wrapper(Sparse(2, 4)) is None
+    assert find_wrapper(Scored()) is None
     assert find_wrapper(MultiHeadAttention()) is None
 
 
@@ -217,16 +223,29 @@ def test_attention_without_projections_rounds_its_inputs_and_the_probabilities()
     np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-2)
 
 
+def test_additive_attention_rounds_its_values_and_the_probabilities():
+    model, wrapper = wrapped(layers.AdditiveAttention(), SEQUENCE, OTHER, OTHER, quantize_specific_input_indices=[1])
+    set_ranges(wrapper)
+    query, value, key = x = [data(SEQUENCE), data(OTHER, 1), data(OTHER, 2)]
+    value = np.clip(np.rint(value * (127 / 2.5)), -127, 127) * (2.5 / 127)
+    scale = ops.convert_to_numpy(wrapper.layer.scale)
+    scores = (scale * np.tanh(query[:, :, None] + key[:, None])).sum(-1)
+    probabilities = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    expected = np.einsum("bqk,bkc->bqc", np.rint(probabilities * 127) / 127, value)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", UNPROJECTED)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("scores", [False, True])
-def test_attention_without_projections_is_the_layer_if_nothing_is_quantized(causal, scores):
+def test_attention_without_projections_is_the_layer_if_nothing_is_quantized(name, causal, scores):
     call = {"use_causal_mask": causal, "return_attention_scores": scores}
     tokens = np.array([[3, 1, 2, 0, 0], [1, 4, 0, 0, 0]])
 
     def model(wrap):
         inputs = keras.Input((5,), dtype="int32")
         x = layers.Embedding(6, 8, mask_zero=True)(inputs)
-        layer = layers.Attention(use_scale=True)
+        layer = UNPROJECTED[name]()
         layer = AttentionQuantizeWrapper(layer, **NOTHING) if wrap else layer
         return randomize(keras.Model(inputs, layer([x, x], **call)))
 

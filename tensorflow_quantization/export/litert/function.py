@@ -18,6 +18,7 @@ from keras import tree
 
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.affine import Affine, folded_layers, inner_layer, read_affine
+from tensorflow_quantization.export.litert.attention import float_values
 from tensorflow_quantization.export.litert.calls import (
     inner_call,
     is_joining,
@@ -126,7 +127,7 @@ def make_function(graph: LayerGraph, io_dtype: str = "float32", expose: bool = F
         return results
 
     signature = [tf.TensorSpec(t.shape, t.dtype, plain_name(t.name)) for t in graph.inputs]
-    with unrolled(graph):
+    with unrolled(graph), float_values(graph):
         concrete = tf.function(run, autograph=False).get_concrete_function(*signature)
     paths = {_scope(call): call.path for call in graph.calls}
     return Function(concrete, quantized, paths, list(concrete.variables), is_wide(graph), stored_kernels(graph))

@@ -8,5 +8,5 @@ from tensorflow_quantization.targets.draft import COMPUTED_IN_INTEGERS, Draft
 
 
 def place_inner_matmuls(draft: Draft, call: Call) -> None:
-    """Quantize queries, keys, probabilities and values within the layer, and the kernels of its projections."""
+    """Quantize the operands of the products within the layer, and the kernels of its projections."""
     draft.update(call, COMPUTED_IN_INTEGERS, weights=Trait.PROJECTS in traits(call), inner_matmuls=True)

@@ -1,3 +1,6 @@
+from functools import partial
+
+import pytest
 from drafts import SEQUENCE, call_of, draft_of, rules
 from keras import layers
 
@@ -23,7 +26,16 @@ def test_attention_without_projections_has_no_weights():
     assert not draft.placements["attention"].weights
 
 
-def test_attention_that_adds_has_no_matmuls():
-    draft = draft_of(lambda x: layers.Attention(score_mode="concat", name="attention")([x, x]), RULES, SEQUENCE)
+@pytest.mark.parametrize(
+    "layer", [partial(layers.Attention, score_mode="concat"), layers.AdditiveAttention], ids=["concat", "additive"]
+)
+def test_attention_that_adds_multiplies_its_values_alone(layer):
+    def attend(x):
+        query, value, key = (layers.ReLU(name=name)(x) for name in ("query", "value", "key"))
+        return layer(name="attention")([query, value, key])
+
+    draft = draft_of(attend, RULES, SEQUENCE)
     place_kernels(draft)
-    assert draft.placements == {}
+    assert draft.placements["attention"].inner_matmuls
+    assert draft.placements["value"].output
+    assert draft.placements.keys() == {"attention", "value"}

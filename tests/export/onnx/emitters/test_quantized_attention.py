@@ -104,6 +104,20 @@ def test_attention_without_projections(tmp_path, causal):
     assert [sources(proto, n) for n in products] == [["DequantizeLinear"] * 2] * 2
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(
+    "layer",
+    [layers.AdditiveAttention, lambda: layers.Attention(score_mode="concat"), lambda: layers.AdditiveAttention(False)],
+    ids=["additive", "concat", "without a scale"],
+)
+def test_attention_with_additive_scores(tmp_path, layer, causal):
+    call = {"use_causal_mask": causal}
+    model, arrays = attend(layer(), QUERY, VALUE, VALUE, call=call, quantize_specific_input_indices=[1])
+    proto = export(model, tmp_path / "m.onnx", verify_with=arrays)
+    products = [n for n in proto.graph.node if n.op_type == "MatMul"]
+    assert [sources(proto, n) for n in products] == [["DequantizeLinear"] * 2]
+
+
 @pytest.mark.parametrize("name", [*LAYERS, "plain"])
 def test_padding_masks_of_an_embedding(tmp_path, name):
     layer = layers.Attention() if name == "plain" else LAYERS[name]()
