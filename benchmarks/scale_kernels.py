@@ -31,7 +31,8 @@ def _functions() -> dict[str, Function]:
     from tensorflow_quantization.quantizers.fake_quantize import fake_quantize
 
     scheme = QuantizationScheme()
-    scale = keras.ops.convert_to_tensor(np.float32(SCALE))
+    in_torch = keras.backend.backend() == "torch"  # where quantizers pass a number
+    scale = SCALE if in_torch else keras.ops.convert_to_tensor(np.float32(SCALE))
     functions: dict[str, Function] = {
         "relu": keras.ops.relu,
         "ours": lambda x: fake_quantize(x, scale, scheme.zero_point, scheme),
@@ -41,7 +42,7 @@ def _functions() -> dict[str, Function]:
         import tensorflow as tf
 
         functions["own"] = lambda x: tf.quantization.fake_quant_with_min_max_args(x, low, high, narrow_range=True)
-    if keras.backend.backend() == "torch":
+    if in_torch:
         import torch
 
         functions["own"] = lambda x: torch.fake_quantize_per_tensor_affine(x, SCALE, 0, scheme.qmin, scheme.qmax)
@@ -84,5 +85,6 @@ def _in_jax(function: Function, x: np.ndarray, upstream: np.ndarray) -> Callable
 def _in_torch(function: Function, x: np.ndarray, upstream: np.ndarray) -> Callable[[], object]:
     import torch
 
-    given, to_output = torch.from_numpy(x).requires_grad_(), torch.from_numpy(upstream)
+    given, to_output = (keras.ops.convert_to_tensor(array) for array in (x, upstream))
+    given.requires_grad_()
     return lambda: torch.autograd.grad(function(given), given, to_output)

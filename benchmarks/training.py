@@ -2,9 +2,9 @@
 
     python benchmarks/training.py [--quick] [--networks NAME ...] [--seeds COUNT] [--folder FOLDER] [--processes COUNT]
 
-Each network is quantized with 256 images and trained for as long in three ways: with `fine_tune`, without and with
-labels, after `post_training_quantize`; and with `fit` on labels after `calibrate`, as in LSQ (arXiv:1902.08153).
-Accuracy is measured on 10,000 test images.
+Each network is quantized with 256 images and trained for as long in four ways: with `fine_tune` after
+`post_training_quantize`, without and with labels, and with other statistics of BatchNormalization; and with `fit` on
+labels after `calibrate`, as in LSQ (arXiv:1902.08153). Accuracy is measured on 10,000 test images.
 Weights stay in FOLDER, and what is trained there is not trained again; the backend of Keras may have an accelerator.
 """
 
@@ -229,7 +229,7 @@ def measured(job: Job, quick: bool, folder: pathlib.Path, in_runtime: bool) -> d
 
     kept = folder / f"{stem(*job)}.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
-    for step, key in (("train", "trained"), ("measure", "file")):
+    for step, key in (("train", "trained dB"), ("measure", "file")):
         if key not in found and (step == "train" or in_runtime):
             found.update(run_step(__file__, step, *job, quick, folder))
             kept.write_text(json.dumps(found))
@@ -246,8 +246,8 @@ def page(found: dict[Job, dict[str, Any]], date: datetime.date) -> str:
     for setting, name in dict.fromkeys((setting, name) for name, _, setting, _ in found):
         ways = [[v for (n, _, s, w), v in found.items() if (n, s, w) == (name, setting, way)] for way in WAYS]
         first = next(figures for figures in ways if figures)
-        accuracies = [mean(first, "float"), mean(first, "before"), *(mean(way, "trained") for way in ways)]
-        noises = [mean(first, "before dB"), *(mean(way, "trained dB") for way in ways)]
+        accuracies = [mean(first, "float"), mean(first, "before"), *(mean(each, "trained") for each in ways)]
+        noises = [mean(first, "before dB"), *(mean(each, "trained dB") for each in ways)]
         rows.append((setting, name, str(len(first)), accuracies, noises))
     rows.sort(key=lambda row: list(SETTINGS).index(row[0]))
     head = _HEAD.format(

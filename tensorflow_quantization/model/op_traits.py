@@ -136,6 +136,11 @@ def factors(call: Call) -> tuple[int, ...]:
     return (1,) if attends(call) and added else tuple(range(len(call.operands)))
 
 
+def reads_factor(call: Call, tensor: Tensor) -> bool:
+    """Returns whether a reader of a tensor, or of its moved data, multiplies it, if the reader is attention."""
+    return not attends(call) or any(origin(call.operands[i]) is origin(tensor) for i in factors(call))
+
+
 def multiplies_activations(call: Call) -> bool:
     """Returns whether an operation is a matmul of two float tensors, and not of a tensor and a constant."""
     if Trait.MULTIPLIES_TENSORS not in traits(call):

@@ -12,7 +12,7 @@ from tensorflow_quantization.model.activations import activation_of
 from tensorflow_quantization.model.fusion import folded_into
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.keras_classes import is_of_keras, is_of_package
-from tensorflow_quantization.model.op_traits import Trait, traits
+from tensorflow_quantization.model.op_traits import Trait, factors, traits
 from tensorflow_quantization.model.own_weights import OwnWeight
 from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
 from tensorflow_quantization.quantize.shared_tensors import SharedTensors, is_off, settle
@@ -315,7 +315,7 @@ def _wished(
         _check_indices(call, entry, 1 if issubclass(wrapper, RecurrentBaseQuantizeWrapper) else len(call.operands))
         inputs = [i for i in floating if i in entry.quantization_index]
     else:
-        inputs = floating if entry.quantize_input else []
+        inputs = [i for i in floating if i in factors(call)] if entry.quantize_input else []
     # A tensor that is quantized where it is computed needs no second quantizer here, unless the target places one.
     inputs = [i for i in inputs if i in placed.inputs or shared.needs_quantizer(call.operands[i])]
     weights = entry.quantize_weight and not issubclass(wrapper, NonWeightedBaseQuantizeWrapper)

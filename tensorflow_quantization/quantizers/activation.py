@@ -145,7 +145,7 @@ class ActivationQuantizer(keras.layers.Layer):
         else:
             batch_range = replicas.batch_range(x)
             if xp is np:
-                batch_range = ops.convert_to_numpy(batch_range)
+                batch_range = batch_range.numpy()
             updated = OBSERVERS[self.ranges](range_, batch_range, batches, xp)
             if not self.trainable:  # like a BatchNormalization with `trainable=False`, which keeps its statistics
                 updated = xp.where(batches > 0, range_, updated)

@@ -27,9 +27,9 @@ def read(variable: keras.Variable) -> tuple[Any, ModuleType]:
     if keras.backend.backend() == "torch":
         import torch
 
-        value = variable.value
+        plain = variable.value.detach()
         # Not what stands for a tensor without values, as where a model is exported or its shapes are found.
-        plain = type(value) in (torch.Tensor, torch.nn.Parameter) and value.device.type == "cpu"
-        if plain and not torch.compiler.is_compiling():
-            return value.detach().numpy(), np
+        known = type(plain) is torch.Tensor and plain.device.type == "cpu" and plain.dtype == torch.float32
+        if known and not torch.compiler.is_compiling():
+            return plain.numpy(), np
     return ops.convert_to_tensor(variable), ops

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tensorflow_quantization.model.fusion import computing_readers, fused_convolution
 from tensorflow_quantization.model.graph import Call, LayerGraph
-from tensorflow_quantization.model.op_traits import Trait, origin, traits
+from tensorflow_quantization.model.op_traits import Trait, origin, reads_factor, traits
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 
 STAYS_IN_FLOATS = Reason(ReasonCode.NO_GAIN, "stays in float: no convolution fuses it, and no integer kernel reads it")
@@ -28,7 +28,8 @@ def find_float_sums(graph: LayerGraph, is_integer: Callable[[Call], bool]) -> se
         if Trait.ADDS not in traits(call):
             continue
         convolved = any(fused_convolution(graph, origin(tensor)) is not None for tensor in call.inputs)
-        readers = computing_readers(graph, call.outputs[0])
+        output = call.outputs[0]
+        readers = [reader for reader in computing_readers(graph, output) if reads_factor(reader, output)]
         if not convolved and not any(is_integer(reader) and id(reader) not in found for reader in readers):
             found.add(id(call))
     return found

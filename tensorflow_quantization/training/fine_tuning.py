@@ -94,8 +94,8 @@ def fine_tune(
         steps_per_epoch: int, batches in an epoch; needed for data of unknown length. Default `None`: all.
         learning_rate: float, the first rate; default `None`: 1e-4, or 1e-3 below 8 bits.
         optimizer: a `keras.optimizers.Optimizer`, used as it is; default `None`: Adam, with the cosine.
-        reestimate: bool, whether the statistics of BatchNormalization follow the training; default `None`: only where
-            weights have fewer than 4 bits. `False` also keeps statistics that are not those of the float model's data.
+        reestimate: bool, whether the statistics of BatchNormalization follow the training; default `None`: only if any
+            weights have fewer than 4 bits. `False` also suits a float model whose statistics are not of this data.
         validation_data: as `fit` takes it; default `None`.
         callbacks: further callbacks, `Dampen(1e-3)` for example; default none. A `ModelCheckpoint` saves the
             quantized network.

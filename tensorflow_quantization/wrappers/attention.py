@@ -101,7 +101,10 @@ class AttentionBaseQuantizeWrapper(BaseQuantizeWrapper):
 
 
 class AttentionQuantizeWrapper(AttentionBaseQuantizeWrapper):
-    """`keras.layers.Attention` and `AdditiveAttention`: fake-quantizes the inputs and the probabilities."""
+    """`keras.layers.Attention` and `AdditiveAttention`: fake-quantizes the inputs and the probabilities.
+
+    Of additive scores, targets choose the values alone. Without keys of their own, these are the keys, too.
+    """
 
     @classmethod
     def suits(cls, layer):

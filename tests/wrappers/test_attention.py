@@ -476,3 +476,16 @@ def test_naming_a_layer_that_takes_several_tensors_and_has_no_wrapper_is_an_erro
         quantize_model(model, quantization_spec=spec)
     spec.add("mix", quantize_input=False)
     assert "switched off" in describe(quantize_model(model, quantization_spec=spec))["mix"].reason
+
+
+def test_an_entry_of_additive_attention_quantizes_the_values_unless_it_has_an_index():
+    inputs = [keras.Input(SEQUENCE), keras.Input(OTHER), keras.Input(OTHER)]
+    model = keras.Model(inputs, layers.AdditiveAttention(name="attention")(inputs))
+    for index, expected in ((None, [False, True, False]), ([0, 2], [True, False, True])):
+        spec = QuantizationSpec()
+        spec.add("attention", quantization_index=index)
+        wrapper = quantize_model(model, quantization_mode="partial", quantization_spec=spec).get_layer(
+            "quant_attention"
+        )
+        assert [quantizer is not None for quantizer in wrapper.input_quantizers] == expected
+        assert wrapper.probability_quantizer is not None

@@ -15,7 +15,7 @@ from tensorflow_quantization.model.keras_internals import sublayers
 
 @contextmanager
 def float_values(graph: LayerGraph) -> Iterator[None]:
-    """Within this context, the values have no scale.
+    """Within this context, the values and the returned scores have no scale.
 
     Else the converter would multiply integers, and round the softmax to LiteRT's own scale of it, as Keras does not.
     """
@@ -32,6 +32,7 @@ def float_values(graph: LayerGraph) -> Iterator[None]:
 
 def _apply_scores(layer: Any) -> Callable[..., Any]:
     def apply(scores: Any, value: Any, **kwargs: Any) -> Any:
-        return type(layer)._apply_scores(layer, scores, plus_zero(value, value), **kwargs)
+        outputs, weights = type(layer)._apply_scores(layer, scores, plus_zero(value, value), **kwargs)
+        return outputs, plus_zero(weights, weights)
 
     return apply

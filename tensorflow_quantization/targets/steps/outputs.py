@@ -5,7 +5,7 @@ from __future__ import annotations
 from tensorflow_quantization.model.activations import Activation, own_activation
 from tensorflow_quantization.model.fusion import computing_readers, fused_calls
 from tensorflow_quantization.model.graph import Call, Tensor
-from tensorflow_quantization.model.op_traits import Trait, traits
+from tensorflow_quantization.model.op_traits import Trait, reads_factor, traits
 from tensorflow_quantization.targets.draft import COMPUTED_IN_INTEGERS, Draft, written_by
 
 
@@ -42,4 +42,6 @@ def _is_float_matmul(draft: Draft, call: Call) -> bool:
     own = own_activation(call.operation)
     if own is not Activation.LINEAR and own not in rules.fusion.activations | rules.gated | rules.activations:
         return True  # a float activation reads it
-    return not any(draft.is_integer(reader) for reader in computing_readers(draft.graph, _written(draft, call)))
+    written = _written(draft, call)
+    readers = computing_readers(draft.graph, written)
+    return not any(draft.is_integer(reader) and reads_factor(reader, written) for reader in readers)

@@ -17,13 +17,14 @@ LAYERS = {
 
 @pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
 @pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("scores", [False, True])
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_softmax_is_not_rounded(tmp_path, name, causal):
+def test_the_softmax_is_not_rounded(tmp_path, name, scores, causal):
     attention = LAYERS[name]()
     inputs = [keras.Input((6, 8)), keras.Input((9, 8))]
     query, value, key = (layers.Dense(8)(x) for x in (inputs[0], *2 * inputs[1:]))
-    x = attention([query, value, key], use_causal_mask=causal)
-    model = randomize(keras.Model(inputs, layers.Dense(4)(x)))
+    x = attention([query, value, key], use_causal_mask=causal, return_attention_scores=scores)
+    model = randomize(keras.Model(inputs, [layers.Dense(4)(y) for y in (x if scores else [x])]))
     data = [np.random.default_rng(0).normal(size=(16, *x.shape[1:])).astype("float32") for x in inputs]
     model = quantized(model, data)
     export_litert(model, tmp_path / "m.tflite", verify_with=data)

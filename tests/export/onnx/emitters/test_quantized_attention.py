@@ -110,9 +110,10 @@ def test_attention_without_projections(tmp_path, causal):
     [layers.AdditiveAttention, lambda: layers.Attention(score_mode="concat"), lambda: layers.AdditiveAttention(False)],
     ids=["additive", "concat", "without a scale"],
 )
-def test_attention_with_additive_scores(tmp_path, layer, causal):
+@pytest.mark.parametrize("shapes", [(QUERY, VALUE), (QUERY, VALUE, VALUE)], ids=["values are keys", "keys"])
+def test_attention_with_additive_scores(tmp_path, shapes, layer, causal):
     call = {"use_causal_mask": causal}
-    model, arrays = attend(layer(), QUERY, VALUE, VALUE, call=call, quantize_specific_input_indices=[1])
+    model, arrays = attend(layer(), *shapes, call=call, quantize_specific_input_indices=[1])
     proto = export(model, tmp_path / "m.onnx", verify_with=arrays)
     products = [n for n in proto.graph.node if n.op_type == "MatMul"]
     assert [sources(proto, n) for n in products] == [["DequantizeLinear"] * 2]
