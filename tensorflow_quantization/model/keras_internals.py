@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -321,6 +321,24 @@ def attention_scores(layer: keras.layers.Attention, query: Any, key: Any) -> Any
     Why: the quantized layer quantizes the probabilities, so it computes the steps before them.
     """
     return layer._calculate_scores(query, key)
+
+
+@contextlib.contextmanager
+def with_changed_values(layer: keras.layers.Attention, change: Callable[[Any], Any]) -> Iterator[None]:
+    """Within this context, the layer multiplies `change` of its values, and returns `change` of its scores.
+
+    Why: the converter to LiteRT rounds these tensors where it knows them for what they are.
+    """
+
+    def apply(scores: Any, value: Any, **kwargs: Any) -> Any:
+        outputs, weights = type(layer)._apply_scores(layer, scores, change(value), **kwargs)
+        return outputs, change(weights)
+
+    layer._apply_scores = apply
+    try:
+        yield
+    finally:
+        vars(layer).pop("_apply_scores", None)
 
 
 def score_mask(layer: keras.layers.Attention, scores: Any, value_mask: Any, use_causal_mask: bool) -> Any:

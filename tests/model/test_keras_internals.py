@@ -243,13 +243,24 @@ def test_attention_scores_are_scaled_products_and_masked_by_values_or_time():
     query, key = np.ones((1, 2, 3), "float32"), np.ones((1, 2, 3), "float32")
     layer.build([query.shape, key.shape])
     layer.scale.assign(2.0)
-    scores = internals.dot_scores(layer, query, key)
+    scores = internals.attention_scores(layer, query, key)
     assert (ops.convert_to_numpy(scores) == 6.0).all()
     values = ops.convert_to_tensor([[True, False]])
     assert internals.score_mask(layer, scores, None, False) is None
     assert ops.convert_to_numpy(internals.score_mask(layer, scores, values, False)).tolist() == [[True, False]]
     causal = internals.score_mask(layer, scores, None, True)
     assert ops.convert_to_numpy(causal).tolist() == [[[True, False], [True, True]]]
+
+
+def test_values_and_scores_of_attention_are_changed_within_a_context():
+    layer, x = layers.Attention(), np.random.default_rng(0).normal(size=(2, 3, 4)).astype("float32")
+    before = [ops.convert_to_numpy(y) for y in layer([x, x], return_attention_scores=True)]
+    with internals.with_changed_values(layer, lambda tensor: 2 * tensor):
+        within = [ops.convert_to_numpy(y) for y in layer([x, x], return_attention_scores=True)]
+    after = [ops.convert_to_numpy(y) for y in layer([x, x], return_attention_scores=True)]
+    for a, b, c in zip(before, within, after, strict=True):
+        np.testing.assert_allclose(b, 2 * a, rtol=1e-6)
+        np.testing.assert_array_equal(a, c)
 
 
 # The backend.
