@@ -87,7 +87,7 @@ def _timed(steps: dict[str, Callable[[], object]], rounds: int) -> dict[str, dic
 
 
 def measure_kernels(rounds: str) -> dict[str, dict[str, float]]:
-    """By kernel: milliseconds for one tensor with its gradient, and their ratio to those of a ReLU."""
+    """By kernel: milliseconds for one tensor with its gradient, and their ratio to a ReLU's."""
     import scale_kernels
 
     rows = summary(interleaved(scale_kernels.calls(), 20 * int(rounds), lead=2))

@@ -1,6 +1,6 @@
 """The fake quantization of one tensor with its gradient, for `scale.py`: ours, the backend's own kernel, and a ReLU.
 
-Our values are those of ONNX' QuantizeLinear, to the last integer. TensorFlow's kernel rounds halves up, and PyTorch's
+Ours rounds as ONNX' QuantizeLinear does, to the last integer. TensorFlow's kernel rounds halves up, and PyTorch's
 multiplies by the reciprocal of the scale, so neither can replace ours.
 """
 

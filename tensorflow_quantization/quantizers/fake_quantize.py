@@ -31,7 +31,7 @@ def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, grad
 
     Args:
         x: float32 tensor of any shape.
-        scale, zero_point: float32, broadcastable to `x`.
+        scale, zero_point: float32, broadcastable to `x`; the zero point may be a number.
         scheme: its `qmin` and `qmax` clip.
         gradient_scale: float, or a tensor broadcastable to `scale`: multiplies the gradients with respect to `scale`
             and `offset`; 1 / sqrt(elements * qmax) in LSQ, section 2.2.

@@ -1,7 +1,7 @@
-"""What computes with a quantizer's own few numbers: `keras.ops`, or NumPy where that takes a tenth of the time.
+"""What computes with a quantizer's own few numbers: `keras.ops`, or NumPy where that takes a fraction of the time.
 
-PyTorch starts each operation of a training step from Python. On a CPU, the fifteen that make a scale of a range, and
-those of the moving average, took as long as the rounding of a small network's tensors.
+PyTorch starts each operation of a training step from Python. On a CPU, some twenty of them make a moving average and a
+scale. NumPy saves 0.26 of the 0.43 ms of a quantizer of a small tensor.
 """
 
 from __future__ import annotations

@@ -28,8 +28,8 @@ from tensorflow_quantization.training.student import normalizations
 #: Epochs and learning rate at 8 bits, and below: a hundredth to a tenth of usual first rates (arXiv:2004.09602), and
 #: ten times as much below 8 bits (LSQ, arXiv:1902.08153, section 3).
 _EPOCHS, _LEARNING_RATE = (1, 10), (1e-4, 1e-3)
-#: With weights of fewer bits, statistics of BatchNormalization that follow leave less noise after training; with more
-#: bits, those of the float model do (docs/benchmarks/training.md).
+#: After `calibrate` with weights of fewer bits, statistics of BatchNormalization that follow the training leave less
+#: noise; with more bits, the float model's do (docs/benchmarks/training.md).
 _STATISTICS_BELOW = 4
 #: From this share of the epochs on, ranges and statistics are frozen.
 _FROZEN_FROM = 0.75
@@ -64,7 +64,7 @@ def fine_tune(
     The model learns from the outputs of a float `teacher`, from labels with a `loss`, or from both. The learning rate
     falls to zero along a cosine. The ranges that `calibrate` set are the start and stay; learned ones go on from there.
     Ranges that still follow the batches are frozen for the last quarter of the epochs. The statistics of
-    BatchNormalization are those of the float model. With weights below 4 bits, which move far, they follow the batches,
+    BatchNormalization stay as they are. With weights below 4 bits, which move far, they follow the batches,
     are frozen for the last quarter, too, and are estimated anew at the end, unless the data is a generator. If anything
     stops the training, an interrupt, an error, a loss or a weight that is not finite, the model is as before.
 
