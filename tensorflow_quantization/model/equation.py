@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,19 @@ class Equation:
         unused = [a for a in "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" if a not in text]
         hidden = "".join(unused[: rank - len(inputs.replace("...", ""))])
         return cls(inputs.replace("...", hidden), kernel.replace("...", ""), output.replace("...", hidden))
+
+
+def as_matrix(layer: Any) -> Equation | None:
+    """Returns the equation of an EinsumDense, which is built, that is a product with a matrix and a bias per channel.
+
+    Returns:
+        The equation; `None` if the layer is no such product, or its bias varies along axes of its input.
+    """
+    equation = Equation.parse(layer.equation, layer.input_spec.ndim)
+    if not (equation.is_product and equation.free):
+        return None
+    bias = () if layer.bias is None else tuple(layer.bias.shape)
+    axes = equation.output[len(equation.output) - len(bias) :]
+    return (
+        None if any(size > 1 and axis not in equation.made for axis, size in zip(axes, bias, strict=True)) else equation
+    )

@@ -40,11 +40,14 @@ class KernelFusion:
         activations: the activations that a kernel can fuse; default none.
         without_activation: names of classes whose kernels fuse no activation; default none.
         scalings: bool; a chain of layers that scale channels is one kernel. Default `False`.
+        separates_axes: bool; an EinsumDense that makes several axes ends with a reshape, and fuses no activation.
+            Default `False`.
     """
 
     activations: frozenset[Activation] = frozenset()
     without_activation: frozenset[str] = frozenset()
     scalings: bool = False
+    separates_axes: bool = False
 
 
 def folded_into(graph: LayerGraph, call: Call) -> Call | None:
@@ -123,7 +126,8 @@ def fused_calls(graph: LayerGraph, call: Call, fusion: KernelFusion) -> list[Cal
     fused: list[Call] = []
     operation = call.operation
     activated = own_activation(operation) is not Activation.LINEAR or activation_of(operation) is not None
-    activated = activated or is_one_of(call, fusion.without_activation)
+    reshapes = fusion.separates_axes and is_one_of(call, ("EinsumDense",)) and channel_axis(call) is None
+    activated = activated or reshapes or is_one_of(call, fusion.without_activation)
     scales = fusion.scalings and Trait.SCALES_CHANNELS in traits(call)
     reader = _only_reader(graph, call)
     while reader is not None:

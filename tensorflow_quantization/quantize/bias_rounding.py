@@ -22,6 +22,8 @@ from tensorflow_quantization.wrappers import quantized_name
 def plan_bias_rounding(graph: LayerGraph, plan: QuantizationPlan) -> QuantizationPlan:
     """The plan with `bias_input` and `normalization` set for each layer whose weights are quantized.
 
+    Attention has `bias_inputs`, if its projections are quantized.
+
     Args:
         graph: the graph of the model, not flattened: a wrapper looks up its neighbours in the model that directly
             holds it and in models nested there.
@@ -40,6 +42,10 @@ def plan_bias_rounding(graph: LayerGraph, plan: QuantizationPlan) -> Quantizatio
                 bias_input=None if layer.inputs else scales.of_all([call.operands[0] for _, call in calls[path]]),
                 normalization=_normalization(calls[path], plan),
             )
+        elif layer.weights and layer.placement.projections:
+            found = zip(*(call.operands for _, call in calls[path]), strict=True)
+            sources = [None if i in layer.inputs else scales.of_all(list(xs)) for i, xs in enumerate(found)]
+            layers[path] = replace(layer, bias_inputs=tuple(sources))
     return QuantizationPlan(layers)
 
 

@@ -12,7 +12,10 @@ from tensorflow_quantization.quantize.plan import LayerPlan, QuantizationPlan
 from tensorflow_quantization.quantize.stored_reasons import ReasonsOfFloat
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
 from tensorflow_quantization.wrappers import quantized_name
-from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
+from tensorflow_quantization.wrappers.attention import (
+    AttentionBaseQuantizeWrapper,
+    ProjectedAttentionBaseQuantizeWrapper,
+)
 from tensorflow_quantization.wrappers.layers import ActivationQuantizeWrapper, SeparableBaseQuantizeWrapper
 
 
@@ -86,6 +89,8 @@ def _wrap(
         kwargs["one_scale"] = True
     if issubclass(plan.wrapper, AttentionBaseQuantizeWrapper):
         kwargs.update(quantize_products=plan.placement.inner_matmuls, factor_scheme=plan.factor_scheme)
+    if issubclass(plan.wrapper, ProjectedAttentionBaseQuantizeWrapper):
+        kwargs.update(quantize_projections=plan.placement.projections, bias_inputs=plan.bias_inputs)
     return plan.wrapper(
         layer,
         quantize_inputs=bool(chosen),

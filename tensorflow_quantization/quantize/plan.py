@@ -44,6 +44,7 @@ class LayerPlan:
     wrapper: type[BaseQuantizeWrapper] | None = field(default=None, repr=False)
     target: str | None = None
     bias_input: str | None = field(default=None, repr=False)
+    bias_inputs: tuple[str | None, ...] = field(default=(), repr=False)
     normalization: str | None = field(default=None, repr=False)
 
     @property
@@ -77,7 +78,7 @@ class LayerPlan:
             found.add(self.output_scheme.bits)
         if placement.inputs or placement.pre_activation or placement.gate or placement.pointwise_input:
             found.add(self.activation_scheme.bits)
-        if placement.inner_matmuls:
+        if placement.inner_matmuls or placement.projections:
             found |= {self.activation_scheme.bits, self.factor_scheme.bits}
         return found
 
@@ -101,7 +102,7 @@ class LayerPlan:
     def _what(self) -> str:
         """What is quantized, in words."""
         what = [f"input {list(self.inputs)}"] * bool(self.inputs) + ["weights"] * self.weights
-        what += ["products"] * self.placement.inner_matmuls
+        what += ["products"] * self.placement.inner_matmuls + ["projections"] * self.placement.projections
         what += ["output"] * (self.output or self.placement.pre_activation)
         return " and ".join(what) or "float"
 

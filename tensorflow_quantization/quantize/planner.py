@@ -324,7 +324,10 @@ def _wished(
         inputs, output = [], True
     placement = replace(placed, inputs=tuple(inputs), weights=weights, output=output)
     if issubclass(wrapper, AttentionBaseQuantizeWrapper):
-        placement = replace(placement, inner_matmuls=entry.quantize_input)
+        # Where the target quantizes the projections, the products stay in float.
+        projections = entry.quantize_input and placed.projections
+        inner = entry.quantize_input and not placed.projections
+        placement = replace(placement, inner_matmuls=inner, projections=projections)
     return placement
 
 

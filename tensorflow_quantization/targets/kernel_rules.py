@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import keras
 
 from tensorflow_quantization.model.activations import Activation, activation_of
+from tensorflow_quantization.model.equation import as_matrix
 from tensorflow_quantization.model.fusion import KernelFusion
 from tensorflow_quantization.model.graph import Call
 from tensorflow_quantization.model.op_traits import NO_TRAITS, Trait, attends, is_one_of, multiplies_activations, traits
 from tensorflow_quantization.model.recurrence import cells_of
 
 #: Recurrent layers, for `KernelRules.stored`.
-RECURRENT = frozenset({"Bidirectional", "GRU", "LSTM", "RNN", "SimpleRNN"})
+RECURRENT = frozenset({"Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "GRU", "LSTM", "RNN", "SimpleRNN"})
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class KernelRules:
         unweighted: other classes of layers and operations that have an integer kernel.
         matmuls: the kinds of matrix products of two activations that have an integer kernel: `Trait.ATTENDS`,
             `Trait.MULTIPLIES_TENSORS`, both or neither.
+        projections: attention that projects its inputs computes the projections in integers, and the rest in float.
+        matrices_only: an EinsumDense has an integer kernel only if it is a product with a matrix, see `as_matrix`.
         fusion: which operations after a product its kernel fuses.
         gated: activations that have an integer kernel if their gate is quantized too.
         activations: activations that have a separate integer kernel where no kernel before fuses them.
@@ -56,6 +59,8 @@ class KernelRules:
     unweighted: frozenset[str]
     stored: frozenset[str] = frozenset()
     matmuls: Trait = NO_TRAITS
+    projections: bool = False
+    matrices_only: bool = False
     fusion: KernelFusion = field(default_factory=KernelFusion)
     gated: frozenset[Activation] = frozenset()
     activations: frozenset[Activation] = frozenset()
@@ -81,8 +86,10 @@ class KernelRules:
         activation = activation_of(call.operation)
         if activation in self.gated:
             return call.is_layer
-        if activation in self.activations or self.multiplies_activations(call):
+        if activation in self.activations or self.multiplies_activations(call) or self.projects(call):
             return True
+        if self.matrices_only and is_one_of(call, ("EinsumDense",)) and as_matrix(call.operation) is None:
+            return False
         if Trait.DIVIDES in traits(call):
             return self.constant_operands and len(call.operands) == 1 and call.args[0] is call.operands[0]
         if len(call.operands) > 2 and is_one_of(call, self.pairs):
@@ -101,6 +108,10 @@ class KernelRules:
         """Whether a call is attention with an integer kernel."""
         return Trait.ATTENDS in self.matmuls and attends(call)
 
+    def projects(self, call: Call) -> bool:
+        """Whether a call is attention whose projections, and nothing else, have integer kernels."""
+        return self.projections and Trait.PROJECTS in traits(call)
+
     def stores(self, call: Call) -> bool:
         """Whether the weights of a call are integers in the file, and the call is computed in float."""
         return is_one_of(call, self.stored) and bool(cells_of(call.operation))
@@ -116,7 +127,7 @@ class KernelRules:
         if self.stores(call):
             return "computed in float: only its weights are integers, in the file"
         if is_one_of(call, self.stored):
-            return "computed in float: only the weights of GRUCell, LSTMCell and SimpleRNNCell are quantized"
+            return "computed in float: only the weights of GRUCell, LSTMCell, SimpleRNNCell and ConvLSTM are quantized"
         if Trait.SCALES_CHANNELS in traits(call) and _reads_integers(call):
             return f"computed in float: its input is {call.inputs[0].dtype}"
         return next((why for name, why in self.float_only.items() if is_one_of(call, (name,))), None)

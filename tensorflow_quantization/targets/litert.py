@@ -36,6 +36,7 @@ FUSION = KernelFusion(
     activations=frozenset({Activation.RELU, Activation.RELU6}),
     without_activation=_SAME_SCALE | _GLOBAL_POOLING | _SELECTIONS,
     scalings=True,
+    separates_axes=True,
 )
 
 RULES = KernelRules(
@@ -48,6 +49,7 @@ RULES = KernelRules(
             "Dense",
             "DepthwiseConv1D",
             "DepthwiseConv2D",
+            "EinsumDense",
             "SeparableConv1D",
             "SeparableConv2D",
         }
@@ -70,6 +72,8 @@ RULES = KernelRules(
     ),
     # Computed in float, step by step.
     stored=RECURRENT,
+    projections=True,
+    matrices_only=True,
     fusion=FUSION,
     gated=frozenset({Activation.SILU}),
     # Not fused, each of these is a separate operator with an integer kernel.
@@ -95,7 +99,7 @@ RULES = KernelRules(
             ("GroupNormalization", "LayerNormalization", "RMSNormalization", "UnitNormalization"),
             "computed in float: LiteRT has no kernel for it, and its parts have no quantizers",
         ),
-        **dict.fromkeys(("Attention", "GroupedQueryAttention", "MultiHeadAttention"), "exported to LiteRT in float"),
+        "Attention": "exported to LiteRT in float",
     },
     # Specification: LOGISTIC, SOFTMAX and TANH restrict the scale and zero point of their output.
     fixed_ranges={

@@ -39,6 +39,8 @@ class Placement:
             `False` by default.
         same_scale: quantize input and output with the same scale and zero point; `False` by default.
         inner_matmuls: in attention, quantize the operands of the matrix products of activations; `False` by default.
+        projections: in attention, quantize what the projections read and write, and not the probabilities; `False` by
+            default.
         matmul_operand: the integers of an output that is an operand of a matrix product of two activations; `None`
             (default): the integers of activations.
         gate: in an activation with a gate, such as SiLU = x * sigmoid(x), quantize the gate; `False` by default.
@@ -56,6 +58,7 @@ class Placement:
     pointwise_input: bool = False
     same_scale: bool = False
     inner_matmuls: bool = False
+    projections: bool = False
     matmul_operand: MatmulOperand | None = None
     gate: bool = False
     fixed_output: tuple[float, int] | None = None
@@ -68,7 +71,7 @@ class Placement:
             object.__setattr__(self, "reason", Reason(code, self.reason) if self.reason else None)
 
     def __bool__(self) -> bool:
-        return bool(self.inputs) or self.weights or self.output or self.inner_matmuls
+        return bool(self.inputs) or self.weights or self.output or self.inner_matmuls or self.projections
 
 
 #: Whether the spec or a case turns the quantization of a call's inputs off.

@@ -6,7 +6,9 @@ values. Additive scores are no product. Most attention layers also project the i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -29,6 +31,7 @@ from tensorflow_quantization.model.keras_internals import (
 )
 from tensorflow_quantization.quantizers import ActivationQuantizer, QuantizationScheme
 from tensorflow_quantization.wrappers.base import BaseQuantizeWrapper
+from tensorflow_quantization.wrappers.bias import named_quantizer
 from tensorflow_quantization.wrappers.layers import EinsumDenseQuantizeWrapper
 from tensorflow_quantization.wrappers.products import PROJECTIONS
 
@@ -140,11 +143,20 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
 
     Args:
         layer: the layer to wrap.
+        quantize_projections: bool, with `quantize_products=False`; quantize what the projections read and write within
+            the layer, for a runtime that computes these in integers and both products in float. Default `False`.
+        bias_inputs: for each input, the path of the layer that has its quantizer, as `bias_input` of other wrappers;
+            `None` where there is none. Default: no input has one.
         **kwargs: arguments of `AttentionBaseQuantizeWrapper`.
 
     Attributes:
         parts: dict of wrappers of the projections: "query", "key", "value", "output", and "gate" if the layer has it.
     """
+
+    def __init__(self, layer, *, quantize_projections: bool = False, bias_inputs: Sequence[str | None] = (), **kwargs):
+        super().__init__(layer, **kwargs)
+        self.quantize_projections = quantize_projections
+        self.bias_inputs = tuple(bias_inputs)
 
     def build(self, query_shape, value_shape, key_shape=None):  # type: ignore[override]
         if not self.layer.built:
@@ -156,20 +168,32 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
                 self.parts[name] = self._wrap(name, dense)
 
     def _wrap(self, name: str, dense: keras.layers.EinsumDense) -> EinsumDenseQuantizeWrapper:
+        within = self.quantize_products or self.quantize_projections
+        # The activation of a gate is no part of an integer kernel.
+        weights = self.quantize_weights and not (self.quantize_projections and name == "gate")
         wrapper = EinsumDenseQuantizeWrapper(
             dense,
-            quantize_inputs=self.quantize_products and name == "output",
-            quantize_weights=self.quantize_weights,
+            quantize_inputs=within and name == "output",
+            quantize_weights=weights,
             input_scheme=self.input_scheme,
             weight_scheme=self.weight_scheme,
-            output_scheme=self.factor_scheme if self.quantize_products and name in _FACTORS else None,
+            output_scheme=self.factor_scheme if within and name in _FACTORS else None,
             ranges=self.ranges,
             weight_ranges=self.weight_ranges,
             frozen=self._frozen,
             target=self.target,
         )
         wrapper.build((None,) * dense.input_spec.ndim)
+        if self.quantize_projections and name != "output":
+            wrapper.reads = partial(self._quantizer_read_by, name)
         return wrapper
+
+    def _quantizer_read_by(self, name: str) -> ActivationQuantizer | None:
+        """Returns the quantizer of the input that a projection multiplies, here or before this layer."""
+        index = {"value": 1, "key": len(self.input_quantizers) - 1}.get(name, 0)
+        own, paths = self.input_quantizers[index], self.bias_inputs
+        path = paths[index] if index < len(paths) else None
+        return own if own is not None or path is None else named_quantizer(self, path)
 
     def call(  # type: ignore[override]
         self,
@@ -185,25 +209,40 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
         use_causal_mask=False,
     ):
         """Returns the outputs of the layer; the arguments are the same as in the layer's `call`."""
-        layer: Any = self.layer
         inputs = [query, value] if key is None else [query, value, key]
-        mask = merged_mask(
-            layer,
-            query,
-            value,
-            query_mask=self._query_mask(inputs, query_mask),
+        mask = self.mask_of(
+            inputs,
+            query_mask,
             value_mask=value_mask,
             key_mask=key_mask,
             attention_mask=attention_mask,
             use_causal_mask=use_causal_mask,
         )
-        query, value, *keys = self.quantized_inputs(inputs, training)
-        key = keys[0] if keys else value
-        gate = self.parts["gate"](query) if "gate" in self.parts else None
-        query, key, value = (self.parts[name](x) for name, x in zip(_FACTORS, (query, key, value), strict=True))
-        seen, scores = self._attend(query, key, value, mask, training, return_attention_scores)
-        outputs = self.parts["output"](seen if gate is None else seen * gate)
+        inputs = self.quantized_inputs(inputs, training)
+        outputs, scores = self.attend(inputs, mask, self.parts, training, return_attention_scores)
         return self._outputs(outputs, scores, training, return_attention_scores)
+
+    def mask_of(self, inputs, query_mask, **masks):
+        """Returns the mask of a call, from its inputs, the mask of its queries and its other masks; or `None`."""
+        query, value, *_ = inputs
+        return merged_mask(self.layer, query, value, query_mask=self._query_mask(inputs, query_mask), **masks)
+
+    def attend(self, inputs, mask, parts: Mapping[str, Callable[[Any], Any]], training, return_scores: bool):
+        """Returns the outputs and the scores.
+
+        Args:
+            inputs: the query, the value and the key, if it is given, as the projections read them.
+            mask: the result of `mask_of`.
+            parts: the projections by name, as functions.
+            training: bool or `None`.
+            return_scores: whether the caller returns the scores, which Keras then computes in another way.
+        """
+        query, value, *keys = inputs
+        key = keys[0] if keys else value
+        gate = parts["gate"](query) if "gate" in parts else None
+        query, key, value = (parts[name](x) for name, x in zip(_FACTORS, (query, key, value), strict=True))
+        seen, scores = self._attend(query, key, value, mask, training, return_scores)
+        return parts["output"](seen if gate is None else seen * gate), scores
 
     def _query_mask(self, inputs, query_mask):
         """Returns the mask of the queries that the layer applies."""
@@ -234,6 +273,11 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
         while len(mask.shape) < len(scores.shape):
             mask = ops.expand_dims(mask, -3)
         return softmax_layer(layer)(ops.where(ops.cast(mask, "bool"), scores, ops.cast(_lowest(scores), scores.dtype)))
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(quantize_projections=self.quantize_projections, bias_inputs=list(self.bias_inputs))
+        return config
 
 
 class MultiHeadAttentionQuantizeWrapper(ProjectedAttentionBaseQuantizeWrapper):

@@ -188,6 +188,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         self.parts: dict[str, BaseQuantizeWrapper] = {}
         # Gets this wrapper, the name of a kernel and the tensor that the kernel multiplies, if set.
         self.product_observer: Callable[[BaseQuantizeWrapper, str, Any], None] | None = None
+        # Returns the quantizer of what the layer reads, if set: of a part of another wrapper, which quantizes for it.
+        self.reads: Callable[[], ActivationQuantizer | None] | None = None
         # Whether the variables of the layer hold quantized weights for a time, see `quantized_once`.
         self.is_quantized = False
 
@@ -248,7 +250,9 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
             ValueError: `one_scale` for a layer without exactly one quantized input, the layer has no kernel of the
                 name `kernel_type`, or it cannot have the blocks of `weight_scheme`.
         """
-        super().build(input_shape)
+        # Keras builds a layer without a `build` by calling it, and warns if others build it.
+        if self.kernels or type(self.layer).build is not keras.layers.Layer.build:
+            super().build(input_shape)
         refuse_keras_quantize(self)
         self._build_input_quantizers(len(tree.flatten(tree.map_shape_structure(lambda shape: 0, input_shape))))
         if self.quantize_weights:

@@ -102,12 +102,22 @@ def _last_product(wrapper: Any) -> tuple[ActivationQuantizer | None, str | None]
 
 def input_quantizer(wrapper: Any) -> ActivationQuantizer | None:
     """Returns the quantizer of the only input, in the wrapper or in its `bias_input`; `None` if there is none."""
+    if wrapper.reads is not None:
+        return wrapper.reads()
     if len(wrapper.input_quantizers) != 1:
         return None
     (own,) = wrapper.input_quantizers
-    if own is not None or wrapper.bias_input is None:
-        return own
-    name, *inside = wrapper.bias_input.split("/")
+    return own if own is not None or wrapper.bias_input is None else named_quantizer(wrapper, wrapper.bias_input)
+
+
+def named_quantizer(wrapper: Any, path: str) -> ActivationQuantizer | None:
+    """Returns the quantizer that sets the scale of an input of a wrapper; `None` if there is none.
+
+    Args:
+        wrapper: a wrapper within a model.
+        path: the layer before it that has the quantizer: its name, after the names of nested models that hold it.
+    """
+    name, *inside = path.split("/")
     source = _source(wrapper, name)
     for inner in inside:
         source = source.get_layer(inner) if isinstance(source, keras.Model) else None
@@ -121,12 +131,13 @@ def input_quantizer(wrapper: Any) -> ActivationQuantizer | None:
 
 def _source(operation: keras.Operation, name: str) -> Any:
     """Returns the operation of this name before `operation`; all operations between the two have one input."""
-    for node in nodes_of(operation):
-        while len(node.input_tensors) == 1:
-            source, index, _ = origin(node.input_tensors[0])
+    for tensor in (tensor for node in nodes_of(operation) for tensor in node.input_tensors):
+        inputs = [tensor]
+        while len(inputs) == 1:
+            source, index, _ = origin(inputs[0])
             if source.name == name:
                 return source
-            node = nodes_of(source)[index]
+            inputs = nodes_of(source)[index].input_tensors
     return None
 
 

@@ -321,21 +321,15 @@ def test_one_of_several_outputs_is_left_in_floats():
 
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="export_litert needs TensorFlow")
-@pytest.mark.parametrize("attention", [multi_head, grouped_query, by_matmul], ids=lambda attention: attention.__name__)
+@pytest.mark.parametrize(
+    "attention", [multi_head, grouped_query, by_matmul, by_einsum], ids=lambda attention: attention.__name__
+)
 @pytest.mark.filterwarnings("ignore:.*compute in floats")
-def test_attention_is_exported_to_litert_in_floats(tmp_path, attention):
+def test_attention_is_exported_to_litert(tmp_path, attention):
     model = transformer(attention)
     q_model = quantized(model, "litert")
     export_litert(q_model, tmp_path / "m.tflite", verify_with=data(model, 2))
     reasons = {layer.class_name: layer.reason for layer in describe(q_model)}
-    if attention is not by_matmul:
-        assert reasons.get("MultiHeadAttention", reasons.get("GroupedQueryAttention"))
-
-
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="export_litert needs TensorFlow")
-def test_attention_that_a_spec_quantizes_inside_is_refused_by_litert(tmp_path):
-    spec = QuantizationSpec()
-    spec.add("MultiHeadAttention", is_keras_class=True)
-    q_model = quantized(transformer(multi_head), "litert", quantization_spec=spec)
-    with pytest.raises(ValueError, match="attention is exported to LiteRT in floats only"):
-        export_litert(q_model, tmp_path / "m.tflite")
+    if attention in (multi_head, grouped_query):
+        reason = reasons.get("MultiHeadAttention", reasons.get("GroupedQueryAttention"))
+        assert reason == "its projections are computed in integers, its products in float"

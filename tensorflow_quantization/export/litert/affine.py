@@ -16,6 +16,7 @@ from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, operation_traits
 from tensorflow_quantization.model.tracing import trace_call
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, inner_layer
+from tensorflow_quantization.wrappers.queries import weight_quantizers_in
 from tensorflow_quantization.wrappers.unwrapped import unwrapped
 
 #: Factor and shift of an operation, from its constant and a sign: -1 if the constant is the first operand; `None` for
@@ -86,10 +87,10 @@ def folded_layers(graph: LayerGraph) -> tuple[dict[int, Affine], set[int]]:
 
 
 def _takes_up(operation: keras.Operation) -> bool:
-    """Whether the layer in a wrapper is a convolution or Dense: normalizations are folded into these only."""
-    if not isinstance(operation, BaseQuantizeWrapper):
+    """Whether the layer in a wrapper multiplies by quantized kernels: normalizations are folded into these only."""
+    if not isinstance(operation, BaseQuantizeWrapper) or not weight_quantizers_in(operation):
         return False
-    return Trait.CONVOLVES in operation_traits(operation.layer) or isinstance(operation.layer, keras.layers.Dense)
+    return Trait.MULTIPLIES_BY_WEIGHTS in operation_traits(operation.layer)
 
 
 def _chain(steps: Iterable[Affine | None]) -> Affine | None:

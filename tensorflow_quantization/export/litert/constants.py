@@ -126,7 +126,7 @@ def folded_layer(wrapper: BaseQuantizeWrapper, affine: Affine, inner: Step) -> S
     for axis in output_channel_axis(layer, name):
         shape[axis] = values[key].shape[axis]
     values[key] = _float32(values[key] * affine.factor.reshape(shape))
-    if layer.use_bias:
+    if layer.bias is not None:
         values[id(layer.bias)] = _bias(values[id(layer.bias)] * affine.factor + affine.shift)
         return constant_layer(layer, values, inner)
     own = integer_bias(wrapper, np)
@@ -137,9 +137,7 @@ def folded_layer(wrapper: BaseQuantizeWrapper, affine: Affine, inner: Step) -> S
 
 def rescaled(tensor: Tensor) -> Step:
     """A 1x1 convolution with weights of one, whose output can have another scale than `tensor`, and has its mask."""
-    channels = tensor.shape[-1]
-    if channels is None:
-        return identity
+    channels = tensor.shape[-1] or 1  # of an unknown number, each value is an image of one channel
     step = scaled_channels(Affine(np.ones(channels), np.zeros(channels)))
     return lambda x, **kwargs: keeping_mask(x, step(x, **kwargs))
 
@@ -164,7 +162,7 @@ def scaled_channels(affine: Affine) -> Step:
     def step(x, **kwargs):
         import tensorflow as tf
 
-        image = x if len(x.shape) == 4 else tf.reshape(x, (-1, 1, 1, channels))
+        image = x if len(x.shape) == 4 and x.shape[-1] == channels else tf.reshape(x, (-1, 1, 1, channels))
         y = tf.nn.depthwise_conv2d(image, kernel, (1, 1, 1, 1), "VALID") + bias
         if image is not x:
             known = x.shape[1:].is_fully_defined()  # TensorFlow takes one unknown size in a constant shape
@@ -187,8 +185,8 @@ def _bias(array: np.ndarray) -> np.ndarray:
     The converter would quantize a constant with equal elements with the scale of the first channel.
     """
     array = np.array(array, np.float32)
-    if array.size > 1 and array[0] and (array == array[0]).all():
-        array[0] = np.nextafter(array[0], np.float32(np.inf))
+    if array.size > 1 and array.flat[0] and (array == array.flat[0]).all():
+        array.flat[0] = np.nextafter(array.flat[0], np.float32(np.inf))
     return array
 
 

@@ -11,6 +11,7 @@ import keras
 
 from tensorflow_quantization.export import validation
 from tensorflow_quantization.export.errors import ExportError
+from tensorflow_quantization.export.litert.attention import is_projected
 from tensorflow_quantization.export.litert.convert import convert
 from tensorflow_quantization.export.litert.file import float_ends, float_operators, is_whole
 from tensorflow_quantization.export.litert.function import make_function
@@ -148,10 +149,11 @@ def _check_attention(graph: LayerGraph) -> None:
         if not isinstance(wrapper, AttentionBaseQuantizeWrapper):
             continue
         quantizers = [q for q in wrapper.activation_quantizers if q is not wrapper.output_quantizer]
-        if quantizers or any(part.weight_quantizers for part in wrapper.parts.values()):
+        inside = bool(quantizers) or any(part.weight_quantizers for part in wrapper.parts.values())
+        if inside and not is_projected(wrapper):
             raise ExportError(
-                f"Layer {call.path!r} is quantized inside, and attention is exported to LiteRT in floats only. Leave "
-                "its entry out of the QuantizationSpec."
+                f"Layer {call.path!r} has quantized products of activations, which are exported to LiteRT in floats "
+                "only. Leave its entry out of the QuantizationSpec."
             )
 
 

@@ -18,7 +18,7 @@ from keras import tree
 
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.affine import Affine, folded_layers, inner_layer, read_affine
-from tensorflow_quantization.export.litert.attention import float_values
+from tensorflow_quantization.export.litert.attention import float_values, is_projected, projected_attention
 from tensorflow_quantization.export.litert.calls import (
     inner_call,
     is_joining,
@@ -166,12 +166,9 @@ class _Steps:
         if isinstance(operation, AttentionBaseQuantizeWrapper):
             output = self._fake_quantize(call, operation.output_quantizer)
             others = [identity] * (len(call.outputs) - 1)  # the scores, if the layer returns them
-            attend = self._inner_step(call)
+            attend = self._projected_attention(call) if is_projected(operation) else self._inner_step(call)
             return lambda *args, **kwargs: _each([output, *others], attend(*args, **kwargs))
-        inputs = [  # the states of a recurrent layer have no quantizers
-            self._requantize(call, tensor, quantizer)
-            for tensor, quantizer in zip(call.operands, operation.input_quantizers, strict=False)
-        ]
+        inputs = self._input_steps(call)
         inner = self._inner_step(call)
         moved = quantizer_of(call.inputs[0]) if is_moving(call) else None
         output = self._quantize_after(moved, call, call.outputs[0], operation.output_quantizer)
@@ -181,6 +178,18 @@ class _Steps:
             return output(inner(tree.pack_sequence_as(x, flat), *args, **kwargs))
 
         return step
+
+    def _input_steps(self, call: Call) -> list[Step]:
+        """What quantizes each input of a wrapped layer; nothing for the states of a recurrent layer."""
+        pairs = zip(call.operands, call.operation.input_quantizers, strict=False)
+        return [self._requantize(call, tensor, quantizer) for tensor, quantizer in pairs]
+
+    def _projected_attention(self, call: Call) -> Step:
+        def quantize(quantizer: ActivationQuantizer | None) -> Step:
+            return self._fake_quantize(call, quantizer)
+
+        folded = self._folded.get(id(call))
+        return projected_attention(call.operation, self._input_steps(call), quantize, folded)
 
     def _inner_step(self, call: Call) -> Step:
         """The function of an operation or of the layer in a wrapper, with quantized kernels."""

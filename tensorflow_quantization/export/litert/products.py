@@ -6,6 +6,7 @@ would compute in float. Transposed convolutions get a bias, without which an act
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tensorflow_quantization.model.equation import Equation, as_matrix
 from tensorflow_quantization.model.weights import variable_of
 from tensorflow_quantization.wrappers.layers import SeparableBaseQuantizeWrapper
 
@@ -32,6 +34,9 @@ def product_of(layer: keras.layers.Layer, inner: Callable[[Any], Any]) -> Produc
     """
     if type(layer) is keras.layers.Dense:
         return _dense
+    if type(layer) is keras.layers.EinsumDense:
+        equation = as_matrix(layer)
+        return None if equation is None else partial(_einsum_dense, equation)
     if type(layer) in (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose):
         return _transposed
     if SeparableBaseQuantizeWrapper.divides(layer):
@@ -47,6 +52,56 @@ def _dense(layer: Any, values: dict[int, Any], x: Any, **kwargs: Any) -> Any:
     import tensorflow as tf
 
     return _finish(layer, values, tf.matmul(x, values[id(variable_of(layer, "kernel"))]))
+
+
+def _einsum_dense(equation: Equation, layer: Any, values: dict[int, Any], x: Any, **kwargs: Any) -> Any:
+    """As one product with a matrix, between transpositions and reshapes that move integers."""
+    import tensorflow as tf
+
+    kernel, free = values[id(variable_of(layer, "kernel"))], len(equation.free)
+    rows, columns = (
+        math.prod(kernel.shape[equation.kernel.index(a)] for a in axes) for axes in (equation.summed, equation.made)
+    )
+    x = _transpose(x, equation.inputs, equation.free + equation.summed)
+    sizes = _sizes(x, free)
+    y = x if len(equation.summed) == 1 else tf.reshape(x, [*sizes, rows])
+    y = tf.matmul(y, tf.reshape(_transpose(kernel, equation.kernel, equation.summed + equation.made), (rows, columns)))
+    if layer.bias is not None:
+        y = y + _bias_of_columns(equation, layer, kernel, values[id(layer.bias)])
+    y = y if layer.activation is None else layer.activation(y)
+    made = [kernel.shape[equation.kernel.index(a)] for a in equation.made]
+    y = y if len(made) == 1 else tf.reshape(y, [*sizes, *made])
+    return _transpose(y, equation.free + equation.made, equation.output)
+
+
+def _sizes(x: Any, count: int) -> list[Any]:
+    """The first sizes of a tensor, for a reshape: one that is unknown is -1, more are computed by the file."""
+    import tensorflow as tf
+
+    known = x.shape[:count].as_list()
+    if known.count(None) > 1:
+        shape = tf.shape(x)
+        return [shape[i] if size is None else size for i, size in enumerate(known)]
+    return [-1 if size is None else size for size in known]
+
+
+def _transpose(x: Any, before: str, after: str) -> Any:
+    import tensorflow as tf
+
+    return x if before == after else tf.transpose(x, [before.index(axis) for axis in after])
+
+
+def _bias_of_columns(equation: Equation, layer: Any, kernel: Any, bias: Any) -> Any:
+    """The bias as a vector, one number for each column of the matrix."""
+    import tensorflow as tf
+
+    axes = equation.output[len(equation.output) - len(bias.shape) :]
+    bias = tf.squeeze(bias, [i for i, axis in enumerate(axes) if axis not in equation.made])
+    held = "".join(axis for axis in axes if axis in equation.made)
+    bias = _transpose(bias, held, "".join(axis for axis in equation.made if axis in held))
+    sizes = [kernel.shape[equation.kernel.index(a)] for a in equation.made]
+    spread = tf.reshape(bias, [n if a in held else 1 for a, n in zip(equation.made, sizes, strict=True)])
+    return tf.reshape(tf.broadcast_to(spread, sizes), [-1])
 
 
 def _transposed(layer: Any, values: dict[int, Any], x: Any, **kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ from tensorflow_quantization.model.fusion import fused_calls
 from tensorflow_quantization.model.graph import Call
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.targets.draft import COMPUTED_IN_INTEGERS, Draft
-from tensorflow_quantization.targets.steps.attention import place_inner_matmuls
+from tensorflow_quantization.targets.steps.attention import place_inner_matmuls, place_projections
 from tensorflow_quantization.targets.steps.inputs import place_inputs
 from tensorflow_quantization.targets.steps.outputs import place_output
 
@@ -29,6 +29,8 @@ def place_kernels(draft: Draft) -> None:
             continue
         if rules.attends(call):
             place_inner_matmuls(draft, call)
+        elif rules.projects(call):
+            place_projections(draft, call)
         place_inputs(draft, call)
         place_output(draft, call)
 

@@ -5,7 +5,7 @@ from drafts import SEQUENCE, call_of, draft_of, rules
 from keras import layers
 
 from tensorflow_quantization.model.op_traits import Trait
-from tensorflow_quantization.targets.steps.attention import place_inner_matmuls
+from tensorflow_quantization.targets.steps.attention import place_inner_matmuls, place_projections
 from tensorflow_quantization.targets.steps.kernels import place_kernels
 
 RULES = rules(matmuls=Trait.ATTENDS)
@@ -25,6 +25,15 @@ def test_attention_without_projections_has_no_weights():
     place_inner_matmuls(draft, call_of(draft, "attention"))
     assert draft.placements["attention"].inner_matmuls
     assert not draft.placements["attention"].weights
+
+
+def test_projections_alone_are_quantized_where_a_runtime_multiplies_floats():
+    draft = draft_of(
+        lambda x: layers.MultiHeadAttention(2, 4, name="attention")(x, x), rules(projections=True), SEQUENCE
+    )
+    place_projections(draft, call_of(draft, "attention"))
+    placement = draft.placements["attention"]
+    assert placement.projections and placement.weights and not placement.inner_matmuls
 
 
 @pytest.mark.parametrize("name", ADDITIVE)

@@ -7,6 +7,7 @@ import keras
 from tensorflow_quantization.model.clone import rewrite
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper, float_name
+from tensorflow_quantization.wrappers.attention import ProjectedAttentionBaseQuantizeWrapper
 
 
 def with_prefix(quantized: keras.Model, prefix: str) -> keras.Model:
@@ -28,6 +29,8 @@ def with_prefix(quantized: keras.Model, prefix: str) -> keras.Model:
         if isinstance(copy, BaseQuantizeWrapper):
             copy.bias_input = copy.bias_input and renamed(copy.bias_input)
             copy.normalization = copy.normalization and renamed(copy.normalization)
+        if isinstance(copy, ProjectedAttentionBaseQuantizeWrapper):
+            copy.bias_inputs = tuple(path and renamed(path) for path in copy.bias_inputs)
         return [copy]
 
     return rewrite(graph, rename, compiled=False)
