@@ -10,3 +10,6 @@ LAYERS = {
     "stack": lambda **k: layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)], **k),
     "Bidirectional": lambda **k: layers.Bidirectional(layers.LSTM(3, **k)),
 }
+
+#: By the number of axes of an image.
+CONVOLUTIONAL = {1: layers.ConvLSTM1D, 2: layers.ConvLSTM2D, 3: layers.ConvLSTM3D}

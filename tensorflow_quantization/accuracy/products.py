@@ -60,7 +60,7 @@ def product_form(layer: keras.layers.Layer, name: str, shape: tuple[int, ...]) -
         return _depthwise(layer, shape)
     if any("Transpose" in n for n in names):
         return _transposed(layer, shape)
-    if any(n.startswith("Conv") and n.endswith("D") for n in names):
+    if any(n.startswith("Conv") and n.endswith("D") for n in names) and not isinstance(layer, keras.layers.RNN):
         return _convolution(layer, shape)
     return None
 

@@ -17,6 +17,7 @@ from keras.src.backend.common import AutocastScope, global_state
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
 from keras.src.layers.layer import CallContext
+from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 from keras.src.models.functional import Functional
 from keras.src.ops.numpy import BroadcastTo, Reshape
 from keras.src.random.seed_generator import global_seed_generator
@@ -197,6 +198,15 @@ def argument_of(layer: Any, name: str) -> Any:
     return getattr(layer, name, getattr(layer, f"_{name}", None))
 
 
+def constructor_arguments(operation: keras.Operation) -> dict[str, Any]:
+    """Returns the arguments that made an operation, by name, where Keras noted them: all are numbers, strings and such.
+
+    Why: a layer without `get_config`, or with one that does not fit its `__init__`, can be made again.
+    """
+    noted = getattr(operation, "_auto_config", None)
+    return {} if noted is None else {n: keras.saving.deserialize_keras_object(v) for n, v in noted.config.items()}
+
+
 def input_shape_argument(layer: keras.layers.Layer) -> tuple[int | None, ...] | None:
     """Returns the argument `input_shape` of a layer, the shape of the input without the batch axis; `None` without.
 
@@ -268,6 +278,14 @@ def value_equation(layer: keras.layers.Layer) -> str:
     Why: it depends on the attended axes.
     """
     return layer._combine_equation
+
+
+def is_convolutional(cell: Any) -> bool:
+    """Returns whether a recurrent cell is the cell of ConvLSTM1D, 2D or 3D.
+
+    Why: what it computes with its two kernels is known. Keras has no public name for its class.
+    """
+    return type(cell) is ConvLSTMCell
 
 
 def sliding_window(layer: keras.layers.Layer) -> int | None:
@@ -394,6 +412,18 @@ def remove_keras_mask(tensor: Any) -> None:
 
 
 # Training, data and saving.
+
+
+def set_mask(tensor: Any, mask: Any) -> Any:
+    """Returns a tensor with a mask attached; without one, if `mask` is `None`.
+
+    Why: a layer that stands for another attaches the other's mask.
+    """
+    if mask is not None:
+        set_keras_mask(tensor, mask)
+    else:
+        remove_keras_mask(tensor)
+    return tensor
 
 
 def keeping_mask(before: Any, after: Any) -> Any:

@@ -81,3 +81,15 @@ class RNNQuantizeWrapper(RecurrentBaseQuantizeWrapper):
 
 class BidirectionalQuantizeWrapper(RecurrentBaseQuantizeWrapper):
     """`keras.layers.Bidirectional`: the cells of both directions."""
+
+
+class ConvLSTM1DQuantizeWrapper(RecurrentBaseQuantizeWrapper):
+    """`keras.layers.ConvLSTM1D`."""
+
+
+class ConvLSTM2DQuantizeWrapper(RecurrentBaseQuantizeWrapper):
+    """`keras.layers.ConvLSTM2D`."""
+
+
+class ConvLSTM3DQuantizeWrapper(RecurrentBaseQuantizeWrapper):
+    """`keras.layers.ConvLSTM3D`."""

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers, ops, tree
-from recurrent_layers import LAYERS
+from recurrent_layers import CONVOLUTIONAL, LAYERS
 
 from tensorflow_quantization import QuantizationSpec, calibrate, describe, post_training_quantize, quantize_model
 from tensorflow_quantization.wrappers import find_wrapper
@@ -18,21 +18,21 @@ def arrays(outputs):
     return [ops.convert_to_numpy(y) for y in tree.flatten(outputs)]
 
 
-def rounded(layer):
+def rounded(layer, shape=X.shape):
     """A copy of a layer whose kernels have the values of their integers, one scale for each column."""
     copy = type(layer).from_config(layer.get_config())
-    copy.build(X.shape)
+    copy.build(shape)
     for mine, theirs in zip(copy.weights, layer.weights, strict=True):
         weight = ops.convert_to_numpy(theirs)
         if theirs.name in ("kernel", "recurrent_kernel"):
-            step = np.abs(weight).max(axis=0) / 127
+            step = np.abs(weight).max(axis=tuple(range(weight.ndim - 1))) / 127
             weight = np.round(weight / step) * step
         mine.assign(weight)
     return copy
 
 
-def wrapped(layer):
-    layer.build(X.shape)
+def wrapped(layer, shape=X.shape):
+    layer.build(shape)
     return find_wrapper(layer)(layer, quantize_inputs=False)
 
 
@@ -48,6 +48,16 @@ def test_the_layer_computes_with_rounded_kernels(make, options):
     wrapper = wrapped(make(**options))
     for actual, expected in zip(arrays(wrapper(X)), arrays(rounded(wrapper.layer)(X)), strict=True):
         np.testing.assert_allclose(actual, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", CONVOLUTIONAL)
+@pytest.mark.parametrize("options", [{}, {"return_sequences": True, "strides": 2}], ids=str)
+def test_convolutional_layers_compute_with_rounded_kernels(rank, options):
+    images = np.random.default_rng(0).normal(size=(2, 3, *[6] * rank, 2)).astype("float32")
+    wrapper = wrapped(CONVOLUTIONAL[rank](3, 3, **options), images.shape)
+    expected = rounded(wrapper.layer, images.shape)(images)
+    np.testing.assert_allclose(arrays(wrapper(images))[0], arrays(expected)[0], atol=1e-6)
+    assert list(wrapper.weight_quantizers) == ["cell.kernel", "cell.recurrent_kernel"]
 
 
 @pytest.mark.parametrize("mode", ["concat", "sum", "mul", "ave", None])
@@ -190,6 +200,15 @@ def test_several_outputs_cannot_be_quantized():
     spec.add("lstm", quantize_output=True)
     with pytest.raises(ValueError, match=r"'lstm' has 3 outputs.*quantize_output"):
         quantize_model(model, quantization_spec=spec, target="onnxruntime")
+
+
+def test_post_training_quantization_of_convolutional_layers():
+    images = np.random.default_rng(0).normal(size=(4, 3, 5, 5, 2)).astype("float32")
+    model = keras.Sequential(
+        [keras.Input(images.shape[1:]), layers.ConvLSTM2D(3, 3), layers.Flatten(), layers.Dense(2)]
+    )
+    quantized = post_training_quantize(model, images, target="onnxruntime", verbose=0)
+    np.testing.assert_allclose(arrays(quantized(images))[0], arrays(model(images))[0], atol=0.05)
 
 
 def test_post_training_quantization_with_and_without_other_layers():

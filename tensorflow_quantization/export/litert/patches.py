@@ -54,8 +54,9 @@ def with_stored_kernels(data: bytes, kernels: Sequence[StoredKernel]) -> bytes:
         values = integers * scales
         if values.nbytes - integers.nbytes < _OVERHEAD + _PER_SCALE * len(scales):
             continue
-        found[values.tobytes()] = (integers, scales, 1)
-        found[np.ascontiguousarray(values.T).tobytes()] = (np.ascontiguousarray(integers.T), scales, 0)
+        found[values.tobytes()] = (integers, scales, integers.ndim - 1)
+        first, stored = (np.ascontiguousarray(np.moveaxis(array, -1, 0)) for array in (values, integers))
+        found[first.tobytes()] = (stored, scales, 0)
     model = unpacked(data)
     code, before = len(model.operatorCodes), len(model.buffers)
     for graph in model.subgraphs:
@@ -65,8 +66,9 @@ def with_stored_kernels(data: bytes, kernels: Sequence[StoredKernel]) -> bytes:
             if held is None or (key := np.asarray(held).tobytes()) not in found:
                 continue
             integers, scales, axis = found[key]
-            if integers.shape != tuple(tensor.shape):
+            if _sizes(integers.shape) != _sizes(tensor.shape):
                 continue
+            axis = axis and len(tensor.shape) - 1  # the kernel of a Conv1D has an axis more, of size 1
             stored = schema.TensorT()
             stored.name, stored.shape, stored.type = tensor.name + b"/integers", tensor.shape, schema.TensorType.INT8
             stored.buffer, tensor.buffer = _buffer(model, integers), 0
@@ -85,6 +87,10 @@ def with_stored_kernels(data: bytes, kernels: Sequence[StoredKernel]) -> bytes:
     model.operatorCodes[code].deprecatedBuiltinCode = schema.BuiltinOperator.DEQUANTIZE
     model.operatorCodes[code].version = _PER_CHANNEL
     return _packed(model)
+
+
+def _sizes(shape: Sequence[int]) -> list[int]:
+    return [int(size) for size in shape if size != 1]
 
 
 def _packed(model: Any) -> bytes:

@@ -16,7 +16,8 @@ import numpy as np
 from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.constants import plus_zero
 from tensorflow_quantization.model.graph import Call, LayerGraph
-from tensorflow_quantization.model.keras_internals import sublayers
+from tensorflow_quantization.model.keras_internals import is_convolutional, sublayers
+from tensorflow_quantization.model.recurrence import convolutional_step
 from tensorflow_quantization.model.weights import merged_array
 from tensorflow_quantization.wrappers.recurrent import RecurrentBaseQuantizeWrapper
 
@@ -121,8 +122,10 @@ def _with_zeros(layer: keras.layers.RNN) -> Callable[..., Any]:
 def _in_floats(cell: Any) -> Callable[..., Any]:
     """The call of a cell, whose output and states the converter gives no scale."""
 
+    step = convolutional_step if is_convolutional(cell) else type(cell).call
+
     def call(*args: Any, **kwargs: Any) -> Any:
-        return keras.tree.map_structure(lambda y: plus_zero(y, y), type(cell).call(cell, *args, **kwargs))
+        return keras.tree.map_structure(lambda y: plus_zero(y, y), step(cell, *args, **kwargs))
 
     return call
 

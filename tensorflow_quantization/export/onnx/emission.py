@@ -38,7 +38,7 @@ class Emission:
         arrays: arrays that replace weights of the layer, by attribute name. Default: none.
         stand_ins: what is emitted for a sublayer, by the sublayer's id: its wrapper. Default: the sublayers themselves.
         within: functions for tensors inside the layer, by name, see `apply`. Default: none.
-        constants: constants of the file that stand for variables, by the variable's id. Default: none.
+        constants: values of the file that stand for variables, by the variable's id. Default: none.
 
     Examples:
         >>> output = keras.KerasTensor((None, 3))
@@ -61,7 +61,7 @@ class Emission:
         arrays: Mapping[str, np.ndarray] | None = None,
         stand_ins: Mapping[int, Any] | None = None,
         within: Mapping[str, Callable[[Value], Value]] | None = None,
-        constants: Mapping[int, ir.Value] | None = None,
+        constants: Mapping[int, Value] | None = None,
     ):
         self.builder = builder
         self.path = path
@@ -171,14 +171,17 @@ class Emission:
 
     def value(self, x: Any, dtype: str) -> Value:
         """A tensor argument as a `Value` of `dtype`; an array or variable becomes a constant in Keras' axis order."""
+        x = self.stand_in(x)
         if isinstance(x, Value):
             return self.cast(x, dtype)
-        if id(x) in self._constants:
-            return self.cast(Value(self._constants[id(x)], tuple(x.shape), "float32"), dtype)
         array = to_numpy(x, dtype)
         if isinstance(x, keras.Variable):
             return Value(self.stored(x.name, array), array.shape, dtype)
         return Value(self.builder.constant(array), array.shape, dtype)
+
+    def stand_in(self, x: Any) -> Any:
+        """The `Value` of the file that stands for a variable; `x` itself if there is none."""
+        return self._constants.get(id(x), x)
 
     def stored(self, name: str, array: np.ndarray) -> ir.Value:
         """An array as a constant that all operations of the same layer share.
@@ -298,14 +301,14 @@ class Emission:
         return emission.run(entry, args, kwargs)
 
     def emit_graph(
-        self, graph: LayerGraph, *inputs: Value, constants: Mapping[int, ir.Value] | None = None
+        self, graph: LayerGraph, *inputs: Value, constants: Mapping[int, Value] | None = None
     ) -> list[Value]:
         """Write each call of a flat graph, and return the outputs of the graph.
 
         Args:
             graph: the graph.
             *inputs: its inputs.
-            constants: constants of the file that stand for variables, by the variable's id. Default: none.
+            constants: values of the file that stand for variables, by the variable's id. Default: none.
 
         Raises:
             NotExpressibleError: an operation of the graph cannot be written.

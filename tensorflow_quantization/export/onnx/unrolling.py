@@ -18,6 +18,8 @@ from tensorflow_quantization.export.onnx.composite import expand_composites
 from tensorflow_quantization.export.onnx.registry import find_emitter
 from tensorflow_quantization.export.onnx.values import Value
 from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.keras_internals import is_convolutional
+from tensorflow_quantization.model.recurrence import convolutional_step
 from tensorflow_quantization.model.tracing import reason_of, trace_layer
 
 
@@ -131,6 +133,8 @@ def _step(cell: Any, x: Any, states: Any) -> tuple[Any, Any]:
             x, new = _step(one, x, _as_list(of_one))
             after.append(new)
         return x, after
+    if is_convolutional(cell):
+        return convolutional_step(cell, x, states)
     return cell.call(x, states, **({"training": False} if "training" in cell.call_signature_parameters else {}))
 
 

@@ -3,14 +3,16 @@ import numpy as np
 import pytest
 from keras import layers
 from litert_files import quantized
-from recurrent_layers import LAYERS
+from recurrent_layers import CONVOLUTIONAL, LAYERS
 from small_models import randomize
 
 from tensorflow_quantization import QuantizationSpec
 from tensorflow_quantization.export import ExportError
 from tensorflow_quantization.export.litert import export_litert
+from tensorflow_quantization.export.litert.file import unpacked
 from tensorflow_quantization.export.verification.litert import run_file
 from tensorflow_quantization.model.graph import LayerGraph
+from tensorflow_quantization.model.weights import merged_array
 
 ARGUMENTS = {
     "alone": {},
@@ -121,6 +123,27 @@ def test_kernels_are_integers_in_the_file(tmp_path, name):
     )
     weights = sum(w.shape[0] * w.shape[1] for w in layer.weights if len(w.shape) > 1)
     assert in_float - in_integers > 2.5 * weights  # of three bytes less for each; scales and operators take some
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize("rank", CONVOLUTIONAL)
+@pytest.mark.parametrize("options", [{"padding": "same"}, {"strides": 2, "return_sequences": True}], ids=str)
+def test_kernels_of_convolutions_are_integers_in_the_file(tmp_path, rank, options):
+    data = np.random.default_rng(0).normal(size=(2, 3, *[5] * rank, 16)).astype("float32")
+    x, layer = keras.Input(data.shape[1:]), CONVOLUTIONAL[rank](32, 3, **options)
+    model = randomize(
+        keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling1D()(layers.Reshape((-1, 32))(layer(x)))))
+    )
+    model = quantized(model, data)
+    export_litert(model, tmp_path / "m.tflite", verify_with=data)
+    held = {
+        bytes(buffer.data)
+        for buffer in unpacked((tmp_path / "m.tflite").read_bytes()).buffers
+        if len(buffer.data or ())
+    }
+    for name, quantizer in model.get_layer(f"quant_{layer.name}").weight_quantizers.items():
+        integers = quantizer.integers(merged_array(layer, name))
+        assert {integers.tobytes(), np.moveaxis(integers, -1, 0).tobytes()} & held
 
 
 @keras.saving.register_keras_serializable("test_recurrence")

@@ -1,10 +1,12 @@
 import keras
 import numpy as np
+import onnx
 import pytest
 from keras import layers, ops
 from onnx_models import assert_agrees, export, layer_model, op_counts, run
 from small_models import randomize
 
+from tensorflow_quantization import calibrate, check_onnx, quantize_model
 from tensorflow_quantization.export import UnsupportedLayerError, export_onnx
 from tensorflow_quantization.export.onnx import fallback
 from tensorflow_quantization.model.keras_internals import nodes_of, sublayers
@@ -192,6 +194,22 @@ def test_weights_are_stored_once(tmp_path, shape, layer):
         # Biases, which are small, become those of each convolution.
         stored.append(sum(np.prod(w.dims) for w in proto.graph.initializer if len(w.dims) > 1))
     assert stored[0] == stored[1]
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["LSTM", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"])
+def test_quantized_kernels_are_cast_and_scaled_at_load(tmp_path, target, name):
+    shape, make = LAYERS[name]
+    x = np.random.default_rng(0).normal(size=(4, *shape)).astype("float32")
+    inputs = keras.Input(shape)
+    model = randomize(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(make(name="steps")(inputs)))))
+    quantized = calibrate(quantize_model(model, target=target), x, verbose=0)
+    export_onnx(quantized, tmp_path / "m.onnx", verify_with=x, verify_runtime=target)
+    proto = onnx.load(tmp_path / "m.onnx")
+    stored = [w for w in proto.graph.initializer if w.data_type == onnx.TensorProto.INT8 and len(w.dims) > 1]
+    assert len([w for w in stored if "kernel" in w.name and "steps" in w.name]) == 2
+    assert not [n.name for n in proto.graph.node if n.op_type == "DequantizeLinear" and "steps" in n.name]
+    assert {finding.severity for finding in check_onnx(tmp_path / "m.onnx", target=target)} <= {"info"}
 
 
 def test_the_batch_may_have_any_size(tmp_path):

@@ -16,13 +16,17 @@ from tensorflow_quantization.export.onnx.emitters._windows import (
     window_attributes,
 )
 from tensorflow_quantization.export.onnx.registry import emitter
-from tensorflow_quantization.export.onnx.values import Value
+from tensorflow_quantization.export.onnx.values import Order, Value
 
 
 def kernel_to_onnx(kernel: np.ndarray) -> np.ndarray:
     """(space..., in, out) to (out, in, space...)."""
-    rank = kernel.ndim - 2
-    return kernel.transpose(rank + 1, rank, *range(rank))
+    return kernel.transpose(kernel_order(kernel.ndim))
+
+
+def kernel_order(rank: int) -> Order:
+    """The order in which `kernel_to_onnx` stores the axes of a kernel with `rank` axes."""
+    return (rank - 1, rank - 2, *range(rank - 2))
 
 
 def depthwise_kernel_to_onnx(kernel: np.ndarray) -> np.ndarray:

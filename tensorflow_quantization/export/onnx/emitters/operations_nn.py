@@ -15,6 +15,7 @@ from tensorflow_quantization.export.onnx.emitters._windows import repeated, unle
 from tensorflow_quantization.export.onnx.emitters.convolution import (
     convolve,
     depthwise_kernel_to_onnx,
+    kernel_order,
     kernel_to_onnx,
     transpose_convolve,
 )
@@ -34,6 +35,7 @@ def _image_first(operation, values: Sequence[Value]) -> list[Order]:
 def _kernel(e: Emission, kernel: Any, depthwise: bool = False) -> tuple[Any, list[int]]:
     """A kernel in the axis order of ONNX, and its spatial sizes."""
     sizes = [int(d) for d in kernel.shape[:-2]]
+    kernel = e.stand_in(kernel)
     if not isinstance(kernel, Value):
         array = to_numpy(kernel, "float32")
         name = getattr(kernel, "name", None) or "kernel"
@@ -41,7 +43,7 @@ def _kernel(e: Emission, kernel: Any, depthwise: bool = False) -> tuple[Any, lis
         return e.stored(name, array), sizes
     rank = kernel.rank
     if not depthwise:
-        return e.arrange(kernel, (rank - 1, rank - 2, *range(rank - 2))), sizes
+        return e.arrange(kernel, kernel_order(rank)), sizes
     moved = e.arrange(kernel, (rank - 2, rank - 1, *range(rank - 2)))
     return e.reshape(moved, [-1, 1, *sizes]), sizes
 

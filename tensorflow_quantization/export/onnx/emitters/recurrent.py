@@ -14,6 +14,7 @@ from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.onnx.emission import Emission
 from tensorflow_quantization.export.onnx.emitters._masked_sequences import MaskedSequences
 from tensorflow_quantization.export.onnx.emitters._recurrence import Recurrence, emit_recurrence
+from tensorflow_quantization.export.onnx.emitters.convolution import kernel_order, kernel_to_onnx
 from tensorflow_quantization.export.onnx.registry import emitter
 from tensorflow_quantization.export.onnx.unrolling import ForEachSample, trace_steps
 from tensorflow_quantization.export.onnx.values import Order, Value, channels_first
@@ -124,7 +125,7 @@ def _run_steps(e: Emission, layer: Any, x: Value, initial_state: Any, mask: Valu
     within = f"{inner}_layer." if inner else ""
     names = [f"{within}{path}.{name}" for path in cells_of(layer) for name in ("kernel", "recurrent_kernel")]
     constants = {
-        id(variable_of(e.operation, name)): e.weight(name, axis=1, stored_as=name.removeprefix(within))
+        id(variable_of(e.operation, name)): _stored_kernel(e, name, name.removeprefix(within))
         for name in names
         if e.is_quantized(name)
     }
@@ -133,6 +134,14 @@ def _run_steps(e: Emission, layer: Any, x: Value, initial_state: Any, mask: Valu
         x = e.arrange(x, _each_channels_first(x.rank))
     last, *states = e.emit_graph(graph, x, *given, *([] if mask is None else [mask]), constants=constants)
     return Ran(states.pop() if layer.return_sequences else None, last, states)
+
+
+def _stored_kernel(e: Emission, name: str, stored_as: str) -> Value:
+    """A quantized kernel of a cell; of a convolution, it is stored as ONNX' Conv reads it."""
+    shape = tuple(variable_of(e.operation, name).shape)
+    if len(shape) == 2:
+        return Value(e.weight(name, axis=1, stored_as=stored_as), shape)
+    return Value(e.weight(name, kernel_to_onnx, axis=0, stored_as=stored_as), shape, order=kernel_order(len(shape)))
 
 
 def _each_channels_first(rank: int) -> Order:
