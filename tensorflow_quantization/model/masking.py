@@ -10,7 +10,7 @@ from keras import tree
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.keras_classes import is_of_keras, is_of_package
-from tensorflow_quantization.model.keras_internals import sublayers
+from tensorflow_quantization.model.keras_internals import keras_mask, set_mask, sublayers
 
 
 def masked_calls(graph: LayerGraph) -> set[str]:
@@ -56,19 +56,41 @@ def _is_tensors(argument: Any) -> bool:
     return bool(flat) and all(isinstance(x, Tensor) for x in flat)
 
 
+def first_argument(call: Call) -> Any:
+    """Returns the first argument of a call, whose masks Keras gives to `compute_mask`; `None` if there is none."""
+    return call.args[0] if call.args else next(iter(call.kwargs.values()), None)
+
+
+def computes_own_mask(layer: Any) -> bool:
+    """Returns whether the class of a layer has a `compute_mask` that is neither Keras' nor that of a wrapper here."""
+    definer = next(base for base in type(layer).__mro__ if "compute_mask" in vars(base))
+    return not (is_of_keras(definer) or is_of_package(definer))  # our wrappers hand on what their layers do
+
+
 def _makes_mask(layer: keras.layers.Layer) -> bool:
     return any(
         (isinstance(one, keras.layers.Embedding) and one.mask_zero)
         or isinstance(one, keras.layers.Masking)
-        or _is_custom(_definer(type(one)))
+        or computes_own_mask(one)
         for one in (layer, *sublayers(layer))
     )
 
 
-def _is_custom(cls: type) -> bool:
-    return not (is_of_keras(cls) or is_of_package(cls))  # our wrappers hand on what their layers do
+class MaskOf(keras.Operation):
+    """Returns an output of a layer with the mask that the layer computes from its inputs.
 
+    For a layer that is replaced by what its `call` calls: this knows nothing of a `compute_mask` of its own.
 
-def _definer(cls: type) -> type:
-    """The class that defines the `compute_mask` of a class."""
-    return next(base for base in cls.__mro__ if "compute_mask" in vars(base))
+    Args:
+        layer: the layer.
+    """
+
+    def __init__(self, layer: keras.layers.Layer):
+        super().__init__()
+        self.layer = layer
+
+    def call(self, output: Any, inputs: Any) -> Any:
+        return set_mask(output, self.layer.compute_mask(inputs, tree.map_structure(keras_mask, inputs)))
+
+    def compute_output_spec(self, output: Any, inputs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor(output.shape, output.dtype)

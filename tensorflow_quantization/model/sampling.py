@@ -30,6 +30,8 @@ SIZED = frozenset({"BroadcastTo", "GetItem", "Reshape", "Resize", "Tile"})
 #: so that two formulas rarely agree on all of them.
 _SIZES = (65, 98, 127, 222, 333, 500, 749)
 _BATCH_SIZES = (2, 3, 4, 5, 7, 8, 9)
+#: If a layer takes none of these, such as one with a row for each of a few positions.
+_SMALL_SIZES = (3, 4, 5, 8, 11, 14, 18)
 #: If a layer takes only sizes that are multiples of some number, as U-shaped networks do: the numbers that are tried.
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -117,10 +119,15 @@ def _attributes(operation: keras.Operation) -> dict[str, Any]:
 
 
 def _has_unknown_size(graph: LayerGraph) -> bool:
-    """Whether an operation of a graph has a shape with `None` in it: the code used the size of a dynamic axis."""
+    """Whether the code used the size of a dynamic axis, where it is `None`.
+
+    An operation of the graph then has a shape with `None` in it, or an array without elements: `arange(0, None)`.
+    """
 
     def is_shape(value: Any) -> bool:
-        return isinstance(value, tuple) and None in value and any(isinstance(size, int) for size in value)
+        if isinstance(value, tuple):
+            return None in value and any(isinstance(size, int) for size in value)
+        return not isinstance(value, Tensor) and 0 in tuple(getattr(value, "shape", None) or ())
 
     return any(
         is_shape(value)
@@ -135,7 +142,8 @@ def _samples(shapes: Sequence[tuple[int | None, ...]]) -> Iterator[list[Shapes]]
 
     All inputs have the same batch size. Other axes are independent, or the same axis of all inputs has the same size.
     """
-    for multiple in _MULTIPLES:
+    multiples = [-(-np.asarray(_SIZES) // multiple) * multiple for multiple in _MULTIPLES]
+    for tried in [*multiples, np.asarray(_SMALL_SIZES)]:
         for independent in (True, False):
             known: dict[tuple[int, int], np.ndarray] = {}
 
@@ -143,9 +151,7 @@ def _samples(shapes: Sequence[tuple[int | None, ...]]) -> Iterator[list[Shapes]]
                 key = (i if independent and axis else 0, axis)  # noqa: B023
                 if key not in known:  # noqa: B023
                     rng = np.random.default_rng(key)
-                    known[key] = rng.permutation(_SIZES if axis else _BATCH_SIZES)  # noqa: B023
-                    if axis:
-                        known[key] = -(-known[key] // multiple) * multiple  # noqa: B023
+                    known[key] = rng.permutation(tried if axis else _BATCH_SIZES)  # noqa: B023
                 return known[key]  # noqa: B023
 
             yield [

@@ -4,7 +4,8 @@ from keras import layers
 
 from tensorflow_quantization import quantize_model
 from tensorflow_quantization.model.graph import LayerGraph
-from tensorflow_quantization.model.masking import mask_parameters, masked_calls
+from tensorflow_quantization.model.keras_internals import keras_mask
+from tensorflow_quantization.model.masking import MaskOf, computes_own_mask, mask_parameters, masked_calls
 
 TOKENS = keras.Input((5,), dtype="int32", name="tokens")
 
@@ -80,3 +81,14 @@ def test_a_mask_that_is_given_is_not_added():
 def test_the_mask_of_the_only_argument():
     call = call_of(layers.LSTM(2, name="gate")(embedded(mask_zero=False)))
     assert set(mask_parameters(call)) == {"mask"}
+
+
+def test_a_class_with_a_mask_of_its_own_is_found():
+    assert computes_own_mask(Own())
+    assert not any(map(computes_own_mask, (layers.Dense(2), layers.Embedding(2, 2, mask_zero=True), Gate())))
+
+
+def test_what_stands_for_a_layer_has_its_mask():
+    x = keras.ops.convert_to_tensor([[[1.0, 0.0], [0.0, 0.0]]])
+    y = MaskOf(Own())(keras.ops.copy(x), x)
+    assert keras.ops.convert_to_numpy(keras_mask(y)).tolist() == [[True, False]]

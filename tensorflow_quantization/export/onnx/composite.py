@@ -20,7 +20,13 @@ from tensorflow_quantization.model.functional import names_of_its_own
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter, arguments_as_written
 from tensorflow_quantization.model.keras_classes import keras_class_name
-from tensorflow_quantization.model.masking import mask_parameters, masked_calls
+from tensorflow_quantization.model.masking import (
+    MaskOf,
+    computes_own_mask,
+    first_argument,
+    mask_parameters,
+    masked_calls,
+)
 from tensorflow_quantization.model.sampling import trace_with_sizes
 from tensorflow_quantization.model.tracing import reason_of, unchanged
 from tensorflow_quantization.wrappers import BaseQuantizeWrapper
@@ -40,16 +46,29 @@ def expand_composites(graph: LayerGraph) -> tuple[LayerGraph, dict[str, str]]:
     """
     reasons: dict[str, str] = {}
     calls: list[Call] = []
-    masked = masked_calls(graph)
+    reached = masked_calls(graph)
+
+    def masked(call: Call, outputs: Any) -> Any:
+        """The outputs of a call that was replaced, the only one with the mask that the layer computes."""
+        output, *others = tree.flatten(outputs)
+        if others:
+            return outputs
+        first = first_argument(call)
+        inputs = [output, *(x for x in tree.flatten(first) if isinstance(x, Tensor))]
+        following = Call(MaskOf(call.operation), f"{call.path}/mask", (output, first), {}, inputs, [])
+        following.outputs.append(Tensor(output.shape, output.dtype, f"{call.path}/mask", following))
+        calls.append(following)
+        return following.outputs
 
     def expand(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The outputs of a call in the new graph, to which this function appends the call or what replaces it."""
         inputs = [x for x in tree.flatten((args, kwargs)) if isinstance(x, Tensor)]
         call = replace(call, args=args, kwargs=kwargs, inputs=inputs)
-        traced = _trace(call, reasons, masked)
+        traced = _trace(call, reasons, reached)
         if traced is not None:
             inner, positions = traced
-            return Interpreter(inner, arguments_as_written).run([inputs[i] for i in positions], expand)
+            outputs = Interpreter(inner, arguments_as_written).run([inputs[i] for i in positions], expand)
+            return masked(call, outputs) if computes_own_mask(call.operation) else outputs
         for tensor in call.outputs:
             tensor.producer = call
         calls.append(call)

@@ -217,7 +217,9 @@ def _emit(
     if entry is None:
         if found:  # tf2onnx would not see the masks
             raise NotExpressibleError(f"reads the mask that Keras passes as {next(iter(found))!r}, and has no emitter")
-        return convert_call(emission, call, inputs)
+        result: Any = convert_call(emission, call, inputs)
+        masks.follow(emission, call, inputs)
+        return result
     args = tuple(_as_operand(call, x, value) for x, value in zip(call.args, args, strict=True))
     args, kwargs = emission.arrange_inputs(entry, call.operation, args, {**kwargs, **found})
     try:
@@ -258,6 +260,8 @@ def finish(lowered: Lowered) -> ir.Graph:
     for index, (value, name) in enumerate(zip(lowered.outputs, lowered.output_names, strict=True)):
         onnx = builder.graph.outputs[index]
         builder.annotate(value.with_onnx(onnx))
+        if onnx.shape is not None and onnx.shape.rank() and value.shape[0] is None:
+            onnx.shape = ir.Shape(["batch", *onnx.shape[1:]])  # as in the inputs
         onnx.name = name
     builder.graph.opset_imports[""] = builder.opset
     return builder.graph

@@ -17,9 +17,10 @@ from keras import tree
 
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.onnx.emission import Emission
+from tensorflow_quantization.export.onnx.own_masks import own_mask
 from tensorflow_quantization.export.onnx.values import Value
 from tensorflow_quantization.model.graph import Call, Tensor
-from tensorflow_quantization.model.masking import mask_parameters
+from tensorflow_quantization.model.masking import MaskOf, computes_own_mask, first_argument, mask_parameters
 from tensorflow_quantization.wrappers import inner_layer
 
 _layers = keras.layers
@@ -55,9 +56,15 @@ class Masks:
             inputs: the values of its tensor arguments.
         """
         layer = call.operation
+        if isinstance(layer, MaskOf):
+            self._follow_own(e, layer.layer, call, call.args[1], inputs)
+            return
         if not call.is_layer:
             return
         inner = inner_layer(layer)
+        if computes_own_mask(inner):
+            self._follow_own(e, inner, call, first_argument(call), inputs)
+            return
         made = _made(e, inner, call, inputs)
         before = [self._of(t) for t in _first_tensors(call)]
         if made is None and any(m is not None for m in before) and layer.supports_masking:
@@ -70,14 +77,21 @@ class Masks:
                 if mask is not None:
                     self._masks[id(tensor)] = mask
 
+    def _follow_own(self, e: Emission, layer: Any, call: Call, read: Any, values: Sequence[Value]) -> None:
+        """Note the mask that `layer` computes from the structure of tensors `read`, inputs of the call."""
+        held = dict(zip(map(id, call.inputs), values, strict=True))
+        inputs = tree.map_structure(lambda x: held.get(id(x), x), read)
+        mask = own_mask(e, layer, inputs, tree.map_structure(self._of, read))
+        if mask is not None:
+            self._masks[id(call.outputs[0])] = mask
+
     def _of(self, tensor: Any) -> Value | None:
         return self._masks.get(id(tensor))
 
 
 def _first_tensors(call: Call) -> list[Tensor]:
     """The tensors of the first argument, whose masks a layer passes to its outputs."""
-    first = call.args[0] if call.args else next(iter(call.kwargs.values()), None)
-    return [x for x in tree.flatten(first) if isinstance(x, Tensor)]
+    return [x for x in tree.flatten(first_argument(call)) if isinstance(x, Tensor)]
 
 
 def _made(e: Emission, layer: Any, call: Call, inputs: Sequence[Value]) -> list[Value | None] | None:
