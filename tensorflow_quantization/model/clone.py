@@ -16,6 +16,8 @@ from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substi
 from tensorflow_quantization.model.interpreter import Arguments, Interpreter, arguments_as_written
 from tensorflow_quantization.model.keras_internals import (
     compile_arguments,
+    constructor_arguments,
+    is_functional,
     sublayers,
 )
 from tensorflow_quantization.text.warn import converting, warn_user
@@ -95,8 +97,9 @@ class _Rebuilder:
         inputs = {id(tensor): _input(tensor) for tensor in graph.inputs}
         values = [_chain(self._behind(graph, t), inputs[id(t)]) for t in graph.inputs]
         outputs = Interpreter(graph, self._arguments).run(values, self._call)
-        kept = isinstance(old, keras.Model) and _is_called_like_model(type(old))
-        cls = type(old) if kept else keras.Model  # `old` can be a layer that was opened, and is no model
+        # `old` can be a layer that was opened, and is no model. A `call` of its own would call the float layers.
+        kept = isinstance(old, keras.Model) and is_functional(old) and _is_called_like_model(type(old))
+        cls = type(old) if kept else keras.Model
         _warn_of_lost_methods(old, cls)
         return cls(
             substitute(graph.input_structure, lambda tensor: inputs[id(tensor)]),
@@ -235,24 +238,36 @@ def _copy_operation(call: Call) -> keras.Operation:
                 "Give the class a get_config() that returns all arguments of its __init__."
             ) from error
         copy = type(operation)(**arguments)
+        copy.trainable = operation.trainable
+        if copy.dtype_policy != operation.dtype_policy:
+            copy.dtype_policy = operation.dtype_policy
         warn_user(
             f"The config of layer {call.path!r} ({call.class_name}) is not what its __init__ takes, so a saved "
-            ".keras file of the quantized model will not load. Correct its get_config(), or save the weights only."
+            ".keras file of the quantized model will not load. Let __init__ take **kwargs and pass them to "
+            "super().__init__, and get_config() return all other arguments, or save the weights only."
         )
-    if call.is_layer:
-        copy.name = operation.name  # the default `get_config` may leave out the name
+    copy.name = operation.name  # `get_config` may leave out the name
     return copy
 
 
 def _arguments(layer: keras.layers.Layer) -> dict[str, Any] | None:
-    """Returns the arguments of a layer's `__init__`, read from attributes of the same names; `None` if one is missing.
+    """Returns the arguments of a layer's `__init__`, as Keras noted them or from attributes of the same names.
 
     This is for a layer whose `get_config` does not fit its `__init__`. Keras cannot copy such a layer, but libraries
-    have them, since nobody tried to copy them before.
+    and examples have them, since nobody tried to copy them before.
+
+    Returns:
+        The arguments by name; `None` if one is not known.
     """
-    arguments: dict[str, Any] = {"dtype": layer.dtype_policy, "trainable": layer.trainable}
-    for name, parameter in inspect.signature(type(layer).__init__).parameters.items():
-        if name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+    parameters = inspect.signature(type(layer).__init__).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    noted = constructor_arguments(layer)
+    arguments: dict[str, Any] = {"dtype": layer.dtype_policy, "trainable": layer.trainable} if takes_any else {}
+    for name, parameter in parameters.items():
+        if name in ("self", "name") or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        if name in noted:
+            arguments[name] = noted[name]
             continue
         value = getattr(layer, name, None)
         # The copy must not share a sublayer with the layer, and a method of this name is no argument.
@@ -267,11 +282,14 @@ def _is_called_like_model(cls: type) -> bool:
 
     Only then can the copy of a model have the same class.
     """
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
-    kinds = {parameter.kind for parameter in parameters}
-    if inspect.Parameter.VAR_POSITIONAL in kinds:
-        return inspect.Parameter.VAR_KEYWORD in kinds
-    return [parameter.name for parameter in parameters[:2]] == ["inputs", "outputs"]
+    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
+    try:
+        signature.bind("self", "inputs", "outputs", name="name", trainable=True)
+    except TypeError:
+        return False
+    parameters = list(signature.parameters.values())[1:3]
+    any_number = parameters[0].kind is inspect.Parameter.VAR_POSITIONAL
+    return any_number or [parameter.name for parameter in parameters] == ["inputs", "outputs"]
 
 
 def _input(tensor: Tensor):
@@ -292,8 +310,8 @@ def _warn_of_lost_methods(old: keras.layers.Layer, cls: type) -> None:
     if lost:
         warn_user(
             f"The quantized form of {type(old).__name__} {old.name!r} is a plain {cls.__name__} without its "
-            f"{', '.join(lost)}. Give the class a constructor that takes (inputs, outputs, **kwargs), as keras.Model "
-            "does, to keep them."
+            f"{', '.join(lost)}. To keep them, give the class a constructor that takes (inputs, outputs, **kwargs), as "
+            "keras.Model does, and no `call`."
         )
 
 

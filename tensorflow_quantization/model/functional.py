@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras import tree
 
+from tensorflow_quantization.model.integer_inputs import integer_inputs
 from tensorflow_quantization.model.keras_internals import (
     built_shapes,
     functional_of,
     is_functional,
     name_counters,
+    origin,
     removing_nodes,
     sublayers,
 )
+from tensorflow_quantization.model.own_weights import OwnWeights
 
 
 @contextlib.contextmanager
@@ -27,7 +31,7 @@ def as_functional(model: keras.Model, input_specs: Any) -> Iterator[Any]:
     Args:
         model: the model, which stays unchanged.
         input_specs: a structure of tensors with the shapes and dtypes of the inputs of a subclassed model; `None`: the
-            shapes that it was built with.
+            shapes that it was built with, and floats, or integers where only these work.
 
     Raises:
         ValueError: the model is not built, or its `call` cannot be traced.
@@ -42,24 +46,59 @@ def as_functional(model: keras.Model, input_specs: Any) -> Iterator[Any]:
         yield model
         return
 
-    with names_of_its_own(model):
-        yield from _trace_call(model, input_specs)
-
-
-def _trace_call(model: keras.Model, input_specs: Any) -> Iterator[Any]:
-    args, kwargs = _subclassed_inputs(model, input_specs)
     with removing_nodes(model):
-        try:
-            outputs = model.call(*args, **kwargs)
-            functional = keras.Model(args[0] if args else kwargs, outputs, name=f"{model.name}_trace")
-        except Exception as error:
-            raise ValueError(
-                f"The subclassed model {model.name!r} ({type(model).__name__}) cannot be traced: its `call` raised "
-                f"{type(error).__name__} at {_where(error, model)}: {error}\nWrite that line with keras.layers or "
-                "keras.ops on the tensor it gets (no Python control flow on values, no functions of one backend), or "
-                "move it into a separate keras.layers.Layer, which is then left unchanged."
-            ) from error
-        yield functional
+        yield _trace_call(model, input_specs)
+
+
+def _trace_call(model: keras.Model, input_specs: Any) -> keras.Model:
+    """Returns the functional form of a subclassed model."""
+    with names_of_its_own(model):
+        args, kwargs = _subclassed_inputs(model, input_specs)
+    inputs, own = tree.flatten((args, kwargs)), OwnWeights(model)
+    # Keras does not keep the dtypes of the inputs; and code may do with a variable what it cannot do with a tensor.
+    dtypes = [[]] if input_specs is not None else [[], *([x] for x in inputs), inputs]
+    for integers, weights in itertools.product(dtypes, [own, None] if own.layers else [None]):
+        with contextlib.suppress(ValueError):
+            functional = _traced(model, args, kwargs, integers, weights)
+            break
+    else:
+        return _traced(model, args, kwargs, [], None)  # raises the error about the code as it is
+    found = integer_inputs(functional) if input_specs is None else []
+    return _traced(model, args, kwargs, [*integers, *found], weights) if found else functional
+
+
+def _traced(
+    model: keras.Model, args: tuple[Any, ...], kwargs: dict[str, Any], integers: list[Any], weights: OwnWeights | None
+) -> keras.Model:
+    """Returns the functional model of `call`.
+
+    Args:
+        model: the subclassed model.
+        args, kwargs: the arguments of `call`, symbolic inputs.
+        integers: the inputs to replace by inputs of integers.
+        weights: the weights that `call` gets as tensors; `None`: it gets its variables.
+
+    Raises:
+        ValueError: `call` raised an error.
+    """
+
+    def as_integers(x: keras.KerasTensor) -> keras.KerasTensor:
+        chosen = any(x is y for y in integers)
+        return keras.Input(batch_shape=x.shape, dtype="int32", name=origin(x).operation.name) if chosen else x
+
+    args, kwargs = tree.map_structure(as_integers, (args, kwargs))
+    try:
+        with names_of_its_own(model):
+            with weights.as_tensors(tree.flatten((args, kwargs))[0]) if weights else contextlib.nullcontext():
+                outputs = model.call(*args, **kwargs)
+            return keras.Model(args[0] if args else kwargs, outputs, name=f"{model.name}_trace")
+    except Exception as error:
+        raise ValueError(
+            f"The subclassed model {model.name!r} ({type(model).__name__}) cannot be traced: its `call` raised "
+            f"{type(error).__name__} at {_where(error, model)}: {error}\nWrite that line with keras.layers or "
+            "keras.ops on the tensor it gets (no Python control flow on values, no functions of one backend), or "
+            "move it into a separate keras.layers.Layer, which is then left unchanged."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -343,6 +343,7 @@ def _inline(graph: LayerGraph) -> LayerGraph:
         # copy of the calls in it, since its inputs differ.
         for call in graph.calls:
             if call.subgraph is not None:
+                _check_one_tensor_per_input(call, call.subgraph)
                 inner = {id(x): tensors[id(y)] for x, y in zip(call.subgraph.inputs, call.inputs, strict=True)}
                 copy(call.subgraph, inner)
                 for x, y in zip(call.subgraph.outputs, call.outputs, strict=True):
@@ -378,6 +379,16 @@ def _inline(graph: LayerGraph) -> LayerGraph:
     )
 
 
+def _check_one_tensor_per_input(call: Call, subgraph: LayerGraph) -> None:
+    if len(call.inputs) != len(subgraph.inputs):
+        names = ", ".join(tensor.name for tensor in subgraph.inputs)
+        raise ValueError(
+            f"Nested model {call.path!r} has {len(subgraph.inputs)} inputs ({names}), and a call passes "
+            f"{len(call.inputs)} symbolic tensors. Pass one for each input: return a constant, or a weight, from the "
+            "`call` of a layer."
+        )
+
+
 def _output_specs(call: Call, inlined: Call) -> list[tuple[int | None, ...]]:
     """Returns the output shapes of the copy: its inputs may have fewer dynamic axes than the nested model's inputs."""
     if all(a.shape == b.shape for a, b in zip(call.inputs, inlined.inputs, strict=True)):
@@ -387,7 +398,11 @@ def _output_specs(call: Call, inlined: Call) -> list[tuple[int | None, ...]]:
         return keras.KerasTensor(t.shape, t.dtype)
 
     specs = call.operation.compute_output_spec(*substitute(inlined.args, spec), **substitute(inlined.kwargs, spec))
-    return [tuple(x.shape) for x in tree.flatten(specs)]
+    shapes = [tuple(x.shape) for x in tree.flatten(specs)]
+    if len({t.shape[0] for t in inlined.inputs if t.shape}) > 1:
+        # A batch of one is broadcast, but `Attention` says that its output has the batch of the queries.
+        shapes = [t.shape[:1] + shape[1:] for t, shape in zip(call.outputs, shapes, strict=True)]
+    return shapes
 
 
 def check_is_model(model: object) -> None:

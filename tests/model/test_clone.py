@@ -290,14 +290,58 @@ def test_layer_whose_config_does_not_fit_is_copied_by_its_attributes():
     assert copy is not model.get_layer("talkative")
 
 
+class Patches(layers.Layer):
+    """As examples write it: the constructor takes no name or dtype."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def call(self, inputs):
+        return keras.ops.reshape(inputs, (-1, inputs.shape[1] // self.size, self.size))
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}
+
+
+class Gated(layers.Layer):
+    """The same, without a config and an attribute for its argument."""
+
+    def __init__(self, units):
+        super().__init__()
+        self.linear, self.gate = layers.Dense(units), layers.Dense(units, activation="sigmoid")
+
+    def call(self, inputs):
+        return self.linear(inputs) * self.gate(inputs)
+
+
+@pytest.mark.parametrize("layer", [lambda: Patches(2), lambda: Gated(3)], ids=["Patches", "Gated"])
+def test_layer_whose_constructor_takes_its_own_arguments_only_is_copied(layer):
+    inputs = keras.Input((4,))
+    layer = layer()
+    layer.trainable = False
+    model = keras.Model(inputs, layer(inputs))
+    with pytest.warns(UserWarning, match=r"\*\*kwargs and pass them to super"):
+        copy = copy_of(model)
+    x = np.random.default_rng(0).normal(size=(2, 4)).astype("float32")
+    np.testing.assert_array_equal(*(keras.ops.convert_to_numpy(m(x)) for m in (model, copy)))
+    assert copy.layers[1].name == layer.name and not copy.layers[1].trainable
+
+
 def test_name_is_kept_without_a_config_that_has_it():
     inputs = keras.Input((4,))
     assert copy_of(keras.Model(inputs, Nameless(name="mine")(inputs))).layers[-1].name == "mine"
 
 
+def test_name_of_an_operation_is_kept_without_a_config_that_has_it():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, ops.image.extract_patches(inputs, 2))
+    assert copy_of(model).operations[-1].name == model.operations[-1].name
+
+
 def test_layer_that_cannot_be_copied_is_named_with_what_to_do():
     inputs = keras.Input((4,))
-    model = keras.Model(inputs, Mute(3.0, name="mute")(inputs))
+    model = keras.Model(inputs, Mute(np.float32(3), name="mute")(inputs))  # Keras notes no arrays
     with pytest.raises(ValueError, match=r"Layer 'mute' \(Mute\) cannot be copied(.|\n)*get_config\(\)"):
         copy_of(model)
 
@@ -390,6 +434,50 @@ def test_the_class_is_kept_where_its_constructor_is_called_like_that_of_a_model(
         inputs = keras.Input((3,))
         assert type(copy_of(cls(inputs, keras.layers.Dense(2)(inputs)))) is cls
     assert type(copy_of(BUILDERS["subclassed"]())) is not type(BUILDERS["subclassed"]())
+
+
+class OwnArguments(keras.Model):
+    def __init__(self, units, activation, name_of_head, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.head = layers.Dense(units, activation, name=name_of_head)
+
+    def call(self, inputs):
+        return self.head(inputs)
+
+
+class OwnCall(keras.Model):
+    """The constructor of `keras.Model`, and a `call` of its own."""
+
+    def build(self, shape):
+        self.head = layers.Dense(2, name="head")
+        self.head.build(shape)
+        super().build(shape)
+
+    def call(self, inputs):
+        return self.head(inputs)
+
+
+class NeedsMore(keras.Model):
+    """Called like `keras.Model`, but with an argument more."""
+
+    def __init__(self, *args, rate, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+@pytest.mark.parametrize("make", [lambda: OwnArguments(2, "relu", "head"), OwnCall], ids=["arguments", "call"])
+def test_the_copy_of_a_subclassed_model_calls_the_layers_of_the_copy(make):
+    model, x = make(), np.ones((2, 3), "float32")
+    expected = model(x)
+    copy = copy_of(model)
+    assert [layer.name for layer in copy.layers] == ["input_layer", "head"]
+    assert_same_arrays(copy(x), expected)
+    assert_same_arrays(make()(x).shape, expected.shape)  # the class is as before
+
+
+def test_a_class_that_needs_more_arguments_than_a_model_is_not_kept():
+    inputs = keras.Input((3,))
+    copy = copy_of(NeedsMore(inputs, layers.Dense(2)(inputs), rate=0.1))
+    assert type(copy) is not NeedsMore
 
 
 def test_low_rank_factors_are_copied_with_their_alpha():

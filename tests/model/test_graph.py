@@ -204,6 +204,55 @@ def test_argument_of_unknown_shape_is_refused_with_what_to_do():
         LayerGraph.trace(model)
 
 
+class Perceiver(keras.Model):
+    """A weight of the model, or a constant, is an input of a nested model."""
+
+    def __init__(self, constant=False):
+        super().__init__()
+        queries, data = keras.Input((4, 8), name="queries"), keras.Input((16, 8), name="data")
+        self.cross = keras.Model([queries, data], layers.Attention(name="attention")([queries, data]), name="cross")
+        self.constant = constant
+
+    def build(self, shape):
+        self.latents = self.add_weight(shape=(4, 8), name="latents")
+        super().build(shape)
+
+    def call(self, inputs):
+        queries = ops.ones((4, 8)) if self.constant else self.latents
+        return self.cross([ops.expand_dims(queries, 0), inputs])
+
+
+def test_a_weight_of_a_subclassed_model_is_an_input_of_a_nested_model():
+    model = Perceiver()
+    model(np.zeros((2, 16, 8), "float32"))
+    flat = LayerGraph.trace(model).flatten()
+    assert paths(flat) == ["latents", "expand_dims", "cross/attention"]
+    assert [x.shape for x in flat.find("attention")[0].inputs] == [(1, 4, 8), (None, 16, 8)]
+    assert flat.outputs[0].shape == (None, 4, 8)  # Keras says 1, the batch of the queries
+    assert isinstance(model.latents, keras.Variable)
+
+
+def test_a_constant_that_is_an_input_of_a_nested_model_is_refused_with_what_to_do():
+    model = Perceiver(constant=True)
+    model(np.zeros((2, 16, 8), "float32"))
+    with pytest.raises(ValueError, match=r"'cross' has 2 inputs \(queries, data\).* passes 1 .*`call` of a layer"):
+        LayerGraph.trace(model).flatten()
+
+
+def test_a_weight_whose_use_needs_a_variable_does_not_forbid_tracing():
+    class ReadsValue(keras.Model):
+        def build(self, shape):
+            self.offset = self.add_weight(shape=shape[1:], name="offset")
+            super().build(shape)
+
+        def call(self, inputs):
+            return inputs + self.offset.value
+
+    model = ReadsValue()
+    model(np.zeros((2, 3), "float32"))
+    assert paths(LayerGraph.trace(model)) == ["add"]
+
+
 class NumpyInCall(keras.Model):
     def call(self, inputs):
         return np.array(inputs)  # this line

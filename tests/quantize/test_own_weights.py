@@ -62,6 +62,26 @@ def test_weights_train_with_their_regularizer_and_constants_do_not():
     assert set(own) - changed == {"indices"}
 
 
+def test_a_weight_of_a_subclassed_model_trains_in_the_copy_only():
+    class Shifted(keras.Model):
+        def build(self, shape):
+            self.shift = self.add_weight(name="shift", shape=shape[1:])
+            self.head = layers.Dense(2, name="head")
+            self.head.build(shape)
+            super().build(shape)
+
+        def call(self, inputs):
+            return self.head(inputs + self.shift)
+
+    model = Shifted()
+    model(np.zeros((2, 4), "float32"))
+    quantized = quantize_model(model)
+    (copy,) = [w for w in quantized.trainable_variables if w.path.startswith("shift")]
+    assert_same_arrays(copy, model.shift)
+    copy.assign(np.ones(4))
+    assert np.ptp(ops.convert_to_numpy(model.shift))
+
+
 def test_a_frozen_weight_stays_frozen():
     model = transformer()
     model.get_layer("scaled").scales[0].trainable = False

@@ -106,6 +106,14 @@ def test_model_of_an_older_version_has_the_reasons_of_the_default_table(residual
     assert found["relu"] == ("no_wrapper", "no quantize wrapper for ReLU")
 
 
+def test_operation_whose_config_has_no_name_has_its_reason():
+    inputs = keras.Input((8, 8, 3))
+    patches = ops.image.extract_patches(inputs, 2)
+    outputs = layers.Dense(5)(ops.reshape(patches * ops.relu(patches), (-1, 4 * 4 * 12)))
+    description = describe(quantize_model(keras.Model(inputs, outputs), target="onnxruntime"))
+    assert description["extract_patches"].code == "float_read_in_integers"
+
+
 def test_config_of_an_older_version_loads():
     wrapper = quantize_model(small_models.cnn()).get_layer("quant_conv")
     config = wrapper.get_config()
