@@ -209,10 +209,13 @@ class Builder:
         return known[-1]
 
     def annotate(self, value: Value) -> None:
-        """Write shape and dtype of a value into the graph, so that viewers show them."""
+        """Write shape and dtype of a value into the graph, so that viewers show them.
+
+        Sizes that are not known get no name: ONNX Runtime takes axes of one name for equal, and writes their tensors
+        into one buffer, and axis 0 may hold the steps of all samples.
+        """
         if value.onnx.shape is None and value.dtype in DTYPES:
-            batch = ["batch" if d is None and i == 0 else d for i, d in enumerate(value.stored_shape)]
-            value.onnx.shape = ir.Shape(batch)
+            value.onnx.shape = ir.Shape(value.stored_shape)
             value.onnx.type = ir.TensorType(DTYPES[value.dtype])
 
     def arrange(self, value: Value, order: Order, path: str) -> Value:

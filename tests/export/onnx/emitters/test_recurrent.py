@@ -222,3 +222,14 @@ def test_activations_that_openvino_lacks_over_an_unknown_number_of_steps(tmp_pat
     model = layer_model(layers.GRU(3, recurrent_activation="hard_sigmoid"), (None, 4))
     with pytest.raises(UnsupportedLayerError, match=r"OpenVINO's GRU has sigmoid, tanh, relu.*fixed number of steps"):
         export(model, tmp_path / "m.onnx", target="openvino")
+
+
+def test_sequences_of_two_unknown_lengths(tmp_path):
+    """Not one name for both lengths: ONNX Runtime would write both sequences into one buffer."""
+    first, second = keras.Input((None, 5)), keras.Input((None, 5))
+    _, *states = layers.LSTM(4, return_state=True)(first)
+    y = layers.LSTM(4, return_sequences=True)(second, initial_state=states)
+    model = randomize(keras.Model([first, second], layers.Dense(4)(y)))
+    rng = np.random.default_rng(0)
+    data = [rng.normal(size=(3, steps, 5)).astype("float32") for steps in (6, 8)]
+    assert_agrees(model, tmp_path / "m.onnx", data)

@@ -27,6 +27,15 @@ def test_time_distributed(tmp_path, inner, shape, steps):
     assert_agrees(model, tmp_path / "m.onnx", [x])
 
 
+def test_steps_of_all_samples_are_no_batch(tmp_path):
+    """ONNX Runtime writes tensors whose axes have the same names into one buffer: of (2, 4) and of (2 * 3, 4)."""
+    inputs = keras.Input((3, 4))
+    x = layers.Dense(4, "tanh")(layers.Dense(4, "tanh")(layers.GlobalAveragePooling1D()(inputs)))
+    x = layers.Add()([inputs, layers.RepeatVector(3)(x)])
+    inner = keras.Sequential([keras.Input((4,)), *(layers.Dense(4, a) for a in ("tanh", "sigmoid", "tanh"))])
+    assert_agrees(randomize(keras.Model(inputs, layers.TimeDistributed(inner)(x))), tmp_path / "m.onnx")
+
+
 def test_frames_for_a_recurrent_layer(tmp_path):
     inputs = keras.Input((3, 6, 6, 2))
     x = layers.TimeDistributed(layers.Conv2D(4, 3, activation="relu"))(inputs)
