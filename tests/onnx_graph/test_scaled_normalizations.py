@@ -30,8 +30,8 @@ def composed(f, x):
     return f.op("Div", centered, f.op("Sqrt", f.op("Add", variance, f.constant(np.float32(1e-3)))))
 
 
-def instances(f, x):
-    return f.op("InstanceNormalization", x, f.floats(8), f.floats(8), epsilon=1e-3)
+def instances_of(channels):
+    return lambda f, x: f.op("InstanceNormalization", x, f.floats(channels), f.floats(channels), epsilon=1e-3)
 
 
 def dequantized(f, x):
@@ -61,7 +61,42 @@ def symmetric(dtype):
     return lambda f, x: f.pair(x, 0.001, 0, dtype)
 
 
-tenth, sigmoid, relu = times(0.1), op("Sigmoid"), op("Relu")
+def of_weights(op_type, shape, axis=None, **attributes):
+    """A product with weights that have one scale, or one for each channel along an axis."""
+
+    def step(f, x):
+        count = () if axis is None else (shape[axis],)
+        constants = f.rng.integers(-60, 60, shape).astype("int8"), 0.003 * numbers(*count), np.zeros(count, "int8")
+        along = {} if axis is None else {"axis": axis}
+        return f.op(op_type, x, f.op("DequantizeLinear", *map(f.constant, constants), **along), **attributes)
+
+    return step
+
+
+def convolution(axis=None, op_type="Conv"):
+    return of_weights(op_type, (8, 8, 3), axis, pads=[1, 1])
+
+
+def transpose(f, x):
+    return f.op("Transpose", x, perm=[0, 2, 1])
+
+
+def normalize_channels(f, x):
+    return f.op("LayerNormalization", x, f.floats(8), f.floats(8), axis=-1, epsilon=1e-3)
+
+
+def clip(f, x):
+    return f.op("Clip", x, f.constant(np.float32(-1)), f.constant(np.float32(1)))
+
+
+def resize(f, x):
+    return f.op("Resize", x, f.constant(np.zeros(0, np.float32)), f.constant(np.float32([1, 1, 2])), mode="nearest")
+
+
+conv, deconv = convolution(0), convolution(1, "ConvTranspose")
+pairs, halves = shaped("Reshape", 0, 4, -1), lambda f, x: f.op("Slice", x, f.ints(0), f.ints(16), f.ints(2))
+
+tenth, sigmoid, relu, instances = times(0.1), op("Sigmoid"), op("Relu"), instances_of(8)
 WRONG = {
     "input": (tenth, normalize),
     "mul": (sigmoid, tenth, normalize),
@@ -86,6 +121,17 @@ WRONG = {
     "int8-instances": (symmetric("int8"), instances),
     "int8-composed": (symmetric("int8"), composed),
     "int8-moved": (symmetric("int8"), lambda f, x: f.op("Transpose", x, perm=[1, 0, 2]), normalize),
+    "conv": (dequantized, conv, instances),
+    "conv-steps": (dequantized, conv, normalize),
+    "conv-composed": (dequantized, conv, composed),
+    "conv-relu-mul": (dequantized, conv, relu, tenth, instances),
+    "conv-leaky": (dequantized, conv, op("LeakyRelu"), instances),
+    "conv-resized": (dequantized, conv, resize, instances, halves),
+    "conv-groups": (dequantized, conv, shaped("Reshape", 0, 8, -1), instances, shaped("Reshape", 0, 8, 16)),
+    "conv-one-scale": (dequantized, convolution(), pairs, instances_of(4), shaped("Reshape", 0, 8, 16)),
+    "conv-one-scale-clip": (dequantized, convolution(), clip, instances),
+    "deconv": (symmetric("int8"), deconv, instances),
+    "dense-one-scale": (symmetric("int8"), of_weights("MatMul", (16, 16)), normalize),
 }
 RIGHT = {
     "no-factor": (sigmoid, normalize),
@@ -105,6 +151,13 @@ RIGHT = {
     "max": (sigmoid, tenth, lambda f, x: f.op("Max", x, f.constant(np.finfo(np.float32).min)), normalize),
     "activation": (sigmoid, tenth, op("Tanh"), normalize),
     "float-sum": (sigmoid, lambda f, x: f.op("Add", x, "x"), normalize),
+    "conv-bias": (dequantized, conv, op("Add", (8, 1)), instances),
+    "conv-tanh": (dequantized, conv, op("Tanh"), instances),
+    "conv-clip": (dequantized, conv, clip, instances),
+    "conv-groups-of-two": (dequantized, conv, pairs, instances_of(4), shaped("Reshape", 0, 8, 16)),
+    "conv-along-the-axis": (dequantized, conv, transpose, normalize_channels, transpose),
+    "deconv-asymmetric": (dequantized, deconv, instances),
+    "dense": (symmetric("int8"), of_weights("MatMul", (16, 16), 1), normalize),
 }
 
 

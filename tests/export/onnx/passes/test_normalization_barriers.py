@@ -22,9 +22,10 @@ def exported(model, x, path):
     [
         (lambda x: x * 0.1, layers.LayerNormalization(), 1),
         (layers.Rescaling(0.1), layers.GroupNormalization(2), 1),
+        (layers.Conv1D(8, 3, use_bias=False), layers.GroupNormalization(8), 1),
         (layers.Activation("tanh"), layers.LayerNormalization(), 0),
     ],
-    ids=["mul", "groups", "no factor"],
+    ids=["mul", "groups", "convolution", "no factor"],
 )
 def test_factors_matter_before_a_normalization(scale, normalization, count, tmp_path):
     # Without the pass, OpenVINO drops the factor, as if epsilon were 0: verification fails.

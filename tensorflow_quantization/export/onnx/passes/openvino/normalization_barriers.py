@@ -1,6 +1,7 @@
 """For OpenVINO: keep factors before a normalization, whose epsilon makes them matter.
 
-    Mul(0.1) ── LayerNormalization    →    Mul(0.1) ── Max(lowest float) ── LayerNormalization
+    Mul(0.1) ── LayerNormalization        →    Mul(0.1) ── Max(lowest float) ── LayerNormalization
+    DQ ── Conv ── InstanceNormalization   →    DQ ── Conv ── Max(lowest float) ── InstanceNormalization
 
 Without the Max, OpenVINO 2026.4 drops the factor (see `scaled_normalizations`). The pass runs for files without a
 target, too: they may run in OpenVINO.

@@ -3,7 +3,8 @@
     GlobalAveragePool ── Reshape ── Q ── DQ    →    GlobalAveragePool ── Q ── DQ ── Reshape
 
 OpenVINO fuses a quantizer into the kernel that computes its input, but not through a Reshape: the kernel of a global
-pooling would write floats.
+pooling would write floats. A quantizer that repeats the one before the Reshape is removed: OpenVINO 2026.4 crashes when
+it loads a Concat with two quantizers in a row after it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import logging
 import onnx_ir as ir
 
 from tensorflow_quantization.export.onnx.builder import Builder
-from tensorflow_quantization.export.onnx.passes._rewriting import quantize_before
+from tensorflow_quantization.export.onnx.passes._rewriting import quantize_before, replace
+from tensorflow_quantization.onnx_graph.quantization import same_parameters
 from tensorflow_quantization.onnx_graph.queries import (
     chains,
     constant,
@@ -36,7 +38,11 @@ def quantize_before_reshape(builder: Builder) -> int:
         if source is None or dequantize is None or reason:
             logger.debug("%s stays after %s: %s", name_of(quantize), name_of(reshape), reason)
             continue
-        quantize_before(builder.graph, reshape, quantize, dequantize)
+        before = producer(source, "DequantizeLinear")
+        if before is not None and same_parameters(before, quantize):
+            replace(dequantize.outputs[0], reshape.outputs[0])
+        else:
+            quantize_before(builder.graph, reshape, quantize, dequantize)
         changed += 1
     return changed
 
