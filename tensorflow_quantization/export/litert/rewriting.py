@@ -34,7 +34,9 @@ def rewritten(call: Call, output: ActivationQuantizer | None) -> Step | None:
         return _divide(call.outputs[0].dtype)
     if is_one_of(call, ("OneHot", "CategoryEncoding")) and len(call.inputs) == 1:
         return _encode(call)
-    if is_one_of(call, ("UpSampling2D",)) and None in call.inputs[0].shape[1:]:
+    if is_one_of(call, ("Repeat",)) and isinstance(call.operation.repeats, int):
+        return _repeat(call)
+    if is_one_of(call, ("UpSampling2D",)) and "float" in call.inputs[0].dtype:  # LiteRT resizes no int32
         return _upsample(call)
     if is_one_of(call, ("Argmax", "Argmin")):
         return _position(call.operation)
@@ -116,8 +118,28 @@ def _position(operation: Any) -> Step:
     return step
 
 
+def _repeat(call: Call) -> Step | None:
+    """Repetition to a known shape; `None` if the shape is unknown.
+
+    TensorFlow would compute the shape when the file runs, and after four such shapes the converter no longer knows the
+    number of channels: it then rejects a convolution.
+    """
+    axis, repeats, shape = call.operation.axis, call.operation.repeats, call.outputs[0].shape
+    if axis is None or axis % len(shape) == 0 or None in shape[1:]:
+        return None
+    axis %= len(shape)
+    multiples = [repeats if i == axis + 1 else 1 for i in range(len(shape) + 1)]
+
+    def step(x: Any, **kwargs: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.reshape(tf.tile(tf.expand_dims(x, axis + 1), multiples), [-1, *shape[1:]])
+
+    return step
+
+
 def _upsample(call: Call) -> Step:
-    """UpSampling2D of a size that is known when the file runs: Keras would need it now."""
+    """UpSampling2D as one operator: Keras repeats twice, see `_repeat`, and needs a size that is known now."""
     layer = call.operation
     first = layer.data_format == "channels_first"
 
@@ -125,7 +147,8 @@ def _upsample(call: Call) -> Step:
         import tensorflow as tf
 
         image = tf.transpose(x, (0, 2, 3, 1)) if first else x
-        size = tf.shape(image)[1:3] * tf.constant(layer.size)
+        known = image.shape[1:3].is_fully_defined()
+        size = (image.shape[1:3] if known else tf.shape(image)[1:3]) * tf.constant(layer.size)
         if layer.interpolation == "nearest":
             y = tf.raw_ops.ResizeNearestNeighbor(images=image, size=size)
         else:

@@ -46,6 +46,16 @@ def test_what_has_no_integer_operator_is_computed_in_float(tmp_path, step):
     export_litert(model, tmp_path / "m.tflite", verify_with=data_for(model))
 
 
+def _doubled(x):
+    return ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=-2)
+
+
+@pytest.mark.parametrize("double", [layers.UpSampling2D(), _doubled], ids=["upsampling", "repeat"])
+def test_a_convolution_after_two_enlargements(tmp_path, double):
+    model = quantized(_images(double, layers.Conv2D(4, 3), double))
+    assert_agrees(model, tmp_path / "m.tflite")
+
+
 @pytest.mark.parametrize(
     "find",
     [
