@@ -7,11 +7,12 @@ tensor that a layer returns, the weight is a part of the graph like any other.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+from keras import tree
 
 from tensorflow_quantization.model.keras_internals import is_autocast, own_parameters, own_variables, sublayers
 from tensorflow_quantization.text.warn import converting
@@ -86,12 +87,15 @@ class OwnWeights:
 
     Args:
         layer: a built layer.
-        constants: whether the arrays among the attributes of the layer count as weights, which never train. Layers that
-            the code calls on such an array become part of the graph. Default `False`.
+        constants: whether the arrays among the attributes of the layer, and what its code passes to its sublayers, count
+            as weights, which never train. So what these layers compute becomes part of the graph. Default `False`.
     """
 
     def __init__(self, layer: keras.layers.Layer, constants: bool = False):
         self._owner = layer
+        self._constants = constants
+        # What the code passes to sublayers, by its bytes: each time that it is traced, it makes the arrays anew.
+        self._passed: dict[tuple[Any, ...], tuple[OwnWeight, np.ndarray]] = {}
         self._held: list[Any] = []  # keeps the ids valid
         self.layers: dict[int, OwnWeight] = {}
         self._taken = {inner.name for inner in sublayers(layer)}
@@ -153,15 +157,59 @@ class OwnWeights:
                 return {key: replaced(x) for key, x in value.items()}
             return value
 
+        def symbolic(args: tuple[Any, ...]) -> tuple[Any, ...]:
+            if any(isinstance(x, keras.KerasTensor) for x in tree.flatten(args)):
+                return args
+            return tree.map_structure(lambda x: self._passed_as_tensor(x, tensor), args)
+
         attributes = vars(self._owner)
         before = (
             {name: value for name, value in self._attributes() if replaced(value) is not value} if self.layers else {}
         )
         try:
             attributes.update((name, replaced(value)) for name, value in before.items())
-            yield
+            with _changing_arguments(sublayers(self._owner, recursive=False) if self._constants else [], symbolic):
+                yield
         finally:
             attributes.update(before)
+
+    def _passed_as_tensor(self, value: Any, tensor: keras.KerasTensor) -> Any:
+        """The tensor that stands for an array that the code passes to a sublayer; other objects unchanged."""
+        if not _is_constant(value):
+            return value
+        with converting():
+            array = keras.ops.convert_to_numpy(value)
+        key = (array.shape, array.dtype.str, array.tobytes())
+        if key not in self._passed:
+            name = f"constant_{len(self._passed)}"
+            layer = OwnWeight(array.shape, trains=False, name=name, dtype=keras.backend.standardize_dtype(value.dtype))
+            self._passed[key] = layer, array
+        return self._passed[key][0](tensor)
+
+    def set_passed(self) -> None:
+        """Sets the layers that stand for what the code passed to sublayers. Variables have no values in a trace."""
+        for layer, array in self._passed.values():
+            layer.value.assign(array)
+
+
+@contextlib.contextmanager
+def _changing_arguments(layers: Sequence[Any], change: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> Iterator[None]:
+    """Within the context, the layers are called with the positional arguments that `change` returns."""
+    classes = [type(layer) for layer in layers]
+
+    def changing(cls: type) -> type:
+        def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+            return cls.__call__(self, *change(args), **kwargs)
+
+        return type(cls)(cls.__name__, (cls,), {"__call__": __call__, "__module__": cls.__module__})
+
+    try:
+        for layer, cls in zip(layers, classes, strict=True):
+            object.__setattr__(layer, "__class__", changing(cls))
+        yield
+    finally:
+        for layer, cls in zip(layers, classes, strict=True):
+            object.__setattr__(layer, "__class__", cls)
 
 
 def _is_constant(value: Any) -> bool:

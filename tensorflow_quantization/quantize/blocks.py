@@ -180,12 +180,12 @@ def _open(calls: list[Call], is_masked: bool) -> tuple[Block, LayerGraph]:
         inner, positions = _traced(calls, weights)
     except Exception:
         with_constants, found = OwnWeights(layer, constants=True), None
-        if len(with_constants.layers) > len(weights.layers):  # the code may call a layer on a constant
-            with contextlib.suppress(Exception):  # the first reason is about the code as it is
-                found = _traced(calls, with_constants)
+        with contextlib.suppress(Exception):  # the first reason is about the code as it is
+            found = _traced(calls, with_constants)  # the code may call a layer on a constant
         if found is None:
             raise
         inner, positions = found
+        with_constants.set_passed()
     inner.model = layer
     if len(inner.inputs) == 1:
         (inner.input_structure,) = inner.inputs

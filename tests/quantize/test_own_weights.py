@@ -147,3 +147,39 @@ def test_a_weight_that_a_matrix_product_reads_is_quantized(tmp_path):
     quantized = calibrate(quantize_model(model, target="onnxruntime"), x, verbose=0)
     assert "block/quant_mixing" in in_integers(quantized)
     export_onnx(quantized, tmp_path / "m.onnx", verify_with=x)
+
+
+@keras.saving.register_keras_serializable("test_own_weights")
+class Patches(layers.Layer):
+    """The way of Keras' examples: a table of positions, looked up with what the code makes."""
+
+    def __init__(self, count, units, **kwargs):
+        super().__init__(**kwargs)
+        self.count, self.units = count, units
+        self.projection, self.table = layers.Dense(units, name="projection"), layers.Embedding(count, units)
+
+    def call(self, patches, training=False):
+        positions = ops.expand_dims(ops.arange(0, self.count, 1), axis=0)
+        return self.projection(patches) + self.table(positions)
+
+    def get_config(self):
+        return {**super().get_config(), "count": self.count, "units": self.units}
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "tensorrt", None])
+def test_a_layer_called_on_what_the_code_makes_is_part_of_the_graph(tmp_path, target):
+    x = np.random.default_rng(0).normal(size=(8, 6, 4)).astype("float32")
+    inputs = keras.Input((6, 4))
+    model = randomize(keras.Model(inputs, layers.Dense(2)(Patches(6, 3, name="patches")(inputs))))
+    classes = [type(layer) for layer in model.get_layer("patches")._flatten_layers()]
+    quantized = calibrate(quantize_model(model, target=target), x, verbose=0)
+    assert [type(layer) for layer in model.get_layer("patches")._flatten_layers()] == classes
+    assert "kernel" in str([str(q) for q in describe(quantized)["patches/quant_projection"].quantizers])
+    expected = ops.convert_to_numpy(model(x))
+    np.testing.assert_allclose(ops.convert_to_numpy(quantized(x)), expected, atol=0.1 * np.abs(expected).max())
+    quantized.compile("sgd", "mse")
+    quantized.fit(x, np.zeros((8, 6, 2), "float32"), verbose=0)
+    export_onnx(quantized, tmp_path / "m.onnx", verify_with=x)
+    quantized.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(m(x)) for m in (loaded, quantized)))
