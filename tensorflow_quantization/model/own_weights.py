@@ -87,8 +87,9 @@ class OwnWeights:
 
     Args:
         layer: a built layer.
-        constants: whether the arrays among the attributes of the layer, and what its code passes to its sublayers, count
-            as weights, which never train. So what these layers compute becomes part of the graph. Default `False`.
+        constants: whether the arrays among the attributes of the layer, and the arrays that its code passes to its
+            sublayers, count as weights. These never train, and what the sublayers compute becomes part of the graph.
+            Default `False`.
     """
 
     def __init__(self, layer: keras.layers.Layer, constants: bool = False):
