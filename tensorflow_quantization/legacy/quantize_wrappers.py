@@ -29,6 +29,9 @@ from tensorflow_quantization.wrappers.layers import (
 )
 from tensorflow_quantization.wrappers.recurrent import (
     BidirectionalQuantizeWrapper,
+    ConvLSTM1DQuantizeWrapper,
+    ConvLSTM2DQuantizeWrapper,
+    ConvLSTM3DQuantizeWrapper,
     GRUQuantizeWrapper,
     LSTMQuantizeWrapper,
     RNNQuantizeWrapper,
@@ -49,6 +52,9 @@ __all__ = [
     "Conv2DTransposeQuantizeWrapper",
     "Conv3DQuantizeWrapper",
     "Conv3DTransposeQuantizeWrapper",
+    "ConvLSTM1DQuantizeWrapper",
+    "ConvLSTM2DQuantizeWrapper",
+    "ConvLSTM3DQuantizeWrapper",
     "DenseQuantizeWrapper",
     "DepthwiseConv1DQuantizeWrapper",
     "DepthwiseConv2DQuantizeWrapper",

@@ -14,6 +14,7 @@ import numpy as np
 from tensorflow_quantization.model.copying import copy_of
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.model.interpreter import Arguments, Interpreter, arguments_as_written
+from tensorflow_quantization.model.keras_classes import is_of_keras
 from tensorflow_quantization.model.keras_internals import (
     compile_arguments,
     constructor_arguments,
@@ -251,7 +252,7 @@ def _copy_operation(call: Call) -> keras.Operation:
 
 
 def _arguments(layer: keras.layers.Layer) -> dict[str, Any] | None:
-    """Returns the arguments of a layer's `__init__`, as Keras noted them or from attributes of the same names.
+    """Returns the arguments of a layer's `__init__`: from its config, as Keras noted them, or from its attributes.
 
     This is for a layer whose `get_config` does not fit its `__init__`. Keras cannot copy such a layer, but libraries
     and examples have them, since nobody tried to copy them before.
@@ -261,13 +262,15 @@ def _arguments(layer: keras.layers.Layer) -> dict[str, Any] | None:
     """
     parameters = inspect.signature(type(layer).__init__).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    noted = constructor_arguments(layer)
+    definer = next(base for base in type(layer).__mro__ if "get_config" in vars(base))
+    own = {} if is_of_keras(definer) else layer.get_config()
+    known = {**constructor_arguments(layer), **own, "name": layer.name}
     arguments: dict[str, Any] = {"dtype": layer.dtype_policy, "trainable": layer.trainable} if takes_any else {}
     for name, parameter in parameters.items():
-        if name in ("self", "name") or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        if name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
-        if name in noted:
-            arguments[name] = noted[name]
+        if name in known:
+            arguments[name] = known[name]
             continue
         value = getattr(layer, name, None)
         # The copy must not share a sublayer with the layer, and a method of this name is no argument.

@@ -61,16 +61,17 @@ class Equation:
 
 
 def as_matrix(layer: Any) -> Equation | None:
-    """Returns the equation of an EinsumDense, which is built, that is a product with a matrix and a bias per channel.
+    """Returns the equation of a built EinsumDense if it is a product with a matrix whose bias belongs to the channels.
 
     Returns:
-        The equation; `None` if the layer is no such product, or its bias varies along axes of its input.
+        The equation; `None` for other layers, and if the bias is a vector along an axis before the last: Keras 3.15 on
+        TensorFlow adds it along the last axis if that has the same size.
     """
     equation = Equation.parse(layer.equation, layer.input_spec.ndim)
     if not (equation.is_product and equation.free):
         return None
     bias = () if layer.bias is None else tuple(layer.bias.shape)
     axes = equation.output[len(equation.output) - len(bias) :]
-    return (
-        None if any(size > 1 and axis not in equation.made for axis, size in zip(axes, bias, strict=True)) else equation
-    )
+    varying = [axis for axis, size in zip(axes, bias, strict=True) if size > 1]
+    moved = len(varying) == 1 and varying[0] != equation.output[-1]
+    return None if moved or any(axis not in equation.made for axis in varying) else equation

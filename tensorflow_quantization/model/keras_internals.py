@@ -411,9 +411,6 @@ def remove_keras_mask(tensor: Any) -> None:
     set_keras_mask(tensor, None)
 
 
-# Training, data and saving.
-
-
 def set_mask(tensor: Any, mask: Any) -> Any:
     """Returns a tensor with a mask attached; without one, if `mask` is `None`.
 
@@ -424,6 +421,9 @@ def set_mask(tensor: Any, mask: Any) -> Any:
     else:
         remove_keras_mask(tensor)
     return tensor
+
+
+# Training, data and saving.
 
 
 def keeping_mask(before: Any, after: Any) -> Any:

@@ -62,9 +62,10 @@ def first_argument(call: Call) -> Any:
 
 
 def computes_own_mask(layer: Any) -> bool:
-    """Returns whether the class of a layer has a `compute_mask` that is neither Keras' nor that of a wrapper here."""
+    """Returns whether Keras calls a `compute_mask` of a layer that neither Keras nor this package defines."""
     definer = next(base for base in type(layer).__mro__ if "compute_mask" in vars(base))
-    return not (is_of_keras(definer) or is_of_package(definer))  # our wrappers hand on what their layers do
+    own = not (is_of_keras(definer) or is_of_package(definer))  # our wrappers hand on what their layers do
+    return own and layer.supports_masking
 
 
 def _makes_mask(layer: keras.layers.Layer) -> bool:
@@ -83,14 +84,19 @@ class MaskOf(keras.Operation):
 
     Args:
         layer: the layer.
+        index: of the output.
     """
 
-    def __init__(self, layer: keras.layers.Layer):
+    def __init__(self, layer: keras.layers.Layer, index: int = 0):
         super().__init__()
         self.layer = layer
+        self.index = index
 
     def call(self, output: Any, inputs: Any) -> Any:
-        return set_mask(output, self.layer.compute_mask(inputs, tree.map_structure(keras_mask, inputs)))
+        if keras_mask(output) is not None:  # of a layer that `call` calls: Keras keeps it
+            return output
+        masks = tree.flatten(self.layer.compute_mask(inputs, tree.map_structure(keras_mask, inputs)))
+        return set_mask(output, masks[self.index] if self.index < len(masks) else None)
 
     def compute_output_spec(self, output: Any, inputs: Any) -> keras.KerasTensor:
         return keras.KerasTensor(output.shape, output.dtype)

@@ -42,7 +42,7 @@ def plan_bias_rounding(graph: LayerGraph, plan: QuantizationPlan) -> Quantizatio
                 bias_input=None if layer.inputs else scales.of_all([call.operands[0] for _, call in calls[path]]),
                 normalization=_normalization(calls[path], plan),
             )
-        elif layer.weights and layer.placement.projections:
+        elif layer.weights and layer.placement.projections and len({len(c.operands) for _, c in calls[path]}) == 1:
             found = zip(*(call.operands for _, call in calls[path]), strict=True)
             sources = [None if i in layer.inputs else scales.of_all(list(xs)) for i, xs in enumerate(found)]
             layers[path] = replace(layer, bias_inputs=tuple(sources))

@@ -149,12 +149,17 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
             `None` where there is none. Default: no input has one.
         **kwargs: arguments of `AttentionBaseQuantizeWrapper`.
 
+    Raises:
+        ValueError: both `quantize_projections` and `quantize_products`.
+
     Attributes:
         parts: dict of wrappers of the projections: "query", "key", "value", "output", and "gate" if the layer has it.
     """
 
     def __init__(self, layer, *, quantize_projections: bool = False, bias_inputs: Sequence[str | None] = (), **kwargs):
         super().__init__(layer, **kwargs)
+        if quantize_projections and self.quantize_products:
+            raise ValueError("quantize_projections=True is for quantize_products=False: the products have all of it.")
         self.quantize_projections = quantize_projections
         self.bias_inputs = tuple(bias_inputs)
 
@@ -210,6 +215,12 @@ class ProjectedAttentionBaseQuantizeWrapper(AttentionBaseQuantizeWrapper):
     ):
         """Returns the outputs of the layer; the arguments are the same as in the layer's `call`."""
         inputs = [query, value] if key is None else [query, value, key]
+        if len(inputs) != len(self.input_quantizers):
+            built = len(self.input_quantizers)
+            raise ValueError(
+                f"Layer {self.layer.name!r} is called with {len(inputs)} tensors, and was built with {built}. Each "
+                "input has a quantizer: pass the key in all calls, or in none."
+            )
         mask = self.mask_of(
             inputs,
             query_mask,

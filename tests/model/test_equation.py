@@ -24,8 +24,8 @@ def test_the_axes_of_an_equation():
     [
         lambda: built("abc,cd->abd", (3, 4), (None, 5), bias_axes="d"),
         lambda: built("abc,cde->abde", (3, 4), (None, 5, 2), bias_axes="de"),
-        lambda: built("abc,cde->abde", (3, 4), (None, 5, 2), bias_axes="d"),
-        lambda: built("abcd,dce->aeb", (3, 4, 2), (6, 3), bias_axes="e"),
+        lambda: built("abc,cde->abde", (3, 4), (None, 5, 2), bias_axes="e"),
+        lambda: built("abcd,dce->aeb", (3, 4, 2), (6, 3)),
         lambda: built("ab,bc->ac", (4,), 5),
     ],
 )
@@ -39,6 +39,7 @@ def test_products_with_a_matrix(layer):
         lambda: built("abc,bcd->abd", (3, 4), (3, 5)),  # another matrix for each step
         lambda: built("abc,cd->abd", (3, 4), (3, 5), bias_axes="bd"),  # another bias for each step
         lambda: built("abc,bd->acd", (3, 4), (4, 5), bias_axes="c"),  # the bias of a free axis
+        lambda: built("abc,cd->adb", (3, 4), (5, 3), bias_axes="d"),  # Keras may add it along the last axis
     ],
 )
 def test_other_equations_are_none(layer):

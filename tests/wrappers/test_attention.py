@@ -489,3 +489,20 @@ def test_an_entry_of_additive_attention_quantizes_the_values_unless_it_has_an_in
         )
         assert [quantizer is not None for quantizer in wrapper.input_quantizers] == expected
         assert wrapper.probability_quantizer is not None
+
+
+def test_calls_with_and_without_a_key_are_refused_with_what_to_do():
+    layer = layers.MultiHeadAttention(2, 4, name="shared")
+    a, b = keras.Input((5, 8)), keras.Input((5, 8))
+    model = keras.Model([a, b], [layer(a, b), layer(a, b, b)])
+    x = np.zeros((2, 5, 8), "float32")
+    quantized = quantize_model(model, target="openvino")
+    with pytest.raises(
+        ValueError, match=r"'shared' is called with [23] tensors, and was built with [23].*pass the key in all"
+    ):
+        calibrate(quantized, [x, x], verbose=0)
+
+
+def test_products_that_are_quantized_have_the_projections_too():
+    with pytest.raises(ValueError, match="quantize_projections=True is for quantize_products=False"):
+        MultiHeadAttentionQuantizeWrapper(layers.MultiHeadAttention(2, 4), quantize_projections=True)

@@ -72,7 +72,7 @@ def projected_attention(
         for name, x in zip(("value_mask", "key_mask"), tensors[1:], strict=False):
             kwargs[name] = keras_mask(x) if kwargs.get(name) is None else kwargs[name]
         mask = wrapper.mask_of(tensors, keras_mask(query) if query_mask is None else query_mask, **kwargs)
-        read = [step(x) for step, x in zip(inputs, tensors, strict=True)]
+        read = [quantize_input(x) for quantize_input, x in zip(inputs, tensors, strict=True)]
         outputs, scores = wrapper.attend(read, mask, parts, False, returns_scores)
         return (outputs, plus_zero(scores, scores)) if returns_scores else outputs
 

@@ -66,7 +66,7 @@ def with_stored_kernels(data: bytes, kernels: Sequence[StoredKernel]) -> bytes:
             if held is None or (key := np.asarray(held).tobytes()) not in found:
                 continue
             integers, scales, axis = found[key]
-            if _sizes(integers.shape) != _sizes(tensor.shape):
+            if _without_ones(integers.shape) != _without_ones(tensor.shape):
                 continue
             axis = axis and len(tensor.shape) - 1  # the kernel of a Conv1D has an axis more, of size 1
             stored = schema.TensorT()
@@ -89,7 +89,7 @@ def with_stored_kernels(data: bytes, kernels: Sequence[StoredKernel]) -> bytes:
     return _packed(model)
 
 
-def _sizes(shape: Sequence[int]) -> list[int]:
+def _without_ones(shape: Sequence[int]) -> list[int]:
     return [int(size) for size in shape if size != 1]
 
 

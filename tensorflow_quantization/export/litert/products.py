@@ -100,7 +100,9 @@ def _bias_of_columns(equation: Equation, layer: Any, kernel: Any, bias: Any) -> 
     held = "".join(axis for axis in axes if axis in equation.made)
     bias = _transpose(bias, held, "".join(axis for axis in equation.made if axis in held))
     sizes = [kernel.shape[equation.kernel.index(a)] for a in equation.made]
-    spread = tf.reshape(bias, [n if a in held else 1 for a, n in zip(equation.made, sizes, strict=True)])
+    # An axis of the bias may have size 1, or be none of the bias.
+    of_bias = dict(zip((a for a in equation.made if a in held), bias.shape, strict=True))
+    spread = tf.reshape(bias, [of_bias.get(a, 1) for a in equation.made])
     return tf.reshape(tf.broadcast_to(spread, sizes), [-1])
 
 

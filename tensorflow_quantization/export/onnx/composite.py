@@ -49,16 +49,16 @@ def expand_composites(graph: LayerGraph) -> tuple[LayerGraph, dict[str, str]]:
     reached = masked_calls(graph)
 
     def masked(call: Call, outputs: Any) -> Any:
-        """The outputs of a call that was replaced, the only one with the mask that the layer computes."""
-        output, *others = tree.flatten(outputs)
-        if others:
-            return outputs
-        first = first_argument(call)
-        inputs = [output, *(x for x in tree.flatten(first) if isinstance(x, Tensor))]
-        following = Call(MaskOf(call.operation), f"{call.path}/mask", (output, first), {}, inputs, [])
-        following.outputs.append(Tensor(output.shape, output.dtype, f"{call.path}/mask", following))
-        calls.append(following)
-        return following.outputs
+        """The outputs of a call that was replaced, with the masks that the layer computes."""
+        first, found = first_argument(call), []
+        for index, output in enumerate(tree.flatten(outputs)):
+            inputs = [output, *(x for x in tree.flatten(first) if isinstance(x, Tensor))]
+            path = f"{call.path}/mask_{index}"
+            following = Call(MaskOf(call.operation, index), path, (output, first), {}, inputs, [])
+            following.outputs.append(Tensor(output.shape, output.dtype, path, following))
+            calls.append(following)
+            found += following.outputs
+        return tree.pack_sequence_as(outputs, found)
 
     def expand(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The outputs of a call in the new graph, to which this function appends the call or what replaces it."""

@@ -260,8 +260,9 @@ def finish(lowered: Lowered) -> ir.Graph:
     for index, (value, name) in enumerate(zip(lowered.outputs, lowered.output_names, strict=True)):
         onnx = builder.graph.outputs[index]
         builder.annotate(value.with_onnx(onnx))
-        if onnx.shape is not None and onnx.shape.rank() and value.shape[0] is None:
-            onnx.shape = ir.Shape(["batch", *onnx.shape[1:]])  # as in the inputs
+        # As in the inputs; but where others read it, the name would spread, and the axis may be no batch.
+        if onnx.shape is not None and onnx.shape.rank() and value.shape[0] is None and not onnx.uses():
+            onnx.shape = ir.Shape(["batch", *onnx.shape[1:]])
         onnx.name = name
     builder.graph.opset_imports[""] = builder.opset
     return builder.graph

@@ -17,7 +17,7 @@ from keras import tree
 
 from tensorflow_quantization.export.errors import NotExpressibleError
 from tensorflow_quantization.export.onnx.emission import Emission
-from tensorflow_quantization.export.onnx.own_masks import own_mask
+from tensorflow_quantization.export.onnx.own_masks import own_masks
 from tensorflow_quantization.export.onnx.values import Value
 from tensorflow_quantization.model.graph import Call, Tensor
 from tensorflow_quantization.model.masking import MaskOf, computes_own_mask, first_argument, mask_parameters
@@ -57,13 +57,13 @@ class Masks:
         """
         layer = call.operation
         if isinstance(layer, MaskOf):
-            self._follow_own(e, layer.layer, call, call.args[1], inputs)
+            self._follow_mask_of(e, call, inputs)
             return
         if not call.is_layer:
             return
         inner = inner_layer(layer)
         if computes_own_mask(inner):
-            self._follow_own(e, inner, call, first_argument(call), inputs)
+            self._note(call.outputs, self._own(e, inner, call, first_argument(call), inputs))
             return
         made = _made(e, inner, call, inputs)
         before = [self._of(t) for t in _first_tensors(call)]
@@ -72,18 +72,26 @@ class Masks:
         if isinstance(inner, _layers.MultiHeadAttention):
             for tensor in call.inputs:  # Keras removes the masks from its inputs, for later layers too
                 self._masks.pop(id(tensor), None)
-        if made is not None:
-            for tensor, mask in zip(call.outputs, made, strict=False):
-                if mask is not None:
-                    self._masks[id(tensor)] = mask
+        self._note(call.outputs, made or [])
 
-    def _follow_own(self, e: Emission, layer: Any, call: Call, read: Any, values: Sequence[Value]) -> None:
-        """Note the mask that `layer` computes from the structure of tensors `read`, inputs of the call."""
+    def _note(self, tensors: Sequence[Tensor], masks: Sequence[Value | None]) -> None:
+        self._masks.update((id(x), mask) for x, mask in zip(tensors, masks, strict=False) if mask is not None)
+
+    def _follow_mask_of(self, e: Emission, call: Call, values: Sequence[Value]) -> None:
+        """Note the mask of an output of a layer that was replaced; Keras keeps one that a layer within it made."""
+        output, read = call.args
+        mask = self._of(output)
+        if mask is None:
+            masks = self._own(e, call.operation.layer, call, read, values)
+            mask = next(iter(masks[call.operation.index :]), None)
+        self._note(call.outputs, [mask])
+
+    def _own(self, e: Emission, layer: Any, call: Call, read: Any, values: Sequence[Value]) -> list[Value | None]:
+        """The masks that `layer` computes from the structure of tensors `read`, inputs of the call."""
         held = dict(zip(map(id, call.inputs), values, strict=True))
-        inputs = tree.map_structure(lambda x: held.get(id(x), x), read)
-        mask = own_mask(e, layer, inputs, tree.map_structure(self._of, read))
-        if mask is not None:
-            self._masks[id(call.outputs[0])] = mask
+        return own_masks(
+            e, layer, tree.map_structure(lambda x: held.get(id(x), x), read), tree.map_structure(self._of, read)
+        )
 
     def _of(self, tensor: Any) -> Value | None:
         return self._masks.get(id(tensor))

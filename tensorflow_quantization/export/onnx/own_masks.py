@@ -20,8 +20,8 @@ def mask_of(e: Emission, operation: MaskOf, output: Value, inputs: Any) -> Value
     return output
 
 
-def own_mask(e: Emission, layer: Any, inputs: Any, masks: Any) -> Value | None:
-    """The mask of the only output of a layer with a `compute_mask` of its own; `None`: it has none.
+def own_masks(e: Emission, layer: Any, inputs: Any, masks: Any) -> list[Value | None]:
+    """The masks of the outputs of a layer with a `compute_mask` of its own; `None` for an output without one.
 
     Args:
         e: appends the nodes.
@@ -43,16 +43,19 @@ def own_mask(e: Emission, layer: Any, inputs: Any, masks: Any) -> Value | None:
         return symbols[-1]
 
     tensors, before = tree.map_structure(symbol, inputs), tree.map_structure(symbol, masks)
-    try:
-        mask = layer.compute_mask(tensors, before)
+
+    def compute() -> list[Any]:
+        return tree.flatten(layer.compute_mask(tensors, before))
+
+    def emitted(index: int, mask: Any) -> Value | None:
         if mask is None or any(mask is x for x in symbols):
-            return None if mask is None else next(v for v, x in zip(values, symbols, strict=True) if x is mask)
-        graph = trace_layer(layer, lambda: layer.compute_mask(tensors, before), symbols, "mask/").flatten()
+            return next((value for value, x in zip(values, symbols, strict=True) if x is mask), None)
+        graph = trace_layer(layer, lambda: compute()[index], symbols, "mask/").flatten()
+        return e.emit_graph(graph, *values)[0]
+
+    try:
+        return [emitted(index, mask) for index, mask in enumerate(compute())]
     except Exception as error:
         raise NotExpressibleError(
             f"has a compute_mask that Keras cannot trace: {reason_of(error)}; write it with keras.ops"
         ) from error
-    found = e.emit_graph(graph, *values)
-    if len(found) != 1:
-        raise NotExpressibleError("computes several masks")
-    return found[0]

@@ -20,11 +20,14 @@ def equations(draw):
     """An equation "a...,...->...", the shape of the input, of the output, and the axes of the bias."""
     free = draw(st.sampled_from(["a", "ab", "abc"]))
     summed, made = draw(st.sampled_from(["x", "xy"])), draw(st.sampled_from(["p", "pq"]))
-    sizes = {axis: draw(st.integers(1, 4)) for axis in free + summed + made}
+    sizes = {axis: draw(st.integers(2, 4)) for axis in free + summed + made}
     inputs = free[0] + "".join(draw(st.permutations(free[1:] + summed)))
     kernel = "".join(draw(st.permutations(summed + made)))
     output = free[0] + "".join(draw(st.permutations(free[1:] + made)))
-    bias = draw(st.sampled_from([None, made, made[:1]]))
+    # A vector along an axis before the last stays in float, see `as_matrix`.
+    bias = draw(
+        st.sampled_from([None, *([made] if len(made) > 1 else []), *([output[-1]] if output[-1] in made else [])])
+    )
     return f"{inputs},{kernel}->{output}", [sizes[a] for a in inputs[1:]], [sizes[a] for a in output[1:]], bias
 
 
@@ -40,6 +43,26 @@ def test_products_of_any_arrangement_agree(tmp_path_factory, equation, activatio
     path = tmp_path_factory.mktemp("einsum") / "m.tflite"
     export_litert(quantized(model, data), path, verify_with=data)
     assert kinds(path).count("FULLY_CONNECTED") == 2
+
+
+@pytest.mark.parametrize("bias", ["e", "de"])
+def test_a_bias_of_some_channels(tmp_path, bias):
+    inputs = keras.Input((6, 4))
+    x = layers.EinsumDense("abc,cde->abde", (6, 5, 3), bias_axes=bias)(inputs)
+    model = randomize(keras.Model(inputs, layers.Dense(2)(x)))
+    data = np.random.default_rng(0).normal(size=(16, 6, 4)).astype("float32")
+    export_litert(quantized(model, data), tmp_path / "m.tflite", verify_with=data)
+    assert kinds(tmp_path / "m.tflite").count("FULLY_CONNECTED") == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*compute in floats")
+@pytest.mark.parametrize(("equation", "bias"), [("abc,cd->adb", "d"), ("abc,cde->abde", "d")])
+def test_a_bias_that_keras_may_add_along_another_axis(tmp_path, equation, bias):
+    inputs = keras.Input((5, 4))
+    layer = layers.EinsumDense(equation, (5, 5) if len(equation) == 11 else (5, 3, 3), bias_axes=bias)
+    model = randomize(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layer(inputs)))))
+    data = np.random.default_rng(0).normal(size=(16, 5, 4)).astype("float32")
+    export_litert(quantized(model, data), tmp_path / "m.tflite", verify_with=data)
 
 
 def test_steps_of_unknown_number(tmp_path):

@@ -184,3 +184,48 @@ def test_a_mask_of_a_layer_with_a_row_for_each_of_a_few_positions(tmp_path):
     x = Positions()(inputs)
     model = randomize(keras.Model(inputs, layers.MultiHeadAttention(2, 3)(x, x)))
     assert_agrees(model, tmp_path / "m.onnx", [TOKENS])
+
+
+class Two(layers.Layer):
+    """Looks rows up twice, with a mask for each."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.second = layers.Embedding(7, 4), layers.Embedding(7, 4)
+
+    def call(self, inputs):
+        return self.first(inputs), self.second(inputs)
+
+    def compute_mask(self, inputs, mask=None):
+        return [ops.not_equal(inputs, 0), ops.not_equal(inputs, 2)]
+
+
+def test_masks_of_several_outputs(tmp_path):
+    inputs = keras.Input((5,), dtype="int32")
+    first, second = Two()(inputs)
+    # The mask of the query comes from the tensor.
+    y = [layers.MultiHeadAttention(2, 3)(x, x) for x in (first, second)]
+    assert_agrees(randomize(keras.Model(inputs, y)), tmp_path / "m.onnx", [TOKENS])
+
+
+class Masked(layers.Layer):
+    """Returns what has a mask already, or says that it hands no mask on."""
+
+    def __init__(self, masked, **kwargs):
+        super().__init__(**kwargs)
+        self.table = layers.Embedding(7, 4, mask_zero=masked)
+        self.supports_masking = masked
+
+    def call(self, inputs):
+        return self.table(inputs)
+
+    def compute_mask(self, inputs, mask=None):
+        return ops.not_equal(inputs, 2)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_mask_that_keras_does_not_ask_for(tmp_path, masked):
+    inputs = keras.Input((5,), dtype="int32")
+    x = Masked(masked)(inputs)
+    model = randomize(keras.Model(inputs, layers.MultiHeadAttention(2, 3)(x, x)))
+    assert_agrees(model, tmp_path / "m.onnx", [TOKENS])

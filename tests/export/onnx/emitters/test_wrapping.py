@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 from onnx_models import assert_agrees, export, layer_model
 from small_models import randomize
 
@@ -34,6 +34,14 @@ def test_steps_of_all_samples_are_no_batch(tmp_path):
     x = layers.Add()([inputs, layers.RepeatVector(3)(x)])
     inner = keras.Sequential([keras.Input((4,)), *(layers.Dense(4, a) for a in ("tanh", "sigmoid", "tanh"))])
     assert_agrees(randomize(keras.Model(inputs, layers.TimeDistributed(inner)(x))), tmp_path / "m.onnx")
+
+
+def test_an_output_of_all_steps_is_no_batch_for_others(tmp_path):
+    inputs = keras.Input((6, 4))
+    steps = layers.TimeDistributed(layers.Dense(4, "tanh"))(inputs)
+    y = ops.reshape(steps, (-1, 4))
+    others = [ops.sum(ops.tanh(ops.sigmoid(y)), axis=1), ops.sigmoid(ops.tanh(ops.sigmoid(steps[:, 0])))]
+    assert_agrees(randomize(keras.Model(inputs, [y, *others])), tmp_path / "m.onnx", [np.ones((3, 6, 4), "float32")])
 
 
 def test_frames_for_a_recurrent_layer(tmp_path):
