@@ -61,9 +61,10 @@ def projected_attention(
     parts = {
         name: _projection(part, quantize, folded if name == "output" else None) for name, part in wrapper.parts.items()
     }
-    values = parts["value"]
-    # Else the converter would multiply integers, and round the softmax to LiteRT's own scale of it.
-    parts["value"] = lambda x: plus_zero(values(x), x)
+    for name in ("value", "gate"):
+        # Else the converter would multiply integers, and round softmax and sigmoid to LiteRT's own scales of them.
+        if name in parts:
+            parts[name] = _without_scale(parts[name])
 
     def step(query: Any, value: Any, key: Any = None, query_mask: Any = None, **kwargs: Any) -> Any:
         tensors = [query, value] if key is None else [query, value, key]
@@ -89,3 +90,11 @@ def _projection(
         product = constant_layer(part.layer, constant_values(part), identity, not part.weight_quantizers)
 
     return lambda x: written(product(read(x)))
+
+
+def _without_scale(part: Step) -> Step:
+    def step(x: Any) -> Any:
+        y = part(x)
+        return plus_zero(y, y)
+
+    return step

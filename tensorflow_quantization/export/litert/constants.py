@@ -87,7 +87,10 @@ def constant_layer(
         keeps_floats: keep the converter from rounding the kernels to 8 bits, which it does between integers, and in any
             transposed convolution.
     """
-    held, product = {key: _held(array) for key, array in values.items()}, product_of(layer, inner)
+    held = {key: _held(array) for key, array in values.items()}
+    # With a reshape after it, the converter would round the activation of an EinsumDense in floats.
+    as_in_keras = keeps_floats and isinstance(layer, keras.layers.EinsumDense)
+    product = None if as_in_keras else product_of(layer, inner)
 
     def step(*args, **kwargs):
         used = {key: _not_constant(x, args) for key, x in held.items()} if keeps_floats else held
