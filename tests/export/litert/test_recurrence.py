@@ -136,11 +136,8 @@ def test_kernels_of_convolutions_are_integers_in_the_file(tmp_path, rank, option
     )
     model = quantized(model, data)
     export_litert(model, tmp_path / "m.tflite", verify_with=data)
-    held = {
-        bytes(buffer.data)
-        for buffer in unpacked((tmp_path / "m.tflite").read_bytes()).buffers
-        if len(buffer.data or ())
-    }
+    buffers = unpacked((tmp_path / "m.tflite").read_bytes()).buffers
+    held = {bytes(buffer.data) for buffer in buffers if buffer.data is not None}
     for name, quantizer in model.get_layer(f"quant_{layer.name}").weight_quantizers.items():
         integers = quantizer.integers(merged_array(layer, name))
         assert {integers.tobytes(), np.moveaxis(integers, -1, 0).tobytes()} & held
