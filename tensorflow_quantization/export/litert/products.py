@@ -96,7 +96,7 @@ def _bias_of_columns(equation: Equation, layer: Any, kernel: Any, bias: Any) -> 
     import tensorflow as tf
 
     axes = equation.output[len(equation.output) - len(bias.shape) :]
-    bias = tf.squeeze(bias, [i for i, axis in enumerate(axes) if axis not in equation.made])
+    bias = tf.reshape(bias, [size for size, axis in zip(bias.shape, axes, strict=True) if axis in equation.made])
     held = "".join(axis for axis in axes if axis in equation.made)
     bias = _transpose(bias, held, "".join(axis for axis in equation.made if axis in held))
     sizes = [kernel.shape[equation.kernel.index(a)] for a in equation.made]

@@ -45,10 +45,11 @@ def test_products_of_any_arrangement_agree(tmp_path_factory, equation, activatio
     assert kinds(path).count("FULLY_CONNECTED") == 2
 
 
+@pytest.mark.parametrize("heads", [5, 1])
 @pytest.mark.parametrize("bias", ["e", "de"])
-def test_a_bias_of_some_channels(tmp_path, bias):
+def test_a_bias_of_some_channels(tmp_path, bias, heads):
     inputs = keras.Input((6, 4))
-    x = layers.EinsumDense("abc,cde->abde", (6, 5, 3), bias_axes=bias)(inputs)
+    x = layers.EinsumDense("abc,cde->abde", (6, heads, 3), bias_axes=bias)(inputs)
     model = randomize(keras.Model(inputs, layers.Dense(2)(x)))
     data = np.random.default_rng(0).normal(size=(16, 6, 4)).astype("float32")
     export_litert(quantized(model, data), tmp_path / "m.tflite", verify_with=data)
