@@ -36,7 +36,7 @@ def convolutional_step(cell: Any, inputs: Any, states: Any, training: bool = Fal
         cell: the cell.
         inputs: one step, (batch, ...) with channels as in the layer.
         states: the two states, (batch, ...) each.
-        training: for the signature of Keras: the result is always that of inference.
+        training: for Keras' signature; nothing is dropped in any case.
     """
     hidden, carried = states
     axis = -1 if cell.data_format == "channels_last" else 1

@@ -40,8 +40,7 @@ def float_values(graph: LayerGraph) -> Iterator[None]:
 
 def is_projected(operation: Any) -> bool:
     """Whether this is attention whose projections, and nothing else within, are quantized."""
-    projected = isinstance(operation, ProjectedAttentionBaseQuantizeWrapper)
-    return projected and operation.quantize_projections and not operation.quantize_products
+    return isinstance(operation, ProjectedAttentionBaseQuantizeWrapper) and operation.quantize_projections
 
 
 def projected_attention(

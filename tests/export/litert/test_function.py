@@ -95,7 +95,7 @@ def test_upsampling_of_an_unknown_size(tmp_path, interpolation, size):
 
 
 def test_the_largest_channel_of_an_image_of_unknown_size(tmp_path):
-    """Its range is less than that of the image: two quantizers, between which are an unknown number of values."""
+    """Its range is smaller than the image's: two quantizers with an unknown number of values between them."""
     steps = [layers.Conv2D(4, 3), lambda x: ops.expand_dims(ops.max(x, axis=-1), -1), layers.Conv2D(2, 3)]
     x = np.random.default_rng(0).normal(size=(4, 9, 7, 3)).astype("float32")
     assert_agrees(quantized(functional(*steps, shape=(None, None, 3)), x), tmp_path / "m.tflite", x)
