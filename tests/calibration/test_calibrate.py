@@ -311,7 +311,7 @@ def test_bad_input_is_refused_and_ranges_stay(x, data, arguments, message):
 
 
 def test_model_without_quantizers_is_refused(cnn, images):
-    with pytest.raises(ValueError, match=r"'cnn' has no activation quantizers.*quantize_model"):
+    with pytest.raises(ValueError, match=r"'cnn' has no quantizers.*quantize_model"):
         calibrate(cnn, images[0])
 
 

@@ -8,7 +8,13 @@ from recurrent_layers import CONVOLUTIONAL, LAYERS
 from small_models import randomize
 
 from tensorflow_quantization.model.keras_internals import is_convolutional
-from tensorflow_quantization.model.recurrence import cells_of, convolutional_step
+from tensorflow_quantization.model.recurrence import (
+    cells_of,
+    convolutional_step,
+    is_projected_once,
+    projected_step,
+    projection,
+)
 
 PATHS = {"stack": ["cell.cells.0", "cell.cells.1"], "Bidirectional": ["forward_layer.cell", "backward_layer.cell"]}
 
@@ -68,3 +74,43 @@ def test_a_step_computes_as_in_keras(rank, options):
     actual, ours = convolutional_step(cell, x, states)
     for one, other in zip((actual, *ours), (expected, *of_keras), strict=True):
         np.testing.assert_allclose(*(ops.convert_to_numpy(y) for y in (one, other)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.LSTM(3),
+        lambda: layers.LSTM(3, use_bias=False, activation="gelu", recurrent_activation="hard_sigmoid"),
+        lambda: layers.LSTM(3, dropout=0.5, recurrent_dropout=0.5),
+        lambda: layers.GRU(3),
+        lambda: layers.GRU(3, use_bias=False),
+        lambda: layers.GRU(3, reset_after=False, activation="relu"),
+        lambda: layers.GRU(3, reset_after=False, use_bias=False),
+        lambda: layers.SimpleRNN(3),
+        lambda: layers.SimpleRNN(3, use_bias=False, activation=None),
+        lambda: layers.RNN(layers.GRUCell(3)),
+    ],
+)
+def test_all_steps_projected_at_once(make):
+    layer, rng = make(), np.random.default_rng(0)
+    layer.build((2, 4, 5))
+    randomize(layer)
+    assert is_projected_once(layer)
+    x = rng.normal(size=(2, 4, 5)).astype("float32")
+    zeros = keras.tree.flatten(layer.get_initial_state(2))
+    states = expected = [y + rng.normal(size=y.shape).astype("float32") for y in zeros]
+    projected = projection(layer.cell, x)
+    for t in range(4):
+        of_keras, expected = layer.cell.call(x[:, t], expected)
+        ours, states = projected_step(layer.cell, projected[:, t], states)
+        for one, other in zip((ours, *states), (of_keras, *expected), strict=True):
+            np.testing.assert_allclose(*(ops.convert_to_numpy(y) for y in (one, other)), atol=1e-5)
+
+
+class OwnLoop(layers.LSTM):
+    """A layer that may loop in its own way."""
+
+
+@pytest.mark.parametrize("make", [lambda: OwnLoop(2), lambda: layers.RNN(OwnCell(2)), lambda: layers.RNN([OwnCell(2)])])
+def test_code_of_the_user_runs_as_it_is(make):
+    assert not is_projected_once(make())

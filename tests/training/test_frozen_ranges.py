@@ -70,7 +70,7 @@ def test_ranges_of_a_student_move_again(images):
 
 
 def test_a_model_without_ranges_is_refused(cnn):
-    with pytest.raises(ValueError, match="has no activation quantizers"):
+    with pytest.raises(ValueError, match="has no quantizers"):
         freeze_ranges(cnn)
     with pytest.raises(TypeError, match=r"keras\.Model"):
         freeze_ranges(cnn.layers[1])

@@ -29,7 +29,7 @@ from tensorflow_quantization.text.arguments import suggests_arguments
 from tensorflow_quantization.text.messages import must_be_one_of
 from tensorflow_quantization.text.replacing import replacing
 from tensorflow_quantization.text.warn import warn_user
-from tensorflow_quantization.wrappers import activation_quantizers, float_path
+from tensorflow_quantization.wrappers import activation_quantizers, float_path, weight_quantizers_in
 from tensorflow_quantization.wrappers.attention import AttentionBaseQuantizeWrapper
 
 IO_DTYPES = ("float32", "int8", "int16")
@@ -130,10 +130,10 @@ def check_quantized(graph: LayerGraph) -> None:
         graph: the flat graph of the model.
 
     Raises:
-        ExportError: the model has no activation quantizers, or those of another target.
+        ExportError: the model has no quantizers, or those of another target.
     """
-    if not any(activation_quantizers(call.operation) for call in graph.calls):
-        raise ExportError(f"Model {graph.model.name!r} has no activation quantizers. {_ADVICE}")
+    if not any(activation_quantizers(c.operation) or weight_quantizers_in(c.operation) for c in graph.calls):
+        raise ExportError(f"Model {graph.model.name!r} has no quantizers. {_ADVICE}")
     targets = set(validation.targets_of(graph))
     others = targets & {target.name for target in (DEFAULT, *TARGETS.values()) if target is not LITERT}
     if others and targets == others:  # a custom target may suit LiteRT

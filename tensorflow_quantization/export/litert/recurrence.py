@@ -7,7 +7,8 @@ list of tensors of an unknown size.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
@@ -17,7 +18,12 @@ from tensorflow_quantization.export.errors import ExportError
 from tensorflow_quantization.export.litert.constants import plus_zero
 from tensorflow_quantization.model.graph import Call, LayerGraph
 from tensorflow_quantization.model.keras_internals import is_convolutional, sublayers
-from tensorflow_quantization.model.recurrence import convolutional_step
+from tensorflow_quantization.model.recurrence import (
+    convolutional_step,
+    is_projected_once,
+    projected_step,
+    projection,
+)
 from tensorflow_quantization.model.weights import merged_array
 from tensorflow_quantization.wrappers.recurrent import RecurrentBaseQuantizeWrapper
 
@@ -71,32 +77,49 @@ def check_recurrence(graph: LayerGraph) -> None:
 def unrolled(graph: LayerGraph) -> Iterator[None]:
     """Within this context, the recurrent layers of a graph compute step by step, as the converter needs them."""
     looping = {id(layer): layer for call in graph.calls for layer in _recurrent_layers(call)}.values()
-    cells = [cell for layer in looping for cell in _cells_with_rounded_outputs(layer)]
-    before = [layer.unroll for layer in looping]
-    try:
+    with ExitStack() as stack:
         for layer in looping:
-            if layer.zero_output_for_mask and layer.go_backwards and not layer.unroll:
-                layer.inner_loop = _with_zeros(layer)
-            layer.unroll = True
-        for cell in cells:
-            cell.call = _in_floats(cell)
+            stack.enter_context(_replaced(layer, "inner_loop", _inner_loop(layer)))
+            stack.enter_context(_replaced(layer, "unroll", True))
+            for cell in _cells_with_rounded_outputs(layer):
+                stack.enter_context(_replaced(cell, "call", _in_floats(cell)))
+        yield
+
+
+@contextmanager
+def _replaced(layer: Any, name: str, value: Any) -> Iterator[None]:
+    """Within this context, a layer has another value or method of this name."""
+    is_own, before = name in vars(layer), getattr(layer, name, None)
+    setattr(layer, name, value)
+    try:
         yield
     finally:
-        for layer, unroll in zip(looping, before, strict=True):
-            layer.unroll = unroll
-            vars(layer).pop("inner_loop", None)
-        for cell in cells:
-            vars(cell).pop("call", None)
+        setattr(layer, name, before)
+        if not is_own:
+            delattr(layer, name)
 
 
-def _cells_with_rounded_outputs(layer: keras.layers.RNN) -> list[Any]:
-    """The cells whose output may be a tanh or the like, which the converter rounds to LiteRT's own scale of it."""
-    cell = getattr(layer, "cell", None)
-    known = (keras.layers.GRUCell, keras.layers.LSTMCell)
-    return [one for one in getattr(cell, "cells", [cell]) if one is not None and type(one) not in known]
+def _inner_loop(layer: keras.layers.RNN) -> Callable[..., Any]:
+    """All steps of a layer."""
+
+    def inner_loop(sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
+        if not is_projected_once(layer):
+            return type(layer).inner_loop(layer, sequences, initial_state, mask, training)
+        # LiteRT reads the kernel once then, and not once in a step.
+        step: Callable[..., Any] = partial(projected_step, layer.cell)
+        if layer.cell in _cells_with_rounded_outputs(layer):
+            step = _unscaled(step)
+        mask = keras.tree.flatten(mask)[0]
+        with _replaced(layer.cell, "call", step):
+            projected = projection(layer.cell, sequences)
+            return keras.layers.RNN.inner_loop(layer, projected, initial_state, mask, training)
+
+    if layer.zero_output_for_mask and layer.go_backwards and not layer.unroll:
+        return _with_zeros(layer, inner_loop)
+    return inner_loop
 
 
-def _with_zeros(layer: keras.layers.RNN) -> Callable[..., Any]:
+def _with_zeros(layer: keras.layers.RNN, steps: Callable[..., Any]) -> Callable[..., Any]:
     """The steps of a layer that runs backwards and has zeros where a mask is.
 
     Unrolled, Keras 3.15 puts the zeros where the mask of the sequence that is not turned has them. A layer that the
@@ -104,11 +127,8 @@ def _with_zeros(layer: keras.layers.RNN) -> Callable[..., Any]:
     """
 
     def inner_loop(sequences: Any, initial_state: Any, mask: Any, training: bool = False) -> Any:
-        layer.zero_output_for_mask = False
-        try:
-            last, outputs, states = type(layer).inner_loop(layer, sequences, initial_state, mask, training)
-        finally:
-            layer.zero_output_for_mask = True
+        with _replaced(layer, "zero_output_for_mask", False):
+            last, outputs, states = steps(sequences, initial_state, mask, training)
         if mask is not None:
             turned = keras.ops.flip(mask, axis=1)
             turned = keras.ops.reshape(turned, (-1, turned.shape[1], *[1] * (len(outputs.shape) - 2)))
@@ -119,13 +139,23 @@ def _with_zeros(layer: keras.layers.RNN) -> Callable[..., Any]:
     return inner_loop
 
 
-def _in_floats(cell: Any) -> Callable[..., Any]:
-    """The call of a cell, whose output and states the converter gives no scale."""
+def _cells_with_rounded_outputs(layer: keras.layers.RNN) -> list[Any]:
+    """The cells whose output may be a tanh or the like, which the converter rounds to LiteRT's own scale of it."""
+    cell = getattr(layer, "cell", None)
+    known = (keras.layers.GRUCell, keras.layers.LSTMCell)
+    return [one for one in getattr(cell, "cells", [cell]) if one is not None and type(one) not in known]
 
-    step = convolutional_step if is_convolutional(cell) else type(cell).call
+
+def _in_floats(cell: Any) -> Callable[..., Any]:
+    """The call of a cell with rounded outputs."""
+    return _unscaled(partial(convolutional_step if is_convolutional(cell) else type(cell).call, cell))
+
+
+def _unscaled(step: Callable[..., Any]) -> Callable[..., Any]:
+    """A step whose output and states the converter gives no scale."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        return keras.tree.map_structure(lambda y: plus_zero(y, y), step(cell, *args, **kwargs))
+        return keras.tree.map_structure(lambda y: plus_zero(y, y), step(*args, **kwargs))
 
     return call
 

@@ -336,7 +336,7 @@ def test_ranges_without_data_are_named(tmp_path, cnn):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: small_models.cnn(), 'no activation quantizers.*target="litert"'),
+        (lambda: small_models.cnn(), 'no quantizers.*target="litert"'),
         (lambda: quantize_model(small_models.cnn()), "quantized for target 'default'"),
         (lambda: quantize_model(small_models.cnn(), target="openvino"), "quantized for target 'openvino'"),
         (lambda: quantize_model(small_models.cnn(), target=ANY_BITS, weight_bits=4), "conv: 4 bits"),

@@ -9,7 +9,7 @@ from small_models import randomize
 from tensorflow_quantization import QuantizationSpec
 from tensorflow_quantization.export import ExportError
 from tensorflow_quantization.export.litert import export_litert
-from tensorflow_quantization.export.litert.file import unpacked
+from tensorflow_quantization.export.litert.file import operators, unpacked
 from tensorflow_quantization.export.verification.litert import run_file
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.weights import merged_array
@@ -126,6 +126,14 @@ def test_kernels_are_integers_in_the_file(tmp_path, name):
 
 
 @pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "SimpleRNN"])
+def test_the_input_of_all_steps_is_multiplied_at_once(tmp_path, name):
+    model = quantized(_model(LAYERS[name](return_sequences=True), shape=(7, 3)), _sequences(7))
+    kinds = [kind for kind, _, _ in operators(export_litert(model, tmp_path / "m.tflite").read_bytes())]
+    assert kinds.count("FULLY_CONNECTED") <= 1 + 7 + 1  # of the input, of the states, and the last layer
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
 @pytest.mark.parametrize("rank", CONVOLUTIONAL)
 @pytest.mark.parametrize("options", [{"padding": "same"}, {"strides": 2, "return_sequences": True}], ids=str)
 def test_kernels_of_convolutions_are_integers_in_the_file(tmp_path, rank, options):
@@ -191,4 +199,11 @@ def test_states_that_are_given(tmp_path):
     x = keras.Input((5, 3))
     states = [layers.Dense(4)(x[:, step]) for step in range(2)]
     model = quantized(randomize(keras.Model(x, layers.Dense(3)(layers.LSTM(4)(x, initial_state=states)))), _sequences())
+    _assert_computes_as_keras(tmp_path / "m.tflite", model, _sequences())
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+def test_a_model_of_recurrent_layers_alone(tmp_path):
+    inputs = keras.Input((5, 3))
+    model = quantized(randomize(keras.Model(inputs, layers.LSTM(4)(inputs))), _sequences())
     _assert_computes_as_keras(tmp_path / "m.tflite", model, _sequences())
