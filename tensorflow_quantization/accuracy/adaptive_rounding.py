@@ -18,6 +18,7 @@ from tensorflow_quantization.accuracy.layer_by_layer import (
     Partners,
     Reference,
     Step,
+    is_improvable,
     joined,
     unchanged_on_error,
 )
@@ -108,7 +109,7 @@ class _BlockByBlock:
         self._runs = [Interpreter(self._graph).start(x) for x in batches]
         crossing = [t for block in self._blocks for t in [*block.inputs, *block.outputs] if self._is_known(t)]
         self._float = _FloatValues(float_graph, batches, [self._partner(t) for t in crossing])
-        self._reference = Reference(float_graph, batches)
+        self._reference = Reference(float_graph, batches, self._graph, self._partners)
 
     def run(self, steps: int | None, verbose: int) -> tuple[int, int]:
         """Returns the number of blocks that came nearer to the float model, and of those that have a kernel."""
@@ -179,7 +180,7 @@ class _BlockByBlock:
         read: dict[int, list[Arguments]] = {}
         for call in block.calls:
             partner = self._partners.of(call)
-            if self._is_improvable(call):
+            if is_improvable(self._graph, call):
                 read[id(call)] = [] if partner is None else self._reference.arguments(partner)
                 step = Step(call, [run.arguments() for run in self._runs], self._partners, read[id(call)])
                 self._rounding.improve(step)
@@ -197,12 +198,9 @@ class _BlockByBlock:
             for run in runs:
                 run.step()
 
-    def _is_improvable(self, call: Call) -> bool:
-        return isinstance(call.operation, BaseQuantizeWrapper) and self._graph.is_only_call(call)
-
     def _kernels(self, call: Call) -> list[Kernel]:
         """Returns the kernels of a call whose rounding is chosen; none if the layer is called several times."""
-        return list(kernels_of(call.operation)) if self._is_improvable(call) else []
+        return list(kernels_of(call.operation)) if is_improvable(self._graph, call) else []
 
     def _is_known(self, tensor: Tensor) -> bool:
         """Whether a tensor is one of the float model, too."""

@@ -99,11 +99,11 @@ def layer_by_layer(
     arrays = joined(graph, list(input_batches(graph, data, BATCH_SIZE, "data")))
     batches = [input_tensors(graph, x) for x in arrays]
     runs = [Interpreter(graph).start(x) for x in batches]
-    reference = Reference(float_graph, batches) if float_graph is not None else None
+    reference = Reference(float_graph, batches, graph, partners) if float_graph is not None else None
     del arrays, batches
     with unchanged_on_error(quantized):
         for call in graph.calls:
-            if isinstance(call.operation, BaseQuantizeWrapper) and graph.is_only_call(call):
+            if is_improvable(graph, call):
                 partner = partners.of(call)
                 expected = reference.arguments(partner) if reference is not None and partner is not None else []
                 step = Step(call, [run.arguments() for run in runs], partners, expected)
@@ -112,6 +112,11 @@ def layer_by_layer(
                 del step, expected
             for run in runs:
                 run.step()
+
+
+def is_improvable(graph: LayerGraph, call: Call) -> bool:
+    """Whether methods may change the layer of a call: it is quantized, and no other call computes it."""
+    return isinstance(call.operation, BaseQuantizeWrapper) and graph.is_only_call(call)
 
 
 def joined(graph: LayerGraph, batches: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
@@ -172,20 +177,30 @@ def _shapes(layer: keras.Operation) -> list[tuple[int, ...]]:
 
 
 class Reference:
-    """The float model on all batches; advances on demand."""
+    """The float model on all batches; advances on demand.
 
-    def __init__(self, graph: LayerGraph, batches: list[Any]):
-        self._runs = [Interpreter(graph).start(x) for x in batches]
-        self._index = {id(call): index for index, call in enumerate(graph.calls)}
-        self._done = 0
+    Args:
+        float_graph: the graph of the float model.
+        batches: the inputs.
+        graph: the graph of the quantized model, whose branches may be in another order.
+        partners: of its calls.
+    """
+
+    def __init__(self, float_graph: LayerGraph, batches: list[Any], graph: LayerGraph, partners: Partners):
+        self._runs = [Interpreter(float_graph).start(x) for x in batches]
+        self._left = iter(float_graph.calls)
+        self._asked = {id(partners.of(call)) for call in graph.calls if is_improvable(graph, call)}
+        self._kept: dict[int, list[Arguments]] = {}
 
     def arguments(self, call: Call) -> list[Arguments]:
-        """Returns what a call reads, for each batch; the calls must be asked for in the order of the graph."""
-        while self._done < self._index[id(call)]:
+        """Returns what a call, the partner of an improvable one, reads, for each batch; only once for each call."""
+        while id(call) not in self._kept:
+            following = next(self._left)
+            if id(following) in self._asked:
+                self._kept[id(following)] = [run.arguments() for run in self._runs]
             for run in self._runs:
                 run.step()
-            self._done += 1
-        return [run.arguments() for run in self._runs]
+        return self._kept.pop(id(call))
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 import math
 
+import keras
 import numpy as np
 import pytest
 import small_models
@@ -8,7 +9,7 @@ from accuracy_networks import branches, depthwise, images, quantized
 from tensorflow_quantization import calibrate, quantize_model
 from tensorflow_quantization.accuracy import correct_biases
 from tensorflow_quantization.accuracy import layer_by_layer as layers_module
-from tensorflow_quantization.accuracy.layer_by_layer import layer_by_layer
+from tensorflow_quantization.accuracy.layer_by_layer import Partners, Reference, layer_by_layer
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.weights import float32_array
 
@@ -66,6 +67,19 @@ def test_layers_are_shown_what_improved_layers_return():
     zero = Zero()
     layer_by_layer(quantized(depthwise()), images(4), [zero])
     assert zero.largest["quant_stem"] > 0 and zero.largest["quant_depthwise_0"] == 0
+
+
+def test_the_float_model_may_compute_its_branches_in_another_order():
+    inputs = keras.Input((3,))
+    branches = [keras.layers.Dense(2, name=f"branch_{i}")(inputs * float(i)) for i in range(3)]
+    model = keras.Model(inputs, keras.layers.Add()(branches))
+    float_graph, graph = (LayerGraph.trace(m).flatten() for m in (model, quantize_model(model)))
+    partners, x = Partners.between(float_graph, graph), np.ones((4, 3), "float32")
+    reference = Reference(float_graph, [[x]], graph, partners)
+    calls = {call.name: partners.of(call) for call in graph.calls}
+    for i in (2, 0, 1):
+        [(args, _)] = reference.arguments(calls[f"quant_branch_{i}"])
+        assert np.array_equal(float32_array(args[0]), i * x)
 
 
 def test_an_interruption_leaves_the_model_as_it_was():
