@@ -12,6 +12,8 @@ from tensorflow_quantization.model.fusion import folded_into, fused_convolution,
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, origin, traits
 
+_LAYER_NORMALIZATION = ("LayerNormalization",)
+
 StructureRule = Callable[[LayerGraph, Call], list[int]]
 
 
@@ -60,11 +62,13 @@ def _is_normalized(graph: LayerGraph, tensor: Tensor) -> bool:
     )
 
 
-def convolved_normalization_input(graph: LayerGraph, call: Call) -> list[int]:
-    """The input of a LayerNormalization that a convolution writes, also after layers that only move data."""
-    if not is_one_of(call, ("LayerNormalization",)):
+def layer_normalization_input(graph: LayerGraph, call: Call) -> list[int]:
+    """The input of a LayerNormalization that a convolution or another one writes, also after layers that move data."""
+    if not is_one_of(call, _LAYER_NORMALIZATION):
         return []
-    return [0] if fused_convolution(graph, origin(call.inputs[0])) is not None else []
+    source = origin(call.inputs[0])
+    normalized = source.producer is not None and is_one_of(source.producer, _LAYER_NORMALIZATION)
+    return [0] if normalized or fused_convolution(graph, source) is not None else []
 
 
 def max_pooling_input(graph: LayerGraph, call: Call) -> list[int]:

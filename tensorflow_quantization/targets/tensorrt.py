@@ -8,7 +8,7 @@ from tensorflow_quantization.quantizers import QuantizationScheme
 from tensorflow_quantization.targets.at_inputs import at_inputs
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.targets.structure import (
-    convolved_normalization_input,
+    layer_normalization_input,
     max_pooling_input,
     multiply_inputs,
     normalized_parts,
@@ -68,13 +68,14 @@ TENSORRT = Target(
         },
         # "Quantize the residual input in skip connections"; squeeze-and-excite products; a normalization that is not
         # folded; and max pooling, which commutes with Q/DQ. A LayerNormalization after a convolution, measured: else a
-        # kernel of its own moves the axes of floats, and ConvNeXtTiny has 153 MB of them, not 119. What a normalized
-        # concatenation joins, and not the concatenation: DenseNet121 has 56 MB of floats and 14.4 dB, not 71 and 13.4.
+        # kernel of its own moves the axes of floats, and ConvNeXtTiny has 153 MB of them, not 119. One after another:
+        # else each has its own kernel, and SegFormer has 165 kernels, not 162. What a normalized concatenation joins,
+        # and not the concatenation: DenseNet121 has 56 MB of floats and 14.4 dB, not 71 and 13.4.
         structure=(
             sum_inputs,
             multiply_inputs,
             normalized_parts,
-            convolved_normalization_input,
+            layer_normalization_input,
             max_pooling_input,
         ),
         outputs=_LOCAL_POOLING,

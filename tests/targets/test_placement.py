@@ -322,6 +322,16 @@ def convolved_normalization(inputs):
     return layers.Add()([inputs, layers.Dense(96)(layers.Activation("gelu")(layers.Dense(192)(x)))])
 
 
+def normalization_of_a_normalization(inputs):
+    def block(x, read):
+        return layers.Add()([layers.Dense(x.shape[-1])(read), x])
+
+    x = layers.LayerNormalization()(block(inputs, layers.LayerNormalization()(inputs)))
+    x = layers.LayerNormalization()(layers.Reshape((49, 64))(layers.Conv2D(64, 3, 2, padding="same")(x)))
+    x = block(x, layers.Dense(128)(layers.LayerNormalization(name="read")(x)))
+    return layers.Dense(5)(block(x, layers.LayerNormalization()(x)))
+
+
 def post_normalized_sum(inputs):
     x = layers.LayerNormalization(name="normalization")(layers.Dense(8)(inputs))
     y = layers.Dense(8)(layers.Dense(32, activation="gelu")(x))
@@ -341,6 +351,7 @@ def concatenated_skip(inputs):
         (convolved_normalization, (56, 56, 96), (0,), "runs in INT8"),  # smaller ones fuse in any case
         (post_normalized_sum, SHAPE, (1,), "stays in float; reads the integers that another layer reads"),
         (concatenated_skip, SHAPE, (1,), "stays in float; reads the integers that another layer reads"),
+        (normalization_of_a_normalization, (14, 14, 32), (0,), "runs in INT8"),
     ],
 )
 def test_tensorrt_writes_fewer_floats_where_a_float_layer_reads_integers(tmp_path, network, shape, inputs, reason):

@@ -54,6 +54,7 @@ from tensorflow_quantization.export.onnx.passes.tensorrt.integer_average_pooling
 from tensorflow_quantization.export.onnx.passes.tensorrt.quantize_before_transpose import quantize_before_transpose
 from tensorflow_quantization.export.onnx.passes.tensorrt.scale_before_transpose import scale_before_transpose
 from tensorflow_quantization.export.onnx.passes.tensorrt.subpixel_convolution import subpixel_convolution
+from tensorflow_quantization.export.onnx.passes.tensorrt.transpose_only_channel import transpose_only_channel
 from tensorflow_quantization.targets import DEFAULT
 
 logger = logging.getLogger(__name__)
@@ -138,6 +139,7 @@ BY_RUNTIME: dict[str, tuple[Pass, ...]] = {
         cast_bytes_first,
         integer_average_pooling,
         subpixel_convolution,
+        transpose_only_channel,
         scale_before_transpose,
         quantize_before_transpose,
     ),
