@@ -175,13 +175,13 @@ def _agreement(model: keras.Model, graph: LayerGraph, run: _Run, batches: Sequen
         seen += len(arrays[0])
         first = first or [y[:1] for y in expected]
         constant &= all(_same(y, one) for y, one in zip(expected, first, strict=True))
-        for exact, found in zip(expected, run(arrays), strict=True):
+        for output, (exact, found) in enumerate(zip(expected, run(arrays), strict=True)):
             if not keras.backend.is_float_dtype(exact.dtype.name):
                 classes |= len(expected) == 1
                 equal += float(np.mean(exact == found)) * len(arrays[0])
                 continue
             floats = True
-            ratio.update(exact, found)
+            ratio.update(exact, found, output)
             if len(expected) == 1 and exact.ndim == 2 and exact.shape[1] > 1:
                 classes = True
                 equal += int((exact.argmax(axis=1) == found.argmax(axis=1)).sum())

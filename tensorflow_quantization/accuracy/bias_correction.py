@@ -83,15 +83,18 @@ class BiasCorrection:
 
 
 def _channel_axes(holder: BaseQuantizeWrapper, call: Call, normalization: Any) -> tuple[int, ...] | None:
-    """Returns the axes of the output that the bias has, counted from 0."""
+    """Returns the axes of the output that the bias has, counted from the end.
+
+    The output of the float layer may have an axis more: of `TimeDistributed`, whose steps the copy has in the batch.
+    """
     rank = len(call.outputs[0].shape)
     if normalization is not None:
-        return (normalization.axis % rank,)
+        return (normalization.axis % rank - rank,)
     layer = holder.layer
     if isinstance(layer, keras.layers.EinsumDense):
         kept = [i - len(layer.bias.shape) for i, size in enumerate(layer.bias.shape) if size != 1]
-        return tuple(rank + axis for axis in kept)
-    return (1,) if getattr(layer, "data_format", None) == "channels_first" else (rank - 1,)
+        return tuple(kept)
+    return (1 - rank,) if getattr(layer, "data_format", None) == "channels_first" else (-1,)
 
 
 def _mean(layer: keras.layers.Layer, arguments: list[Arguments], axes: tuple[int, ...]) -> np.ndarray:
@@ -101,7 +104,7 @@ def _mean(layer: keras.layers.Layer, arguments: list[Arguments], axes: tuple[int
         for args, kwargs in arguments:
             outputs = infer(layer, *args, **kwargs)
             y = float32_array(outputs[0] if isinstance(outputs, tuple | list) else outputs)
-            others = tuple(a for a in range(y.ndim) if a not in axes)
+            others = tuple(a for a in range(-y.ndim, 0) if a not in axes)
             total = total + y.sum(axis=others, dtype=np.float64)
             count += int(np.prod([y.shape[a] for a in others]))
     return total / count

@@ -68,7 +68,8 @@ def post_training_quantize(
     Args:
         model: the float model; unchanged.
         data: the calibration set as `calibrate` takes it, without labels. The first 256 samples are used, all of them
-            in memory at once; of four batches or more, each fourth only judges the stages and tells the ranges.
+            in memory at once; of four batches or more, each fourth only judges the stages, and tells the ranges once it is decided
+            whether channels are equalized.
         target: the runtime, as in `quantize_model`; default `None`.
         weight_bits, activation_bits: int, 2 to 8; default `None`, which is 8.
         small_kernel_bits: int, 2 to 8: the bits of the layers with the fewest weights, together up to 3.5 % of all
@@ -119,31 +120,45 @@ def post_training_quantize(
         if small.paths:
             arguments |= {"custom_qdq_cases": [small]}
             quantized = _again(model, arguments)
-    calibrate(quantized, batches, method=method, verbose=0)
+    calibrate(quantized, learned_from, method=method, verbose=0)
     stages.start(quantized, "quantized, calibrated")
 
     # With a block size, the bits are of weights in blocks alone, which need no equalized channels.
     bits = 8 if weight_bits is None or block_size is not None else weight_bits
-    equalized = equalize(model, batches, weight_bits=bits, activation_bits=activation_bits or 8)
+    equalized = equalize(model, learned_from, weight_bits=bits, activation_bits=activation_bits or 8)
     rescaled = None
     if not _same_weights(model, equalized):
-        rescaled = calibrate(_again(equalized, arguments), batches, method=method, verbose=0)
+        rescaled = calibrate(_again(equalized, arguments), learned_from, method=method, verbose=0)
     # Equalized channels have finer steps, but values that calibration did not see are clipped in all of them: which is
-    # more depends on the network. Nearest integers of few bits leave noise that hides it: then both models are rounded.
+    # more depends on the network, so the judges show in no range until this is decided. Nearest integers of few bits
+    # leave noise that hides it: then both models are rounded.
     few_bits = any(kernel.quantizer.scheme.bits < 8 for kernel in kernels_of(quantized))
-    if rescaled is not None and not few_bits and stages.gains(rescaled, "channels equalized"):
-        reference, quantized = equalized, rescaled
+    if rescaled is not None and not few_bits:
+        if stages.gains(rescaled, "channels equalized"):
+            reference, quantized = equalized, rescaled
+        rescaled = None
+
+    def take_all_ranges() -> None:
+        if learned_from is not batches:
+            calibrate(quantized, batches, method=method, verbose=0)
+            stages.start(quantized, "ranges of all samples")
+
+    if rescaled is None:
+        take_all_ranges()
     plain = quantized.get_weights()
     start = _round(quantized, learned_from, reference)
     if not stages.keep_gain(quantized, plain, "weights rounded, biases corrected"):
         start = plain
-    if rescaled is not None and few_bits:
+    if rescaled is not None:
         before = _round(rescaled, learned_from, equalized)
         if stages.gains(rescaled, "the same with equalized channels"):
             reference, quantized, start = equalized, rescaled, before
+        take_all_ranges()
     if effort == "best":
         best = quantized.get_weights()
         quantized.set_weights(start)
+        if rescaled is not None:
+            calibrate(quantized, batches, method=method, verbose=0)
         nearer, trained = train_rounding(reference, quantized, learned_from, verbose=verbose)
         stages.keep_gain(quantized, best, f"roundings trained: {nearer} of {trained} blocks are nearer")
     remember(quantized, model, reference)

@@ -67,8 +67,8 @@ class Stages:
     def _decibels(self, quantized: keras.Model) -> float:
         ratio = SignalToNoise()
         for outputs, found in zip(self._expected, self._outputs(quantized), strict=True):
-            for expected, got in zip(outputs, found, strict=True):
-                ratio.update(expected, got)
+            for output, (expected, got) in enumerate(zip(outputs, found, strict=True)):
+                ratio.update(expected, got, output)
         return ratio.decibels
 
     def _outputs(self, model: keras.Model) -> Iterator[list[Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from tensorflow_quantization.comparison.result import Comparison, LayerCompariso
 from tensorflow_quantization.comparison.spread import Spread
 from tensorflow_quantization.comparison.statistics import Difference, Range, Usage, by_channel
 from tensorflow_quantization.model.finite import check_finite_outputs
-from tensorflow_quantization.model.graph import Call, LayerGraph
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.inputs import BATCH_SIZE, input_batches
 from tensorflow_quantization.model.interpreter import (
     CallFunction,
@@ -142,8 +143,8 @@ def compare(
             with before_saturation(graph):
                 side_by_side.run(in_float32(batch), measured.compare, twin.compute)
             check_finite_outputs(reference, exact)
-            for one, other in zip(exact, outputs, strict=True):
-                output.update(one, other)
+            for index, (one, other) in enumerate(zip(exact, outputs, strict=True)):
+                output.update(one, other, index)
             spread.add(batch)
             count += len(batch[0])
         samples = in_float32(spread.samples())
@@ -208,16 +209,22 @@ class _Measured:
         self._channels_first = any(
             getattr(inner_layer(c.operation), "data_format", None) == "channels_first" for c in graph.calls
         )
+        widths: dict[int, set[int | None]] = defaultdict(set)
+        for call in graph.calls:
+            shape = call.outputs[0].shape
+            widths[id(call.operation)].add(shape[self._axis_of(len(shape))] if shape else 1)
+        # Calls of a layer whose channels are not the same.
+        self._merged = {key for key, found in widths.items() if len(found) > 1}
         for call in graph.calls:
             key = id(call.operation)
             if key not in self.parts and (parts := parts_of(call, twin)):
                 self.parts[key] = parts
-                self.accumulated[key], self.own[key] = (Difference(self._axis(call)) for _ in range(2))
+                axis = self._axis(call, call.outputs[0])
+                self.accumulated[key], self.own[key] = (Difference(axis) for _ in range(2))
                 self.inputs[key] = Range()
                 for part in parts:
                     if part.quantizer is not None:
-                        axis = self._axis_of(len(quantized_tensor(part).shape))
-                        self.usage[id(part.quantizer)] = Usage(part.quantizer, axis)
+                        self.usage[id(part.quantizer)] = Usage(part.quantizer, self._axis(call, quantized_tensor(part)))
 
     def compare(self, quantized: Computed, exact: Computed) -> None:
         """Adds a call of the quantized model and of the float model."""
@@ -232,8 +239,7 @@ class _Measured:
         with observing({q: self._recording(q) for q in quantizers}):
             outputs = infer(call.operation, *args, **kwargs)
         self.own[key].update(expected, float32_array(tree.flatten(outputs)[0]))
-        first = float32_array(exact.inputs[0])
-        self.inputs[key].update(by_channel(first, self._axis_of(first.ndim)))
+        self.inputs[key].update(by_channel(float32_array(exact.inputs[0]), self._axis(call, call.inputs[0])))
 
     def _recording(self, quantizer: Any) -> Any:
         def record(x: Any) -> Any:
@@ -246,8 +252,9 @@ class _Measured:
 
         return record
 
-    def _axis(self, call: Call) -> int:
-        return self._axis_of(len(call.outputs[0].shape))
+    def _axis(self, call: Call, tensor: Tensor) -> int | None:
+        """The channel axis of a tensor that a call reads or returns; `None` if its calls have other channels."""
+        return None if id(call.operation) in self._merged else self._axis_of(len(tensor.shape))
 
     def _axis_of(self, rank: int) -> int:
         return 1 if self._channels_first and rank > 2 else -1

@@ -100,11 +100,11 @@ class FileTensors:
                 f"{str(self._path)!r} was not written from {self._graph.model.name!r}: {self._other_shape}. Export the "
                 "model again."
             )
-        for found, expected, without_error in zip(outputs, quantized, exact, strict=True):
-            self._of_outputs.update(expected, found.reshape(expected.shape))
-            self._quantization.update(without_error, expected)
+        for index, (found, expected, without_error) in enumerate(zip(outputs, quantized, exact, strict=True)):
+            self._of_outputs.update(expected, found.reshape(expected.shape), index)
+            self._quantization.update(without_error, expected, index)
 
-    def update(self, quantizer: ActivationQuantizer, exact: Array, axis: int) -> None:
+    def update(self, quantizer: ActivationQuantizer, exact: Array, axis: int | None) -> None:
         """Adds the next tensor of the file at a quantizer, for what the quantizer gets in the float model."""
         waiting = self._tensors.get(id(quantizer))
         if waiting:

@@ -95,7 +95,7 @@ def _of_activation(
 
         def observer(x: Any) -> Any:
             shape = [1] * len(x.shape)
-            if scale.ndim:
+            if scale.ndim and usage.axis is not None:
                 shape[usage.axis] = -1
             return rounded(x, scale.reshape(shape), zero_point.reshape(shape), scheme)
 

@@ -13,10 +13,10 @@ from tensorflow_quantization.quantizers import ActivationQuantizer, numerics
 Array = np.ndarray
 
 
-def by_channel(x: Array, axis: int) -> Array:
-    """Returns a tensor as (values, channels)."""
-    if not x.ndim:
-        return x.reshape(1, 1)
+def by_channel(x: Array, axis: int | None) -> Array:
+    """Returns a tensor as (values, channels); with `None` for the axis, as (values, 1)."""
+    if not x.ndim or axis is None:
+        return x.reshape(-1, 1)
     return np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis])
 
 
@@ -51,10 +51,10 @@ class Difference:
     """How tensors differ from their exact values.
 
     Args:
-        axis: the channel axis.
+        axis: the channel axis; `None`: all channels are one.
     """
 
-    def __init__(self, axis: int):
+    def __init__(self, axis: int | None):
         self.axis = axis
         self.exact, self.other = Range(), Range()
         self._count = 0
@@ -108,13 +108,13 @@ class Usage:
 
     Args:
         quantizer: the quantizer.
-        axis: the channel axis of its tensor.
+        axis: the channel axis of its tensor; `None`: all channels are one.
 
     Attributes:
         values: the `Range` of each channel.
     """
 
-    def __init__(self, quantizer: ActivationQuantizer, axis: int):
+    def __init__(self, quantizer: ActivationQuantizer, axis: int | None):
         self.quantizer, self.axis, self.values = quantizer, axis, Range()
         self._count = self._saturated = 0
         self._lowest, self._highest = np.inf, -np.inf

@@ -16,6 +16,7 @@ from tensorflow_quantization.model.interpreter import CallFunction, Computed, In
 from tensorflow_quantization.model.op_traits import Trait, traits
 from tensorflow_quantization.model.weights import float32_array
 from tensorflow_quantization.noise.parts import FloatTwin
+from tensorflow_quantization.noise.signal_to_noise import SignalToNoise
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.wrappers import inner_layer
 
@@ -101,12 +102,10 @@ class OutputNoise:
         return {id(t): float32_array(value).astype(np.float64) for t, value in pairs if id(t) in self._tensors}
 
     def _noise(self, found: dict[int, np.ndarray]) -> float:
-        ratios = []
+        ratio = SignalToNoise()
         for key, exact in self._exact.items():
-            error = float(np.sum((found.get(key, exact) - exact) ** 2))
-            power = float(np.sum(exact**2))
-            ratios.append(error / power if power > 0 else float(error > 0))
-        return float(np.mean(ratios)) if ratios else 0.0
+            ratio.update(exact, found.get(key, exact), key)
+        return ratio.noise
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def decibels(signal: Any, noise: Any) -> Any:
 
 
 class SignalToNoise:
-    """Sums up signal and noise batch by batch.
+    """Sums up signal and noise batch by batch, of each output alone: their units may differ.
 
     Examples:
         >>> ratio = SignalToNoise()
@@ -30,14 +31,27 @@ class SignalToNoise:
     """
 
     def __init__(self) -> None:
-        self.signal = self.noise = 0.0
+        self._signal: dict[int, float] = defaultdict(float)
+        self._noise: dict[int, float] = defaultdict(float)
 
-    def update(self, expected: np.ndarray, got: np.ndarray) -> None:
-        """Adds a batch: what the float model returns, and what the quantized model returns instead."""
+    def update(self, expected: np.ndarray, got: np.ndarray, output: int = 0) -> None:
+        """Adds a batch: what the float model returns, and what the quantized model returns instead.
+
+        Args:
+            expected, got: arrays of the same shape.
+            output: int, of which output. Default: the only one.
+        """
         expected = np.asarray(expected, np.float64)
-        self.signal += float((expected**2).sum())
-        self.noise += float(((expected - np.asarray(got, np.float64)) ** 2).sum())
+        self._signal[output] += float((expected**2).sum())
+        self._noise[output] += float(((expected - np.asarray(got, np.float64)) ** 2).sum())
+
+    @property
+    def noise(self) -> float:
+        """The noise in units of the signal, the mean over all outputs; noise on an output of zeros counts as 1."""
+        pairs = [(self._noise[key], signal) for key, signal in self._signal.items()]
+        ratios = [noise / signal if signal > 0 else float(noise > 0) for noise, signal in pairs]
+        return float(np.mean(ratios)) if ratios else 0.0
 
     @property
     def decibels(self) -> float:
-        return float(decibels(self.signal, self.noise))
+        return float(decibels(1.0, self.noise))

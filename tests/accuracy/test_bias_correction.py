@@ -46,6 +46,17 @@ def test_the_mean_before_an_activation_counts():
     assert model.get_layer("conv").activation is keras.activations.relu
 
 
+@pytest.mark.parametrize("channels", [4, 6])  # 6 as the height, where axes that are mistaken have the same size
+def test_each_channel_of_a_layer_that_is_applied_to_steps(channels):
+    inputs = keras.Input((3, 8, 8, 2))
+    x = layers.TimeDistributed(layers.Conv2D(channels, 3, activation="relu"), name="steps")(inputs)
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    data = np.random.default_rng(0).normal(1, 1, (16, 3, 8, 8, 2)).astype("float32")
+    before = calibrate(quantize_model(model, target="onnxruntime", weight_bits=3), data, verbose=0)
+    noise = decibels(outputs(model, data), outputs(before, data))
+    assert decibels(outputs(model, data), outputs(correct_biases(model, before, data), data)) > noise + 1
+
+
 def test_a_folded_normalization_takes_the_shift():
     model = depthwise()
     corrected = correct_biases(model, quantized(model, target="onnxruntime", weight_bits=4), images())

@@ -173,6 +173,18 @@ def test_several_inputs_and_a_dict_of_outputs():
     assert compare(model, quantized(model, data), data).output_snr > 25
 
 
+@pytest.mark.parametrize("target", [None, "onnxruntime"])
+def test_a_layer_whose_calls_have_other_channels(target):
+    relu = layers.ReLU(name="relu")
+    inputs = keras.Input((4,))
+    x = relu(layers.Dense(5, name="first")(inputs))
+    model = keras.Model(inputs, layers.Dense(2, name="last")(relu(layers.Dense(7, name="second")(x))))
+    data = np.random.default_rng(0).normal(size=(64, 4)).astype("float32")
+    report = compare(model, quantized(model, data, target), data)
+    assert {"first", "second", "last"} <= {layer.layer for layer in report.layers}
+    assert all(len(layer.channel_snr) == 1 for layer in report.layers if layer.layer == "relu")
+
+
 def test_of_classes_the_scores_that_they_were_found_in_are_compared(cnn, images, tmp_path):
     classes = keras.Model(cnn.inputs, keras.ops.argmax(cnn.outputs[0], axis=-1))
     found, expected = (
