@@ -88,6 +88,13 @@ def is_relu(operation: keras.Operation) -> bool:
     return any(base.__name__ == "ReLU" and is_of_keras(base) for base in operation.__class__.__mro__)
 
 
+def only_rectifies(layer: keras.layers.Layer) -> bool:
+    """Returns whether a call of the layer is Keras' own max(x, 0) and does no more."""
+    relu = keras.activations.relu
+    known = type(layer) is keras.layers.ReLU or getattr(layer, "activation", None) is relu
+    return known and activation_of(layer) is Activation.RELU and layer.activity_regularizer is None
+
+
 @cache
 def _of_class(cls: Any) -> Activation | None:
     base = next((base for base in cls.__mro__ if base.__name__ in _BY_CLASS and is_of_keras(base)), None)

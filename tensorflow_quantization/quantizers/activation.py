@@ -120,30 +120,35 @@ class ActivationQuantizer(keras.layers.Layer):
         if self.learns_offset:
             self.offset = self.add_weight(name="offset", initializer="zeros", autocast=False)
 
-    def call(self, x, training=None):
+    def call(self, x, training=None, rectify=False):
+        """Fake-quantizes `x`, or `relu(x)` with `rectify`, which keeps less for the gradient than a ReLU before."""
+        if rectify and (self.observer is not None or self.learns_offset or self.scheme.floating):
+            x, rectify = ops.relu(x), False
         if self.observer is not None:
             return self.observer(x)
         x32 = float32(x)
         if training and self.has_own_range and not self.frozen and self.scheme.fixed is None:
-            self._follow(ops.stop_gradient(x32))
+            self._follow(ops.stop_gradient(x32), rectify)
         start, scale, zero_point = self._start_scale_and_zero_point()
         if self.learns:
             elements = math.prod(d for d in x.shape[1:] if d is not None)
             gradient_scale = numerics.lsq_gradient_scale(elements, start, self.scheme)
             offset = self.offset * start if self.learns_offset else None
-            y = fake_quantize_learned(x32, scale, zero_point, self.scheme, gradient_scale, offset)
+            y = fake_quantize_learned(x32, scale, zero_point, self.scheme, gradient_scale, offset, rectify)
         else:
-            y = fake_quantize(x32, scale, zero_point, self.scheme)
+            y = fake_quantize(x32, scale, zero_point, self.scheme, rectify)
         return ops.cast(y, x.dtype)
 
-    def _follow(self, x):
-        """Updates the range from a batch."""
+    def _follow(self, x, rectify):
+        """Updates the range from a batch, or from what a ReLU returns for it."""
         batches, xp = own_numbers.read(self.batches)
         range_, _ = own_numbers.read(self.range)
         if self.learns:
-            updated = replicas.either(batches > 0, lambda: range_, lambda: self._lsq_start(x))
+            updated = replicas.either(batches > 0, lambda: range_, lambda: self._lsq_start(x, rectify))
         else:
             batch_range = replicas.batch_range(x)
+            if rectify:
+                batch_range = ops.relu(batch_range)
             if xp is np:
                 batch_range = batch_range.numpy()
             updated = OBSERVERS[self.ranges](range_, batch_range, batches, xp)
@@ -152,8 +157,9 @@ class ActivationQuantizer(keras.layers.Layer):
         self.range.assign(updated)
         self.batches.assign(batches + 1.0)
 
-    def _lsq_start(self, x):
+    def _lsq_start(self, x, rectify):
         """Returns the range of the batch, rescaled so that its step is LSQ's initial step."""
+        x = ops.relu(x) if rectify else x
         step = 2.0 * replicas.mean_magnitude(x) / math.sqrt(self.scheme.qmax)
         batch_range = replicas.batch_range(x)
         scale, _ = numerics.scale_from_range(batch_range[0], batch_range[1], self.scheme)

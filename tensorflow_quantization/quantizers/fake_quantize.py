@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import keras
 from keras import ops
 
@@ -9,7 +11,7 @@ from tensorflow_quantization.quantizers import numerics
 from tensorflow_quantization.quantizers.scheme import QuantizationScheme
 
 
-def fake_quantize(x, scale, zero_point, scheme: QuantizationScheme):
+def fake_quantize(x, scale, zero_point, scheme: QuantizationScheme, rectify: bool = False):
     """Returns `dequantize(quantize(x))`, with the straight-through gradient.
 
     The gradient with respect to `x` is 1 where `x` is in the range and 0 where `x` is clipped (arXiv:1308.3432; clipped
@@ -19,14 +21,18 @@ def fake_quantize(x, scale, zero_point, scheme: QuantizationScheme):
         x: float32 tensor of any shape.
         scale, zero_point: float32, broadcastable to `x`; or numbers.
         scheme: its `qmin` and `qmax` clip.
+        rectify: `x` is what a ReLU reads, and the result is `fake_quantize(relu(x))`, with the gradient of both, for
+            schemes of integers. A ReLU alone keeps its output for the gradient. Default `False`.
 
     Returns:
         A float32 tensor in the shape of `x`.
     """
-    return _fake_quantize(x, scale, zero_point, scheme, None)
+    return _fake_quantize(x, scale, zero_point, scheme, None, rectify)
 
 
-def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, gradient_scale, offset=None):
+def fake_quantize_learned(
+    x, scale, zero_point, scheme: QuantizationScheme, gradient_scale, offset=None, rectify: bool = False
+):
     """Returns what `fake_quantize` returns; `scale` gets the LSQ gradient (arXiv:1902.08153, equation 3).
 
     Args:
@@ -38,22 +44,25 @@ def fake_quantize_learned(x, scale, zero_point, scheme: QuantizationScheme, grad
         offset: float32 in the shape of `scale`, what the trained zero point has shifted the range by, in the unit of
             `x`. It gets the gradient of LSQ+ (arXiv:2004.09576, equation 6): 1 where `x` is clipped. Default `None`:
             the zero point is not trained.
+        rectify: as for `fake_quantize`; not with an `offset`.
 
     Returns:
         A float32 tensor in the shape of `x`.
     """
     if offset is None:
-        return _fake_quantize(x, scale, zero_point, scheme, gradient_scale)
+        return _fake_quantize(x, scale, zero_point, scheme, gradient_scale, rectify)
     return _fake_quantize_with_offset(x, scale, offset, zero_point, scheme, gradient_scale)
 
 
-def _fake_quantize(x, scale, zero_point, scheme, gradient_scale):
+def _fake_quantize(x, scale, zero_point, scheme, gradient_scale, rectify=False):
     """Returns the rounded `x`; without a `gradient_scale`, `scale` has no gradient."""
     # Shifting the limits saves two passes over `x`: adding the zero point and subtracting it again.
     lowest, highest = _limits(zero_point, scheme)
+    if rectify:
+        lowest = 0.0
     kernel = _kernel_of_backend(scheme)
     if kernel is not None:
-        return kernel(x, scale, lowest, highest, gradient_scale)
+        return kernel(x, scale, lowest, highest, gradient_scale, rectify)
     scale = float32(scale)  # a number has no gradient
 
     # With clip and stop_gradient instead, the gradient is a select, which takes twice as long as this product.
@@ -66,12 +75,13 @@ def _fake_quantize(x, scale, zero_point, scheme, gradient_scale):
 
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
-            inside = ops.cast(ops.logical_and(x >= lowest * scale, x <= highest * scale), upstream.dtype)
+            inside = ops.logical_and(x > 0.0 if rectify else x >= lowest * scale, x <= highest * scale)
+            to_x = _where(inside, upstream)
             if gradient_scale is None:
-                return upstream * inside, ops.zeros_like(scale)
+                return to_x, ops.zeros_like(scale)
             # Equation 3 times the scale: what rounding adds where `x` is in the range, and the limit elsewhere.
-            to_scale = _sum_to(upstream * (y - x * inside), scale) / scale
-            return upstream * inside, to_scale * gradient_scale
+            error = y - x * ops.cast(inside, x.dtype)
+            return to_x, _sum_to(upstream * error, scale) / scale * gradient_scale
 
         return y, gradient
 
@@ -88,7 +98,7 @@ def _fake_quantize_with_offset(x, scale, offset, zero_point, scheme, gradient_sc
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
             inside = ops.logical_and(x >= lowest * scale, x <= highest * scale)
-            to_x = upstream * ops.cast(inside, upstream.dtype)
+            to_x = _where(inside, upstream)
             # Where `x` is clipped, y is a multiple of the scale plus the offset.
             to_scale = _sum_to(upstream * (y - ops.where(inside, x, offset)), scale) / scale
             to_offset = _sum_to(upstream - to_x, offset)
@@ -117,6 +127,24 @@ def _kernel_of_backend(scheme):
     from tensorflow_quantization.quantizers.torch_kernel import FakeQuantize
 
     return None if torch.compiler.is_compiling() else FakeQuantize.apply
+
+
+def _where(inside, upstream):
+    """Returns the upstream gradient where `x` is in the range, and 0 elsewhere."""
+    # A graph of TensorFlow computes as early as it can. Without the dependency, each mask would lie in memory as
+    # floats, not as booleans, from the forward pass on.
+    with _after(upstream):
+        mask = ops.cast(inside, upstream.dtype)
+    return upstream * mask  # a select takes twice as long
+
+
+def _after(tensor):
+    """Returns a context: TensorFlow computes what is in it once `tensor` is computed."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return tf.control_dependencies([tensor])
 
 
 def _sum_to(x, like):

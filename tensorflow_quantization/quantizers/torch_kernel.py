@@ -8,19 +8,23 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+#: The least number above 0 that is not denormal.
+SMALLEST = float(np.finfo(np.float32).tiny)
+
 
 class FakeQuantize(torch.autograd.Function):
     """clip(round(x / scale), lowest, highest) * scale, with the gradients of `fake_quantize`.
 
     `x` is a float32 tensor, `scale`, `lowest` and `highest` are such tensors or numbers, and `gradient_scale` is `None`
-    where `scale` has no gradient.
+    where `scale` has no gradient. With `rectify`, `lowest` is 0, and zeros have no gradient either, as in a ReLU.
     """
 
     @staticmethod
-    def forward(ctx, x, scale, lowest, highest, gradient_scale):
+    def forward(ctx, x, scale, lowest, highest, gradient_scale, rectify=False):
         lowest, highest = _number(lowest), _number(highest)
         y = (x / scale).round_().clamp_(lowest, highest).mul_(scale)
-        ctx.limits = _number(lowest * scale), _number(highest * scale)
+        low = SMALLEST if rectify else lowest * scale
+        ctx.limits = _number(low), _number(highest * scale)
         ctx.gradient_scale = gradient_scale
         ctx.save_for_backward(*([x] if gradient_scale is None else [x, y, scale]))
         return y
@@ -33,7 +37,7 @@ class FakeQuantize(torch.autograd.Function):
             y, scale = others
             error = (y - _inside(x, x, *ctx.limits)).mul_(upstream)
             to_scale = error.sum_to_size(scale.shape) / scale * ctx.gradient_scale
-        return _inside(upstream, x, *ctx.limits), to_scale, None, None, None
+        return _inside(upstream, x, *ctx.limits), to_scale, None, None, None, None
 
 
 def _number(limit):

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import keras
 from keras import ops, tree
 
+from tensorflow_quantization.model.activations import only_rectifies
 from tensorflow_quantization.model.keras_classes import is_of_package, resolve_alias
 from tensorflow_quantization.model.keras_internals import without_autocast
 from tensorflow_quantization.model.weights import merged, mode_of_keras, owner_of, substitutes, variable_of
@@ -324,7 +325,10 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         Returns:
             The outputs of the layer, in their shape and dtype.
         """
-        outputs = self._call_layer(self.quantized_inputs(inputs, training), training, **kwargs)
+        inputs = self.quantized_inputs(inputs, training)
+        if self.output_quantizer is not None and only_rectifies(self.layer):
+            return self.output_quantizer(inputs, training=training, rectify=True)
+        outputs = self._call_layer(inputs, training, **kwargs)
         if self.output_quantizer is not None:
             outputs = self.output_quantizer(outputs, training=training)
         return outputs

@@ -154,3 +154,25 @@ def test_float32_widens_half_precision_and_leaves_the_rest(dtype):
     assert float32(x).dtype == ops.convert_to_tensor(np.float32(0)).dtype
     if dtype == "float32":
         assert float32(x) is x
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("name", ["int8", "uint8", "affine"])
+def test_rectified_values_and_gradients_are_those_of_a_relu_before(name, learned):
+    scheme, scale = SCHEMES[name], np.float32(0.1)
+    zero_point = np.float32(30 if name == "affine" else 0)
+    x = np.float32([*np.random.default_rng(0).normal(size=200) * 12, 0.0, 0.04, 1e3, -1e3])
+    zeros, weights = tensors(zero_point, upstream_gradient(x))
+    function, more = (fake_quantize_learned, (0.5,)) if learned else (fake_quantize, ())
+
+    def loss(x, scale, rectify):
+        y = function(x if rectify else ops.relu(x), scale, zeros, scheme, *more, rectify=rectify)
+        return ops.sum(y * weights)
+
+    found, expected = (gradients(lambda x, s, r=rectify: loss(x, s, r), x, scale) for rectify in (True, False))
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5)
+    parameters = tensors(scale)
+    pairs = zip(tensors(x, np.maximum(x, 0)), (True, False), strict=True)
+    values = [function(v, *parameters, zeros, scheme, *more, rectify=rectify) for v, rectify in pairs]
+    np.testing.assert_array_equal(*map(ops.convert_to_numpy, values))
