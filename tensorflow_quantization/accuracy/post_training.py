@@ -68,8 +68,8 @@ def post_training_quantize(
     Args:
         model: the float model; unchanged.
         data: the calibration set as `calibrate` takes it, without labels. The first 256 samples are used, all of them
-            in memory at once; of four batches or more, each fourth only judges the stages, and tells the ranges once it is decided
-            whether channels are equalized.
+            in memory at once; of four batches or more, each fourth only judges the stages, and tells the ranges once
+            it is decided whether channels are equalized.
         target: the runtime, as in `quantize_model`; default `None`.
         weight_bits, activation_bits: int, 2 to 8; default `None`, which is 8.
         small_kernel_bits: int, 2 to 8: the bits of the layers with the fewest weights, together up to 3.5 % of all

@@ -146,9 +146,7 @@ class ActivationQuantizer(keras.layers.Layer):
         if self.learns:
             updated = replicas.either(batches > 0, lambda: range_, lambda: self._lsq_start(x, rectify))
         else:
-            batch_range = replicas.batch_range(x)
-            if rectify:
-                batch_range = ops.relu(batch_range)
+            batch_range = self._batch_range(x, rectify)
             if xp is np:
                 batch_range = batch_range.numpy()
             updated = OBSERVERS[self.ranges](range_, batch_range, batches, xp)
@@ -156,6 +154,11 @@ class ActivationQuantizer(keras.layers.Layer):
                 updated = xp.where(batches > 0, range_, updated)
         self.range.assign(updated)
         self.batches.assign(batches + 1.0)
+
+    def _batch_range(self, x, rectify):
+        """Returns the least and the greatest value of a batch, or of what a ReLU returns for it, (2,)."""
+        found = replicas.batch_range(x)
+        return ops.relu(found) if rectify else found
 
     def _lsq_start(self, x, rectify):
         """Returns the range of the batch, rescaled so that its step is LSQ's initial step."""

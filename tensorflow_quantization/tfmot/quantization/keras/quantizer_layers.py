@@ -17,7 +17,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer, replicas
+from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from tensorflow_quantization.quantizers.scheme import MAX_BITS, MIN_BITS
 from tensorflow_quantization.tfmot.quantization.keras.quantizers import (
     AllValuesQuantizer,
@@ -34,8 +34,8 @@ _OF_PACKAGE = (AllValuesQuantizer, FixedQuantizer, LastValueQuantizer, MovingAve
 class AllValuesActivationQuantizer(ActivationQuantizer):
     """An `ActivationQuantizer` whose range is the range of all batches."""
 
-    def _follow(self, x):
-        range_, batch = ops.convert_to_tensor(self.range), replicas.batch_range(x)
+    def _follow(self, x, rectify):
+        range_, batch = ops.convert_to_tensor(self.range), self._batch_range(x, rectify)
         wider = ops.stack([ops.minimum(range_[0], batch[0]), ops.maximum(range_[1], batch[1])])
         self.range.assign(ops.where(ops.convert_to_tensor(self.batches) > 0, wider, batch))
         self.batches.assign(self.batches + 1.0)
