@@ -14,7 +14,7 @@ from accuracy_networks import (
     smooth_images,
 )
 
-from tensorflow_quantization import export_onnx, fine_tune
+from tensorflow_quantization import calibrate, export_onnx, fine_tune, quantize_model
 from tensorflow_quantization.accuracy import equalize, post_training_quantize
 from tensorflow_quantization.wrappers.queries import weight_quantizers_in
 
@@ -69,6 +69,24 @@ def test_networks_that_differ_by_factors_of_channels_are_quantized_alike():
     ruined = rescale(equalize(model, images()))
     one, other = (post_training_quantize(m, images(), verbose=0) for m in (model, ruined))
     assert abs(decibels(expected, outputs(one, x)) - decibels(expected, outputs(other, x))) < 1
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_equalized_channels_do_not_clip_new_data(bits):
+    """Each channel of them is clipped where the calibration set ends, which is early with 128 samples of 8 numbers."""
+    keras.utils.set_random_seed(3)
+    x = inputs = keras.Input((8,))
+    for _ in range(2):
+        x = keras.layers.Dense(16, activation="relu")(x)
+    model = keras.Model(inputs, keras.layers.Dense(1)(x))
+    data, unseen = (
+        np.random.default_rng(seed).normal(size=(n, 8)).astype("float32") for seed, n in ((0, 128), (9, 999))
+    )
+    expected = outputs(model, unseen)
+    options = {"target": "onnxruntime", "weight_bits": bits}
+    plain = calibrate(quantize_model(model, **options), data, verbose=0)
+    better = post_training_quantize(model, data, **options, verbose=0)
+    assert decibels(expected, outputs(better, unseen)) > decibels(expected, outputs(plain, unseen)) - 1
 
 
 @pytest.mark.slow

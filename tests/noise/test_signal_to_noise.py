@@ -19,6 +19,20 @@ def test_batches_are_one():
     assert math.isclose(whole.decibels, 10 * math.log10((x**2).sum() / ((x - y) ** 2).sum()))
 
 
+def test_each_output_counts_in_its_own_units():
+    ratio = SignalToNoise()
+    ratio.update(np.full(4, 1e3), np.full(4, 1.001e3), 0)  # 60 dB
+    ratio.update(np.ones(2), np.full(2, 1.1), 1)  # 20 dB
+    assert ratio.noise == pytest.approx((1e-6 + 1e-2) / 2)
+    assert SignalToNoise().noise == 0
+
+
+def test_noise_on_an_output_of_zeros():
+    ratio = SignalToNoise()
+    ratio.update(np.zeros(4), np.full(4, 1e-9))
+    assert ratio.noise == 1
+
+
 def test_without_noise_it_is_infinite():
     ratio = SignalToNoise()
     ratio.update(np.ones(3), np.ones(3))
