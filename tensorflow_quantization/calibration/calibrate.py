@@ -77,7 +77,7 @@ def calibrate(
 
             - "mse" (default): the least mean squared quantization error.
             - "minmax": from the least value to the greatest. "max" is a former name.
-            - "percentile": 99.99 % of the values.
+            - "percentile": without the 0.01 % of the values furthest from zero; with a zero point, 0.01 % at each end.
             - "entropy": the least Kullback-Leibler divergence, as in TensorRT; not for FP8.
             - "auto": of the ranges of all methods, the range with the least squared error of the outputs of the layers
               that read the tensor. It runs over the data twice, and takes several times as long.

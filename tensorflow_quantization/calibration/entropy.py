@@ -21,8 +21,9 @@ class Entropy(Histogram):
       its bins that are not empty in P;
     - the divergence is sum(P * log(P / Q)).
 
-    Zeros are exact with any range: as in NVIDIA's pytorch-quantization, the bin next to zero counts as much as its
-    neighbour. The range is the limit of the best bins, or the least and the greatest value where these are closer.
+    Numbers of bins that leave all values of P in one bin are left out. Zeros are exact with any range: as in NVIDIA's
+    pytorch-quantization, the bin next to zero counts as much as its neighbour. The range is the limit of the best bins,
+    or the least and the greatest value where these are closer.
 
     The method ignores how far a clipped value moves, and clips too much where a tensor has fewer than some ten thousand
     values in all. It was made for networks with a rectified linear unit after each layer; "mse" is better for most.
@@ -43,6 +44,9 @@ class Entropy(Histogram):
         counts[0] = counts[1]
         levels = 2 ** (scheme.bits - 1)
         sizes = np.arange(levels, 1 + max(levels, int(np.max(np.flatnonzero(counts), initial=0)) + 1))
+        # With all values of P in one bin, any Q is P: the range of 288 ± 8 would end at the least value.
+        tells = np.cumsum(counts > 0)[sizes - 1] > 1
+        sizes = sizes[tells | (sizes == sizes[-1])]
         best = sizes[np.argmin(_divergences(counts, sizes, levels))]
         limit = best * self.limit / _BINS
         return max(self.low, -limit), min(self.high, limit)

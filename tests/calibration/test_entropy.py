@@ -69,7 +69,7 @@ def brute(values, bits):
     counts[0] = counts[1]
     levels = 2 ** (bits - 1)
     last = max(levels, int(np.max(np.flatnonzero(counts), initial=0)) + 1)
-    sizes = range(levels, last + 1)
+    sizes = [size for size in range(levels, last + 1) if size == last or np.count_nonzero(counts[:size]) > 1]
     return min((_divergences(np.float64(counts), np.array([size]), levels)[0], edges[size]) for size in sizes)[1]
 
 
@@ -105,6 +105,15 @@ def test_one_value_is_not_clipped(name):
     estimator = Entropy()
     estimator.update(values)
     assert estimator.range(QuantizationScheme()) == (values.min(), values.max())
+
+
+@pytest.mark.parametrize("mean", [100, 288, -50])
+def test_values_far_from_zero_are_not_all_clipped(mean):
+    values = np.random.default_rng(0).normal(mean, 1, size=50_000).astype("float32")
+    estimator = Entropy()
+    estimator.update(values)
+    low, high = estimator.range(QuantizationScheme())
+    assert np.mean((values < low) | (values > high)) < 0.1
 
 
 def test_method_by_name(cnn, images):
