@@ -62,6 +62,7 @@ def rewrite(
     if hasattr(graph.model, "output_names"):  # a Sequential has none
         # Losses may be given by these names. Keras does not save them: a loaded model has the names of its layers.
         model.output_names = list(graph.model.output_names)
+    model.dtype_policy = graph.model.dtype_policy  # `compile` scales the loss by it, not by the layers' policies
     rebuilder.copy_variables()
     if compiled:
         _copy_compile_state(graph.model, model)
@@ -319,14 +320,18 @@ def _warn_of_lost_methods(old: keras.layers.Layer, cls: type) -> None:
 
 
 def _copy_compile_state(old: keras.Model, new: keras.Model) -> None:
-    """Compiles the new model like the old model, with copies of the optimizer and the metrics."""
-    arguments = compile_arguments(old)
-    if not old.compiled or arguments is None:
-        return
+    arguments = copied_compile_arguments(old)
+    if arguments:
+        new.compile(**arguments)
+
+
+def copied_compile_arguments(model: keras.Model) -> dict[str, Any]:
+    """Returns the arguments of `compile`, with copies of the optimizer and the metrics; empty if it is not compiled."""
 
     def own(value):
         if isinstance(value, (keras.optimizers.Optimizer, keras.metrics.Metric)):
             return type(value).from_config(value.get_config())
         return value
 
-    new.compile(**{key: keras.tree.map_structure(own, value) for key, value in arguments.items()})
+    arguments = (compile_arguments(model) if model.compiled else None) or {}
+    return {key: keras.tree.map_structure(own, value) for key, value in arguments.items()}

@@ -12,14 +12,16 @@ import numpy as np
 from keras import tree
 
 from tensorflow_quantization.calibration.calibrate import check_calibrated
+from tensorflow_quantization.model.clone import copied_compile_arguments
 from tensorflow_quantization.model.graph import LayerGraph
 from tensorflow_quantization.model.inputs import BATCH_SIZE, first_batches, model_inputs
-from tensorflow_quantization.model.keras_internals import compile_arguments, sublayers
+from tensorflow_quantization.model.keras_internals import sublayers
 from tensorflow_quantization.model.weights import float32_array
+from tensorflow_quantization.noise.signal_to_noise import SignalToNoise
 from tensorflow_quantization.quantizers import ActivationQuantizer, WeightQuantizer
 from tensorflow_quantization.text.arguments import check_count, suggests_arguments
 from tensorflow_quantization.text.warn import converting, warn_user
-from tensorflow_quantization.training.distillation import distill, noise_over_signal, view_of
+from tensorflow_quantization.training.distillation import distill, view_of
 from tensorflow_quantization.training.frozen_ranges import FreezeRanges
 from tensorflow_quantization.training.frozen_statistics import FreezeBatchNormalization
 from tensorflow_quantization.training.reestimation import reestimate_batch_normalization
@@ -37,6 +39,8 @@ _FROZEN_FROM = 0.75
 _WORSE = 2.0
 #: Batches from which the statistics of BatchNormalization are estimated at the end.
 _STATISTICS_BATCHES = 50
+#: Callbacks that assign to the learning rate, which a schedule does not allow.
+_SETS_RATE = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 
 
 @suggests_arguments
@@ -69,7 +73,8 @@ def fine_tune(
     stops the training, an interrupt, an error, a loss or a weight that is not finite, the model is as before.
 
     If only the teacher is learned from, and the outputs for the first batch are further from the teacher's at the end,
-    by 3 dB or more, a warning says so. With a generator, that is not measured.
+    by 3 dB or more, a warning says so; the model stays trained. `weights = quantized.get_weights()` before the training
+    and `quantized.set_weights(weights)` after it undo it. With a generator, the outputs are not measured.
 
     Examples:
         >>> quantized = quantize_model(model, weight_bits=4, weight_ranges="learned")
@@ -81,24 +86,27 @@ def fine_tune(
     Args:
         quantized: the result of `quantize_model`, calibrated; trained in place. How it is compiled does not change, and
             neither does its optimizer. A `train_step` or `compute_loss` of its class is not called: `fit` does that.
+            If layers compute in mixed_float16, the loss is scaled, as `compile` does for such models.
         data: inputs as `fit` takes them: arrays, a `tf.data.Dataset`, a `PyDataset`, a generator, a torch `DataLoader`.
-            A tuple is (x, y) or (x, y, sample_weight) of arrays.
-        y: labels for arrays of inputs; default `None`.
+            A tuple is (x, y) or (x, y, sample_weight) of arrays. Sample weights weigh the losses of labels and teacher.
+        y: labels for arrays of inputs, if `data` is no tuple; default `None`.
         teacher: the float model; see `distill`. Default `None`.
-        loss: of labels and outputs, as `compile` takes it; default `None`: the loss that `quantized` is compiled with,
-            if there is no teacher, else no labels are used.
+        loss: of labels and outputs, as `compile` takes it; default `None`: without a teacher the loss, loss weights and
+            metrics that `quantized` is compiled with, else no labels are used.
         features: layers that learn from the teacher, too; see `distill`. Default: none.
-        metrics: as `compile` takes them, for labels; default `None`.
+        metrics: as `compile` takes them, for labels; default `None`: those of `quantized` if its loss is used.
         epochs: int; default `None`: 1, or 10 if any weight or activation has fewer than 8 bits.
         batch_size: int, samples in a batch of arrays; default `None`, which is 32.
         steps_per_epoch: int, batches in an epoch; needed for data of unknown length. Default `None`: all.
         learning_rate: float, the first rate; default `None`: 1e-4, or 1e-3 below 8 bits.
-        optimizer: a `keras.optimizers.Optimizer`, used as it is; default `None`: Adam, with the cosine.
+        optimizer: a `keras.optimizers.Optimizer`, used as it is; default `None`: Adam, with the cosine. Its rate must
+            not be a schedule if a callback sets it.
         reestimate: bool, whether the statistics of BatchNormalization follow the training; default `None`: only if any
             weights have fewer than 4 bits. `False` also suits a float model whose statistics are not of this data.
         validation_data: as `fit` takes it; default `None`.
         callbacks: further callbacks, `Dampen(1e-3)` for example; default none. A `ModelCheckpoint` saves the
-            quantized network.
+            quantized network. With a `ReduceLROnPlateau` or `LearningRateScheduler`, the rate follows no cosine: the
+            callback sets it.
         verbose: as `fit` takes it.
 
     Returns:
@@ -107,36 +115,38 @@ def fine_tune(
     Raises:
         TypeError: `quantized` or `teacher` is no `keras.Model`, `optimizer` is no optimizer, or a count is no int.
         ValueError: the model is not calibrated, the data does not fit its inputs, a count or rate is not above 0,
-            there is nothing to learn from, the length of the data is unknown, both `optimizer` and `learning_rate` are
-            passed, or the loss or a weight becomes NaN or infinite.
+            there is nothing to learn from, labels are passed twice, the length of the data is unknown, both `optimizer`
+            and `learning_rate` are passed, or the loss or a weight becomes NaN or infinite.
     """
     check_calibrated(quantized)
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("steps_per_epoch", steps_per_epoch)):
         check_count(name, value)
     _check_arguments(quantized, teacher, features, optimizer, learning_rate)
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data) if isinstance(data, tuple) else (data, y, None)
-    loss = _label_loss(quantized, teacher, loss)
+    x, y, sample_weight = _unpacked(data, y)
+    losses = _label_losses(quantized, teacher, loss, metrics)
     _warn_of_own_methods(quantized)
     if _is_array(x):
         model_inputs(LayerGraph.trace(quantized), x, "data")
-        if loss is not None and y is None:
+        if losses["loss"] is not None and y is None:
             raise ValueError("A loss needs labels. Pass them as y, or as the second of a tuple (x, y).")
     low = _bits_of(quantized, ActivationQuantizer, WeightQuantizer) < 8
     epochs = _EPOCHS[low] if epochs is None else epochs
     reestimate = _bits_of(quantized, WeightQuantizer) < _STATISTICS_BELOW if reestimate is None else reestimate
     # A generator has no first batch to look at again.
-    watched = teacher is not None and loss is None and not isinstance(x, Iterator)
+    watched = teacher is not None and losses["loss"] is None and not isinstance(x, Iterator)
     frozen_from = max(1, round(_FROZEN_FROM * epochs))
     schedule = [FreezeRanges(frozen_from), FreezeBatchNormalization(frozen_from if reestimate else 0)]
     callbacks = [*callbacks, *schedule, keras.callbacks.TerminateOnNaN()]
     with _replicas_of(quantized), _as_before_unless_finished(quantized, callbacks):
         if optimizer is None:
-            steps = steps_per_epoch or _steps(x, batch_size)
             rate = _LEARNING_RATE[low] if learning_rate is None else learning_rate
-            optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(rate, epochs * steps))
+            if not any(isinstance(callback, _SETS_RATE) for callback in callbacks):
+                steps = steps_per_epoch or _steps(x, batch_size)
+                rate = keras.optimizers.schedules.CosineDecay(rate, epochs * steps)
+            optimizer = keras.optimizers.Adam(rate)
         model = view_of(quantized) if teacher is None else distill(quantized, teacher, features=features)
         warn_if_further = _warns_if_further(quantized, teacher, x, reestimate) if watched else None
-        model.compile(optimizer, loss, metrics=metrics)
+        model.compile(optimizer, **losses)
         history = model.fit(
             x,
             y,
@@ -164,8 +174,11 @@ def _warns_if_further(quantized: keras.Model, teacher: Any, x: Any, reestimate: 
     expected = [float32_array(y) for y in tree.flatten(teacher(first, training=False))]
 
     def noise() -> float:
-        got = [float32_array(y) for y in tree.flatten(quantized(first, training=False))]
-        return float(np.mean([float(noise_over_signal(*pair)) for pair in zip(expected, got, strict=True)]))
+        ratio = SignalToNoise()
+        outputs = tree.flatten(quantized(first, training=False))
+        for index, (exact, got) in enumerate(zip(expected, outputs, strict=True)):
+            ratio.update(exact, float32_array(got), index)
+        return ratio.noise
 
     before, moved = noise(), reestimate and bool(normalizations(quantized))
 
@@ -176,22 +189,39 @@ def _warns_if_further(quantized: keras.Model, teacher: Any, x: Any, reestimate: 
             was, now = (f"{-10 * math.log10(ratio):.1f} dB" if ratio > 0 else "exact" for ratio in (before, after))
             warn_user(
                 f"The training moved the outputs of model {quantized.name!r} away from the teacher's: for the first "
-                f"batch, the signal-to-noise ratio was {was} before, and is {now} now. Keep the model from before the "
-                f"training, or train that one with more data or a smaller learning_rate{keep}."
+                f"batch, the signal-to-noise ratio was {was} before, and is {now} now. Quantize the float model again, "
+                f"and train it with more data or a smaller learning_rate{keep}. To undo a training, call "
+                "weights = quantized.get_weights() before it, and quantized.set_weights(weights) after it."
             )
 
     return warn
 
 
-def _label_loss(quantized: keras.Model, teacher: keras.Model | None, loss: Any) -> Any:
-    if loss is None and teacher is None:
-        loss = (compile_arguments(quantized) or {}).get("loss")
-        if loss is None:
-            raise ValueError(
-                f"Model {quantized.name!r} has nothing to learn from. Pass teacher=float_model, or labels and a loss: "
-                'fine_tune(quantized, x, y, loss="mse").'
-            )
-    return loss
+def _unpacked(data: Any, y: Any) -> tuple[Any, Any, Any]:
+    """Returns inputs, labels and sample weights."""
+    if not isinstance(data, tuple):
+        return data, y, None
+    if y is not None:
+        raise ValueError(
+            "data is a tuple, which is (x, y) or (x, y, sample_weight), and y is passed, too. Pass labels once: "
+            "fine_tune(quantized, x, y), where x is a list or dict for several inputs, or fine_tune(quantized, (x, y))."
+        )
+    return keras.utils.unpack_x_y_sample_weight(data)
+
+
+def _label_losses(quantized: keras.Model, teacher: keras.Model | None, loss: Any, metrics: Any) -> dict[str, Any]:
+    """Returns the arguments of `compile` that are about labels: those passed, or those `quantized` is compiled with."""
+    passed = {"loss": loss, "metrics": metrics}
+    if loss is not None or teacher is not None:
+        return passed
+    compiled = copied_compile_arguments(quantized)
+    if compiled.get("loss") is None:
+        raise ValueError(
+            f"Model {quantized.name!r} has nothing to learn from. Pass teacher=float_model, or labels and a loss: "
+            'fine_tune(quantized, x, y, loss="mse").'
+        )
+    of_labels = {key: compiled[key] for key in ("loss", "loss_weights", "metrics", "weighted_metrics")}
+    return of_labels if metrics is None else {**of_labels, "metrics": metrics, "weighted_metrics": None}
 
 
 def _warn_of_own_methods(quantized: keras.Model) -> None:

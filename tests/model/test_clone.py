@@ -418,6 +418,19 @@ def test_compile_configuration_is_copied_with_an_optimizer_of_its_own(cnn):
     assert sorted(copy.evaluate(x, y, verbose=0, return_dict=True)) == ["accuracy", "loss", "top2"]
 
 
+def test_the_loss_of_a_copy_is_scaled_like_the_models():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = small_models.cnn()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model.compile(keras.optimizers.SGD(0.125))
+    copy = copy_of(model)
+    for optimizer in (model.optimizer, copy.optimizer):
+        assert isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+        assert optimizer.inner_optimizer.learning_rate == 0.125
+
+
 def test_dict_of_losses_is_copied():
     model = small_models.dict_in_and_out()
     model.compile("sgd", loss={"class": "mse", "box": "mae"}, loss_weights={"class": 1.0, "box": 0.5})

@@ -146,3 +146,99 @@ def test_a_training_resumes_with_the_state_of_the_optimizer(images, tmp_path):
     assert int(resumed.optimizer.iterations) == int(distilled.optimizer.iterations) > 0
     assert_same_arrays(values(resumed.optimizer), values(distilled.optimizer))
     assert_same_arrays(values(other), values(quantized))
+
+
+def rectified(scale=1.0):
+    """A network whose outputs are zero for inputs of zero."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(8, activation="relu")(inputs)
+    outputs = layers.ReLU()(layers.Dense(3, bias_initializer=keras.initializers.Constant(-1e-3), name="out")(hidden))
+    return keras.Model(inputs, layers.Rescaling(scale)(outputs))
+
+
+def vectors():
+    """4 batches of 8; the first is zero."""
+    x = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+    x[:8] = 0
+    return x
+
+
+def test_a_batch_without_a_signal_counts_by_the_signal_of_the_data():
+    model, x = rectified(), vectors()
+    _, quantized = pair(model, weight_bits=3)
+    quantized.get_layer("quant_out").layer.bias.assign([0.1, 0.1, 0.1])  # noise in the first batch, too
+    expected, got = (m.predict(x, verbose=0) for m in (model, quantized))
+    assert not expected[:8].any() and expected[8:].any() and got[:8].all()
+    distilled = distill(quantized, model)
+    distilled.compile(keras.optimizers.SGD(0.0))
+    (loss,) = distilled.fit(x, batch_size=8, shuffle=False, verbose=0).history["loss"]
+    np.testing.assert_allclose(loss, ratio(expected, got), rtol=0.5)  # the means of batches so far differ
+    assert loss_of(distill(quantized, model), x[:8]) == 0  # no batch had a signal: the unit is unknown
+
+
+def test_loss_does_not_depend_on_the_unit_of_outputs():
+    losses = []
+    for model in (rectified(), rectified(1e-9)):
+        _, quantized = pair(model, weight_bits=3)
+        losses.append(loss_of(distill(quantized, model), vectors()))
+    np.testing.assert_allclose(*losses, rtol=1e-4)
+    assert losses[0] > 1e-3
+
+
+def test_sample_weights_and_class_weights_multiply_the_losses():
+    model, x = rectified(), vectors()
+    _, quantized = pair(model, weight_bits=3)
+    expected, got = (m.predict(x, verbose=0) for m in (model, quantized))
+    weight, labels = np.linspace(0, 2, len(x)).astype("float32"), np.arange(len(x)) % 2
+    power = (expected**2).mean()
+    for loss, unit in ((None, power), ("mse", 1.0), (keras.losses.MeanSquaredError(), 1.0)):
+        distilled = distill(quantized, model, loss=loss)
+        distilled.compile(keras.optimizers.SGD(0.0))
+        for weights, factor in (
+            ({"sample_weight": weight}, weight),
+            ({"class_weight": {0: 0.25, 1: 3.0}}, np.where(labels, 3.0, 0.25)),
+        ):
+            (found,) = distilled.fit(x, labels, batch_size=len(x), verbose=0, **weights).history["loss"]
+            wanted = (factor[:, None] * (got - expected) ** 2).mean() / unit
+            np.testing.assert_allclose(found, wanted, rtol=1e-2)  # biases are rounded at inference only
+
+
+def test_features_have_the_mean_weight_of_the_outputs():
+    model = small_models.dict_in_and_out()
+    _, quantized = pair(model, weight_bits=3)
+    x = small_models.data_for(model)
+    y = {key: np.zeros_like(value) for key, value in model.predict(x, verbose=0).items()}
+    weights = {key: np.full(len(value), factor) for (key, value), factor in zip(y.items(), (1.0, 3.0), strict=True)}
+    expected, got = (m.predict(x, verbose=0) for m in (model, quantized))
+    of_outputs = np.mean([f * ratio(expected[k], got[k]) for k, f in zip(y, (1.0, 3.0), strict=True)])
+    name = next(layer.name for layer in model.layers if layer.weights)
+    layer = name if name in {x.name for x in quantized.layers} else f"quant_{name}"
+    of_features = 2.0 * ratio(layer_outputs(model, name, x), layer_outputs(quantized, layer, x))
+    distilled = distill(quantized, model, features=[name])
+    distilled.compile("sgd")
+    loss = distilled.evaluate(x, y, sample_weight=weights, batch_size=64, verbose=0)
+    np.testing.assert_allclose(loss, of_outputs + of_features, rtol=1e-4)
+
+
+def test_a_loss_of_one_number_cannot_weigh_samples():
+    model, x = rectified(), vectors()
+    _, quantized = pair(model, weight_bits=3)
+    distilled = distill(quantized, model, loss=lambda t, s: ops.mean(ops.abs(t - s)))
+    distilled.compile("sgd")
+    distilled.evaluate(x, verbose=0)
+    with pytest.raises(ValueError, match="Let the loss return one value for each sample"):
+        distilled.evaluate(x, x, sample_weight=np.ones(len(x)), verbose=0)
+
+
+def test_the_loss_of_a_model_in_mixed_float16_is_scaled():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = rectified()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    _, quantized = pair(model)
+    distilled = distill(quantized, model)
+    distilled.compile("adam")
+    assert isinstance(distilled.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert np.isfinite(distilled.fit(vectors(), verbose=0).history["loss"]).all()

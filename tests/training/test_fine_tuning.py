@@ -79,6 +79,36 @@ def test_labels_with_the_loss_that_the_model_is_compiled_with(images):
     quantized.fit(*images, verbose=0)
 
 
+def two_heads():
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, {name: layers.Dense(2, name=name)(inputs) for name in ("left", "right")})
+
+
+def test_the_loss_weights_and_metrics_that_the_model_is_compiled_with():
+    model = two_heads()
+    metric = keras.metrics.MeanAbsoluteError(name="mae")
+    model.compile(
+        "sgd",
+        loss={"left": "mse", "right": "mse"},
+        loss_weights={"left": 1.0, "right": 0.25},
+        metrics={"left": [metric]},
+        weighted_metrics={"right": ["mse"]},
+    )
+    model, quantized = pair(model)
+    x = data_for(model)
+    y = {"left": np.ones((len(x), 2)), "right": 9 * np.ones((len(x), 2))}
+    wanted = quantized.evaluate(x, y, return_dict=True, verbose=0)
+    arguments = {"epochs": 1, "learning_rate": 1e-9, "verbose": 0}
+    found = fine_tune(quantized, x, y, **arguments).history
+    assert sorted(found) == sorted(wanted)
+    assert {"left_mae", "right_mse"} < set(found)
+    for name, value in wanted.items():
+        np.testing.assert_allclose(found[name], [value], rtol=0.02, err_msg=name)
+    others = fine_tune(quantized, x, y, metrics={"right": ["mae"]}, **arguments).history
+    assert sorted(others) == ["left_loss", "loss", "right_loss", "right_mae"]
+    assert quantized.evaluate(x, y, return_dict=True, verbose=0).keys() == wanted.keys()
+
+
 def test_any_structure_of_inputs_and_outputs():
     model, quantized = pair(small_models.dict_in_and_out())
     before = values(quantized)
@@ -179,6 +209,54 @@ def test_a_recipe_of_the_bits_unless_the_user_has_one(images, bits, epochs, rate
         fine_tune(quantized, images[0], teacher=model, optimizer=keras.optimizers.SGD(), learning_rate=0.1)
 
 
+@pytest.mark.parametrize(
+    ("callback", "rates"),
+    [
+        (lambda: keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=1e9), [4e-4, 4e-4, 2e-4]),
+        (lambda: keras.callbacks.LearningRateScheduler(lambda epoch: 1e-4 * (epoch + 1)), [1e-4, 2e-4, 3e-4]),
+    ],
+)
+def test_a_callback_may_set_the_learning_rate(images, callback, rates):
+    model, quantized = pair()
+    history = fine_tune(
+        quantized, images[0], teacher=model, epochs=3, learning_rate=4e-4, callbacks=[callback()], verbose=0
+    ).history
+    np.testing.assert_allclose(history["learning_rate"], rates, rtol=1e-5)
+
+
+class Optimizer(keras.callbacks.Callback):
+    """The class of the optimizer of a training."""
+
+    def on_train_begin(self, logs=None):
+        self.found = type(self.model.optimizer)
+
+
+@pytest.mark.parametrize("with_teacher", [True, False])
+def test_the_loss_of_a_model_in_mixed_float16_is_scaled(images, tmp_path, with_teacher):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = small_models.cnn()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    model, quantized = pair(model)
+    quantized.save(tmp_path / "model.keras")  # a loaded model has the policy of the process
+    seen = Optimizer()
+    learn = {"teacher": model} if with_teacher else {"y": images[1], "loss": loss()}
+    for network in (quantized, keras.saving.load_model(tmp_path / "model.keras")):
+        fine_tune(network, images[0], **learn, epochs=1, callbacks=[seen], verbose=0)
+        assert seen.found is keras.optimizers.LossScaleOptimizer
+
+
+def test_sample_weights_weigh_what_the_teacher_teaches(images):
+    model, quantized = pair()
+    weights, found = quantized.get_weights(), []
+    for weight in (1.0, 3.0):
+        quantized.set_weights(weights)
+        data = (*images, np.full(len(images[0]), weight))
+        found += fine_tune(quantized, data, teacher=model, epochs=1, learning_rate=1e-9, verbose=0).history["loss"]
+    np.testing.assert_allclose(found[1], 3 * found[0], rtol=1e-3)
+
+
 def test_what_cannot_be_fine_tuned_is_refused(images):
     model = small_models.cnn()
     with pytest.raises(ValueError, match="no quantizers"):
@@ -201,6 +279,7 @@ def test_what_cannot_be_fine_tuned_is_refused(images):
         ({"features": "conv"}, TypeError, r"Pass \['conv'\]"),
         ({"features": ["conv"], "teacher": None, "loss": "mse"}, ValueError, "features are those of a teacher"),
         ({"loss": "mse"}, ValueError, "A loss needs labels"),
+        ({"data": (np.ones((4, 8, 8, 3)), np.ones(4)), "y": np.ones(4)}, ValueError, "y is passed, too"),
         ({"data": np.ones((4, 5, 5, 3), "float32")}, ValueError, "data must hold one array for each input"),
     ],
 )
@@ -263,7 +342,8 @@ def test_a_training_that_leads_away_from_the_teacher_is_warned_of():
     assert said.startswith(
         "The training moved the outputs of model 'net' away from the teacher's: for the first batch,"
     )
-    assert f"was {was} before, and is {now} now. Keep the model from before" in said
+    assert f"was {was} before, and is {now} now. Quantize the float model again" in said
+    assert "quantized.set_weights(weights) after it" in said
 
 
 def test_a_training_that_leads_to_the_teacher_is_not_warned_of():
