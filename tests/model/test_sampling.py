@@ -101,7 +101,7 @@ def test_code_that_reads_no_size_is_traced_as_it_is():
     [
         (lambda x: ops.roll(x, ops.shape(x)[1], axis=1), "its Roll needs a size that is known only at run time"),
         (lambda x: x * float(np.sqrt(float(ops.shape(x)[1] or 0))), "is no simple formula of the sizes of a tensor"),
-        (lambda x: x + ops.eye(ops.shape(x)[2])[:, :1], "gets an array that"),
+        (lambda x: x + np.eye(ops.shape(x)[2] or 0, dtype="float32")[:, :1], "gets an array that"),
         (lambda x: ops.relu(x) if ops.shape(x)[1] < 100 else ops.tanh(x), "it computes something else for other sizes"),
     ],
 )
