@@ -178,7 +178,9 @@ def activation_quantizers(model: keras.Model) -> list[ActivationQuantizer]:
     found = sublayers(model)
     quantizers = [layer for layer in found if isinstance(layer, ActivationQuantizer)]
     if not quantizers and not any(isinstance(layer, WeightQuantizer) for layer in found):
-        raise ValueError(f"Model {model.name!r} has no quantizers. Pass the result of quantize_model(model).")
+        raise ValueError(
+            f"Model {model.name!r} has no quantizers. Pass the result of quantize_model(model)."
+        )
     return quantizers
 
 

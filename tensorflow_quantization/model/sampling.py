@@ -96,7 +96,7 @@ def trace_with_sizes(
         except Exception as raised:  # the layer may take only other sizes
             if isinstance(raised, _NOT_ABOUT_SIZES) and str(raised) == str(error):
                 break
-            if number < 2:  # the first says of inputs of independent sizes that they differ, most often
+            if number < 3:  # of independent sizes, it may only say that they differ
                 error = raised
         else:
             return _Merger(graphs).merged(), positions
@@ -164,28 +164,29 @@ def _has_unknown_size(graph: LayerGraph) -> bool:
 def _samples(shapes: Sequence[tuple[int | None, ...]]) -> Iterator[list[Shapes]]:
     """Sets of samples of input shapes.
 
-    All inputs have the same batch size. Other axes are independent, or the same axis of all inputs has the same size.
+    All inputs have the same batch size. Other axes are independent, or the same axis of all inputs has the same size, or
+    all axes have, as those of a sequence and of a mask between its steps.
     """
-    several = len(shapes) > 1 and any(None in shape[1:] for shape in shapes)
+    unknown = {(i, axis) for i, shape in enumerate(shapes) for axis, d in enumerate(shape) if axis and d is None}
+    ties: list[Callable[[int, int], tuple[int, int]]] = [lambda i, axis: (i if axis else 0, axis)]
+    if len({axis for _, axis in unknown}) < len(unknown):
+        ties.append(lambda i, axis: (0, axis))
+    if len({axis for _, axis in unknown}) > 1:
+        ties.append(lambda i, axis: (0, min(axis, 1)))
     multiples = [-(-np.asarray(_SIZES) // multiple) * multiple for multiple in _MULTIPLES]
-    for tried in [*multiples, np.asarray(_SMALL_SIZES)]:
-        for independent in (True, False) if several else (True,):
-            known: dict[tuple[int, int], np.ndarray] = {}
+    for tried, tie in itertools.product([*multiples, np.asarray(_SMALL_SIZES)], ties):
 
-            def sizes(i: int, axis: int) -> np.ndarray:
-                key = (i if independent and axis else 0, axis)  # noqa: B023
-                if key not in known:  # noqa: B023
-                    rng = np.random.default_rng(key)
-                    known[key] = rng.permutation(tried if axis else _BATCH_SIZES)  # noqa: B023
-                return known[key]  # noqa: B023
+        def sizes(i: int, axis: int) -> np.ndarray:
+            rng = np.random.default_rng(tie(i, axis))  # noqa: B023
+            return rng.permutation(tried if axis else _BATCH_SIZES)  # noqa: B023
 
-            yield [
-                [
-                    tuple(int(sizes(i, axis)[k]) if d is None else d for axis, d in enumerate(shape))
-                    for i, shape in enumerate(shapes)
-                ]
-                for k in range(len(_SIZES))
+        yield [
+            [
+                tuple(int(sizes(i, axis)[k]) if d is None else d for axis, d in enumerate(shape))
+                for i, shape in enumerate(shapes)
             ]
+            for k in range(len(_SIZES))
+        ]
 
 
 class _Merger:

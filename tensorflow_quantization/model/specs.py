@@ -7,28 +7,32 @@ wrong one, or one without all arguments of `call`, and nobody notices: only a fu
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 from keras import tree
 
 from tensorflow_quantization.model.graph import Call, substitute
-from tensorflow_quantization.model.keras_classes import is_of_keras
+from tensorflow_quantization.model.keras_classes import is_of_keras, is_of_package
 from tensorflow_quantization.model.keras_internals import sublayers
 
 
 @contextlib.contextmanager
 def with_true_specs(layer: keras.layers.Layer) -> Iterator[None]:
-    """Within the context, the layers in a layer return symbolic tensors of the shapes that their `call` returns."""
-    inner = [each for each in sublayers(layer) if not _computes_spec(type(each))]
+    """Within the context, the layers in a layer return symbolic tensors of the shapes that their `call` returns.
+
+    If their `call` returns `None` or a number beside tensors, so do they, and the graph has the tensors. Keras refuses it.
+    """
+    inner = [(each, type(each)) for each in sublayers(layer) if not is_of_package(type(each))]
     try:
-        for each in inner:
-            vars(each)["compute_output_spec"] = _true_spec(each)
+        for each, cls in inner:
+            object.__setattr__(each, "__class__", _with_true_spec(cls))
         yield
     finally:
-        for each in inner:
-            del vars(each)["compute_output_spec"]
+        for each, cls in inner:
+            object.__setattr__(each, "__class__", cls)
 
 
 def states_its_output(call: Call) -> bool:
@@ -45,25 +49,48 @@ def states_its_output(call: Call) -> bool:
         return False
 
 
-def _true_spec(layer: Any) -> Callable[..., Any]:
-    stated_spec = layer.compute_output_spec
+@functools.cache
+def _with_true_spec(cls: type) -> type:
+    """The class of layers like those of a class, but with true specs."""
+    incomplete: dict[int, Any] = {}  # by id of a layer: what it returns, if not only tensors
 
-    def compute_output_spec(*args: Any, **kwargs: Any) -> Any:
-        # What Keras' own layers state is true. But `EinsumDense` states a size only if `output_shape` has it.
-        if is_of_keras(type(layer)):
-            stated = stated_spec(*args, **kwargs)
-            if not _has_unknown_size(stated) or _has_unknown_size((args, kwargs)):
-                return stated
-        try:
-            computed = keras.Operation.compute_output_spec(layer, *args, **kwargs)
-        except Exception:  # the code may compute with values, which only the layer itself knows how to leave out
-            return stated_spec(*args, **kwargs)
+    def compute_output_spec(self: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs = _true_spec(self, cls, args, kwargs)
+        tensors = [y for y in tree.flatten(outputs) if isinstance(y, keras.KerasTensor)]
+        if len(tensors) == len(tree.flatten(outputs)):
+            return outputs
+        incomplete[id(self)] = outputs
+        return tensors
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
+        incomplete.pop(id(self), None)
+        outputs = cls.__call__(self, *args, **kwargs)  # type: ignore[operator]
+        if id(self) not in incomplete:
+            return outputs
+        tensors = iter(tree.flatten(outputs))
+        return tree.map_structure(
+            lambda y: next(tensors) if isinstance(y, keras.KerasTensor) else y, incomplete.pop(id(self))
+        )
+
+    methods = {"compute_output_spec": compute_output_spec, "__call__": __call__, "__module__": cls.__module__}
+    return type(cls)(cls.__name__, (cls,), methods)
+
+
+def _true_spec(layer: Any, cls: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    # What Keras' own layers state is true. But `EinsumDense` states a size only if `output_shape` has it.
+    if is_of_keras(cls):
+        stated = cls.compute_output_spec(layer, *args, **kwargs)
+        if not _has_unknown_size(stated) or _has_unknown_size((args, kwargs)):
+            return stated
+    try:
+        computed = keras.Operation.compute_output_spec(layer, *args, **kwargs)
+    except Exception:  # the code may compute with values, which only the layer itself knows how to leave out
+        return cls.compute_output_spec(layer, *args, **kwargs)
+    if not _computes_spec(cls):
         with contextlib.suppress(Exception):
             # It may know a size that Keras cannot compute.
-            return tree.map_structure(_known, computed, stated_spec(*args, **kwargs))
-        return computed
-
-    return compute_output_spec
+            return tree.map_structure(_known, computed, cls.compute_output_spec(layer, *args, **kwargs))
+    return computed
 
 
 def _computes_spec(cls: type) -> bool:

@@ -117,6 +117,8 @@ def trace_layer(
         with_true_specs(layer),
     ):
         outputs = compute()
+        if any(y is None for y in tree.flatten(outputs)):  # as the place of something that is not asked for
+            outputs = [y for y in tree.flatten(outputs) if y is not None]
         if not all(isinstance(y, keras.KerasTensor) for y in tree.flatten(outputs)):
             raise UntraceableError("it returns something that is not computed from its inputs by Keras operations")
         return LayerGraph.read(keras.Model(inputs, outputs, name=f"{layer.name}_trace"), prefix)
