@@ -83,7 +83,8 @@ def _true_spec(layer: Any, cls: Any, args: tuple[Any, ...], kwargs: dict[str, An
         if not _has_unknown_size(stated) or _has_unknown_size((args, kwargs)):
             return stated
     try:
-        computed = keras.Operation.compute_output_spec(layer, *args, **kwargs)
+        dense_args, dense_kwargs = tree.map_structure(_dense, (args, kwargs))
+        computed = keras.Operation.compute_output_spec(layer, *dense_args, **dense_kwargs)
     except Exception:  # the code may compute with values, which only the layer itself knows how to leave out
         return cls.compute_output_spec(layer, *args, **kwargs)
     if not _computes_spec(cls):
@@ -99,12 +100,17 @@ def _computes_spec(cls: type) -> bool:
     return (cls.compute_output_spec, cls.compute_output_shape) == (base.compute_output_spec, base.compute_output_shape)
 
 
+def _dense(x: Any) -> Any:
+    """A spec that is not sparse: Keras takes a product of a tensor and a number for sparse."""
+    return keras.KerasTensor(x.shape, x.dtype) if isinstance(x, keras.KerasTensor) else x
+
+
 def _known(computed: Any, stated: Any) -> Any:
     """A spec that has all sizes that either of two specs has."""
     if not isinstance(computed, keras.KerasTensor) or not _agree(computed, stated):
         return computed
     shape = [a if a is not None else b for a, b in zip(computed.shape, stated.shape, strict=True)]
-    return keras.KerasTensor(shape, computed.dtype, sparse=computed.sparse)
+    return keras.KerasTensor(shape, computed.dtype)
 
 
 def _agree(first: Any, second: Any) -> bool:
