@@ -74,7 +74,9 @@ def trace_with_sizes(
     with contextlib.suppress(Exception):  # the code of the layer may raise anything, for `None` in a shape
         plain = trace()
     error: Exception | None = None
-    for number, (first, *rest) in enumerate(_samples([t.shape for t in call.inputs])):
+    given = [t.shape for t in call.inputs]
+    ties = _ties(given)
+    for number, (first, *rest) in enumerate(_samples(given, ties)):
         arrays, other_arrays = MadeArrays(), MadeArrays()
         try:
             sample, positions = trace(first, arrays)
@@ -96,7 +98,7 @@ def trace_with_sizes(
         except Exception as raised:  # the layer may take only other sizes
             if isinstance(raised, _NOT_ABOUT_SIZES) and str(raised) == str(error):
                 break
-            if number < 3:  # of independent sizes, it may only say that they differ
+            if number < len(ties):  # of independent sizes, it may only say that they differ
                 error = raised
         else:
             return _Merger(graphs).merged(), positions
@@ -161,18 +163,26 @@ def _has_unknown_size(graph: LayerGraph) -> bool:
     )
 
 
-def _samples(shapes: Sequence[tuple[int | None, ...]]) -> Iterator[list[Shapes]]:
-    """Sets of samples of input shapes.
+#: Gets an input and an axis. Returns the axis that has the same size in a sample, as (input, axis).
+_Tie = Callable[[int, int], tuple[int, int]]
 
-    All inputs have the same batch size. Other axes are independent, or the same axis of all inputs has the same size, or
-    all axes have, as those of a sequence and of a mask between its steps.
+
+def _ties(shapes: Sequence[tuple[int | None, ...]]) -> list[_Tie]:
+    """Which unknown axes of inputs may have the same size: none but the batch, the same axis of all inputs, all axes.
+
+    All axes, because of a sequence and a mask between its steps.
     """
     unknown = {(i, axis) for i, shape in enumerate(shapes) for axis, d in enumerate(shape) if axis and d is None}
-    ties: list[Callable[[int, int], tuple[int, int]]] = [lambda i, axis: (i if axis else 0, axis)]
+    ties: list[_Tie] = [lambda i, axis: (i if axis else 0, axis)]
     if len({axis for _, axis in unknown}) < len(unknown):
         ties.append(lambda i, axis: (0, axis))
     if len({axis for _, axis in unknown}) > 1:
         ties.append(lambda i, axis: (0, min(axis, 1)))
+    return ties
+
+
+def _samples(shapes: Sequence[tuple[int | None, ...]], ties: Sequence[_Tie]) -> Iterator[list[Shapes]]:
+    """Sets of samples of input shapes."""
     multiples = [-(-np.asarray(_SIZES) // multiple) * multiple for multiple in _MULTIPLES]
     for tried, tie in itertools.product([*multiples, np.asarray(_SMALL_SIZES)], ties):
 
