@@ -121,7 +121,7 @@ def calling(layer: keras.layers.Layer, training: bool | None) -> Iterator[None]:
 def computes_spec() -> bool:
     """Returns whether Keras is computing the shapes and dtypes of what some code returns.
 
-    Why: code that runs for its shapes adds nothing to a graph. `keras.SymbolicScope` is public, not whether it is entered.
+    Why: code that runs for its shapes adds nothing to a graph. A public form would do.
     """
     return in_symbolic_scope()
 

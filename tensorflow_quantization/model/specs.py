@@ -23,9 +23,9 @@ from tensorflow_quantization.model.keras_internals import sublayers
 def with_true_specs(layer: keras.layers.Layer) -> Iterator[None]:
     """Within the context, the layers in a layer return symbolic tensors of the shapes that their `call` returns.
 
-    If their `call` returns `None` or a number beside tensors, so do they, and the graph has the tensors. Keras refuses it.
+    They may return `None` or numbers beside tensors, which Keras refuses: the graph has the tensors.
     """
-    inner = [(each, type(each)) for each in sublayers(layer) if not is_of_package(type(each))]
+    inner: list[tuple[Any, Any]] = [(each, type(each)) for each in sublayers(layer) if not is_of_package(type(each))]
     try:
         for each, cls in inner:
             object.__setattr__(each, "__class__", _with_true_spec(cls))
@@ -50,7 +50,7 @@ def states_its_output(call: Call) -> bool:
 
 
 @functools.cache
-def _with_true_spec(cls: type) -> type:
+def _with_true_spec(cls: Any) -> Any:
     """The class of layers like those of a class, but with true specs."""
     incomplete: dict[int, Any] = {}  # by id of a layer: what it returns, if not only tensors
 
@@ -64,7 +64,7 @@ def _with_true_spec(cls: type) -> type:
 
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N807
         incomplete.pop(id(self), None)
-        outputs = cls.__call__(self, *args, **kwargs)  # type: ignore[operator]
+        outputs = cls.__call__(self, *args, **kwargs)
         if id(self) not in incomplete:
             return outputs
         tensors = iter(tree.flatten(outputs))
@@ -94,7 +94,7 @@ def _true_spec(layer: Any, cls: Any, args: tuple[Any, ...], kwargs: dict[str, An
     return computed
 
 
-def _computes_spec(cls: type) -> bool:
+def _computes_spec(cls: Any) -> bool:
     """Whether Keras runs the `call` of a layer of this class for its output shape, since the class states none."""
     base = keras.layers.Layer
     return (cls.compute_output_spec, cls.compute_output_shape) == (base.compute_output_spec, base.compute_output_shape)

@@ -102,7 +102,7 @@ def test_a_constant_and_a_tensor_of_unknown_sizes(tmp_path):
     x = keras.Input((None, None, 3))
     mask = np.tril(np.ones((4, 4), bool))[..., None]
     model = keras.Model(x, ops.softmax(ops.where(ops.logical_and(x > 0, mask), x, -30.0)))
-    assert_agrees(model, tmp_path / "m.onnx", np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32"))
+    assert_agrees(model, tmp_path / "m.onnx", [np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")])
 
 
 def test_integers_and_floats_meet(tmp_path):
