@@ -16,6 +16,7 @@ import keras
 from keras.src.backend.common import AutocastScope, global_state
 from keras.src.backend.common.masking import get_keras_mask, set_keras_mask
 from keras.src.backend.common.stateless_scope import get_stateless_scope, in_stateless_scope
+from keras.src.backend.common.symbolic_scope import in_symbolic_scope
 from keras.src.layers.layer import CallContext
 from keras.src.layers.rnn.conv_lstm import ConvLSTMCell
 from keras.src.models.functional import Functional
@@ -115,6 +116,14 @@ def calling(layer: keras.layers.Layer, training: bool | None) -> Iterator[None]:
         yield
     finally:
         global_state.set_global_attribute(_CALL_CONTEXT, before)
+
+
+def computes_spec() -> bool:
+    """Returns whether Keras is computing the shapes and dtypes of what some code returns.
+
+    Why: code that runs for its shapes adds nothing to a graph. A public form would do.
+    """
+    return in_symbolic_scope()
 
 
 def name_counters() -> collections.defaultdict[str, int]:

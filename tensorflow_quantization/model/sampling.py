@@ -18,9 +18,10 @@ from keras import tree
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.keras_internals import BroadcastToOperation, ReshapeOperation
+from tensorflow_quantization.model.made_arrays import MadeArray, MadeArrays
 from tensorflow_quantization.model.own_weights import OwnWeights
 from tensorflow_quantization.model.sizes import Place, Positions, Size, Sized, find_formula, sizes_in
-from tensorflow_quantization.model.tracing import UntraceableError, trace_call
+from tensorflow_quantization.model.tracing import UntraceableError, computes_same, trace_call
 from tensorflow_quantization.text.warn import converting
 
 #: Operations of `keras.ops` that can get sizes known only at run time.
@@ -35,6 +36,9 @@ _SMALL_SIZES = (3, 4, 5, 8, 11, 14, 18)
 #: If a layer takes only sizes that are multiples of some number, as U-shaped networks do: the numbers that are tried.
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 
+#: Errors that code raises whatever the sizes are, if it raises the same one twice.
+_NOT_ABOUT_SIZES = (AttributeError, NameError, NotImplementedError, TypeError)
+
 Shapes = list[tuple[int, ...]]
 
 
@@ -44,6 +48,7 @@ def trace_with_sizes(
     scope: keras.StatelessScope | None = None,
     weights: OwnWeights | None = None,
     others: Sequence[Sequence[Sequence[int | None]]] = (),
+    same_in_training: bool = False,
 ) -> tuple[LayerGraph, list[int]]:
     """Returns what `trace_call` returns, with operations that compute the sizes that the layer's code reads.
 
@@ -51,35 +56,56 @@ def trace_with_sizes(
         call: the call of a layer.
         training, scope, weights: see `trace_call`.
         others: shapes of `call.inputs` for which the graph must be right, too; `None` for any size. Default none.
+        same_in_training: whether the layer has to compute the same in training; default `False`.
 
     Raises:
         UntraceableError: a size has no formula, or an operation cannot get it at run time.
         Exception: of any other type; the code of the layer raised it for all sizes that were tried.
     """
 
-    def trace(shapes: Shapes | None = None) -> tuple[LayerGraph, list[int]]:
-        return trace_call(call, training, scope, shapes, weights)
+    def trace(shapes: Shapes | None = None, arrays: MadeArrays | None = None) -> tuple[LayerGraph, list[int]]:
+        return trace_call(call, training, scope, shapes, weights, arrays)
+
+    def check_training(graph: LayerGraph, shapes: Shapes | None = None) -> None:
+        if same_in_training and not computes_same(trace_call(call, True, scope, shapes, weights)[0], graph):
+            raise UntraceableError("it computes something else in training")
 
     plain = None
     with contextlib.suppress(Exception):  # the code of the layer may raise anything, for `None` in a shape
         plain = trace()
     error: Exception | None = None
-    for first, *rest in _samples([t.shape for t in call.inputs]):
+    given = [t.shape for t in call.inputs]
+    ties = _ties(given)
+    for number, (first, *rest) in enumerate(_samples(given, ties)):
+        arrays, other_arrays = MadeArrays(), MadeArrays()
         try:
-            sample, positions = trace(first)
-            graphs = [sample, *(trace(_filled(shapes, first))[0] for shapes in others)]
+            sample, positions = trace(first, arrays)
+            filled = [_filled(shapes, first) for shapes in others]
+            graphs = [sample, *(trace(shapes)[0] for shapes in filled)]
             if plain is not None and not any(_differ(plain[0], graph) for graph in graphs):
+                check_training(plain[0])
                 return plain
-            graphs += [trace(shapes)[0] for shapes in rest]
+            check_training(sample, first)
+            graphs.append(trace(rest[0], other_arrays)[0])
+            differing = arrays.differing(other_arrays)
+            if differing:
+                with contextlib.suppress(Exception):  # the code may need the values of the arrays
+                    merged = [trace(shapes, MadeArrays(differing))[0] for shapes in [first, *filled, *rest]]
+                    return _Merger(merged).merged(), positions
+            graphs += [trace(shapes)[0] for shapes in rest[1:]]
         except UntraceableError:
             raise
         except Exception as raised:  # the layer may take only other sizes
-            error = error or raised
+            if isinstance(raised, _NOT_ABOUT_SIZES) and str(raised) == str(error):
+                break
+            if number < len(ties):  # of independent sizes, it may only say that they differ
+                error = raised
         else:
             return _Merger(graphs).merged(), positions
     if plain is None or _has_unknown_size(plain[0]):
         assert error is not None
         raise error
+    check_training(plain[0])
     return plain
 
 
@@ -137,30 +163,40 @@ def _has_unknown_size(graph: LayerGraph) -> bool:
     )
 
 
-def _samples(shapes: Sequence[tuple[int | None, ...]]) -> Iterator[list[Shapes]]:
-    """Sets of samples of input shapes.
+#: Gets an input and an axis. Returns the axis that has the same size in a sample, as (input, axis).
+_Tie = Callable[[int, int], tuple[int, int]]
 
-    All inputs have the same batch size. Other axes are independent, or the same axis of all inputs has the same size.
+
+def _ties(shapes: Sequence[tuple[int | None, ...]]) -> list[_Tie]:
+    """Which unknown axes of inputs may have the same size: none but the batch, the same axis of all inputs, all axes.
+
+    All axes, because of a sequence and a mask between its steps.
     """
+    unknown = {(i, axis) for i, shape in enumerate(shapes) for axis, d in enumerate(shape) if axis and d is None}
+    ties: list[_Tie] = [lambda i, axis: (i if axis else 0, axis)]
+    if len({axis for _, axis in unknown}) < len(unknown):
+        ties.append(lambda i, axis: (0, axis))
+    if len({axis for _, axis in unknown}) > 1:
+        ties.append(lambda i, axis: (0, min(axis, 1)))
+    return ties
+
+
+def _samples(shapes: Sequence[tuple[int | None, ...]], ties: Sequence[_Tie]) -> Iterator[list[Shapes]]:
+    """Sets of samples of input shapes."""
     multiples = [-(-np.asarray(_SIZES) // multiple) * multiple for multiple in _MULTIPLES]
-    for tried in [*multiples, np.asarray(_SMALL_SIZES)]:
-        for independent in (True, False):
-            known: dict[tuple[int, int], np.ndarray] = {}
+    for tried, tie in itertools.product([*multiples, np.asarray(_SMALL_SIZES)], ties):
 
-            def sizes(i: int, axis: int) -> np.ndarray:
-                key = (i if independent and axis else 0, axis)  # noqa: B023
-                if key not in known:  # noqa: B023
-                    rng = np.random.default_rng(key)
-                    known[key] = rng.permutation(tried if axis else _BATCH_SIZES)  # noqa: B023
-                return known[key]  # noqa: B023
+        def sizes(i: int, axis: int) -> np.ndarray:
+            rng = np.random.default_rng(tie(i, axis))  # noqa: B023
+            return rng.permutation(tried if axis else _BATCH_SIZES)  # noqa: B023
 
-            yield [
-                [
-                    tuple(int(sizes(i, axis)[k]) if d is None else d for axis, d in enumerate(shape))
-                    for i, shape in enumerate(shapes)
-                ]
-                for k in range(len(_SIZES))
+        yield [
+            [
+                tuple(int(sizes(i, axis)[k]) if d is None else d for axis, d in enumerate(shape))
+                for i, shape in enumerate(shapes)
             ]
+            for k in range(len(_SIZES))
+        ]
 
 
 class _Merger:
@@ -213,7 +249,10 @@ class _Merger:
 
     def _merge(self, calls: Sequence[Call]) -> None:
         call = calls[0]
-        operations = [c.operation for c in calls]
+        operations: list[Any] = [c.operation for c in calls]
+        if all(isinstance(o, MadeArray) for o in operations):
+            self._replace(calls, self._computed(call, [o.array for o in operations]))
+            return
         if any(type(o) is not type(operations[0]) or (call.is_layer and o is not operations[0]) for o in operations):
             raise UntraceableError("it computes something else for other sizes")
         places: list[Place] = []
@@ -246,6 +285,13 @@ class _Merger:
             self._set_sizes(call, places, sizes)
         call.inputs = [x for x in tree.flatten((call.args, call.kwargs)) if isinstance(x, Tensor)]
         self.calls.append(call)
+
+    def _replace(self, calls: Sequence[Call], tensor: Tensor) -> None:
+        """Let a tensor be the output of these calls, which are left out."""
+        for places, call in zip(self.places, calls, strict=True):
+            places[id(call.outputs[0])] = len(self.tensors)
+        self.tensors.append(tensor)
+        self.shapes.append(np.asarray([call.outputs[0].shape for call in calls], np.int64))
 
     def _set_sizes(self, call: Call, places: list[Place], sizes: list[Tensor]) -> None:
         """Make sizes arguments of a call."""

@@ -16,7 +16,9 @@ from keras import tree
 from tensorflow_quantization.model.functional import names_of_its_own
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.model.keras_internals import calling, global_random_state, removing_nodes
+from tensorflow_quantization.model.made_arrays import MadeArrays
 from tensorflow_quantization.model.own_weights import OwnWeights
+from tensorflow_quantization.model.specs import with_true_specs
 from tensorflow_quantization.text.messages import error_in_one_line
 
 
@@ -39,6 +41,7 @@ def trace_call(
     scope: keras.StatelessScope | None = None,
     shapes: Sequence[tuple[int | None, ...]] | None = None,
     weights: OwnWeights | None = None,
+    arrays: MadeArrays | None = None,
 ) -> tuple[LayerGraph, list[int]]:
     """Returns the graph of a layer's `call`, and the indices of the inputs that it reads.
 
@@ -48,6 +51,7 @@ def trace_call(
         scope: see `trace_layer`.
         shapes: a shape for each of `call.inputs`; default `None`, their own shapes.
         weights: what the code of the layer gets as symbolic tensors; default `None`, its inputs only.
+        arrays: notes the arrays that the code of the layer makes; default `None`.
 
     Returns:
         (graph, indices): input i of the graph is `call.inputs[indices[i]]`.
@@ -71,7 +75,11 @@ def trace_call(
     inputs = list(known.values())
 
     def compute() -> Any:
-        with weights.as_tensors(inputs[0]) if weights else contextlib.nullcontext():
+        with contextlib.ExitStack() as contexts:
+            if weights:
+                contexts.enter_context(weights.as_tensors(inputs[0]))
+            if arrays:
+                contexts.enter_context(arrays.noted(inputs[0]))
             return layer.call(*args, **kwargs)
 
     traced = trace_layer(layer, compute, inputs, f"{call.path}/", training, scope)
@@ -101,11 +109,41 @@ def trace_layer(
         UntraceableError: an output does not come from Keras operations on `inputs`, or a variable was assigned to.
         Exception: of any other type; the code of the layer raised it, so Keras cannot trace the layer.
     """
-    with names_of_its_own(layer), removing_nodes(layer), calling(layer, training), unchanged(layer, scope):
+    with (
+        names_of_its_own(layer),
+        removing_nodes(layer),
+        calling(layer, training),
+        unchanged(layer, scope),
+        with_true_specs(layer),
+    ):
         outputs = compute()
+        if any(y is None for y in tree.flatten(outputs)):  # as the place of something that is not asked for
+            outputs = [y for y in tree.flatten(outputs) if y is not None]
         if not all(isinstance(y, keras.KerasTensor) for y in tree.flatten(outputs)):
             raise UntraceableError("it returns something that is not computed from its inputs by Keras operations")
         return LayerGraph.read(keras.Model(inputs, outputs, name=f"{layer.name}_trace"), prefix)
+
+
+def computes_same(first: LayerGraph, second: LayerGraph) -> bool:
+    """Returns whether two traces of a layer compute the same, apart from the argument `training` of sublayers."""
+    return _structure(first) == _structure(second)
+
+
+def _structure(graph: LayerGraph) -> tuple[Any, ...]:
+    """What a graph computes, as a value that can be compared with another."""
+    places = {id(t): i for i, t in enumerate(graph.inputs)}
+
+    def place(tensor: Tensor) -> str:
+        return f"tensor {places[id(tensor)]}"
+
+    rows = []
+    for call in graph.calls:
+        kwargs = {key: value for key, value in call.kwargs.items() if key != "training"}
+        operation = id(call.operation) if call.is_layer else (call.class_name, repr(call.operation.get_config()))
+        rows.append((operation, repr(substitute((call.args, kwargs), place))))
+        for tensor in call.outputs:
+            places[id(tensor)] = len(places)
+    return rows, [place(t) for t in graph.outputs]
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from tensorflow_quantization.model.keras_internals import own_variables, sublaye
 from tensorflow_quantization.model.masking import mask_parameters
 from tensorflow_quantization.model.own_weights import OwnWeights
 from tensorflow_quantization.model.sampling import trace_with_sizes
+from tensorflow_quantization.model.specs import states_its_output
 from tensorflow_quantization.model.tracing import UntraceableError, reason_of
 from tensorflow_quantization.quantize.plan import QuantizationPlan
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
@@ -39,10 +40,12 @@ class Block:
     Attributes:
         path: the path of the layer.
         calls: the calls of the layer, each with its arguments, keyword arguments and inputs before it was opened.
+        stays_open: whether a functional model cannot hold the layer itself.
     """
 
     path: str
     calls: list[tuple[Call, tuple[Any, ...], dict[str, Any], list[Tensor]]]
+    stays_open: bool = False
 
     def close(self) -> None:
         """Make the block a layer again."""
@@ -51,7 +54,7 @@ class Block:
 
 
 def open_blocks(
-    graph: LayerGraph, stays: Callable[[Call], bool], masked: Callable[[Call], bool]
+    graph: LayerGraph, stays: Callable[[Call], bool], masked: Callable[[Call], bool], inside: bool = False
 ) -> tuple[list[Block], dict[str, Reason]]:
     """Open the blocks of a graph: set the subgraph of their calls, as for calls of nested models.
 
@@ -59,9 +62,13 @@ def open_blocks(
         graph: a graph that is not flattened; its calls change.
         stays: whether to leave a layer closed, because a spec or case names it as a whole.
         masked: whether a call may get a tensor with a mask.
+        inside: whether the graph is of a block, whose layers were never called in a functional model. Default `False`.
 
     Returns:
         The opened blocks, a block before the blocks inside it; and by path, the reason why a block stays closed.
+
+    Raises:
+        UntraceableError: the graph is of a block, and no functional model can hold one of its layers.
     """
     blocks: list[Block] = []
     reasons: dict[str, Reason] = {}
@@ -70,18 +77,29 @@ def open_blocks(
         of_layers[id(call.operation)].append(call)
     for calls in of_layers.values():
         is_masked = any(map(masked, calls))
-        if not _is_block(calls[0], is_masked) or stays(calls[0]):
+        misstated = inside and not all(map(states_its_output, calls))
+        if misstated and not calls[0].is_layer:
+            raise UntraceableError(f"Keras cannot call its {calls[0].class_name} on tensors of unknown sizes")
+        if not misstated and (not _is_block(calls[0], is_masked) or stays(calls[0])):
             continue
+        block = None
         try:
             block, inner = _open(calls, is_masked)
+            inner_blocks, inner_reasons = open_blocks(inner, stays, masked, inside=True)
         except Exception as error:  # the code of the block may raise anything
+            if block is not None:
+                block.close()
+            if misstated:
+                raise UntraceableError(
+                    f"the output shape that its layer {calls[0].name!r} states is wrong, and {reason_of(error)}"
+                ) from error
             # Without layers in it, it is a layer like any other, of which the plan says why it stays in float.
             if not sublayers(calls[0].operation):
                 continue
             text = f"its layers stay in float: {reason_of(error)}"
             reasons[calls[0].path] = Reason(ReasonCode.CLOSED_BLOCK, text)
             continue
-        inner_blocks, inner_reasons = open_blocks(inner, stays, masked)
+        block.stays_open = misstated
         blocks += [block, *inner_blocks]
         reasons.update(inner_reasons)
     return blocks, reasons
@@ -98,6 +116,8 @@ def close_unquantized(blocks: Sequence[Block], plan: QuantizationPlan) -> Quanti
         The plan for the changed graph.
     """
     for block in blocks:
+        if block.stays_open:
+            continue
         inside = [layer for layer in plan if layer.path.startswith(f"{block.path}/")]
         if inside and not any(layer.quantized for layer in inside):
             block.close()
@@ -248,41 +268,17 @@ def _traced(calls: list[Call], weights: OwnWeights) -> tuple[LayerGraph, list[in
     call = _general(calls, shapes)
     others = list(shapes) if len(shapes) > 1 else []
 
-    def trace(training: bool | None) -> tuple[LayerGraph, list[int]]:
-        scope = _WatchingScope()
-        traced = trace_with_sizes(call, training, scope, weights, others)
-        if scope.read:
-            raise UntraceableError(f"its code reads the variable {scope.read[0]!r}")
-        return traced
-
     layer: Any = call.operation
+    scope = _WatchingScope()
     explicit = call.kwargs.get("training")
-    inner, positions = trace(explicit)
-    if explicit is None and "training" in layer.call_signature_parameters:
-        while_training, _ = trace(True)
-        if _structure(while_training) != _structure(inner):
-            raise UntraceableError("it computes something else in training")
+    decides = explicit is None and "training" in layer.call_signature_parameters
+    inner, positions = trace_with_sizes(call, explicit, scope, weights, others, same_in_training=decides)
+    if scope.read:
+        raise UntraceableError(f"its code reads the variable {scope.read[0]!r}")
     _check_inner(layer, inner)
     if not sublayers(layer) and len(positions) < len(call.inputs):
         raise UntraceableError("it does not use all its inputs")
     return inner, positions
-
-
-def _structure(graph: LayerGraph) -> tuple[Any, ...]:
-    """What a graph computes, as a value that can be compared with another."""
-    places = {id(t): i for i, t in enumerate(graph.inputs)}
-
-    def place(tensor: Tensor) -> str:
-        return f"tensor {places[id(tensor)]}"
-
-    rows = []
-    for call in graph.calls:
-        kwargs = {key: value for key, value in call.kwargs.items() if key != "training"}
-        operation = id(call.operation) if call.is_layer else (call.class_name, repr(call.operation.get_config()))
-        rows.append((operation, repr(substitute((call.args, kwargs), place))))
-        for tensor in call.outputs:
-            places[id(tensor)] = len(places)
-    return rows, [place(t) for t in graph.outputs]
 
 
 def _check_inner(layer: Any, graph: LayerGraph) -> None:
@@ -300,8 +296,6 @@ def _check_inner(layer: Any, graph: LayerGraph) -> None:
     for inner in sublayers(layer):
         if inner.weights and id(inner) not in called and not _parts_called(inner, called):
             raise UntraceableError(f"it never calls its layer {inner.name!r}")
-    if any(t is x for t in graph.outputs for x in graph.inputs):
-        raise UntraceableError("it returns an input unchanged")
 
 
 def _parts_called(layer: Any, called: set[int]) -> bool:

@@ -465,3 +465,15 @@ def test_layers_read_their_variables_in_another_dtype_within_a_context():
         assert keras.backend.standardize_dtype(layer(np.ones((1, 3), "float32")).dtype) == "float32"
         assert keras.backend.standardize_dtype(layer.kernel.value.dtype) == "float32"
     assert keras.backend.standardize_dtype(layer.kernel.value.dtype) == "float16"
+
+
+def test_whether_keras_computes_a_spec():
+    class Layer(keras.layers.Layer):
+        def call(self, x):
+            seen.append(internals.computes_spec())
+            return x
+
+    seen: list[bool] = []
+    Layer()(keras.Input((2,)))
+    Layer()(np.ones((1, 2), "float32"))
+    assert seen[0] and not seen[-1]

@@ -71,6 +71,59 @@ def test_code_that_reads_sizes(function, shape):
     agrees(function, shape)
 
 
+def difference(x, axis=1):
+    """Of the positions of two steps."""
+    positions = ops.arange(ops.shape(x)[axis])
+    return positions[:, None] - positions
+
+
+def masked(x, mask):
+    return ops.where(mask, x[:, :, :1, 0], -30.0)
+
+
+def rotary(x):
+    """The table of angles of a rotary embedding."""
+    angles = ops.einsum(
+        "i,j->ij", ops.arange(ops.shape(x)[1], dtype="float32"), 1.0 / ops.arange(1, 5, dtype="float32")
+    )
+    table = ops.reshape(ops.stack([angles, angles], axis=-2), (*ops.shape(angles)[:-1], 8))
+    return x * ops.cos(table)[None, :, None, :4]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: masked(x, difference(x) >= 0),
+        lambda x: masked(x, ops.logical_and(difference(x) >= 0, difference(x) < 3)),
+        lambda x: masked(x, ops.cast(ops.tril(ops.ones((ops.shape(x)[1],) * 2)), "bool")),
+        lambda x: masked(
+            x, ops.broadcast_to(ops.expand_dims(difference(x) >= 0, 0), (ops.shape(x)[0], *[ops.shape(x)[1]] * 2))
+        ),
+        lambda x: x[:, :, 0] + ops.eye(ops.shape(x)[1])[:, :1],
+        lambda x: x[..., 0] * ops.arange(1 - ops.shape(x)[2], 1, dtype="float32"),
+        lambda x: ops.take(x, ops.arange(0, ops.shape(x)[1], 2), axis=1),
+        rotary,
+    ],
+)
+@pytest.mark.parametrize("shape", [(1, 6, 9, 4), (3, 800, 1, 4)])
+def test_arrays_that_are_computed_from_sizes(function, shape):
+    agrees(function, shape)
+
+
+def test_an_array_whose_values_the_code_reads():
+    agrees(lambda x: x[:, :, : len(np.asarray(ops.convert_to_numpy(ops.arange(ops.shape(x)[1] or 0))))], (2, 3, 7, 4))
+
+
+def test_a_mask_between_the_steps_of_a_sequence():
+    """The unknown axes of the mask have the size of one axis of the other input."""
+    inputs = Input((None, 4)), Input((None, None))
+    agrees(
+        lambda x, mask: ops.reshape(ops.matmul(mask, x) + x, (ops.shape(x)[0], ops.shape(mask)[1] * 4)),
+        *((2, 5, 4), (2, 5, 5)),
+        inputs=inputs,
+    )
+
+
 def test_sizes_of_another_input():
     inputs = Input((None, None, 4)), Input((None, None, 2))
     graph = agrees(lambda x, y: x[:, : ops.shape(y)[2]] * 2.0, (2, 9, 5, 4), (2, 3, 7, 2), inputs=inputs)
@@ -101,7 +154,7 @@ def test_code_that_reads_no_size_is_traced_as_it_is():
     [
         (lambda x: ops.roll(x, ops.shape(x)[1], axis=1), "its Roll needs a size that is known only at run time"),
         (lambda x: x * float(np.sqrt(float(ops.shape(x)[1] or 0))), "is no simple formula of the sizes of a tensor"),
-        (lambda x: x + ops.eye(ops.shape(x)[2])[:, :1], "gets an array that"),
+        (lambda x: x + np.eye(ops.shape(x)[2] or 0, dtype="float32")[:, :1], "gets an array that"),
         (lambda x: ops.relu(x) if ops.shape(x)[1] < 100 else ops.tanh(x), "it computes something else for other sizes"),
     ],
 )
@@ -113,6 +166,26 @@ def test_what_has_no_form_is_an_error_with_the_reason(function, why):
 def test_the_error_of_the_code_itself():
     with pytest.raises(ZeroDivisionError):
         traced(lambda x: x / (1 // 0))
+
+
+def test_the_error_is_of_inputs_of_equal_sizes():
+    def function(x, y):
+        return ops.concatenate([x, y])[: len(set(ops.shape(x)[0]))]
+
+    with pytest.raises(TypeError, match="not iterable"):
+        traced(function, Input((None, 4)), Input((None, 4)))
+
+
+def test_an_error_that_is_not_about_sizes_stops_the_search():
+    runs = []
+
+    def function(x):
+        runs.append(ops.shape(x))
+        return x.no_such_attribute
+
+    with pytest.raises(AttributeError):
+        traced(function)
+    assert len(runs) == 3  # one without sizes, and the same error for two samples
 
 
 def test_the_model_keeps_no_trace_of_it():

@@ -318,11 +318,6 @@ class Rolls(Closed):
         return self.conv(inputs) + ops.roll(inputs, ops.shape(inputs)[0], axis=1)
 
 
-class HandsOn(Closed):
-    def call(self, inputs):
-        return self.conv(inputs), inputs
-
-
 class Unused(Closed):
     def build(self, input_shape):
         super().build(input_shape)
@@ -342,7 +337,6 @@ class Unused(Closed):
             *(Rolls, "its Roll needs a size that is known only at run time"),
             marks=pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras cannot compute its shape"),
         ),
-        (HandsOn, "it returns an input unchanged"),
         (Unused, "it never calls its layer 'auxiliary'"),
         (lambda **kwargs: Closed(activity_regularizer="l2", **kwargs), "it has an activity regularizer"),
         (lambda **kwargs: Closed(dtype="mixed_float16", **kwargs), "it casts its inputs from float32 to float16"),
@@ -351,12 +345,81 @@ class Unused(Closed):
 def test_a_block_that_a_model_of_its_layers_cannot_stand_for_stays_in_float(block, why):
     inputs = keras.Input((8, 8, 4))
     x = block(name="block")(inputs)
-    x = layers.Concatenate()(x) if isinstance(x, tuple) else x
     model = randomize(keras.Model(inputs, layers.Conv2D(3, 1, name="last")(x)))
     quantized = quantize_model(model)
     assert type(quantized.get_layer("block")) is type(model.get_layer("block"))
     assert reason(quantized, "block").startswith(f"its layers stay in float: {why}")
     assert "quant_last" in names(quantized)
+
+
+class HandsOn(Closed):
+    def call(self, inputs):
+        return self.conv(inputs), inputs
+
+
+def test_a_block_that_also_returns_its_input():
+    inputs = keras.Input((8, 8, 4))
+    x = layers.Concatenate()(HandsOn(name="block")(layers.Conv2D(4, 1, name="first")(inputs)))
+    model = randomize(keras.Model(inputs, layers.Conv2D(3, 1, name="last")(x)))
+    assert "quant_conv" in names(quantize_model(model).get_layer("block"))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Pair(layers.Layer):
+    """States one shape, and returns two tensors and no cache."""
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def call(self, inputs, cache=None):
+        return inputs[:, 1:], inputs[:, 1:] * 2.0, cache
+
+
+class Paired(layers.Layer):
+    """A block with a layer that no functional model can hold."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.pair = layers.Dense(4, name="first"), Pair(name="pair")
+        self.second = layers.Dense(4, name="second")
+
+    def build(self, input_shape):
+        self.first.build(input_shape)
+        self.second.build(input_shape)
+
+    def call(self, inputs):
+        a, b, _ = self.pair(self.first(inputs))
+        return self.second(a + b)
+
+
+@pytest.mark.parametrize("steps", [8, None])
+def test_a_layer_whose_stated_output_is_wrong_is_opened(steps, tmp_path):
+    inputs = keras.Input((steps, 4))
+    model = randomize(keras.Model(inputs, Paired(name="block")(inputs)))
+    quantized = quantize_model(model, target="onnxruntime")
+    block = quantized.get_layer("block")
+    assert {"quant_first", "quant_second"} <= set(names(block))
+    x = np.random.default_rng(0).normal(size=(2, 8, 4)).astype("float32")
+    calibrate(quantized, x, verbose=0)
+    np.testing.assert_allclose(quantized.predict(x, verbose=0), model.predict(x, verbose=0), atol=0.5)
+    quantized.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    assert_same_arrays([again.predict(x, verbose=0)], [quantized.predict(x, verbose=0)])
+
+
+class Pictures(Closed):
+    def call(self, inputs):
+        return self.conv(ops.fft2((inputs, ops.zeros_like(inputs)))[0])
+
+    def compute_output_shape(self, shape):
+        return shape
+
+
+def test_an_operation_that_keras_cannot_call_on_unknown_sizes_closes_the_block():
+    inputs = keras.Input((None, None, 4))
+    x = layers.Conv2D(4, 1, name="last")(Pictures(name="block")(inputs))
+    quantized = quantize_model(randomize(keras.Model(inputs, x)))
+    assert reason(quantized, "block").endswith("Keras cannot call its FFT2 on tensors of unknown sizes")
 
 
 def test_a_block_that_is_called_in_several_ways_stays_in_float():

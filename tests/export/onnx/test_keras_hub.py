@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from settling import settle
 
-from tensorflow_quantization import calibrate, check_onnx, export_onnx, quantize_model
+from tensorflow_quantization import calibrate, check_onnx, describe, export_onnx, quantize_model
 
 hub = pytest.importorskip("keras_hub").models
 
@@ -129,3 +129,47 @@ def test_quantized_file_agrees(network, target, tmp_path):
     assert_loads(path, x)
     report = check_onnx(path, target or "tensorrt")
     assert not report.errors, str(report)
+
+
+def llama():
+    return hub.LlamaBackbone(
+        vocabulary_size=50, num_layers=2, num_query_heads=4, num_key_value_heads=2, hidden_dim=16, intermediate_dim=32
+    )
+
+
+def gpt2():
+    return hub.GPT2Backbone(
+        vocabulary_size=50, num_layers=2, num_heads=2, hidden_dim=16, intermediate_dim=32, max_sequence_length=16
+    )
+
+
+def qwen3():
+    return hub.Qwen3Backbone(
+        vocabulary_size=50,
+        num_layers=2,
+        num_query_heads=4,
+        num_key_value_heads=2,
+        head_dim=4,
+        hidden_dim=16,
+        intermediate_dim=32,
+        sliding_window_size=3,
+        use_sliding_window=True,
+    )
+
+
+@pytest.mark.filterwarnings("ignore:The config of layer", "ignore:The quantized form of")
+@pytest.mark.parametrize(
+    "build", [gpt2, pytest.param(llama, marks=pytest.mark.slow), pytest.param(qwen3, marks=pytest.mark.slow)]
+)
+def test_decoders_of_any_length_are_quantized_inside(build, tmp_path):
+    """Their causal masks and rotary positions are computed from the length, as Keras traces them."""
+    keras.utils.clear_session()
+    x = {name: texts()[name] for name in ("token_ids", "padding_mask")}
+    model = settle(build(), x)
+    quantized = calibrate(quantize_model(model, target="onnxruntime"), x, verbose=0)
+    rows = describe(quantized)
+    for i in range(2):
+        inside = [row for row in rows if row.name.startswith(f"transformer_layer_{i}/")]
+        assert sum(row.quantized for row in inside) > 5
+    longer = {name: texts(length=13)[name] for name in x}
+    assert_loads(export_onnx(quantized, tmp_path / "m.onnx", verify_with=longer), longer)

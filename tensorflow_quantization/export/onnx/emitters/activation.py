@@ -180,7 +180,7 @@ def softmax(e: Emission, operation, x: Value, mask: Value | None = None) -> ir.V
 
 
 def _masked_softmax(e: Emission, layer, x: Value, mask: Value) -> Value:
-    x = e.arrange(x)
+    x, mask = e.arrange(x), e.arrange(mask)
     seen = boolean(e, mask) if mask.dtype == "bool" else e.op("Greater", e.cast(mask, "float32"), 0.5)
     weights = softmax(e, layer, x.with_onnx(e.op("Where", seen, x, MASKED_SCORE)))
     return x.with_onnx(e.op("Where", seen, weights, 0.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +17,6 @@ from tensorflow_quantization.export.onnx.registry import emitter
 from tensorflow_quantization.export.onnx.values import Value, stored_array
 
 _layers = keras.layers
-#: Replaces an unknown size when shapes are broadcast.
-_UNKNOWN = 1_000_000_007
 
 
 def align(e: Emission, values: Sequence[Value], axis: int) -> list[Value]:
@@ -136,12 +135,15 @@ def elementwise(
     y = e.op(op_type, *final)
     if dtype is None:
         return e.output(y, like)
-    shape = np.broadcast_shapes(*(_sizes(v.shape if isinstance(v, Value) else np.shape(v)) for v in aligned))
-    return Value(y, tuple(None if d == _UNKNOWN else d for d in shape), dtype, like.order, like.flattened)
+    shape = _broadcast([v.shape if isinstance(v, Value) else np.shape(v) for v in aligned])
+    return Value(y, shape, dtype, like.order, like.flattened)
 
 
-def _sizes(shape: Sequence[int | None]) -> tuple[int, ...]:
-    return tuple(_UNKNOWN if d is None else int(d) for d in shape)
+def _broadcast(shapes: Sequence[Sequence[int | None]]) -> tuple[int | None, ...]:
+    """The shape of an elementwise result. An unknown size beside a known one other than 1 is this size, or 1."""
+    reversed_axes = itertools.zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)
+    sizes = [max(axis, key=lambda d: (d != 1, d is not None)) for axis in reversed_axes]
+    return tuple(reversed(sizes))
 
 
 def binary(e: Emission, op_type: str, x1: Any, x2: Any, dtype: str | None = None) -> Value:

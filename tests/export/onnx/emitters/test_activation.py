@@ -1,6 +1,7 @@
 import keras
+import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 from onnx_models import assert_agrees, layer_model, op_counts
 from small_models import randomize
 
@@ -52,6 +53,15 @@ def test_activation_layer_between_convolutions_needs_no_transpose(tmp_path, laye
     x = layers.Conv2D(2, 3)(layer()(layers.Conv2D(4, 3)(inputs)))
     proto = assert_agrees(randomize(keras.Model(inputs, x)), tmp_path / "m.onnx")
     assert op_counts(proto)["Transpose"] == 2  # in and out
+
+
+def test_a_mask_of_another_layout(tmp_path):
+    queries, mask = keras.Input((5, 8, 4)), keras.Input((5, 5))
+    scores = ops.einsum("bqnh,bknh->bnqk", queries, queries) + ops.transpose(mask[:, None, :1], [0, 2, 1, 3])
+    model = keras.Model([queries, mask], layers.Softmax()(scores, ops.transpose(mask[..., None], [0, 3, 1, 2])))
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(2, 5, 8, 4)).astype("float32"), np.tril(np.ones((2, 5, 5), "float32"))]
+    assert_agrees(model, tmp_path / "m.onnx", arrays)
 
 
 def test_activation_layer_behind_a_flattened_image(tmp_path):

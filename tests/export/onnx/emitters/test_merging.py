@@ -98,6 +98,13 @@ def test_operands_of_lower_rank_and_other_layout(tmp_path):
     assert_agrees(model, tmp_path / "m.onnx", arrays)
 
 
+def test_a_constant_and_a_tensor_of_unknown_sizes(tmp_path):
+    x = keras.Input((None, None, 3))
+    mask = np.tril(np.ones((4, 4), bool))[..., None]
+    model = keras.Model(x, ops.softmax(ops.where(ops.logical_and(x > 0, mask), x, -30.0)))
+    assert_agrees(model, tmp_path / "m.onnx", [np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")])
+
+
 def test_integers_and_floats_meet(tmp_path):
     x, y = keras.Input((4,), dtype="int32"), keras.Input((4,))
     assert_agrees(keras.Model([x, y], [x + y, x * 2, x / 2, x > y]), tmp_path / "m.onnx")
