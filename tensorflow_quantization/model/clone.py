@@ -21,6 +21,7 @@ from tensorflow_quantization.model.keras_internals import (
     is_functional,
     sublayers,
 )
+from tensorflow_quantization.model.stored_functions import store_activation
 from tensorflow_quantization.text.warn import converting, warn_user
 
 _TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss")
@@ -76,10 +77,12 @@ class _Rebuilder:
         self.before = before
         self.models: dict[int, keras.Model] = {}  # by id of the old model
         self.operations: dict[int, Sequence[keras.Operation]] = {}  # by id of the old operation
+        self.owners: dict[int, Any] = {}  # by id of a call: the model or opened layer that it is in
         self.copies: list[tuple[keras.Operation, keras.Operation, str]] = []
 
     def rebuild(self, graph: LayerGraph) -> keras.Model:
         if id(graph.model) not in self.models:
+            self.owners.update((id(call), graph.model) for call in graph.calls)
             sequential = isinstance(graph.model, keras.Sequential) and all(call.is_layer for call in graph.calls)
             build = self._sequential if sequential else self._functional
             self.models[id(graph.model)] = build(graph)
@@ -149,7 +152,8 @@ class _Rebuilder:
             return [self.rebuild(call.subgraph)]
         key = id(call.operation)
         if key not in self.operations:
-            copy = _copy_operation(call)
+            copy = _copy_operation(call, self.owners[id(call)])
+            store_activation(copy, call.outputs[0])
             if call.is_layer:
                 self.copies.append((call.operation, copy, call.path))
             self.operations[key] = self.replace(call, copy)
@@ -220,35 +224,71 @@ def _chain(operations: Sequence[keras.Operation], x):
     return x
 
 
-def _copy_operation(call: Call) -> keras.Operation:
+def _copy_operation(call: Call, owner: Any) -> keras.Operation:
+    """Returns a copy of the operation of a call; `owner` is the model or opened layer whose `call` calls it."""
     operation = call.operation
     try:
         copy = copy_of(operation)
     except Exception as error:
-        arguments = _arguments(operation) if call.is_layer else None
-        if arguments is None:
-            kind = "Layer" if call.is_layer else "Operation"
-            unknown = re.search(r"Could not locate class '(\w+)'", str(error))  # of a layer in it, a cell for example
-            if unknown:
-                raise ValueError(
-                    f"{kind} {call.path!r} ({call.class_name}) holds a {unknown[1]}, which Keras does not find by its "
-                    "name. Write @keras.saving.register_keras_serializable() above the class."
-                ) from error
-            raise ValueError(
-                f"{kind} {call.path!r} ({call.class_name}) cannot be copied from its config: {error}\n"
-                "Give the class a get_config() that returns all arguments of its __init__."
-            ) from error
-        copy = type(operation)(**arguments)
-        copy.trainable = operation.trainable
-        if copy.dtype_policy != operation.dtype_policy:
-            copy.dtype_policy = operation.dtype_policy
-        warn_user(
-            f"The config of layer {call.path!r} ({call.class_name}) is not what its __init__ takes, so a saved "
-            ".keras file of the quantized model will not load. Let __init__ take **kwargs and pass them to "
-            "super().__init__, and get_config() return all other arguments, or save the weights only."
-        )
+        found = (_remade(operation) or _part_of_copy(owner, operation)) if call.is_layer else None
+        if found is None:
+            raise _not_copied(call, error) from error
+        copy = found
+        if not _can_be_stored(copy):
+            warn_user(
+                f"The config of layer {call.path!r} ({call.class_name}) is not what its __init__ takes, so a saved "
+                ".keras file of the quantized model will not load. Let __init__ take **kwargs and pass them to "
+                "super().__init__, and get_config() return all other arguments, or save the weights only."
+            )
     copy.name = operation.name  # `get_config` may leave out the name
     return copy
+
+
+def _not_copied(call: Call, error: Exception) -> ValueError:
+    kind = "Layer" if call.is_layer else "Operation"
+    unknown = re.search(r"Could not locate class '(\w+)'", str(error))  # of a layer in it, a cell for example
+    if unknown:
+        return ValueError(
+            f"{kind} {call.path!r} ({call.class_name}) holds a {unknown[1]}, which Keras does not find by its "
+            "name. Write @keras.saving.register_keras_serializable() above the class."
+        )
+    return ValueError(
+        f"{kind} {call.path!r} ({call.class_name}) cannot be copied from its config: {error}\n"
+        "Give the class a get_config() that returns all arguments of its __init__."
+    )
+
+
+def _can_be_stored(layer: keras.layers.Layer) -> bool:
+    """Whether a layer can be made again from its config, as it is when a file is loaded."""
+    try:
+        type(layer).from_config(layer.get_config())
+    except Exception:  # the code of the class may raise anything
+        return False
+    return True
+
+
+def _remade(layer: keras.layers.Layer) -> keras.layers.Layer | None:
+    """Returns a layer made from what is known of the arguments of a layer; `None` if one is not known."""
+    arguments = _arguments(layer)
+    if arguments is None:
+        return None
+    copy = type(layer)(**arguments)
+    copy.trainable = layer.trainable
+    if copy.dtype_policy != layer.dtype_policy:
+        copy.dtype_policy = layer.dtype_policy
+    return copy
+
+
+def _part_of_copy(owner: Any, layer: keras.layers.Layer) -> keras.layers.Layer | None:
+    """Returns the layer that stands for `layer` in a copy of `owner`, an opened layer whose own config is complete."""
+    if isinstance(owner, keras.Model):
+        return None
+    try:
+        twin: Any = copy_of(owner)
+        twin.build_from_config(owner.get_build_config())
+    except Exception:  # the code of the class may raise anything
+        return None
+    return next((new for old, new in zip(sublayers(owner), sublayers(twin), strict=False) if old is layer), None)
 
 
 def _arguments(layer: keras.layers.Layer) -> dict[str, Any] | None:
@@ -263,9 +303,16 @@ def _arguments(layer: keras.layers.Layer) -> dict[str, Any] | None:
     parameters = inspect.signature(type(layer).__init__).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     definer = next(base for base in type(layer).__mro__ if "get_config" in vars(base))
-    own = {} if is_of_keras(definer) else layer.get_config()
+    try:
+        own = {} if is_of_keras(definer) else layer.get_config()
+    except Exception:  # it may read attributes that do not exist: nobody called it before
+        own = {}
+    # Keras notes the name of a policy, but no object: a config of what it noted can be stored.
+    policy: Any = layer.dtype_policy
+    if not isinstance(policy, keras.dtype_policies.DTypePolicyMap) and keras.dtype_policies.get(policy.name) == policy:
+        policy = policy.name
     known = {**constructor_arguments(layer), **own, "name": layer.name}
-    arguments: dict[str, Any] = {"dtype": layer.dtype_policy, "trainable": layer.trainable} if takes_any else {}
+    arguments: dict[str, Any] = {"dtype": policy, "trainable": layer.trainable} if takes_any else {}
     for name, parameter in parameters.items():
         if name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue

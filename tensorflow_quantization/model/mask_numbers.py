@@ -6,6 +6,7 @@ one step of a range down to -1e9 is millions of times as wide as all scores toge
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,18 @@ def mask_numbers(graph: LayerGraph) -> set[int]:
         if carried or (_has_huge_constant(call) and folded_into(graph, call) is None):
             held.update(id(tensor) for tensor in call.outputs)
     return held
+
+
+def masks(call: Call, held: Collection[int]) -> bool:
+    """Returns whether a call masks by huge numbers: it returns such, and gets none; or it is a Softmax with a mask.
+
+    Args:
+        call: a call.
+        held: the ids that `mask_numbers` returns.
+    """
+    if is_one_of(call, ("Softmax",)):
+        return len(call.inputs) > 1
+    return id(call.outputs[0]) in held and not any(id(x) in held for x in call.inputs)
 
 
 def _has_huge_constant(call: Call) -> bool:

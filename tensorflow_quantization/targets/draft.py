@@ -10,7 +10,7 @@ import keras
 
 from tensorflow_quantization.model.activations import Activation, activation_of, last_activation
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
-from tensorflow_quantization.model.mask_numbers import mask_numbers
+from tensorflow_quantization.model.mask_numbers import mask_numbers, masks
 from tensorflow_quantization.model.op_traits import Trait, attends, is_one_of, origin, traits
 from tensorflow_quantization.targets.float_sums import find_float_sums
 from tensorflow_quantization.targets.kernel_rules import KernelRules
@@ -54,7 +54,8 @@ class Draft:
 
     def is_masked(self, call: Call) -> bool:
         """Whether a call reads or computes a tensor that holds the huge numbers of a mask."""
-        return any(id(tensor) in self.masked for tensor in (*call.inputs, *call.outputs))
+        tensors = (*call.inputs, *call.outputs)
+        return masks(call, self.masked) or any(id(tensor) in self.masked for tensor in tensors)
 
     def rounding(self) -> list[Call]:
         """The integer kernels that may round their output without a quantizer on it."""

@@ -49,6 +49,7 @@ from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter
 from tensorflow_quantization.model.keras_internals import hand_on_masks, keras_mask
+from tensorflow_quantization.model.mask_numbers import mask_numbers, masks
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.text.messages import what_is_wrong
@@ -151,6 +152,7 @@ class _Steps:
         self._graph = graph
         self._folded, self._taken_up = folded_layers(graph)
         self._wide = is_wide(graph)
+        self._masked = mask_numbers(graph)
         self._begun: dict[int, Affine] = {}
         self._steps = {id(call): self._step(call) for call in graph.calls}
 
@@ -223,6 +225,9 @@ class _Steps:
             step = in_floats(step)
             if not is_moving(call):
                 return step
+        if masks(inner_call(call), self._masked):
+            # The converter would give a selection the scale of its scores, and a softmax after it integers.
+            return in_floats(step)
         if is_joining(call) and (shared := shared_quantizer(self._graph, call)) is not None:
             # LiteRT concatenates integers without rescaling, so the parts need the scale of the output.
             quantize = fake_quantize(shared)

@@ -101,6 +101,15 @@ def test_masked_scores_beside_a_constant_are_computed_in_float(tmp_path):
     export_litert(quantized(randomize(model), data), tmp_path / "m.tflite", verify_with=data)
 
 
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+def test_softmax_with_a_mask_is_computed_in_float(tmp_path):
+    scores, mask = keras.Input((4, 8)), keras.Input((4, 4), dtype="bool")
+    model = keras.Model([scores, mask], layers.Dense(3)(layers.Softmax()(layers.Dense(4)(scores), mask)))
+    seen = np.repeat(np.tri(4, dtype=bool)[None], 2, 0)
+    data = [np.random.default_rng(0).normal(size=(2, 4, 8)).astype("float32"), seen]
+    export_litert(quantized(randomize(model), data), tmp_path / "m.tflite", verify_with=data)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("size", [2, (4, 1)])
