@@ -6,13 +6,13 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 
 from tensorflow_quantization.model.copying import copy_of
-from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, drops_training, substitute
 from tensorflow_quantization.model.interpreter import Arguments, Interpreter, arguments_as_written
 from tensorflow_quantization.model.keras_classes import is_of_keras
 from tensorflow_quantization.model.keras_internals import (
@@ -113,13 +113,16 @@ class _Rebuilder:
         )
 
     def _arguments(self, call: Call, read: Callable[[Tensor], Any]) -> Arguments:
-        """Returns the arguments of a call in the new model; `training` and `None` stay as in the old model."""
+        """Returns the arguments of a call in the new model; `training` and `None` stay if the layer takes them."""
 
         @functools.cache  # an operation may read a tensor twice
         def operand(tensor: Tensor) -> Any:
             return _chain(self.before(call, tensor), read(tensor))
 
-        return arguments_as_written(call, read if call.is_layer else operand)
+        args, kwargs = arguments_as_written(call, read if call.is_layer else operand)
+        if drops_training(call):
+            kwargs.pop("training", None)
+        return args, kwargs
 
     def _call(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operations = self._operations(call)
@@ -232,7 +235,7 @@ def _copy_operation(call: Call, owner: Any) -> keras.Operation:
     except Exception as error:
         found = (_remade(operation) or _part_of_copy(owner, operation)) if call.is_layer else None
         if found is None:
-            raise _not_copied(call, error) from error
+            _refuse(call, error)
         copy = found
         if not _can_be_stored(copy):
             warn_user(
@@ -244,18 +247,18 @@ def _copy_operation(call: Call, owner: Any) -> keras.Operation:
     return copy
 
 
-def _not_copied(call: Call, error: Exception) -> ValueError:
+def _refuse(call: Call, error: Exception) -> NoReturn:
     kind = "Layer" if call.is_layer else "Operation"
     unknown = re.search(r"Could not locate class '(\w+)'", str(error))  # of a layer in it, a cell for example
     if unknown:
-        return ValueError(
+        raise ValueError(
             f"{kind} {call.path!r} ({call.class_name}) holds a {unknown[1]}, which Keras does not find by its "
             "name. Write @keras.saving.register_keras_serializable() above the class."
-        )
-    return ValueError(
+        ) from error
+    raise ValueError(
         f"{kind} {call.path!r} ({call.class_name}) cannot be copied from its config: {error}\n"
         "Give the class a get_config() that returns all arguments of its __init__."
-    )
+    ) from error
 
 
 def _can_be_stored(layer: keras.layers.Layer) -> bool:

@@ -385,8 +385,8 @@ def _inline(graph: LayerGraph) -> LayerGraph:
     )
 
 
-def _drops_training(call: Call) -> bool:
-    """Whether `call` of a layer does not take `training`, which Keras drops then. `compute_output_spec` gets it."""
+def drops_training(call: Call) -> bool:
+    """Returns whether `call` of a layer does not take `training`: Keras drops it, but not for `compute_output_spec`."""
     return call.is_layer and "training" not in inspect.signature(call.operation.call).parameters
 
 
@@ -408,7 +408,7 @@ def _output_specs(call: Call, inlined: Call) -> list[tuple[int | None, ...]]:
     def spec(t: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor(t.shape, t.dtype)
 
-    kwargs = {name: x for name, x in inlined.kwargs.items() if name != "training" or not _drops_training(call)}
+    kwargs = {name: x for name, x in inlined.kwargs.items() if name != "training" or not drops_training(call)}
     specs = call.operation.compute_output_spec(*substitute(inlined.args, spec), **substitute(kwargs, spec))
     shapes = [tuple(x.shape) for x in tree.flatten(specs)]
     if len({t.shape[0] for t in inlined.inputs if t.shape}) > 1:
