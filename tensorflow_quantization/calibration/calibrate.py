@@ -12,6 +12,7 @@ from keras import tree
 from tensorflow_quantization.calibration.auto import AllMethods, least_output_errors
 from tensorflow_quantization.calibration.entropy import Entropy
 from tensorflow_quantization.calibration.estimator import MergeableEstimator, RangeEstimator
+from tensorflow_quantization.calibration.huge_values import warn_of_huge_values
 from tensorflow_quantization.calibration.input_scale import warn_of_scale
 from tensorflow_quantization.calibration.min_max import MinMax
 from tensorflow_quantization.calibration.mse import MSE
@@ -60,7 +61,8 @@ def calibrate(
     tensor inside the compiled model; what cannot be compiled runs eagerly. Later training keeps the ranges; with
     `ranges="learned"` it continues from them. A hundred batches or fewer are enough. `save_calibration` writes the
     result. A warning names the first BatchNormalization whose moving statistics the data does not fit: images of 0 to
-    255 in a network that was trained on 0 to 1.
+    255 in a network that was trained on 0 to 1. Another names a tensor with values so huge that all others become one
+    integer, such as scores that a mask of -1e9 was added to.
 
     Examples:
         >>> quantized = quantize_model(model, target="onnxruntime")
@@ -143,6 +145,7 @@ def calibrate(
             )
     else:
         ranges = [one.estimator.range(one.quantizer.scheme) for one in observed]
+    warn_of_huge_values(observed)
     for one, (low, high) in zip(observed, ranges, strict=True):
         one.quantizer.set_range(low, high)
         # The choice of "auto" depends on more than the statistics: they would not merge to the choice for all data.

@@ -6,13 +6,13 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
 
 from tensorflow_quantization.model.copying import copy_of
-from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
+from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, drops_training, substitute
 from tensorflow_quantization.model.interpreter import Arguments, Interpreter, arguments_as_written
 from tensorflow_quantization.model.keras_classes import is_of_keras
 from tensorflow_quantization.model.keras_internals import (
@@ -21,6 +21,7 @@ from tensorflow_quantization.model.keras_internals import (
     is_functional,
     sublayers,
 )
+from tensorflow_quantization.model.stored_functions import store_activation
 from tensorflow_quantization.text.warn import converting, warn_user
 
 _TRAINING_METHODS = ("train_step", "test_step", "predict_step", "compute_loss")
@@ -77,10 +78,12 @@ class _Rebuilder:
         self.before = before
         self.models: dict[int, keras.Model] = {}  # by id of the old model
         self.operations: dict[int, Sequence[keras.Operation]] = {}  # by id of the old operation
+        self.owners: dict[int, Any] = {}  # by id of a call: the model or opened layer that it is in
         self.copies: list[tuple[keras.Operation, keras.Operation, str]] = []
 
     def rebuild(self, graph: LayerGraph) -> keras.Model:
         if id(graph.model) not in self.models:
+            self.owners.update((id(call), graph.model) for call in graph.calls)
             sequential = isinstance(graph.model, keras.Sequential) and all(call.is_layer for call in graph.calls)
             build = self._sequential if sequential else self._functional
             self.models[id(graph.model)] = build(graph)
@@ -111,13 +114,16 @@ class _Rebuilder:
         )
 
     def _arguments(self, call: Call, read: Callable[[Tensor], Any]) -> Arguments:
-        """Returns the arguments of a call in the new model; `training` and `None` stay as in the old model."""
+        """Returns the arguments of a call in the new model; `training` and `None` stay if the layer takes them."""
 
         @functools.cache  # an operation may read a tensor twice
         def operand(tensor: Tensor) -> Any:
             return _chain(self.before(call, tensor), read(tensor))
 
-        return arguments_as_written(call, read if call.is_layer else operand)
+        args, kwargs = arguments_as_written(call, read if call.is_layer else operand)
+        if drops_training(call):
+            kwargs.pop("training", None)
+        return args, kwargs
 
     def _call(self, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         operations = self._operations(call)
@@ -150,7 +156,8 @@ class _Rebuilder:
             return [self.rebuild(call.subgraph)]
         key = id(call.operation)
         if key not in self.operations:
-            copy = _copy_operation(call)
+            copy = _copy_operation(call, self.owners[id(call)])
+            store_activation(copy, call.outputs[0])
             if call.is_layer:
                 self.copies.append((call.operation, copy, call.path))
             self.operations[key] = self.replace(call, copy)
@@ -221,35 +228,71 @@ def _chain(operations: Sequence[keras.Operation], x):
     return x
 
 
-def _copy_operation(call: Call) -> keras.Operation:
+def _copy_operation(call: Call, owner: Any) -> keras.Operation:
+    """Returns a copy of the operation of a call; `owner` is the model or opened layer whose `call` calls it."""
     operation = call.operation
     try:
         copy = copy_of(operation)
     except Exception as error:
-        arguments = _arguments(operation) if call.is_layer else None
-        if arguments is None:
-            kind = "Layer" if call.is_layer else "Operation"
-            unknown = re.search(r"Could not locate class '(\w+)'", str(error))  # of a layer in it, a cell for example
-            if unknown:
-                raise ValueError(
-                    f"{kind} {call.path!r} ({call.class_name}) holds a {unknown[1]}, which Keras does not find by its "
-                    "name. Write @keras.saving.register_keras_serializable() above the class."
-                ) from error
-            raise ValueError(
-                f"{kind} {call.path!r} ({call.class_name}) cannot be copied from its config: {error}\n"
-                "Give the class a get_config() that returns all arguments of its __init__."
-            ) from error
-        copy = type(operation)(**arguments)
-        copy.trainable = operation.trainable
-        if copy.dtype_policy != operation.dtype_policy:
-            copy.dtype_policy = operation.dtype_policy
-        warn_user(
-            f"The config of layer {call.path!r} ({call.class_name}) is not what its __init__ takes, so a saved "
-            ".keras file of the quantized model will not load. Let __init__ take **kwargs and pass them to "
-            "super().__init__, and get_config() return all other arguments, or save the weights only."
-        )
+        found = (_remade(operation) or _part_of_copy(owner, operation)) if call.is_layer else None
+        if found is None:
+            _refuse(call, error)
+        copy = found
+        if not _can_be_stored(copy):
+            warn_user(
+                f"The config of layer {call.path!r} ({call.class_name}) is not what its __init__ takes, so a saved "
+                ".keras file of the quantized model will not load. Let __init__ take **kwargs and pass them to "
+                "super().__init__, and get_config() return all other arguments, or save the weights only."
+            )
     copy.name = operation.name  # `get_config` may leave out the name
     return copy
+
+
+def _refuse(call: Call, error: Exception) -> NoReturn:
+    kind = "Layer" if call.is_layer else "Operation"
+    unknown = re.search(r"Could not locate class '(\w+)'", str(error))  # of a layer in it, a cell for example
+    if unknown:
+        raise ValueError(
+            f"{kind} {call.path!r} ({call.class_name}) holds a {unknown[1]}, which Keras does not find by its "
+            "name. Write @keras.saving.register_keras_serializable() above the class."
+        ) from error
+    raise ValueError(
+        f"{kind} {call.path!r} ({call.class_name}) cannot be copied from its config: {error}\n"
+        "Give the class a get_config() that returns all arguments of its __init__."
+    ) from error
+
+
+def _can_be_stored(layer: keras.layers.Layer) -> bool:
+    """Whether a layer can be made again from its config, as it is when a file is loaded."""
+    try:
+        type(layer).from_config(layer.get_config())
+    except Exception:  # the code of the class may raise anything
+        return False
+    return True
+
+
+def _remade(layer: keras.layers.Layer) -> keras.layers.Layer | None:
+    """Returns a layer made from what is known of the arguments of a layer; `None` if one is not known."""
+    arguments = _arguments(layer)
+    if arguments is None:
+        return None
+    copy = type(layer)(**arguments)
+    copy.trainable = layer.trainable
+    if copy.dtype_policy != layer.dtype_policy:
+        copy.dtype_policy = layer.dtype_policy
+    return copy
+
+
+def _part_of_copy(owner: Any, layer: keras.layers.Layer) -> keras.layers.Layer | None:
+    """Returns the layer that stands for `layer` in a copy of `owner`, an opened layer whose own config is complete."""
+    if isinstance(owner, keras.Model):
+        return None
+    try:
+        twin: Any = copy_of(owner)
+        twin.build_from_config(owner.get_build_config())
+    except Exception:  # the code of the class may raise anything
+        return None
+    return next((new for old, new in zip(sublayers(owner), sublayers(twin), strict=False) if old is layer), None)
 
 
 def _arguments(layer: keras.layers.Layer) -> dict[str, Any] | None:
@@ -264,9 +307,16 @@ def _arguments(layer: keras.layers.Layer) -> dict[str, Any] | None:
     parameters = inspect.signature(type(layer).__init__).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     definer = next(base for base in type(layer).__mro__ if "get_config" in vars(base))
-    own = {} if is_of_keras(definer) else layer.get_config()
+    try:
+        own = {} if is_of_keras(definer) else layer.get_config()
+    except Exception:  # it may read attributes that do not exist: nobody called it before
+        own = {}
+    # Keras notes the name of a policy, but no object: a config of what it noted can be stored.
+    policy: Any = layer.dtype_policy
+    if not isinstance(policy, keras.dtype_policies.DTypePolicyMap) and keras.dtype_policies.get(policy.name) == policy:
+        policy = policy.name
     known = {**constructor_arguments(layer), **own, "name": layer.name}
-    arguments: dict[str, Any] = {"dtype": layer.dtype_policy, "trainable": layer.trainable} if takes_any else {}
+    arguments: dict[str, Any] = {"dtype": policy, "trainable": layer.trainable} if takes_any else {}
     for name, parameter in parameters.items():
         if name == "self" or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue

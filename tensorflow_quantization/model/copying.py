@@ -14,6 +14,7 @@ import keras
 
 from tensorflow_quantization.model.keras_classes import is_of_keras
 from tensorflow_quantization.model.keras_internals import argument_of, trusting_configs
+from tensorflow_quantization.model.weights import float32_array
 
 
 def copy_of(operation: keras.Operation) -> keras.Operation:
@@ -26,7 +27,7 @@ def copy_of(operation: keras.Operation) -> keras.Operation:
     with warnings.catch_warnings():
         # Keras warns of the bytecode in the config, which is not used.
         warnings.filterwarnings("ignore", "The object being serialized includes a `lambda`")
-        config, plain = operation.get_config(), operation.get_config()  # `from_config` may change its argument
+        config, plain = _config(operation), _config(operation)  # `from_config` may change its argument
     config = _with_functions(config, operation, functions)
     # The config comes from a layer in this process, so its functions are trusted.
     with trusting_configs(), keras.saving.CustomObjectScope(functions):
@@ -35,6 +36,22 @@ def copy_of(operation: keras.Operation) -> keras.Operation:
         except Exception:
             # A class may look up the names in its config in a table of its own.
             return type(operation).from_config(plain)
+
+
+def _config(operation: keras.Operation) -> dict[str, Any]:
+    """Returns the config of an operation, with values for variables.
+
+    A layer may replace the attribute that holds an argument by a variable of this value, and its config has what the
+    attribute holds. A copy that gets the variable would share it.
+    """
+
+    def value(x: Any) -> Any:
+        if not isinstance(x, keras.Variable):
+            return x
+        array = float32_array(x)
+        return array.item() if array.size == 1 else array
+
+    return {key: value(x) for key, x in operation.get_config().items()}
 
 
 def _with_functions(config: dict[str, Any], holder: Any, functions: dict[str, Any]) -> dict[str, Any]:

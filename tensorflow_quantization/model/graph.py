@@ -319,14 +319,20 @@ class _Tracer:
         ]
         for x, tensor in zip(node.outputs, call.outputs, strict=True):
             tensors[id(x)] = tensor
-        if isinstance(operation, keras.Model):
+        has_graph = is_functional(operation) or isinstance(operation, keras.Sequential)
+        # A subclassed model that takes several arguments is a layer made of layers, as any other.
+        if isinstance(operation, keras.Model) and (has_graph or _takes_one_argument(call)):
             specs = node.arguments.args[0] if node.arguments.args else None
-            has_graph = is_functional(operation) or isinstance(operation, keras.Sequential)
             if has_graph and call.kwargs.pop("mask", None) is not None:
                 # Keras adds the masks of the inputs; the layers inside get them with the inputs.
                 call.inputs = [x for x in tree.flatten((call.args, call.kwargs)) if isinstance(x, Tensor)]
             call.subgraph = self.trace(operation, f"{path}/", specs)
         return call
+
+
+def _takes_one_argument(call: Call) -> bool:
+    """Whether all tensors that a call passes are in its first argument."""
+    return {id(x) for x in tree.flatten(call.args[:1])} >= {id(x) for x in call.inputs}
 
 
 def substitute(structure: Any, replace: Callable[[Tensor], Any]) -> Any:
@@ -379,6 +385,11 @@ def _inline(graph: LayerGraph) -> LayerGraph:
     )
 
 
+def drops_training(call: Call) -> bool:
+    """Returns whether `call` of a layer does not take `training`: Keras drops it, but not for `compute_output_spec`."""
+    return call.is_layer and "training" not in inspect.signature(call.operation.call).parameters
+
+
 def _check_one_tensor_per_input(call: Call, subgraph: LayerGraph) -> None:
     if len(call.inputs) != len(subgraph.inputs):
         names = ", ".join(tensor.name for tensor in subgraph.inputs)
@@ -397,7 +408,8 @@ def _output_specs(call: Call, inlined: Call) -> list[tuple[int | None, ...]]:
     def spec(t: Tensor) -> keras.KerasTensor:
         return keras.KerasTensor(t.shape, t.dtype)
 
-    specs = call.operation.compute_output_spec(*substitute(inlined.args, spec), **substitute(inlined.kwargs, spec))
+    kwargs = {name: x for name, x in inlined.kwargs.items() if name != "training" or not drops_training(call)}
+    specs = call.operation.compute_output_spec(*substitute(inlined.args, spec), **substitute(kwargs, spec))
     shapes = [tuple(x.shape) for x in tree.flatten(specs)]
     if len({t.shape[0] for t in inlined.inputs if t.shape}) > 1:
         # A batch of one is broadcast, but `Attention` says that its output has the batch of the queries.

@@ -30,6 +30,10 @@ from tensorflow_quantization.text.warn import warn_user
 Find = Callable[[Call | Tensor], tuple[LayerConfig | None, str]]
 
 
+#: The codes of a placement that leaves a call in float which the target has an integer kernel for.
+_STAYS_FLOAT = (ReasonCode.HUGE_MASK, ReasonCode.NO_GAIN)
+
+
 @dataclass
 class SharedTensors:
     """The placements after the entries of readers counted.
@@ -145,7 +149,7 @@ class _Readers:
         if self.only_named:
             return False
         placement = self.placed.get(call.path)
-        if placement is not None and placement.reason is not None and placement.reason.code is ReasonCode.NO_GAIN:
+        if placement is not None and placement.reason is not None and placement.reason.code in _STAYS_FLOAT:
             return False
         if self.target.why_not is None:
             return placement is not None

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
+from tensorflow_quantization.model.mask_numbers import mask_numbers
 from tensorflow_quantization.model.op_traits import Trait, attends, factors, is_one_of, multiplies_activations, traits
 from tensorflow_quantization.targets.float_sums import STAYS_IN_FLOATS, find_float_sums
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
@@ -46,8 +47,9 @@ def at_inputs(
         placements = layers(graph, switched_off)
         placements.update(_matmuls(graph, switched_off))
         float_sums = find_float_sums(graph, lambda call: call.path in placements)
+        masked = mask_numbers(graph)
         for call in graph.calls:
-            inputs = around(graph, call)
+            inputs = () if any(id(tensor) in masked for tensor in call.inputs) else around(graph, call)
             if inputs and not switched_off(call):
                 placements[call.path] = Placement() if id(call) in float_sums else Placement(tuple(inputs))
         reasons: dict[str, Reason] = {}

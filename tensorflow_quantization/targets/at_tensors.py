@@ -15,13 +15,21 @@ from tensorflow_quantization.targets.kernel_rules import KernelRules
 from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.targets.steps.float_sums import explain_float_sums
 from tensorflow_quantization.targets.steps.kernels import place_kernels
+from tensorflow_quantization.targets.steps.masks import explain_masks
 from tensorflow_quantization.targets.steps.pooling import place_pooled_convolutions
 from tensorflow_quantization.targets.steps.rounding import place_rounding_kernels
 from tensorflow_quantization.targets.steps.stored_weights import place_stored_weights
 from tensorflow_quantization.targets.target import Placement, PlacementRule, SwitchedOff
 
 #: The order matters: a step reads the placements of the steps before it.
-STEPS = (place_kernels, place_pooled_convolutions, place_rounding_kernels, explain_float_sums, place_stored_weights)
+STEPS = (
+    place_kernels,
+    place_pooled_convolutions,
+    place_rounding_kernels,
+    explain_masks,
+    explain_float_sums,
+    place_stored_weights,
+)
 
 
 def at_tensors(rules: KernelRules) -> PlacementRule:

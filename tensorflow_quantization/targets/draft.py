@@ -10,6 +10,7 @@ import keras
 
 from tensorflow_quantization.model.activations import Activation, activation_of, last_activation
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
+from tensorflow_quantization.model.mask_numbers import mask_numbers, masks
 from tensorflow_quantization.model.op_traits import Trait, attends, is_one_of, origin, traits
 from tensorflow_quantization.targets.float_sums import find_float_sums
 from tensorflow_quantization.targets.kernel_rules import KernelRules
@@ -17,6 +18,7 @@ from tensorflow_quantization.targets.reason import Reason, ReasonCode
 from tensorflow_quantization.targets.target import MatmulOperand, Placement, SwitchedOff
 
 COMPUTED_IN_INTEGERS = Reason(ReasonCode.DEFAULT, "computed in integers")
+MASKED = Reason(ReasonCode.HUGE_MASK, "stays in float: integers cannot hold a mask of huge numbers beside other values")
 
 
 class Side(Enum):
@@ -34,6 +36,7 @@ class Draft:
         rules: what the runtime computes in integers.
         switched_off: whether the spec or a case turns the quantization of a call's inputs off.
         float_sums: the ids of calls that are sums which stay in float.
+        masked: the ids of tensors that hold the huge numbers of a mask, which integers cannot hold.
         placements: the placements by path of a call or name of a model input.
     """
 
@@ -42,11 +45,17 @@ class Draft:
         self.rules = rules
         self.switched_off = switched_off
         self.float_sums = find_float_sums(graph, rules.is_integer) if rules.float_residuals else set()
+        self.masked = mask_numbers(graph)
         self.placements: dict[str, Placement] = {}
 
     def is_integer(self, call: Call) -> bool:
-        """Whether a call is computed in integers if its tensors are quantized, and is no sum that stays in float."""
-        return self.rules.is_integer(call) and id(call) not in self.float_sums
+        """Whether a call is computed in integers if its tensors are quantized, and nothing keeps it in float."""
+        return self.rules.is_integer(call) and id(call) not in self.float_sums and not self.is_masked(call)
+
+    def is_masked(self, call: Call) -> bool:
+        """Whether a call reads or computes a tensor that holds the huge numbers of a mask."""
+        tensors = (*call.inputs, *call.outputs)
+        return masks(call, self.masked) or any(id(tensor) in self.masked for tensor in tensors)
 
     def rounding(self) -> list[Call]:
         """The integer kernels that may round their output without a quantizer on it."""
@@ -68,6 +77,8 @@ class Draft:
         """
         tensor = origin(tensor)
         if not keras.backend.is_float_dtype(tensor.dtype) or not _can_be_quantized(tensor):
+            return
+        if id(tensor) in self.masked:
             return
         activation = last_activation(tensor)
         fixed = self.rules.fixed_ranges.get(activation)
@@ -127,6 +138,8 @@ class Draft:
         """Why a call is computed in float, a clause; `None` if it may be computed in integers."""
         if (why := self.rules.why_float(call)) is not None:
             return why
+        if self.is_masked(call):
+            return "computed in float: it reads a mask of huge numbers"
         # A runtime may fuse an activation, or compute other simple operations in integers where no rule is about them.
         known = traits(call) & ~Trait.KEEPS_CHANNEL_FACTORS or activation_of(call.operation) is not None
         unknown = not known and not self.rules.is_integer(call)
@@ -137,6 +150,8 @@ class Draft:
 
     def _hands_scale_back(self, reader: Call) -> bool:
         """Whether the output quantizer of `reader` also sets the scale of its input."""
+        if self.is_masked(reader):
+            return False
         if Trait.SELECTS in traits(reader):
             return self.is_integer(reader)
         return Trait.JOINS in traits(reader) or is_one_of(reader, self.rules.same_scale)

@@ -23,6 +23,7 @@ class ReasonCode(StrEnum):
     # Float.
     NO_INTEGER_KERNEL = "no_integer_kernel"  # the runtime has none for it
     NO_GAIN = "no_gain"  # integers would save nothing here
+    HUGE_MASK = "huge_mask"  # it has numbers such as -1e9, which mask scores
     OFF_BY_DEFAULT = "off_by_default"  # quantized only if named
     NOT_NAMED = "not_named"  # in partial mode
     SWITCHED_OFF = "switched_off"  # by the spec or a case

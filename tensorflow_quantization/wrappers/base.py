@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -313,6 +314,15 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         if self.channel_axis is None or isinstance(self.kernel_type, tuple):
             return output_channel_axis(self.layer, kernel)
         return (self.channel_axis,) if isinstance(self.channel_axis, int) else tuple(self.channel_axis)
+
+    def __call__(self, *args, **kwargs):
+        """Calls the wrapper with the arguments of the layer: by name, where `call` of the wrapper has `training`."""
+        own, of_layer = (list(inspect.signature(one.call).parameters) for one in (self, self.layer))
+        split = own.index("training") if "training" in own else len(args)
+        if of_layer[split : split + 1] != ["training"]:  # Softmax takes a mask there
+            kwargs.update(zip(of_layer[split:], args[split:], strict=False))
+            args = args[:split]
+        return super().__call__(*args, **kwargs)
 
     def call(self, inputs, training=None, **kwargs):
         """Fake-quantizes the inputs and the kernels, calls the layer, and fake-quantizes the output.

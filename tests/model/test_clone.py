@@ -542,3 +542,108 @@ def test_an_unregistered_class_within_a_layer_is_named():
     message = r"\(RNN\) holds a UnregisteredCell, which Keras does not find.*register_keras_serializable"
     with pytest.raises(ValueError, match=message):
         quantize_model(model)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_layer_that_keras_cannot_store_with_a_policy_object_can_be_stored_as_a_copy(tmp_path, dtype):
+    """`Identity` has no get_config, and Keras notes the arguments of __init__ only if all are numbers and strings."""
+    identity = layers.Identity(dtype=keras.DTypePolicy(dtype))
+    with pytest.raises(NotImplementedError):
+        identity.get_config()
+    copy = copy_of(keras.Sequential([keras.Input((4,)), layers.Dense(3), identity]))
+    copy.save(tmp_path / "m.keras")
+    assert keras.saving.load_model(tmp_path / "m.keras").layers[-1].dtype_policy == keras.DTypePolicy(dtype)
+
+
+class BrokenConfig(layers.Layer):
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.gain = factor
+
+    def call(self, inputs):
+        return inputs * self.gain
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+def test_layer_whose_get_config_raises_is_copied_by_the_arguments_that_keras_noted():
+    model = keras.Sequential([keras.Input((4,)), BrokenConfig(3.0, name="broken")])
+    with pytest.warns(UserWarning, match=r"'broken' \(BrokenConfig\) is not what its __init__ takes"):
+        copy = copy_of(model)
+    x = data_for(model)
+    assert_same_arrays(copy(x), model(x))
+
+
+def test_layer_whose_get_config_raises_is_named_if_no_arguments_are_known():
+    model = keras.Sequential([keras.Input((4,)), BrokenConfig(np.float32(3), name="broken")])
+    with pytest.raises(ValueError, match=r"'broken' \(BrokenConfig\) cannot be copied from its config: .*factor"):
+        copy_of(model)
+
+
+class VariableForArgument(layers.Layer):
+    def __init__(self, factor, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def build(self, shape):
+        self.factor = self.add_weight(name="factor", shape=(1,), initializer=keras.initializers.Constant(self.factor))
+
+    def call(self, inputs):
+        return inputs * self.factor
+
+    def get_config(self):
+        return {**super().get_config(), "factor": self.factor}
+
+
+def test_variable_that_took_the_place_of_an_argument_is_not_shared_with_the_copy():
+    model = keras.Sequential([keras.Input((4,)), VariableForArgument(3.0)])
+    copy = copy_of(model)
+    assert len(copy.weights) == 1
+    assert copy.weights[0] is not model.weights[0]
+    assert values(copy)[0] == [3.0]
+
+
+class Inner(layers.Layer):
+    """Its config is not known, since an argument is an object, and has another name as an attribute."""
+
+    def __init__(self, unit_count, initializer, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.start = unit_count, initializer
+
+    def build(self, shape):
+        self.dense = layers.Dense(self.units, kernel_initializer=self.start)
+        self.dense.build(shape)
+
+    def call(self, inputs):
+        if ops.shape(inputs)[-1] == 0:
+            return inputs
+        return ops.cast(ops.convert_to_tensor(self.dense.kernel), inputs.dtype)[0] + inputs
+
+
+@keras.saving.register_keras_serializable("test_clone")
+class Outer(layers.Layer):
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.first = layers.Dense(units, name="first")
+        self.inner = Inner(units, keras.initializers.HeNormal(), name="inner")
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.inner.build((*shape[:-1], self.units))
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], self.units)
+
+    def call(self, inputs):
+        return self.inner(self.first(inputs))
+
+
+def test_layer_in_an_opened_block_is_a_part_of_a_copy_of_the_block_if_its_own_config_is_not_known():
+    model = randomize(keras.Sequential([keras.Input((4,)), Outer(3, name="outer")]))
+    with pytest.warns(UserWarning, match=r"'outer/inner' \(Inner\) is not what its __init__ takes"):
+        quantized = quantize_model(model, target="onnxruntime")
+    inner = quantized.get_layer("outer").get_layer("inner")
+    assert_same_arrays(inner.dense.kernel, model.layers[-1].inner.dense.kernel)
+    assert inner is not model.layers[-1].inner

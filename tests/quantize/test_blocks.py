@@ -503,3 +503,32 @@ def test_block_that_a_case_names_stays_closed():
 
 def names_of(model):
     return [layer.name for layer in describe(model)]
+
+
+class TwoInputs(keras.Model):
+    """A subclassed model with two arguments, as the blocks of Flux."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = layers.Dense(8, name="dense")
+
+    def build(self, first_shape):
+        self.dense.build(first_shape)
+        self.built = True
+
+    def call(self, first, second, training=None):
+        return self.dense(first) + second
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_subclassed_model_that_takes_two_tensors_is_opened_in_a_functional_model(tmp_path, by_name):
+    first, second = keras.Input((6, 8)), keras.Input((6, 8))
+    part = TwoInputs(name="part")
+    y = part(first, second=second) if by_name else part(first, second)
+    model = randomize(keras.Model([first, second], layers.Dense(3)(y)))
+    data = [np.random.default_rng(i).normal(size=(2, 6, 8)).astype("float32") for i in range(2)]
+    quantized = calibrate(quantize_model(model, target="onnxruntime"), data, verbose=0)
+    assert "part/quant_dense" in [layer.name for layer in describe(quantized) if layer.quantized]
+    export_onnx(quantized, tmp_path / "m.onnx", verify_with=data)
+    quantized.save(tmp_path / "m.keras")
+    assert_same_arrays(keras.saving.load_model(tmp_path / "m.keras")(data), quantized(data))

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
-from keras import layers
+from keras import layers, ops
 from processor import EXACT_WEIGHT_BITS
 from small_models import randomize
 
@@ -390,3 +390,27 @@ def test_scaled_scores_are_no_squeeze_and_excitation_for_tensorrt():
     scores = keras.ops.multiply(keras.ops.matmul(inputs, keras.ops.swapaxes(inputs, 1, 2)), 0.25)
     plan = plan_model(keras.Model(inputs, layers.Softmax()(scores)), target="tensorrt")
     assert not plan["multiply"].placement
+
+
+#: Scores masked by huge numbers, as layers of attention in libraries do. A sink joins them, as in GPT-OSS.
+MASKED = {
+    "where": lambda x, seen: ops.where(seen > 0, x, -1e9),
+    "sum": lambda x, seen: x + (1 - seen) * -1e9,
+    "concatenation": lambda x, seen: ops.concatenate([ops.where(seen > 0, x, -1e9), x[..., :1]], -1),
+}
+
+
+@pytest.mark.parametrize("target", [name for name in TARGETS if name != "default"])
+@pytest.mark.parametrize("mask", MASKED)
+def test_scores_masked_by_a_huge_number_stay_in_float_until_a_softmax_reads_them(target, mask):
+    inputs = keras.Input(batch_shape=(2, 6, 8))
+    query, value = layers.Dense(8)(inputs), layers.Dense(8)(inputs)
+    scores = MASKED[mask](ops.matmul(query, ops.transpose(query, (0, 2, 1))), np.tri(6, dtype="float32"))
+    model = keras.Model(inputs, ops.matmul(ops.softmax(scores)[..., :6], value))
+    data = np.random.default_rng(0).normal(size=(2, 6, 8)).astype("float32")
+    quantized = calibrate(quantize_model(model, target=target), data, verbose=0)
+    exact = np.asarray(model(data))
+    assert np.mean((exact - quantized(data)) ** 2) < 1e-3 * np.mean(exact**2)
+    if mask == "concatenation" and target in ("litert", "onnxruntime"):
+        reasons = {layer.path: layer.reason for layer in plan_model(model, target=target)}
+        assert reasons["concatenate"].code is ReasonCode.HUGE_MASK

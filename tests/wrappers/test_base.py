@@ -6,6 +6,8 @@ from small_models import assert_same_arrays
 
 from tensorflow_quantization import (
     BaseQuantizeWrapper,
+    calibrate,
+    export_onnx,
     quantize_model,
 )
 from tensorflow_quantization.model.keras_internals import keras_mask
@@ -302,3 +304,15 @@ def test_a_wrapper_enables_lora_on_its_layer():
     before = ops.convert_to_numpy(wrappers[0].layer.lora_kernel_b)
     model.fit(np.ones((4, 4), "float32"), np.ones((4, 3), "float32"), verbose=0)
     assert (ops.convert_to_numpy(wrappers[0].layer.lora_kernel_b) != before).any()
+
+
+@pytest.mark.parametrize("target", ["onnxruntime", "openvino", "tensorrt"])
+def test_mask_that_a_softmax_gets_by_position_reaches_it(tmp_path, target):
+    scores, mask = keras.Input((4, 8)), keras.Input((4, 4), dtype="bool")
+    y = layers.Softmax()(layers.Dense(4)(scores), mask)
+    model = keras.Model([scores, mask], ops.matmul(y, scores))
+    seen = np.repeat(np.tri(4, dtype=bool)[None], 2, 0)
+    data = [np.random.default_rng(0).normal(size=(2, 4, 8)).astype("float32"), seen]
+    quantized = calibrate(quantize_model(model, target=target), data, verbose=0)
+    np.testing.assert_allclose(quantized(data), model(data), atol=0.1)
+    export_onnx(quantized, tmp_path / "m.onnx", verify_with=data)

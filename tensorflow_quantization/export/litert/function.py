@@ -49,6 +49,7 @@ from tensorflow_quantization.export.onnx.emission import plain_name
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.interpreter import Interpreter
 from tensorflow_quantization.model.keras_internals import hand_on_masks, keras_mask
+from tensorflow_quantization.model.mask_numbers import mask_numbers, masks
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
 from tensorflow_quantization.quantizers import ActivationQuantizer
 from tensorflow_quantization.text.messages import what_is_wrong
@@ -151,6 +152,7 @@ class _Steps:
         self._graph = graph
         self._folded, self._taken_up = folded_layers(graph)
         self._wide = is_wide(graph)
+        self._masked = mask_numbers(graph)
         self._begun: dict[int, Affine] = {}
         self._steps = {id(call): self._step(call) for call in graph.calls}
 
@@ -223,10 +225,13 @@ class _Steps:
             step = in_floats(step)
             if not is_moving(call):
                 return step
+        if masks(inner_call(call), self._masked):
+            # The converter would give a selection the scale of its scores, and a softmax after it integers.
+            return in_floats(step)
         if is_joining(call) and (shared := shared_quantizer(self._graph, call)) is not None:
             # LiteRT concatenates integers without rescaling, so the parts need the scale of the output.
             quantize = fake_quantize(shared)
-            return _joined(step, [self._part(tensor, quantize, shared) for tensor in call.inputs])
+            return _joined(step, call, [self._part(tensor, quantize, shared) for tensor in call.inputs], quantize)
         if is_moving(call) and (moved := quantizer_of(call.inputs[0])) is not None:
             # Without this quantizer, the converter may use the scale of the reader for the moved tensor.
             quantize = fake_quantize(moved)
@@ -238,7 +243,7 @@ class _Steps:
             return lambda *args, **kwargs: _each(copies, step(*args, **kwargs))
         if is_own_code(call):
             # Without the copies, LiteRT would not round before an activation in it.
-            return _joined(step, [rescaled(x) if quantizer_of(x) else identity for x in call.inputs])
+            return _joined(step, call, [rescaled(x) if quantizer_of(x) else identity for x in call.inputs])
         if is_taken_in(self._graph, call) and quantizer_of(call.inputs[0]) is not None:
             # Without the copy, LiteRT would not round before the activation, and a pooling would need two scales.
             copy = rescaled(call.inputs[0])
@@ -355,18 +360,17 @@ def _each(functions: list[Step], outputs: Any) -> Any:
     return tree.pack_sequence_as(outputs, flat)
 
 
-def _joined(step: Step, parts: list[Callable[[Any], Any]]) -> Step:
-    """`step` after its float tensors went through a function each."""
+def _joined(step: Step, call: Call, parts: list[Step], constant: Step = identity) -> Step:
+    """`step` after its float tensors went through a function each, and its arrays of constants through `constant`."""
+    functions = {id(tensor): function for tensor, function in zip(call.inputs, parts, strict=True)}
+
+    def part(source, x):
+        if not keras.ops.is_tensor(x) and not isinstance(x, np.ndarray):
+            return x
+        function = functions[id(source)] if isinstance(source, Tensor) else constant
+        return function(x) if keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)) else x
 
     def joined(*args, **kwargs):
-        functions = iter(parts)
-
-        def part(x):
-            if not keras.ops.is_tensor(x):
-                return x
-            function = next(functions)
-            return function(x) if x.dtype.is_floating else x
-
-        return step(*tree.map_structure(part, args), **kwargs)
+        return step(*tree.map_structure(part, call.args, args), **kwargs)
 
     return joined

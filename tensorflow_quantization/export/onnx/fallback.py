@@ -103,6 +103,7 @@ def _converted(call: Call, keys: list[int], values: list[Value], compare: bool) 
             input_names=[x.name for x in frozen.inputs],
             output_names=[y.name for y in frozen.outputs],
             opset=AUTOMATIC_OPSET,
+            custom_op_handlers={"Erfc": (_erfc, [])},
         )
     if changed:
         raise ValueError(changes(changed))
@@ -117,6 +118,14 @@ def _converted(call: Call, keys: list[int], values: list[Value], compare: bool) 
     if compare and importlib.util.find_spec("onnxruntime") is not None:
         _compare(proto, function, values)
     return model
+
+
+def _erfc(graph: Any, node: Any, name: str, args: list[Any]) -> None:
+    """Makes a node the difference 1 - erf(x): ONNX has no erfc, by which TensorFlow computes an exact GELU."""
+    one = graph.make_const(f"{name}_one", np.ones((), np.float32))
+    erf = graph.make_node("Erf", node.input)
+    node.type = "Sub"
+    graph.replace_inputs(node, [one.output[0], erf.output[0]])
 
 
 def _compare(proto: onnx.ModelProto, function: Any, values: list[Value]) -> None:

@@ -84,6 +84,32 @@ def test_operators_that_share_integers(tmp_path, name):
         assert_agrees(model, tmp_path / "m.tflite")
 
 
+def test_constant_part_of_a_concatenation_has_the_scale_of_the_others(tmp_path):
+    inputs = keras.Input(batch_shape=(2, 6, 8))
+    joined = ops.concatenate([layers.Dense(8)(inputs), ops.full((2, 1, 8), 0.37)], 1)
+    model = randomize(keras.Model(inputs, layers.Dense(3)(joined)))
+    data = np.random.default_rng(0).normal(size=(2, 6, 8)).astype("float32")
+    assert_agrees(quantized(model, data), tmp_path / "m.tflite", data)
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+def test_masked_scores_beside_a_constant_are_computed_in_float(tmp_path):
+    inputs = keras.Input(batch_shape=(2, 6, 8))
+    scores = ops.where(np.tri(6, 8) > 0, layers.Dense(8)(inputs), -1e9)
+    model = keras.Model(inputs, ops.softmax(ops.concatenate([scores, ops.zeros((2, 6, 1))], -1)))
+    data = np.random.default_rng(0).normal(size=(2, 6, 8)).astype("float32")
+    export_litert(quantized(randomize(model), data), tmp_path / "m.tflite", verify_with=data)
+
+
+@pytest.mark.filterwarnings("ignore:.*operators of the file compute in floats")
+def test_softmax_with_a_mask_is_computed_in_float(tmp_path):
+    scores, mask = keras.Input((4, 8)), keras.Input((4, 4), dtype="bool")
+    model = keras.Model([scores, mask], layers.Dense(3)(layers.Softmax()(layers.Dense(4)(scores), mask)))
+    seen = np.repeat(np.tri(4, dtype=bool)[None], 2, 0)
+    data = [np.random.default_rng(0).normal(size=(2, 4, 8)).astype("float32"), seen]
+    export_litert(quantized(randomize(model), data), tmp_path / "m.tflite", verify_with=data)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear"])
 @pytest.mark.parametrize("size", [2, (4, 1)])
