@@ -76,6 +76,7 @@ def trace_call(
 
     def compute() -> Any:
         with contextlib.ExitStack() as contexts:
+            contexts.enter_context(with_true_specs(layer))
             if weights:
                 contexts.enter_context(weights.as_tensors(inputs[0]))
             if arrays:
@@ -109,13 +110,7 @@ def trace_layer(
         UntraceableError: an output does not come from Keras operations on `inputs`, or a variable was assigned to.
         Exception: of any other type; the code of the layer raised it, so Keras cannot trace the layer.
     """
-    with (
-        names_of_its_own(layer),
-        removing_nodes(layer),
-        calling(layer, training),
-        unchanged(layer, scope),
-        with_true_specs(layer),
-    ):
+    with names_of_its_own(layer), removing_nodes(layer), calling(layer, training), unchanged(layer, scope):
         outputs = compute()
         if any(y is None for y in tree.flatten(outputs)):  # as the place of something that is not asked for
             outputs = [y for y in tree.flatten(outputs) if y is not None]
