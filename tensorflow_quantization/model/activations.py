@@ -90,8 +90,7 @@ def is_relu(operation: keras.Operation) -> bool:
 
 def only_rectifies(layer: keras.layers.Layer) -> bool:
     """Returns whether a call of the layer is Keras' own max(x, 0) and does no more."""
-    relu = keras.activations.relu
-    known = type(layer) is keras.layers.ReLU or getattr(layer, "activation", None) is relu
+    known = type(layer) in (keras.layers.ReLU, keras.layers.Activation)  # a subclass may do more
     return known and activation_of(layer) is Activation.RELU and layer.activity_regularizer is None
 
 

@@ -156,8 +156,10 @@ class _Rebuilder:
             return [self.rebuild(call.subgraph)]
         key = id(call.operation)
         if key not in self.operations:
-            copy = _copy_operation(call, self.owners[id(call)])
-            store_activation(copy, call.outputs[0])
+            owner = self.owners[id(call)]
+            copy = _copy_operation(call, owner)
+            if not isinstance(owner, keras.Model):  # a model stores a name, for which a user registers the function
+                store_activation(copy, call.outputs[0])
             if call.is_layer:
                 self.copies.append((call.operation, copy, call.path))
             self.operations[key] = self.replace(call, copy)

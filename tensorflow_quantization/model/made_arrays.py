@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,8 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from tensorflow_quantization.model.keras_internals import computes_spec
+from tensorflow_quantization.model.keras_classes import is_of_keras
+from tensorflow_quantization.model.keras_internals import computes_spec, sublayers
 from tensorflow_quantization.text.warn import converting
 
 
@@ -42,6 +44,8 @@ class MadeArrays:
 
     Attributes:
         arrays: the arrays.
+        compared: whether the code compared a symbolic tensor by `==`, which Keras answers by identity: the graph lacks
+            what the code computes from arrays.
 
     Args:
         as_tensors: the indices of the arrays that the code gets as symbolic tensors; default none.
@@ -50,39 +54,53 @@ class MadeArrays:
     def __init__(self, as_tensors: frozenset[int] = frozenset()):
         self._as_tensors = as_tensors
         self.arrays: list[Any] = []
+        self.compared = False
 
     @contextlib.contextmanager
     def noted(self, tensor: keras.KerasTensor) -> Iterator[None]:
-        """Within the context, the functions of `keras.ops` that make arrays note them.
+        """Within the context, the functions of `keras.ops` that make arrays note them, in this thread.
 
         Args:
             tensor: a symbolic tensor of the graph that is traced.
         """
-        before = {name: getattr(ops, name) for name in _FUNCTIONS}
+        with _LOCK:
+            thread, before = threading.get_ident(), {name: getattr(ops, name) for name in _FUNCTIONS}
 
-        def noting(name: str) -> Callable[..., Any]:
-            make = before[name]
+            def noting(name: str) -> Callable[..., Any]:
+                make = before[name]
 
-            @functools.wraps(make)
-            def function(*args: Any, **kwargs: Any) -> Any:
-                array = make(*args, **kwargs)
-                # Of a layer that the code calls, Keras only computes the shape, on tensors of its own.
-                if computes_spec() or any(isinstance(x, keras.KerasTensor) for x in tree.flatten((args, kwargs))):
-                    return array
-                self.arrays.append(array)
-                if len(self.arrays) - 1 not in self._as_tensors:
-                    return array
-                return _FUNCTIONS[name](lambda x: MadeArray(x)(tensor), array, *args, **kwargs)
+                @functools.wraps(make)
+                def function(*args: Any, **kwargs: Any) -> Any:
+                    array = make(*args, **kwargs)
+                    if threading.get_ident() != thread:
+                        return array
+                    # Of a layer that the code calls, Keras only computes the shape, on tensors of its own.
+                    if computes_spec() or any(isinstance(x, keras.KerasTensor) for x in tree.flatten((args, kwargs))):
+                        return array
+                    self.arrays.append(array)
+                    if len(self.arrays) - 1 not in self._as_tensors:
+                        return array
+                    return _FUNCTIONS[name](lambda x: MadeArray(x)(tensor), array, *args, **kwargs)
 
-            return function
+                return function
 
-        try:
-            for name in before:
-                setattr(ops, name, noting(name))
-            yield
-        finally:
-            for name, function in before.items():
-                setattr(ops, name, function)
+            def equal(one: Any, other: Any) -> Any:
+                self.compared |= other is not None and one is not other and threading.get_ident() == thread
+                return one is other
+
+            own_equal = vars(keras.KerasTensor).get("__eq__")
+            try:
+                for name in before:
+                    setattr(ops, name, noting(name))
+                keras.KerasTensor.__eq__ = equal
+                yield
+            finally:
+                if own_equal is None:
+                    del keras.KerasTensor.__eq__
+                else:
+                    keras.KerasTensor.__eq__ = own_equal
+                for name, function in before.items():
+                    setattr(ops, name, function)
 
     def differing(self, other: MadeArrays) -> frozenset[int]:
         """Returns the indices of the arrays that are not the same in another trace of the code."""
@@ -90,6 +108,48 @@ class MadeArrays:
             pairs = [[ops.convert_to_numpy(x) for x in pair] for pair in zip(self.arrays, other.arrays, strict=False)]
         return frozenset(i for i, (a, b) in enumerate(pairs) if not np.array_equal(a, b))
 
+
+@contextlib.contextmanager
+def without_symbols(layer: keras.layers.Layer) -> Iterator[None]:
+    """After the context, layers have the attributes that they had if their code has put a symbolic tensor into one.
+
+    Code may keep a mask for the next call of the same size.
+
+    Args:
+        layer: the layer that is traced, with the layers in it; Keras' own keep nothing.
+    """
+    layers = [each for each in (layer, *sublayers(layer)) if not is_of_keras(type(each))]
+    before = [(each, {name: (x, _copied(x)) for name, x in vars(each).items()}) for each in layers]
+    try:
+        yield
+    finally:
+        for each, attributes in before:
+            if not any(map(_has_symbol, list(vars(each).values()))):
+                continue
+            for name in vars(each).keys() - attributes.keys():
+                del vars(each)[name]
+            for name, (value, copied) in attributes.items():
+                vars(each)[name] = value
+                if isinstance(value, dict) and _has_symbol(value):
+                    value.clear()
+                    value.update(copied)
+                elif isinstance(value, list) and _has_symbol(value):
+                    value[:] = copied
+
+
+def _copied(x: Any) -> Any:
+    return dict(x) if isinstance(x, dict) else list(x) if isinstance(x, list) else None
+
+
+def _has_symbol(x: Any) -> bool:
+    """Whether an attribute holds a symbolic tensor, also in dicts, lists and tuples."""
+    if isinstance(x, dict):
+        return any(map(_has_symbol, x.values()))
+    return any(map(_has_symbol, x)) if isinstance(x, list | tuple) else isinstance(x, keras.KerasTensor)
+
+
+#: Only one thread at a time traces: the functions of `keras.ops` are all threads'.
+_LOCK = threading.RLock()
 
 #: Gets a function that makes a tensor of an array.
 _AsTensor = Callable[[Any], Any]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from keras import tree
 
+from tensorflow_quantization.model.activations import Activation, activation_of
 from tensorflow_quantization.model.fusion import folded_into
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor
 from tensorflow_quantization.model.op_traits import Trait, is_one_of, traits
@@ -27,6 +28,8 @@ _SOURCES = frozenset({"Add", "FullLike", "Multiply", "Subtract", "Where"})
 #: Operations whose output holds the huge numbers that their input holds.
 _CARRIES = Trait.MOVES_DATA | Trait.MERGES | Trait.SELECTS | Trait.SCALES_CHANNELS
 _CARRYING = frozenset({"BroadcastTo", "Cast", "Negative", "Tile"})
+#: What makes zeros of huge negative numbers, or leaves them out: a huge number that none of these reads is no mask.
+_READERS = frozenset({"Argmax", "Exp", "LogSoftmax", "Logsumexp", "Max", "Sigmoid", "Softmax"})
 
 
 def mask_numbers(graph: LayerGraph) -> set[int]:
@@ -40,14 +43,22 @@ def mask_numbers(graph: LayerGraph) -> set[int]:
         >>> [call.class_name for call in graph.calls if id(call.outputs[0]) in held]
         ['Multiply', 'Add']
     """
+    read: set[int] = set()
+    for call in reversed(graph.calls):
+        reads = is_one_of(call, _READERS) or activation_of(call.operation) is Activation.SOFTMAX
+        if reads or (_carries(call) and any(id(tensor) in read for tensor in call.outputs)):
+            read.update(id(tensor) for tensor in call.inputs)
     held: set[int] = set()
     for call in graph.calls:
-        carries = bool(traits(call) & _CARRIES) or is_one_of(call, _CARRYING)
-        carried = carries and any(id(tensor) in held for tensor in call.inputs)
+        carried = _carries(call) and any(id(tensor) in held for tensor in call.inputs)
         # A factor that is folded into a product scales all its values alike.
         if carried or (_has_huge_constant(call) and folded_into(graph, call) is None):
-            held.update(id(tensor) for tensor in call.outputs)
+            held.update(id(tensor) for tensor in call.outputs if id(tensor) in read)
     return held
+
+
+def _carries(call: Call) -> bool:
+    return bool(traits(call) & _CARRIES) or is_one_of(call, _CARRYING | _SOURCES)
 
 
 def masks(call: Call, held: Collection[int]) -> bool:

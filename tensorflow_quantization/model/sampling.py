@@ -89,9 +89,11 @@ def trace_with_sizes(
             graphs.append(trace(rest[0], other_arrays)[0])
             differing = arrays.differing(other_arrays)
             if differing:
+                samples = [(shapes, MadeArrays(differing)) for shapes in [first, *filled, *rest]]
                 with contextlib.suppress(Exception):  # the code may need the values of the arrays
-                    merged = [trace(shapes, MadeArrays(differing))[0] for shapes in [first, *filled, *rest]]
-                    return _Merger(merged).merged(), positions
+                    traced = [trace(*sample)[0] for sample in samples]
+                    if not any(made.compared for _, made in samples):
+                        return _Merger(traced).merged(), positions
             graphs += [trace(shapes)[0] for shapes in rest[1:]]
         except UntraceableError:
             raise

@@ -12,9 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
+from keras import ops
 
 from tensorflow_quantization.model.graph import Tensor
 from tensorflow_quantization.model.keras_classes import is_of_keras
+from tensorflow_quantization.model.weights import float32_array
 
 
 @keras.saving.register_keras_serializable(package="tensorflow_quantization")
@@ -53,7 +56,8 @@ class StoredFunction:
 def store_activation(layer: keras.Operation, output: Tensor) -> None:
     """Makes the `activation` argument of a layer a `StoredFunction` if a file could not hold the function.
 
-    A function that cannot be traced stays as it is.
+    A function that cannot be traced stays as it is, and one that computes something else once it is traced: that reads
+    the size of an axis, or draws random numbers.
 
     Args:
         layer: a layer of Keras, or any other operation.
@@ -62,7 +66,7 @@ def store_activation(layer: keras.Operation, output: Tensor) -> None:
     function = getattr(layer, "activation", None)
     if (
         not isinstance(function, types.FunctionType)
-        or function.__module__.startswith("keras.")
+        or (function.__module__ or "").startswith("keras.")
         or not is_of_keras(type(layer))
     ):
         return
@@ -71,6 +75,10 @@ def store_activation(layer: keras.Operation, output: Tensor) -> None:
     inputs = keras.Input(batch_shape=(None,) * len(output.shape), dtype=output.dtype)
     try:
         model = keras.Model(inputs, function(inputs), name=re.sub(r"\W", "_", function.__name__))
+        x = np.random.default_rng(0).normal(size=[3] * len(output.shape)).astype(output.dtype)
+        expected, got = (float32_array(f(ops.convert_to_tensor(x))) for f in (function, model))
+        if not np.allclose(got, expected, 1e-3, 1e-3):
+            return
     except Exception:  # the code of the function may raise anything
         return
     layer.activation = StoredFunction(model, function)

@@ -16,7 +16,7 @@ from keras import tree
 from tensorflow_quantization.model.functional import names_of_its_own
 from tensorflow_quantization.model.graph import Call, LayerGraph, Tensor, substitute
 from tensorflow_quantization.model.keras_internals import calling, global_random_state, removing_nodes
-from tensorflow_quantization.model.made_arrays import MadeArrays
+from tensorflow_quantization.model.made_arrays import MadeArrays, without_symbols
 from tensorflow_quantization.model.own_weights import OwnWeights
 from tensorflow_quantization.model.specs import with_true_specs
 from tensorflow_quantization.text.messages import error_in_one_line
@@ -76,6 +76,7 @@ def trace_call(
 
     def compute() -> Any:
         with contextlib.ExitStack() as contexts:
+            contexts.enter_context(without_symbols(layer))
             contexts.enter_context(with_true_specs(layer))
             if weights:
                 contexts.enter_context(weights.as_tensors(inputs[0]))

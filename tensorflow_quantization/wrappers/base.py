@@ -319,9 +319,10 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
         """Calls the wrapper with the arguments of the layer: by name, where `call` of the wrapper has `training`."""
         own, of_layer = (list(inspect.signature(one.call).parameters) for one in (self, self.layer))
         split = own.index("training") if "training" in own else len(args)
-        if of_layer[split : split + 1] != ["training"]:  # Softmax takes a mask there
-            kwargs.update(zip(of_layer[split:], args[split:], strict=False))
-            args = args[:split]
+        by_name = dict(zip(of_layer[split:], args[split:], strict=False))
+        # Softmax takes a mask there. Arguments that the layer does not take raise what Python raises.
+        if "training" not in list(by_name)[:1] and len(args) <= len(of_layer) and not by_name.keys() & kwargs.keys():
+            args, kwargs = args[:split], {**kwargs, **by_name}
         return super().__call__(*args, **kwargs)
 
     def call(self, inputs, training=None, **kwargs):

@@ -54,4 +54,9 @@ def test_mask_that_is_an_input_holds_them_after_it_is_multiplied():
     ],
 )
 def test_limits_and_factors_are_no_mask(function):
-    assert held(function) == []
+    assert held(lambda x: ops.softmax(function(x))) == []
+
+
+@pytest.mark.parametrize("function", [lambda x: (x - 101325) / 5000, lambda x: x * 32768.0 / 32768.0])
+def test_numbers_that_no_softmax_reads_are_no_mask(function):
+    assert held(lambda x: layers.Dense(4)(function(x))) == []

@@ -53,13 +53,44 @@ def test_function_that_cannot_be_traced_stays():
     assert stored(layers.Activation(of_arrays)) is of_arrays
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x + (x.shape[-1] or 0),
+        lambda x: x + keras.random.normal(ops.shape(x)),
+    ],
+    ids=["of a size", "random"],
+)
+def test_function_that_is_another_one_once_it_is_traced_stays(function):
+    assert stored(layers.Activation(function)) is function
+
+
+class Block(layers.Layer):
+    """A layer whose code gives its layers their functions."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.activation = layers.Dense(8, activation=quick_gelu), layers.Activation(quick_gelu)
+
+    def call(self, x):
+        return self.activation(self.dense(x))
+
+
+def test_function_of_a_layer_of_the_model_is_found_by_its_name(tmp_path):
+    inputs = keras.Input((6, 8))
+    model = keras.Model(inputs, layers.Dense(8, activation=quick_gelu)(inputs))
+    quantized = calibrate(quantize_model(model), X, verbose=0)
+    quantized.save(tmp_path / "m.keras")
+    loaded = keras.saving.load_model(tmp_path / "m.keras", custom_objects={"quick_gelu": quick_gelu})
+    np.testing.assert_array_equal(loaded(X), quantized(X))
+
+
 @pytest.mark.parametrize("target", ["onnxruntime", "tensorrt"])
 def test_quantized_model_with_such_functions_loads(tmp_path, target):
     inputs = keras.Input((6, 8))
-    x = layers.Activation(quick_gelu)(layers.Dense(8, activation=quick_gelu)(inputs))
-    model = keras.Model(inputs, layers.Dense(3)(x))
+    model = keras.Model(inputs, layers.Dense(3)(Block()(inputs)))
     quantized = calibrate(quantize_model(model, target=target), X, verbose=0)
     quantized.save(tmp_path / "m.keras")
     loaded = keras.saving.load_model(tmp_path / "m.keras")
     np.testing.assert_array_equal(loaded(X), quantized(X))
-    assert model.layers[1].activation is quick_gelu
+    assert model.layers[1].dense.activation is quick_gelu
