@@ -21,7 +21,7 @@ ROOMS = {
     "calibration": {"text", "model", "quantizers", "wrappers"},
     "noise": {"text", "model", "quantizers", "wrappers"},
     "accuracy": {"text", "model", "quantizers", "wrappers", "quantize", "calibration", "noise"},
-    "training": {"text", "model", "quantizers", "wrappers", "calibration"},
+    "training": {"text", "model", "quantizers", "wrappers", "calibration", "noise"},
     "inspection": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "quantize"},
     # A model quantized for one runtime and exported for another is checked against the rules of the latter.
     "export": {"text", "onnx_graph", "model", "quantizers", "wrappers", "targets", "inspection"},

@@ -174,6 +174,8 @@ def test_a_batch_without_a_signal_counts_by_the_signal_of_the_data():
     distilled.compile(keras.optimizers.SGD(0.0))
     (loss,) = distilled.fit(x, batch_size=8, shuffle=False, verbose=0).history["loss"]
     np.testing.assert_allclose(loss, ratio(expected, got), rtol=0.5)  # the means of batches so far differ
+    (signal,) = distilled._signals["outputs"]
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(signal.power), (expected**2).mean(), rtol=1e-5)
     assert loss_of(distill(quantized, model), x[:8]) == 0  # no batch had a signal: the unit is unknown
 
 
