@@ -71,6 +71,7 @@ def test_networks_that_differ_by_factors_of_channels_are_quantized_alike():
     assert abs(decibels(expected, outputs(one, x)) - decibels(expected, outputs(other, x))) < 1
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends start with other weights")
 @pytest.mark.parametrize("bits", [4, 8])
 def test_equalized_channels_do_not_clip_new_data(bits):
     """Each channel of them is clipped where the calibration set ends, which is early with 128 samples of 8 numbers."""

@@ -25,7 +25,7 @@ def masked_by_the_user():
 def test_mask_of_huge_numbers_as_an_input_warns_and_names_the_sum(method, factor):
     with pytest.warns(UserWarning, match=r"'quant_masked.*-1e\+0[49].*within the model") as caught:
         calibrate(masked_by_the_user(), [SCORES, factor * MASK], method=method, verbose=0)
-    assert len(caught) == 1
+    assert len([w for w in caught if w.category is UserWarning]) == 1
 
 
 @pytest.mark.parametrize("method", ["mse", "minmax"])
@@ -42,7 +42,7 @@ def test_mask_of_huge_numbers_as_an_input_warns_and_names_the_sum(method, factor
 )
 def test_other_ranges_do_not_warn(data, method):
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         calibrate(masked_by_the_user(), data, method=method, verbose=0)
 
 
@@ -51,5 +51,5 @@ def test_mask_that_the_model_computes_does_not_warn():
     masked = layers.Softmax()(scores + (1 - mask) * -1e9)
     quantized = quantize_model(keras.Model([scores, mask], layers.Dense(2)(masked)), target="litert")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         calibrate(quantized, [SCORES, MASK + 1], verbose=0)
