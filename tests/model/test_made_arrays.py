@@ -131,9 +131,10 @@ def test_a_mask_is_right_for_any_number_of_steps(mask, opens):
     data = {size: np.random.default_rng(size).normal(size=(4, size, 8)).astype("float32") for size in (20, 2, 37, 300)}
     quantized = calibrate(quantize_model(model), data[20], verbose=0)
     assert any("attention/" in layer.name for layer in describe(quantized)) == opens
-    for x in data.values():
+    for size, x in data.items():
         expected, got = (ops.convert_to_numpy(m(x)) for m in (model, quantized))
-        assert np.sum((got - expected) ** 2) < 0.02 * np.sum(expected**2)
+        # Calibrated on 20 steps; of a wrong mask of 2 steps the noise would be near 1.
+        assert np.sum((got - expected) ** 2) < (0.1 if size == 2 else 0.01) * np.sum(expected**2)
 
 
 def test_the_float_layer_keeps_no_tensor_of_the_graph():
