@@ -19,7 +19,7 @@ _LOST = 1e-6
 
 
 def warn_of_huge_values(observed: Sequence[Observed]) -> None:
-    """Warns of the first tensor whose calibrated range is that of a mask, and whose other values are lost in it.
+    """Warns of the first tensor whose calibrated range comes from a mask, and loses all other values.
 
     Args:
         observed: the quantizers after all batches. Those whose estimator keeps no ends are not judged.

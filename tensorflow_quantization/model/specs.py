@@ -36,7 +36,7 @@ def with_true_specs(layer: keras.layers.Layer) -> Iterator[None]:
 
 
 def states_its_output(call: Call) -> bool:
-    """Returns whether Keras, calling the layer of a traced call, would return tensors like those of the call."""
+    """Returns whether Keras would state the shapes and dtypes that the outputs of a traced call have."""
 
     def spec(t: Any) -> keras.KerasTensor:
         return keras.KerasTensor(t.shape, t.dtype)
@@ -51,7 +51,7 @@ def states_its_output(call: Call) -> bool:
 
 @functools.cache
 def _with_true_spec(cls: Any) -> Any:
-    """The class of layers like those of a class, but with true specs."""
+    """A subclass with true specs."""
     incomplete: dict[int, Any] = {}  # by id of a layer: what it returns, if not only tensors
 
     def compute_output_spec(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -76,7 +76,7 @@ def _fake_quantize(x, scale, zero_point, scheme, gradient_scale, rectify=False):
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
             inside = ops.logical_and(x > 0.0 if rectify else x >= lowest * scale, x <= highest * scale)
-            to_x = _where(inside, upstream)
+            to_x = _masked(inside, upstream)
             if gradient_scale is None:
                 return to_x, ops.zeros_like(scale)
             # Equation 3 times the scale: what rounding adds where `x` is in the range, and the limit elsewhere.
@@ -98,7 +98,7 @@ def _fake_quantize_with_offset(x, scale, offset, zero_point, scheme, gradient_sc
         def gradient(*args, upstream=None):
             upstream = args[0] if upstream is None else upstream
             inside = ops.logical_and(x >= lowest * scale, x <= highest * scale)
-            to_x = _where(inside, upstream)
+            to_x = _masked(inside, upstream)
             # Where `x` is clipped, y is a multiple of the scale plus the offset.
             to_scale = _sum_to(upstream * (y - ops.where(inside, x, offset)), scale) / scale
             to_offset = _sum_to(upstream - to_x, offset)
@@ -129,7 +129,7 @@ def _kernel_of_backend(scheme):
     return None if torch.compiler.is_compiling() else FakeQuantize.apply
 
 
-def _where(inside, upstream):
+def _masked(inside, upstream):
     """Returns the upstream gradient where `x` is in the range, and 0 elsewhere."""
     # A graph of TensorFlow computes as early as it can. Without the dependency, each mask would lie in memory as
     # floats, not as booleans, from the forward pass on.

@@ -112,7 +112,7 @@ class _Signal(keras.layers.Layer):
         self.built = True
 
     def noise_over_signal(self, expected, got, weight):
-        """Returns mean((got - expected)**2) over the mean power, with that of this batch; 0 if all were zero."""
+        """Returns mean((got - expected)**2) over the mean power, this batch included; 0 if all were zero."""
         power, _ = self._with(expected)
         noise = sample_weights.weighted_mean(ops.square(got - expected), weight)
         return ops.where(power == 0, 0.0, noise / ops.where(power == 0, 1.0, power))

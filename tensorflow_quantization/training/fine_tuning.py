@@ -94,7 +94,7 @@ def fine_tune(
         loss: of labels and outputs, as `compile` takes it; default `None`: without a teacher the loss, loss weights and
             metrics that `quantized` is compiled with, else no labels are used.
         features: layers that learn from the teacher, too; see `distill`. Default: none.
-        metrics: as `compile` takes them, for labels; default `None`: those of `quantized` if its loss is used.
+        metrics: as `compile` takes them, for labels; default `None`: the metrics of `quantized`, if its loss is used.
         epochs: int; default `None`: 1, or 10 if any weight or activation has fewer than 8 bits.
         batch_size: int, samples in a batch of arrays; default `None`, which is 32.
         steps_per_epoch: int, batches in an epoch; needed for data of unknown length. Default `None`: all.

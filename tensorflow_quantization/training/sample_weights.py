@@ -29,7 +29,7 @@ def weights_of_outputs(outputs: Any, names: Sequence[str]) -> list[Any]:
 
     Args:
         outputs: the outputs of the model, in their structure.
-        names: the names of the outputs, which a dict of weights has as keys; those of outputs in a dict are its keys.
+        names: the names of the outputs, which a dict of weights has as keys. Outputs in a dict are named by its keys.
     """
     weights = _WEIGHTS.get()
     if isinstance(weights, dict):

@@ -317,6 +317,8 @@ class BaseQuantizeWrapper(keras.layers.Wrapper):
 
     def __call__(self, *args, **kwargs):
         """Calls the wrapper with the arguments of the layer: by name, where `call` of the wrapper has `training`."""
+        if len(args) < 2:  # nearly always, and signatures take time
+            return super().__call__(*args, **kwargs)
         own, of_layer = (list(inspect.signature(one.call).parameters) for one in (self, self.layer))
         split = own.index("training") if "training" in own else len(args)
         by_name = dict(zip(of_layer[split:], args[split:], strict=False))
